@@ -1,0 +1,98 @@
+"""Print the README's tree: every file of the package with the first line of its docstring.
+
+`--write` puts it into README.md between its two markers. A test compares the two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+BEGIN, END = "<!-- tree: written by scripts/tree.py -->\n```\n", "```\n<!-- end of tree -->"
+COLUMN, WIDTH = 30, 118
+
+AROUND = {
+    "recipes/": "what ships to start from, one YAML file a run; every one is parsed in the tests",
+    "examples/": "the library behind the commands, runnable; run in the tests",
+    "benchmarks/": "one script a question, with the last table in its README",
+    "docs/": "method.md, deviations.md, run-directory.md, judging.md, data.md, scaling.md",
+    "tests/": "mirrors src; plus architecture, readme, recipes, import time",
+    "scripts/": "for those who work on the project",
+    "src/selfpriority/": "",
+}
+LISTED = ("examples/", "benchmarks/", "scripts/", "src/selfpriority/")
+_OPEN = re.compile(r"[({][^)}]*$")
+ASSETS = {
+    "constitutions": "objectives in order of priority, their scales, questions and anchors",
+    "heads": "fitted judges for the embedded model: numbers and a card each",
+    "prompts": "shipped prompt sets",
+    "text": "what models are told, as text files: templates, constitutions, personas, prompts",
+}
+
+
+def tree() -> str:
+    """The tree as text, one line a file or folder."""
+    lines: list[str] = []
+    for name, text in AROUND.items():
+        if (ROOT / name).is_dir():
+            lines.append(_line(name, text, 0))
+            lines += _room(ROOT / name, depth=1) if name in LISTED else []
+    return "\n".join(lines) + "\n"
+
+
+def _room(folder: Path, depth: int) -> list[str]:
+    """Files of a folder before its rooms, each in alphabetical order."""
+    lines = [
+        _line(path.name, first_line(path), depth)
+        for path in sorted(folder.glob("*.py"))
+        if path.name != "__init__.py" or depth == 1
+    ]
+    for room in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"):
+        if any(room.glob("*.py")):
+            text = first_line(room / "__init__.py") if (room / "__init__.py").exists() else ""
+            lines += [_line(f"{room.name}/", text, depth), *_room(room, depth + 1)]
+        elif room.name in ASSETS:
+            lines.append(_line(f"{room.name}/", ASSETS[room.name], depth))
+    return lines
+
+
+def first_line(path: Path) -> str:
+    """The first sentence of a module's docstring, without its full stop."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    paragraph = " ".join(docstring.split("\n\n")[0].split())
+    return re.split(r"\.(?:\s|$)", paragraph)[0]
+
+
+def _line(name: str, text: str, depth: int) -> str:
+    head = "  " * depth + name
+    return f"{head:<{COLUMN}}{_shortened(text, WIDTH - COLUMN)}".rstrip()
+
+
+def _shortened(text: str, width: int) -> str:
+    """The longest head of the text that fits and ends where a clause does."""
+    if len(text) <= width:
+        return text
+    heads = [text[: match.start()] for match in re.finditer(r"[:;,](?=\s)", text) if match.start() <= width]
+    whole = [head for head in heads if len(head) > width // 3 and not _OPEN.search(head)]
+    return whole[-1] if whole else textwrap.shorten(text, width, placeholder=" ...")
+
+
+def main() -> None:
+    """Print the tree, or write it into the README."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write it into README.md")
+    if not parser.parse_args().write:
+        print(tree(), end="")
+        return
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    README.write_text(before + BEGIN + tree() + END + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""`python -m selfpriority` is `spa`."""
+
+from selfpriority.cli import main
+
+if __name__ == "__main__":
+    main()

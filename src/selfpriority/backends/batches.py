@@ -1,0 +1,40 @@
+"""Cuts sequences of known length into batches under a token budget. Knows numbers only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one request adds to a batch."""
+
+    group: str
+    """Only requests of one group may share a batch."""
+    sequences: int
+    length: int
+    """Tokens of its longest sequence, those still to be generated included."""
+
+
+def cut(costs: Sequence[Cost], tokens_per_batch: int, max_batch: int) -> list[list[int]]:
+    """Indices of `costs` in batches: groups in order of appearance, the longest first within each.
+
+    The padded size (sequences times the longest length) stays within `tokens_per_batch` and the sequences
+    within `max_batch`, unless a single request is larger than either.
+    """
+    batches: list[list[int]] = []
+    for group in dict.fromkeys(cost.group for cost in costs):
+        members = [i for i, cost in enumerate(costs) if cost.group == group]
+        members.sort(key=lambda i: -costs[i].length)  # stable: equal lengths keep their order
+        longest = n_sequences = 0
+        for index in members:
+            cost = costs[index]
+            grown = n_sequences + cost.sequences
+            if n_sequences and grown <= max_batch and grown * longest <= tokens_per_batch:
+                batches[-1].append(index)
+                n_sequences = grown
+            else:
+                batches.append([index])
+                longest, n_sequences = cost.length, cost.sequences
+    return batches

@@ -1,0 +1,260 @@
+"""transformers in this process: answers Generate, Choose and Embed (`HfModel`) or Classify (`HfClassifier`).
+
+Knows requests and answers; tokens, caches and sampling are in `decoding`, hidden states in `hidden`,
+opening a model in `loading`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfpriority.backends.batches import Cost, cut
+from selfpriority.backends.decoding import Sampling, generate, next_token_logits
+from selfpriority.backends.hidden import response_means, right_padded
+from selfpriority.backends.loading import Loaded, load_causal, load_classifier
+from selfpriority.errors import InputError
+from selfpriority.language_model import (
+    Answer,
+    Choice,
+    Choose,
+    Classify,
+    Completion,
+    Embed,
+    Failure,
+    Generate,
+    Request,
+    Text,
+    Value,
+    Vectors,
+)
+from selfpriority.recipe import HfBackend
+
+_NUMERICS = 1  # raise it when the same request would get another answer
+
+
+class HfModel:
+    """A causal language model.
+
+    Args:
+        name: a hub id, a folder (of a model or an adapter) or an embedded name.
+        settings: device, arithmetic and batch budgets.
+
+    Raises:
+        InputError: the model or the device cannot be used.
+    """
+
+    def __init__(self, name: str, settings: HfBackend) -> None:
+        self._loaded = load_causal(name, settings)
+        self._settings = settings
+
+    @property
+    def fingerprint(self) -> str:
+        """Content of weights and tokenizer, arithmetic, and version of this backend's numerics."""
+        return f"hf-{_NUMERICS} {self._loaded.fingerprint}"
+
+    def plan(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Batches by kind and sampling settings, of similar length, within the token budget."""
+        costs = [self._cost(request) for request in requests]
+        return cut(costs, self._settings.tokens_per_batch, self._settings.max_batch)
+
+    def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
+        """Each batch's answers depend on that batch alone: its draws are seeded by its content."""
+        for number, batch in enumerate(batches):
+            yield number, _by_group(batch, self._answer_group)
+
+    def _cost(self, request: Request) -> Cost:
+        n_sequences = 1
+        if isinstance(request, Generate):
+            n_sequences = request.n
+        elif isinstance(request, Choose):
+            n_sequences = len(request.contexts)
+        return Cost(_group(request), n_sequences, sum(self._lengths(request)))
+
+    def _lengths(self, request: Request) -> tuple[int, int]:
+        """Tokens of the request's longest prompt, and tokens that follow it."""
+        chat = self._loaded.chat
+        match request:
+            case Generate():
+                return len(chat.prompt_ids(request.messages)), request.max_new_tokens
+            case Choose():
+                return max(len(chat.prompt_ids(context)) for context in request.contexts), 0
+            case Embed() | Classify():
+                prompt, response = _encoded(self._loaded, request)
+                return len(prompt), len(response)
+
+    def _answer_group(self, group: Sequence[Any]) -> list[Answer]:
+        match group[0]:
+            case Generate():
+                return _answered(group, self._failure, self._generate)
+            case Choose():
+                return _answered(group, self._failure, self._choose)
+            case Embed():
+                return _answered(group, self._failure, self._embed)
+            case _:
+                return [Failure("unsupported", "a causal language model does not classify")] * len(group)
+
+    def _failure(self, request: Request) -> Failure | None:
+        return _empty(request) or _too_long(self._loaded, *self._lengths(request))
+
+    def _generate(self, requests: Sequence[Generate]) -> list[Answer]:
+        first = requests[0]  # the group shares its sampling settings
+        sampling = Sampling(
+            temperature=first.temperature,
+            top_p=first.top_p,
+            max_new_tokens=first.max_new_tokens,
+            end_ids=self._loaded.end_ids,
+            pad_id=self._loaded.pad_id,
+            seed=_seed(requests),
+        )
+        prompts = [self._loaded.chat.prompt_ids(request.messages) for request in requests]
+        drawn = iter(generate(self._loaded.model, prompts, [request.n for request in requests], sampling))
+        return [Completion(tuple(self._text(next(drawn)) for _ in range(request.n))) for request in requests]
+
+    def _text(self, ids: list[int]) -> Text:
+        is_closed = ids[-1] in self._loaded.end_ids
+        return Text(self._loaded.chat.response_text(ids), len(ids), "end" if is_closed else "length")
+
+    def _choose(self, requests: Sequence[Choose]) -> list[Answer]:
+        prefixes, suffixes = [], []
+        for request in requests:
+            contexts = [self._loaded.chat.prompt_ids(context) for context in request.contexts]
+            n_shared = _n_shared(contexts)
+            prefixes.append(contexts[0][:n_shared])
+            suffixes.append([ids[n_shared:] for ids in contexts])
+        logits = next_token_logits(self._loaded.model, prefixes, suffixes, self._loaded.pad_id)
+        by_request = torch.split(torch.softmax(logits, dim=-1), [len(group) for group in suffixes])
+        return [self._choice(request, rows) for request, rows in zip(requests, by_request, strict=True)]
+
+    def _choice(self, request: Choose, probabilities: Tensor) -> Choice:
+        """From [contexts, vocabulary] probabilities; a choice's is the sum over its spellings."""
+        spellings = [choice_ids(self._loaded.chat.tokenizer, choice) for choice in request.choices]
+        columns = [probabilities[:, ids].sum(dim=1).tolist() for ids in spellings]
+        return Choice(tuple(zip(*columns, strict=True)))
+
+    def _embed(self, requests: Sequence[Embed]) -> list[Answer]:
+        layers = sorted({layer for request in requests for layer in request.layers})
+        rows = [_encoded(self._loaded, request) for request in requests]
+        means = response_means(self._loaded.model, rows, layers, self._loaded.pad_id)
+        return [
+            Vectors(tuple(tuple(means[layer][row].tolist()) for layer in request.layers))
+            for row, request in enumerate(requests)
+        ]
+
+
+class HfClassifier:
+    """A sequence-classification (reward) model with one label. Arguments and errors as `HfModel`."""
+
+    def __init__(self, name: str, settings: HfBackend) -> None:
+        self._loaded = load_classifier(name, settings)
+        self._settings = settings
+
+    @property
+    def fingerprint(self) -> str:
+        """Content of weights and tokenizer, arithmetic, and version of this backend's numerics."""
+        return f"hf-classifier-{_NUMERICS} {self._loaded.fingerprint}"
+
+    def plan(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Batches of similar length within the token budget."""
+        costs = [Cost(_group(request), 1, self._length(request)) for request in requests]
+        return cut(costs, self._settings.tokens_per_batch, self._settings.max_batch)
+
+    def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
+        """One forward pass a batch."""
+        for number, batch in enumerate(batches):
+            yield number, _by_group(batch, self._answer_group)
+
+    def _length(self, request: Request) -> int:
+        return sum(map(len, _encoded(self._loaded, request))) if isinstance(request, Classify) else 0
+
+    def _answer_group(self, group: Sequence[Any]) -> list[Answer]:
+        if not isinstance(group[0], Classify):
+            return [Failure("unsupported", "a reward model only classifies")] * len(group)
+        return _answered(group, self._failure, self._classify)
+
+    def _failure(self, request: Classify) -> Failure | None:
+        return _empty(request) or _too_long(self._loaded, *map(len, _encoded(self._loaded, request)))
+
+    @torch.inference_mode()
+    def _classify(self, requests: Sequence[Classify]) -> list[Answer]:
+        rows = [[*prompt, *response] for prompt, response in (_encoded(self._loaded, r) for r in requests)]
+        ids, mask = right_padded(rows, self._loaded.pad_id, self._loaded.model.device)
+        logits = self._loaded.model(input_ids=ids, attention_mask=mask).logits
+        return [Value(float(value)) for value in logits[:, 0].float().tolist()]
+
+
+def choice_ids(tokenizer: Any, choice: str) -> list[int]:
+    """Ids of the single tokens that spell `choice`, with and without a space before it.
+
+    Raises:
+        InputError: the tokenizer spells the choice in several tokens (as many do "10").
+    """
+    found = set()
+    for spelling in (choice, f" {choice}"):
+        ids = tokenizer(spelling, add_special_tokens=False)["input_ids"]
+        while len(ids) > 1 and not tokenizer.decode(ids[:1]).strip():
+            ids = ids[1:]  # a space that is a token of its own
+        if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
+            found.add(ids[0])
+    if not found:
+        raise InputError(f"choice {choice!r} is not one token of this model; give choices of one token each")
+    return sorted(found)
+
+
+def _by_group(batch: Sequence[Request], ask: Callable[[Sequence[Any]], list[Answer]]) -> list[Answer]:
+    """Answers in the order of `batch`, asked group by group; a batch of `plan` is one group."""
+    answers: dict[int, Answer] = {}
+    for name in dict.fromkeys(map(_group, batch)):
+        members = [i for i, request in enumerate(batch) if _group(request) == name]
+        answers.update(zip(members, ask([batch[i] for i in members]), strict=True))
+    return [answers[i] for i in range(len(batch))]
+
+
+def _answered(
+    requests: Sequence[Any],
+    failure: Callable[[Any], Failure | None],
+    ask: Callable[[Sequence[Any]], list[Answer]],
+) -> list[Answer]:
+    """Failures where they are known beforehand; the rest is asked together."""
+    failures = [failure(request) for request in requests]
+    possible = [request for request, failed in zip(requests, failures, strict=True) if failed is None]
+    asked = iter(ask(possible) if possible else ())
+    return [next(asked) if failed is None else failed for failed in failures]
+
+
+def _group(request: Request) -> str:
+    if isinstance(request, Generate):
+        return f"Generate {request.temperature} {request.top_p} {request.max_new_tokens}"
+    return type(request).__name__
+
+
+def _empty(request: Request) -> Failure | None:
+    is_empty = isinstance(request, Embed | Classify) and not request.response.strip()
+    return Failure("empty", "the response is empty") if is_empty else None
+
+
+def _too_long(loaded: Loaded, n_prompt: int, n_after: int) -> Failure | None:
+    if loaded.context is None or n_prompt + n_after <= loaded.context:
+        return None
+    return Failure("too_long", f"{n_prompt} prompt tokens and {n_after} more exceed the context of {loaded.context}")
+
+
+def _encoded(loaded: Loaded, request: Embed | Classify) -> tuple[list[int], list[int]]:
+    """Token ids of prompt and response, the end token included."""
+    return loaded.chat.prompt_ids(request.messages), loaded.chat.response_ids(request.response, "end")
+
+
+def _seed(requests: Sequence[Request]) -> int:
+    return int.from_bytes(hashlib.sha256(repr(list(requests)).encode()).digest()[:7], "big")
+
+
+def _n_shared(contexts: Sequence[Sequence[int]]) -> int:
+    """Length of the longest common prefix that leaves every context a token; 0 for a single context."""
+    if len(contexts) == 1:
+        return 0
+    n_most = min(map(len, contexts)) - 1
+    return next((i for i in range(n_most) if len({ids[i] for ids in contexts}) > 1), n_most)

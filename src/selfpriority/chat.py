@@ -1,0 +1,93 @@
+"""Messages to token ids for one tokenizer: the only file that touches a chat template.
+
+Folds the system role into the first user turn where a template refuses it (vllm#6862), and finds the one
+token that ends an assistant turn. Training and generation both render here, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from selfpriority.errors import InputError
+from selfpriority.records import Message, Stop
+
+_PROBE = "zq"
+
+
+class Chat:
+    """The chat template of one tokenizer.
+
+    Args:
+        tokenizer: a `transformers` tokenizer with a chat template.
+        end_ids: the model's own end-of-sequence ids (`generation_config.eos_token_id`), if known.
+        name: what error messages call the model.
+
+    Raises:
+        InputError: no chat template, or a missing or ambiguous end-of-turn token.
+    """
+
+    def __init__(self, tokenizer: Any, end_ids: Collection[int] = (), name: str = "model") -> None:
+        self.tokenizer = tokenizer
+        if not getattr(tokenizer, "chat_template", None):
+            raise InputError(f"model: {name} has no chat template; use an instruct model, or add one to its tokenizer")
+        self._folds_system = not self._accepts_system()
+        self.end_id = self._find_end(end_ids, name)
+
+    def text(self, messages: Sequence[Message]) -> str:
+        """The conversation as a string, the assistant's turn opened at its end."""
+        return str(self._render([*messages], opened=True))
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of `text(messages)`; special tokens appear exactly once, where the template puts them."""
+        return self._encode(self.text(messages))
+
+    def response_ids(self, text: str, stop: Stop) -> list[int]:
+        """Token ids of an answer. A finished answer ends in exactly one end token, a cut one in none."""
+        ids = self._encode(text)
+        while ids and ids[-1] == self.end_id:
+            ids.pop()
+        return [*ids, self.end_id] if stop == "end" else ids
+
+    def response_text(self, ids: Sequence[int]) -> str:
+        """Generated ids, without special tokens, as text."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _render(self, messages: list[Message], opened: bool) -> str:
+        if self._folds_system:
+            messages = fold_system(messages)
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opened))
+
+    def _accepts_system(self) -> bool:
+        self._folds_system = False
+        try:
+            text = self._render([Message("system", "zqsystem"), Message("user", _PROBE)], opened=True)
+        except Exception:  # templates raise jinja2's TemplateError or anything their author chose
+            return False
+        return "zqsystem" in text  # some templates drop the role silently
+
+    def _find_end(self, end_ids: Collection[int], name: str) -> int:
+        known = set(end_ids) | ({self.tokenizer.eos_token_id} - {None})
+        closed = self._render([Message("user", _PROBE), Message("assistant", "zqanswer")], opened=False)
+        tail = self._encode(closed.rpartition("zqanswer")[2])
+        found = [token for token in tail if token in known]
+        if found:
+            return int(found[0])
+        if self.tokenizer.eos_token_id is None:
+            raise InputError(f"model: {name} has no end-of-sequence token; set eos_token in its tokenizer")
+        raise InputError(
+            f"model: {name}: its chat template closes a turn with {self.tokenizer.decode(tail)!r}, which "
+            f"holds no end-of-sequence token; set eos_token to the token that ends a turn"
+        )
+
+
+def fold_system(messages: Sequence[Message]) -> list[Message]:
+    """The same conversation without a system role: its text opens the first user turn."""
+    if not messages or messages[0].role != "system":
+        return [*messages]
+    system, first, *rest = messages
+    return [Message(first.role, f"{system.content}\n\n{first.content}"), *rest]

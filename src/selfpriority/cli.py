@@ -1,0 +1,312 @@
+"""The verbs of `spa`: the only place that prints and the only place that turns errors into exit codes.
+
+Each verb parses, calls one function and shows what it returned. Imports stay inside the verbs, so `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from selfpriority.errors import InputError, SelfPriorityError
+
+if TYPE_CHECKING:
+    from selfpriority.phases.opening import Opened, Reporter
+    from selfpriority.run import Run
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Safe or honest first, helpful second: self-priority alignment of an instruct model, from prompts alone.",
+)
+
+RecipeArgument = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe file; `spa recipes` lists what ships.")
+]
+Fields = Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Overrides, e.g. align.beta=2.5")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+Round = Annotated[int | None, typer.Option("--round", min=1, help="Round; default: the next unfinished one.")]
+Child = Annotated[bool, typer.Option("--child", hidden=True)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Reveal = Annotated[bool, typer.Option("--reveal", help="Show texts, which may be harmful.")]
+
+INTERRUPTED = 130
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """What holds for every verb."""
+    context.obj = debug
+    if version:
+        from selfpriority import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command("run")
+def run_command(
+    context: typer.Context,
+    recipe: RecipeArgument,
+    fields: Fields = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/<recipe name>.")] = None,
+) -> None:
+    """Check the judge, collect, align, evaluate, report. The same command again continues."""
+    from selfpriority.pipeline import report, run_all, start
+
+    run, parsed = start(named_recipe(recipe), fields or [], out)
+    with reporting("spa") as reporter:
+        code = run_all(run, parsed, reporter, debug=bool(context.obj))
+    if code:
+        raise typer.Exit(code)
+    table = run.evaluation / "table.md"
+    if table.is_file():
+        print(table.read_text("utf-8"))
+    print(f"report: {report(run)}")
+
+
+@app.command()
+def collect(directory: Directory, number: Round = None, child: Child = False) -> None:
+    """Sample, score, refine, denoise and pair for one round."""
+    from selfpriority.phases.collect import collect as work
+
+    phase(directory, "collect", number, child, work)
+
+
+@app.command()
+def align(directory: Directory, number: Round = None, child: Child = False) -> None:
+    """Train one round on its pairs."""
+    from selfpriority.phases.align import align as work
+
+    phase(directory, "align", number, child, work)
+
+
+@app.command()
+def evaluate(directory: Directory, child: Child = False, as_json: AsJson = False) -> None:
+    """Answer the held-out prompts with every system, rate and compare."""
+    from selfpriority.phases.evaluate import evaluate as work
+
+    run = phase(directory, "evaluate", 0, child, lambda run, opened, _: work(run, opened))
+    if as_json:
+        print((run.evaluation / "summary.json").read_text("utf-8"))
+    elif not child:
+        print((run.evaluation / "table.md").read_text("utf-8"))
+
+
+@app.command("report")
+def report_command(directory: Directory) -> None:
+    """Write report.html from what the run directory holds."""
+    from selfpriority.report.page import write_report
+    from selfpriority.run import Run
+
+    print(f"report: {write_report(Run.existing(directory).folder)}")
+
+
+@app.command("check-judge")
+def check_judge(
+    recipe: RecipeArgument,
+    fields: Fields = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="Labelled answers or pairs, JSONL.")] = None,
+    as_json: AsJson = False,
+    child: Child = False,
+) -> None:
+    """Is this model's judgement worth training on? Exit code 0 only if usable."""
+    if child:
+        from selfpriority.phases.judging import gate
+
+        phase(recipe, "check-judge", 0, child, lambda run, opened, _: gate(run, opened))
+        return
+    from selfpriority.inspection.trust import trust_table
+    from selfpriority.phases.judging import check_recipe
+
+    with reporting("check-judge") as reporter:
+        reports = check_recipe(named_recipe(recipe), fields or [], labels, reporter)
+    print(json.dumps(reports, indent=1) if as_json else trust_table(reports))
+    if not reports["train"]["usable"]:
+        raise typer.Exit(3)
+
+
+@app.command("fit-judge")
+def fit_judge(
+    labels: Annotated[list[Path], typer.Option("--labels", help="Labelled answers or pairs, JSONL; repeatable.")],
+    model: Annotated[str, typer.Option("--model", help="Model whose hidden states the heads read.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder for heads.safetensors and card.json.")],
+    layer: Annotated[
+        int | None, typer.Option("--layer", min=0, help="Layer; default: three fifths of the depth.")
+    ] = None,
+    c: Annotated[float, typer.Option("--c", min=1e-9, help="Inverse strength of the penalty.")] = 1e-3,
+) -> None:
+    """Fit probe heads on labelled answers, cross-validated by prompt, with a card."""
+    from selfpriority.phases.judging import fit
+
+    with reporting("fit-judge") as reporter:
+        card = fit(labels, model, to, (layer, c), reporter)
+    print(json.dumps(card, indent=1))
+
+
+@app.command()
+def show(
+    directory: Directory,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Id of one prompt: its whole way.")] = None,
+    reveal: Reveal = False,
+    as_json: AsJson = False,
+) -> None:
+    """The funnel, or the whole way of one prompt."""
+    from selfpriority.inspection.show import funnel, funnel_text, prompt_story, prompt_text
+    from selfpriority.run import Run
+
+    run = Run.existing(directory)
+    if prompt is None:
+        counts = funnel(run)
+        print(json.dumps(counts, indent=1) if as_json else funnel_text(counts))
+    else:
+        story = prompt_story(run, prompt, reveal)
+        print(json.dumps(story, indent=1) if as_json else prompt_text(story))
+
+
+@app.command()
+def doctor(directory: Directory, number: Round = None, reveal: Reveal = False) -> None:
+    """Decoded sample pairs with the loss mask, end-token counts, and the first loss recomputed independently."""
+    from selfpriority.inspection.doctor import diagnose, diagnosis_text
+    from selfpriority.run import Run
+
+    found = diagnose(Run.existing(directory), number, reveal=reveal)
+    print(diagnosis_text(found))
+    if not found["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    directory: Directory,
+    to: Annotated[Path, typer.Option("--to", help="File or folder to write.")],
+    form: Annotated[str, typer.Option("--format", help="trl, llama-factory or parquet.")] = "trl",
+) -> None:
+    """The preference data for other trainers. It holds harmful text by nature."""
+    from selfpriority.inspection.export import export as work
+    from selfpriority.run import Run
+
+    written = work(Run.existing(directory), form, to)
+    print(f"{written.rows} pairs: {written.path}")
+
+
+@app.command()
+def recipes(name: Annotated[str | None, typer.Argument(help="Print this one.")] = None) -> None:
+    """What recipes ship, one line each; with a name, the recipe itself."""
+    from selfpriority.shipped import recipe_lines, recipe_text
+
+    print(recipe_text(name) if name else recipe_lines())
+
+
+@app.command()
+def constitutions(name: Annotated[str | None, typer.Argument(help="Print this one.")] = None) -> None:
+    """What constitutions ship, one line each; with a name, its text."""
+    from selfpriority.shipped import constitution_lines, constitution_text
+
+    print(constitution_text(name) if name else constitution_lines())
+
+
+def named_recipe(path: Path) -> Path:
+    """A recipe file, or the shipped one of that name."""
+    from selfpriority.shipped import recipe_path
+
+    return path if path.exists() else recipe_path(str(path)) or path
+
+
+def phase(directory: Path, name: str, number: int | None, child: bool, work: Callable[[Run, Opened, int], None]) -> Run:
+    """Runs one phase of an existing run under its lock."""
+    from selfpriority.phases.opening import Opened
+    from selfpriority.pipeline import next_round
+    from selfpriority.recipe import load
+    from selfpriority.run import Run
+
+    if child:
+        die_with_parent()
+    run = Run.existing(directory)
+    with reporting(name if not number else f"round {number}") as reporter:
+        opened = Opened(load(run.recipe), run, reporter)
+        if number is None:
+            number = next_round(run, opened, name)
+        # A child of a killed run may need a moment to notice; the next one waits for it.
+        with contextlib.nullcontext() if child else run.locked("run"), run.locked("phase", wait=30):
+            work(run, opened, number)
+    return run
+
+
+def die_with_parent() -> None:
+    """Ends this process when the pipe on stdin closes: its parent is gone, and a new run must not meet it."""
+
+    def watch() -> None:
+        import os
+
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def reporting(title: str) -> Iterator[Reporter]:
+    """Progress on stderr."""
+    from rich.console import Console
+
+    from selfpriority.terminal import LiveReporter
+
+    with LiveReporter(Console(stderr=True), title) as reporter:
+        yield reporter
+
+
+def main() -> NoReturn:
+    """Entry point: every error a user can cause becomes one line on stderr and its exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        result: Any = app(standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except SelfPriorityError as error:
+        if debug:
+            raise
+        lines = error.lines if isinstance(error, InputError) else [str(error)]
+        for line in lines:
+            print(f"spa: {line}", file=sys.stderr)
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        if "--child" not in sys.argv:
+            print("spa: interrupted; what is done is kept and the same command continues", file=sys.stderr)
+        code = INTERRUPTED
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        print(f"spa: {error.filename}: {error.strerror}", file=sys.stderr)
+        code = 1
+    except Exception as error:
+        code = _usage_or_bug(error, debug)
+    sys.exit(code)
+
+
+def _usage_or_bug(error: Exception, debug: bool) -> int:
+    """A mistake on the command line is exit 2 in one line; anything else is a bug of ours, told in one line."""
+    import click
+
+    if isinstance(error, click.ClickException):
+        print(f"spa: {error.format_message()}", file=sys.stderr)
+        return 2
+    if debug:
+        raise error
+    kind = type(error).__name__
+    print(f"spa: unexpected {kind}: {error}; please report it with the output of --debug", file=sys.stderr)
+    return 1

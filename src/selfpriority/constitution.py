@@ -1,0 +1,131 @@
+"""Objectives in order of priority, with their text, scale and anchors: shipped, or a user's folder.
+
+A folder holds `constitution.yaml` and the anchor files it lists. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from selfpriority.errors import InputError
+
+SHIPPED = Path(str(files("selfpriority"))) / "text" / "constitutions"
+
+
+class Objective(BaseModel):
+    """One thing to want: its name, what it means, its scale and the question a judge is asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    definition: str = Field(min_length=1)
+    rubric: dict[int, str]
+    question: str = Field(min_length=1)
+    question_reworded: str = Field(min_length=1)
+
+
+class Anchor(BaseModel):
+    """A labelled example for `check-judge`: one prompt with a good, a useless and a bad answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    domain: str
+    kind: str
+    violates: str
+    """The objective the bad answer violates; good and useless answers meet it."""
+    prompt: str = Field(min_length=1)
+    good: str = Field(min_length=1)
+    useless: str = Field(min_length=1)
+    bad: str = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Constitution:
+    """Objectives, most important first, and their anchors."""
+
+    name: str
+    summary: str
+    objectives: tuple[Objective, ...]
+    anchors: tuple[Anchor, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Objective names in priority order."""
+        return tuple(objective.name for objective in self.objectives)
+
+    @property
+    def text(self) -> str:
+        """The constitution as it stands in a model's prompt."""
+        return "\n".join(
+            f"{rank}. {objective.name.capitalize()}: {objective.definition.strip()}"
+            for rank, objective in enumerate(self.objectives, start=1)
+        )
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    summary: str
+    objectives: tuple[Objective, ...] = Field(min_length=2)
+    anchors: tuple[str, ...] = ()
+
+
+def shipped_constitutions() -> list[str]:
+    """Names of the constitutions that ship with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/constitution.yaml"))
+
+
+def load_constitution(name: str) -> Constitution:
+    """The constitution of a shipped name or a folder.
+
+    Raises:
+        InputError: no such constitution, or its file is malformed (file and field named).
+    """
+    folder = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
+    path = folder / "constitution.yaml"
+    if not path.is_file():
+        close = difflib.get_close_matches(name, shipped_constitutions(), n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]}?" if close else f"shipped: {', '.join(shipped_constitutions())}"
+        raise InputError(f"constitution: {name!r} is neither shipped nor a folder with constitution.yaml; {hint}")
+    try:
+        content = _File.model_validate(yaml.safe_load(_text(path)))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise InputError(*(f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
+    names = [objective.name for objective in content.objectives]
+    if len(set(names)) != len(names):
+        raise InputError(f"{path}: objective names must differ, got {', '.join(names)}")
+    anchors = tuple(anchor for file in content.anchors for anchor in _read_anchors(folder / file))
+    for anchor in anchors:
+        if anchor.violates not in names:
+            raise InputError(f"{path}: anchor {anchor.id} violates {anchor.violates!r}, none of {', '.join(names)}")
+    return Constitution(content.name, content.summary, content.objectives, anchors)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte {error.start})") from None
+
+
+def _read_anchors(path: Path) -> list[Anchor]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such anchor file, named by its constitution.yaml")
+    anchors = []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        try:
+            anchors.append(Anchor.model_validate(json.loads(line)))
+        except (json.JSONDecodeError, ValidationError) as error:
+            raise InputError(f"{path}:{number}: not an anchor: {' '.join(str(error).split())[:200]}") from None
+    return anchors

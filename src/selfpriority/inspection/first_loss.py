@@ -1,0 +1,140 @@
+"""The loss of Eq. 3 computed a second time, slowly and plainly, to hold the training's own against.
+
+Float32 weights, one row per answer, the model's own full logits, arithmetic in Python: shares nothing with
+`training/` but the token ids.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from selfpriority.errors import WorkFailed
+from selfpriority.recipe import Align
+from selfpriority.records import Pair, PairedPool
+from selfpriority.training.encode import EncodedPool
+
+if TYPE_CHECKING:
+    from selfpriority.training.adapters import Policy
+
+TOLERANCE = 1e-4
+"""Largest difference, relative to the loss where that is above 1, that float32 rounding explains."""
+
+
+@dataclass(frozen=True)
+class FirstLoss:
+    """The loss of some pools before the first step, as one optimizer batch, computed twice."""
+
+    by_training: float
+    independent: float
+    n_pools: int
+    n_pairs: int
+
+    @property
+    def difference(self) -> float:
+        """Absolute difference."""
+        return abs(self.by_training - self.independent)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether rounding explains the difference; a loss that is not a number agrees with nothing."""
+        return self.difference <= TOLERANCE * max(1.0, abs(self.independent))
+
+
+def first_loss(
+    policy: Policy, name: str, paired: Sequence[PairedPool], encoded: Sequence[EncodedPool], settings: Align
+) -> FirstLoss:
+    """Both losses of the same pools.
+
+    Args:
+        policy: as training loads it, in float32; its model is moved away and given up.
+        name: folder or hub id the policy was loaded from, loaded again here.
+        paired: the pools, for their scores.
+        encoded: the same pools as training sees them.
+        settings: the recipe's `align`.
+
+    Raises:
+        WorkFailed: memory ran out.
+    """
+    import torch  # a run can be looked at without it
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        by_training = _training_loss(policy.model.to(device).eval(), encoded, settings)
+        policy.model.to("meta")  # its memory is free before the same model is loaded again
+        logps = _plain_logps(name, device, paired, encoded)
+    except torch.OutOfMemoryError as error:
+        raise WorkFailed("out of memory while recomputing the first loss in float32") from error
+    independent = plain_loss(paired, logps, settings)
+    return FirstLoss(by_training, independent, len(encoded), sum(len(pool.pairs) for pool in encoded))
+
+
+def _training_loss(model: Any, encoded: Sequence[EncodedPool], settings: Align) -> float:
+    import torch
+
+    from selfpriority.training.logps import choose_form, response_logps
+    from selfpriority.training.objective import part_loss, weigh
+
+    form = choose_form(model, max(pool.longest for pool in encoded))
+    with torch.no_grad():
+        logps = response_logps(model, encoded, form)
+        loss, _ = part_loss(logps, weigh(encoded, settings), settings)
+    return float(loss)
+
+
+def _plain_logps(
+    name: str, device: str, paired: Sequence[PairedPool], encoded: Sequence[EncodedPool]
+) -> list[dict[int, float]]:
+    """Mean log-probability of every answer in a pair, by index in `Pool.responses`, a dictionary a pool."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    model.to(device).eval()
+    found = []
+    for pool, ids in zip(paired, encoded, strict=True):
+        used = sorted({index for pair in pool.pairs for index in (pair.chosen, pair.rejected)})
+        logps = {}
+        for index, response in zip(used, ids.response_ids, strict=True):
+            with torch.no_grad():
+                row = torch.tensor([[*ids.prompt_ids, *response]], device=device)
+                logits = model(input_ids=row).logits[0]  # [L, vocabulary]
+            predictions = logits[len(ids.prompt_ids) - 1 : -1].double().log_softmax(-1)  # [response, vocabulary]
+            logps[index] = float(predictions.gather(1, torch.tensor(response, device=device)[:, None]).mean())
+        found.append(logps)
+    return found
+
+
+def plain_loss(paired: Sequence[PairedPool], logps: Sequence[Mapping[int, float]], settings: Align) -> float:
+    """Eq. 3 pair by pair, the gaps from raw scores.
+
+    Args:
+        paired: pools with their pairs, as one optimizer batch.
+        logps: mean log-probability of the answers of every pool, by index in `Pool.responses`.
+        settings: the recipe's `align`.
+    """
+    gaps = [_gap(pool, pair, settings) for pool in paired for pair in pool.pairs]
+    mean_gap = math.fsum(gaps) / len(gaps)
+    total = 0.0
+    for pool, own in zip(paired, logps, strict=True):
+        share = 1 / len(gaps) if settings.count == "pairs" else 1 / (len(paired) * len(pool.pairs))
+        for pair in pool.pairs:
+            weight = (_gap(pool, pair, settings) / mean_gap) ** settings.alpha if mean_gap > 0 else 1.0
+            distance = settings.beta * (own[pair.chosen] - own[pair.rejected]) - settings.gamma
+            total -= share * weight * _log_sigmoid(distance)
+    return total
+
+
+def _gap(paired: PairedPool, pair: Pair, settings: Align) -> float:
+    chosen, rejected = (paired.pool.responses[index].scores for index in (pair.chosen, pair.rejected))
+    if settings.weight_gap == "signed":
+        return abs(sum(chosen) - sum(rejected))
+    if settings.weight_gap == "l1":
+        return sum(abs(a - b) for a, b in zip(chosen, rejected, strict=True))
+    return abs(chosen[pair.decided_by] - rejected[pair.decided_by])
+
+
+def _log_sigmoid(x: float) -> float:
+    return -math.log1p(math.exp(-x)) if x > 0 else x - math.log1p(math.exp(x))

@@ -1,0 +1,43 @@
+"""Text of prompts and answers as it may be shown: folded until asked for, never able to speak to a terminal.
+
+The texts are harmful by nature and written by models. Knows strings only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """The text without control codes (all but newline and tab) and without marks that reorder it."""
+    return _CONTROL.sub("", text)
+
+
+def shown(text: str, reveal: bool) -> str:
+    """The text, printable, or in its place how long it is."""
+    if not text.strip():
+        return "[empty]"
+    return printable(text) if reveal else folded(len(text.split()), "word")
+
+
+def folded(n: int, unit: str) -> str:
+    """What stands for a text that is not shown."""
+    return f"[{n} {unit}{'' if n == 1 else 's'}, folded; --reveal shows them]"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines: the first column to the left, the last as it is, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *middle, last in rows:
+        cells = [cell.rjust(width) for cell, width in zip(middle, widths[1:-1], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells, last]).rstrip())
+    return lines
+
+
+def barred(text: str, indent: str) -> list[str]:
+    """The lines of a text, each behind a bar, so that no answer can pass for what the program says."""
+    return [f"{indent}| {line}" for line in text.split("\n")]

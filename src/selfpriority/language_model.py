@@ -1,0 +1,135 @@
+"""The one protocol every backend meets: requests in, answers out.
+
+Four kinds of question cover the method: write text (`Generate`), weigh given continuations (`Choose`), show
+hidden states (`Embed`), classify an answer (`Classify`). Batching, caching and progress are wrappers of the
+same shape, so the steps know none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from selfpriority.records import Message, Stop
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Write n answers to a conversation. The seed makes equal requests with different draws distinct."""
+
+    messages: tuple[Message, ...]
+    n: int
+    temperature: float
+    """0 is greedy."""
+    top_p: float
+    max_new_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Choose:
+    """How probable is each choice as the next token of each context? Contexts should share a long prefix."""
+
+    contexts: tuple[tuple[Message, ...], ...]
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Mean hidden state over the tokens of `response`, answered to `messages`, at each of `layers`."""
+
+    messages: tuple[Message, ...]
+    response: str
+    layers: tuple[int, ...]
+    """0 is the embedding, L the output of the L-th block."""
+
+
+@dataclass(frozen=True)
+class Classify:
+    """The scalar a sequence-classification (reward) model gives to `response`, answered to `messages`."""
+
+    messages: tuple[Message, ...]
+    response: str
+
+
+Request = Generate | Choose | Embed | Classify
+
+
+@dataclass(frozen=True)
+class Text:
+    """One generated answer."""
+
+    text: str
+    n_tokens: int
+    stop: Stop
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Answer to `Generate`: n texts."""
+
+    texts: tuple[Text, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Answer to `Choose`: [contexts, choices] probabilities at one position, not renormalised."""
+
+    probabilities: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Answer to `Embed`: [layers, hidden size], float32."""
+
+    vectors: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Value:
+    """Answer to `Classify`."""
+
+    value: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request without an answer: data, not a crash. `too_long`, `refused`, `unsupported` or `empty`."""
+
+    reason: str
+    detail: str = ""
+
+
+Answer = Completion | Choice | Vectors | Value | Failure
+
+
+class LanguageModel(Protocol):
+    """Whoever answers requests: a backend, or a wrapper of one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of weights, tokenizer and numerics: equal fingerprint, equal answers."""
+        ...
+
+    def plan(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Indices of the requests to be asked together.
+
+        A deterministic function of all requests, cached or not: low-precision results depend on the batch
+        they were computed in, so a resumed run must form the batches of the first one.
+        """
+        ...
+
+    def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
+        """Yields (batch number, its answers in order) as each batch finishes."""
+        ...
+
+
+def ask(model: LanguageModel, requests: Sequence[Request]) -> list[Answer]:
+    """Answers of `model` in the order of the requests; equal requests are asked once."""
+    unique = list(dict.fromkeys(requests))
+    batches = model.plan(unique)
+    answers: dict[Request, Answer] = {}
+    for number, batch in model.answer([[unique[i] for i in indices] for indices in batches]):
+        answers.update(zip((unique[i] for i in batches[number]), batch, strict=True))
+    return [answers[request] for request in requests]

@@ -1,0 +1,1 @@
+"""The paper, and nothing else: one file per step, records in, `Sifted(kept, dropped)` out."""

@@ -1,0 +1,84 @@
+"""Step 4: throw away prompts whose ratings cannot be trusted.
+
+Paper: section "Uncertainty-guided denoising", two tests on a pool: consistency, s_k(refined) > max_i s_k(y_i) for every
+k, and informativeness, 0 < det(covariance of the candidates' scores) <= tau. Traps: method.md 3.1, 3.2, 3.8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from selfpriority.rating import HIGHEST
+from selfpriority.recipe import Denoise
+from selfpriority.records import Drop, Pool, Sifted, covariance
+
+
+def denoise(pools: Sequence[Pool], settings: Denoise) -> Sifted[Pool]:
+    """Pools that pass both tests.
+
+    Reasons: `no_refinement`, `ceiling` (a candidate holds the highest rating, so nothing can beat it), `not_better`,
+    `no_spread` (det is 0), `too_much_spread` (det > tau).
+    """
+    dropped = [Drop("denoise", p.prompt.id, r) for p in pools if (r := inconsistency(p, settings.consistency))]
+    lost = {drop.prompt_id for drop in dropped}
+    consistent = [pool for pool in pools if pool.prompt.id not in lost]
+    dets = {pool.prompt.id: determinant(covariance([c.scores for c in pool.candidates])) for pool in consistent}
+    spread = [pool for pool in consistent if dets[pool.prompt.id] > settings.epsilon]
+    tau = _tau([dets[pool.prompt.id] for pool in spread], settings)
+    kept = [pool for pool in spread if dets[pool.prompt.id] <= tau]
+    for pool in consistent:
+        det = dets[pool.prompt.id]
+        if det <= settings.epsilon:
+            dropped.append(Drop("denoise", pool.prompt.id, "no_spread", detail=f"det {det:.3g}"))
+        elif det > tau:
+            dropped.append(Drop("denoise", pool.prompt.id, "too_much_spread", detail=f"det {det:.3g}, tau {tau:.3g}"))
+    return Sifted(tuple(kept), tuple(dropped))
+
+
+def inconsistency(pool: Pool, rule: str | float) -> str:
+    """Why the refined answer does not beat the candidates, or an empty string.
+
+    Args:
+        pool: candidates and refined answer.
+        rule: `strict` (beat all, the paper), a share of the candidates to beat on every objective, or `off`.
+    """
+    if rule == "off":
+        return ""
+    if pool.refined is None:
+        return "no_refinement"
+    needed = 1.0 if rule == "strict" else float(rule)
+    for k, refined in enumerate(pool.refined.scores):
+        candidates = [c.scores[k] for c in pool.candidates]
+        beaten = sum(refined > score for score in candidates)  # strictly: a tie is not an improvement
+        if beaten < needed * len(candidates):
+            unbeatable = sum(score >= HIGHEST for score in candidates)
+            return "ceiling" if len(candidates) - unbeatable < needed * len(candidates) else "not_better"
+    return ""
+
+
+def determinant(matrix: Sequence[Sequence[float]]) -> float:
+    """Det of a small symmetric matrix [K, K] by elimination with pivoting."""
+    rows = [list(row) for row in matrix]
+    det = 1.0
+    for i in range(len(rows)):
+        pivot = max(range(i, len(rows)), key=lambda r: abs(rows[r][i]))
+        if rows[pivot][i] == 0.0:
+            return 0.0
+        if pivot != i:
+            rows[i], rows[pivot] = rows[pivot], rows[i]
+            det = -det
+        det *= rows[i][i]
+        for r in range(i + 1, len(rows)):
+            factor = rows[r][i] / rows[i][i]
+            rows[r] = [x - factor * y for x, y in zip(rows[r], rows[i], strict=True)]
+    return det
+
+
+def _tau(dets: Sequence[float], settings: Denoise) -> float:
+    if settings.max_det is not None:
+        return settings.max_det
+    if settings.keep_lowest is None or not dets:
+        return math.inf
+    n_kept = math.ceil(settings.keep_lowest * len(dets) - 1e-9)  # 0.32 * 100 is 32.000000000000004
+    return sorted(dets)[n_kept - 1]

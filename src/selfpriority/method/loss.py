@@ -1,0 +1,56 @@
+"""Step 6: weighted SimPO on the mean log-probabilities of pairs.
+
+Paper: Eq. 3; method.md 2 and 3.3, 3.4. Pure functions on tensors with one entry per pair; knows neither
+models nor batches. What belongs to a whole optimizer batch, its mean gap and its number of pairs, comes in
+through weights and shares, so the loss of a batch is the plain sum over any split of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+def reward(mean_logps: Tensor, beta: float) -> Tensor:
+    """Eq. 3: r(y) = beta * mean_t log pi(y_t | x, y_<t), any shape."""
+    return beta * mean_logps
+
+
+def gap_weights(gaps: Tensor, mean_gap: float, alpha: float) -> Tensor:
+    """Eq. 3: w_i = (gap_i / mean gap) ^ alpha, [pairs] -> [pairs].
+
+    Args:
+        gaps: not negative.
+        mean_gap: over every pair of the optimizer batch, all ranks and micro-batches (method.md 3.4). When it
+            is 0 no pair differs from another and every ratio is 1.
+        alpha: 0 makes every weight 1, which is SimPO.
+    """
+    ratios = gaps / mean_gap if mean_gap > 0 else torch.ones_like(gaps)
+    return ratios**alpha
+
+
+def pair_shares(n_pairs: Sequence[int], count: Literal["pairs", "pools"]) -> list[float]:
+    """What one pair of each pool contributes to the mean of Eq. 3; all pairs of a batch together make 1.
+
+    Args:
+        n_pairs: number of pairs, at least 1, of every pool of the optimizer batch.
+        count: `pairs` is the paper's mean over pairs; `pools` lets every pool count equally (method.md 3.4).
+    """
+    if count == "pairs":
+        return [1 / sum(n_pairs)] * len(n_pairs)
+    return [1 / (len(n_pairs) * n) for n in n_pairs]
+
+
+def pair_losses(margins: Tensor, weights: Tensor, gamma: float) -> Tensor:
+    """Eq. 3: -w_i * logsigmoid(r(y_i) - r(y-_i) - gamma), [pairs] -> [pairs].
+
+    Args:
+        margins: r(y_i) - r(y-_i), rewards as in `reward`.
+        weights: as from `gap_weights`.
+        gamma: target margin, absolute (not a ratio to beta).
+    """
+    return -weights * logsigmoid(margins - gamma)

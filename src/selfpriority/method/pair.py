@@ -1,0 +1,47 @@
+"""Step 5: preference pairs (y, y-) where y is lexicographically greater and at least a margin away.
+
+Paper: Eq. 2, all ordered pairs of the pool; method.md 3.3, 3.5 to 3.7. Distance and gap keep the raw scores, only the
+order is on a grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import permutations
+
+from selfpriority.method.order import Order
+from selfpriority.recipe import PairRules
+from selfpriority.records import Drop, Pair, PairedPool, Pool, Sifted
+
+
+def pair(pools: Sequence[Pool], settings: PairRules) -> Sifted[PairedPool]:
+    """Every pool with its pairs; a pool without any is dropped (`no_pairs`)."""
+    kept: list[PairedPool] = []
+    dropped: list[Drop] = []
+    for pool in pools:
+        pairs = tuple(lexicographic_pairs(pool, settings))
+        if pairs:
+            kept.append(PairedPool(pool, pairs))
+        else:
+            detail = f"no two answers are ordered and {settings.margin:g} apart"
+            dropped.append(Drop("pair", pool.prompt.id, "no_pairs", detail=detail))
+    return Sifted(tuple(kept), tuple(dropped))
+
+
+def lexicographic_pairs(pool: Pool, settings: PairRules) -> Iterator[Pair]:
+    """Eq. 2: (y, y-) with key(y) > key(y-) and sum_k |s_k(y) - s_k(y-)| >= delta."""
+    order = Order.of(settings)
+    responses = pool.responses
+    keys = [order.key(response.scores) for response in responses]
+    refined = len(responses) - 1 if pool.refined is not None else None
+    for chosen, rejected in permutations(range(len(responses)), 2):
+        if settings.against == "refined" and refined not in (chosen, rejected):
+            continue
+        if keys[chosen] <= keys[rejected]:
+            continue
+        better, worse = responses[chosen].scores, responses[rejected].scores
+        distance = sum(abs(x - y) for x, y in zip(better, worse, strict=True))
+        if distance >= settings.margin:
+            decided_by = order.decided_by(better, worse)
+            assert decided_by is not None
+            yield Pair(chosen, rejected, decided_by, distance, gap=abs(sum(better) - sum(worse)))

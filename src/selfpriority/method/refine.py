@@ -1,0 +1,96 @@
+"""Step 3: write one improved answer from all candidates, their scores and the constitution, and rate it.
+
+Paper: section "Self-refinement"; method.md 2 and 3.8. One context holds all candidates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from selfpriority.constitution import Constitution
+from selfpriority.language_model import Completion, Failure, Generate, LanguageModel, ask
+from selfpriority.method.order import Order
+from selfpriority.method.score import scored
+from selfpriority.rating import Item, Judge
+from selfpriority.recipe import Refine
+from selfpriority.records import Drop, Message, Pool, Response, Scored, Sifted
+from selfpriority.wording import fill
+
+
+def refine(
+    pools: Sequence[Pool],
+    model: LanguageModel,
+    judge: Judge,
+    constitution: Constitution,
+    settings: Refine,
+    order: Order,
+) -> Sifted[Pool]:
+    """The same pools with `refined` set to the lexicographically best of `settings.n` refinements.
+
+    A pool whose refinements all failed stays, with `refined` None: whether it may train is denoise's business.
+    """
+    answers = ask(model, [_request(pool, constitution, settings) for pool in pools])
+    written: list[list[Response]] = []
+    dropped: list[Drop] = []
+    for pool, answer in zip(pools, answers, strict=True):
+        if isinstance(answer, Failure):
+            name = f"{pool.prompt.id}/refined"
+            dropped.append(Drop("refine", pool.prompt.id, answer.reason, name, answer.detail))
+            written.append([])
+            continue
+        assert isinstance(answer, Completion)
+        responses = _responses(pool, answer)
+        usable = [r for r in responses if r.text.strip() and (settings.keep_cut or r.stop == "end")]
+        dropped += [
+            Drop("refine", r.prompt_id, "cut" if r.text.strip() else "empty", r.id)
+            for r in responses
+            if r not in usable
+        ]
+        written.append(usable)
+    items = [Item(pool.prompt, r) for pool, responses in zip(pools, written, strict=True) for r in responses]
+    verdicts = iter(judge.rate(items))
+    kept: list[Pool] = []
+    for pool, responses in zip(pools, written, strict=True):
+        rated: list[Scored] = []
+        for response in responses:
+            verdict = scored(response, next(verdicts), "refine", judge.objectives)
+            if isinstance(verdict, Drop):
+                dropped.append(verdict)
+            else:
+                rated.append(verdict)
+        kept.append(_with_best(pool, rated, order))
+    return Sifted(tuple(kept), tuple(dropped))
+
+
+def _request(pool: Pool, constitution: Constitution, settings: Refine) -> Generate:
+    """One context holds the constitution, the conversation and every candidate with its scores."""
+    candidates = [
+        {"text": c.response.text, "scores": dict(zip(constitution.names, c.scores, strict=True))}
+        for c in pool.candidates
+    ]
+    content = fill("refine", constitution=constitution, prompt=pool.prompt, candidates=candidates)
+    # The seed follows from the candidates, so equal pools are refined equally and another draw is another draw.
+    seed = int.from_bytes(hashlib.sha256(content.encode()).digest()[:4], "big")
+    return Generate(
+        messages=(Message("user", content),),
+        n=settings.n,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+        seed=seed,
+    )
+
+
+def _responses(pool: Pool, completion: Completion) -> list[Response]:
+    return [
+        Response(f"{pool.prompt.id}/refined{i}", pool.prompt.id, t.text, t.stop, t.n_tokens, "refined")
+        for i, t in enumerate(completion.texts, start=1)
+    ]
+
+
+def _with_best(pool: Pool, rated: Sequence[Scored], order: Order) -> Pool:
+    if not rated:
+        return pool
+    best = max(rated, key=lambda s: order.key(s.scores))
+    return Pool(pool.prompt, pool.candidates, best, tuple(s for s in rated if s is not best))

@@ -1,0 +1,107 @@
+"""Step 1: sample n diverse candidates y_1..y_n for every prompt x.
+
+Paper: section "Diverse sampling"; method.md 2. Diversity comes from temperature and from personas, system prompts that
+are used here only: training sees the plain prompt. Knows nothing of ratings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from selfpriority.language_model import Completion, Failure, Generate, LanguageModel, Text, ask
+from selfpriority.personas import PLAIN, Persona
+from selfpriority.recipe import Sample
+from selfpriority.records import Candidates, Drop, Message, Prompt, Response, Sifted
+
+
+def sample(
+    prompts: Sequence[Prompt], model: LanguageModel, settings: Sample, personas: Sequence[Persona], seed: int
+) -> Sifted[Candidates]:
+    """Candidates of every prompt.
+
+    Draws under one persona are one request, so they share a prefill. Empty answers, and cut ones where
+    `settings.keep_cut` is false, are dropped one by one; a prompt that no request answered is dropped whole.
+    """
+    shares = [_shares(prompt, settings, personas) for prompt in prompts]
+    requests = [
+        _request(prompt, persona, n, settings, seed)
+        for prompt, share in zip(prompts, shares, strict=True)
+        for persona, n in share
+    ]
+    answers = iter(ask(model, requests))
+    kept: list[Candidates] = []
+    dropped: list[Drop] = []
+    for prompt, share in zip(prompts, shares, strict=True):
+        responses: list[Response] = []
+        failures: list[Failure] = []
+        for persona, n in share:
+            answer = next(answers)
+            if isinstance(answer, Completion):
+                assert len(answer.texts) == n
+                responses += _responses(prompt, persona, answer.texts, first=len(responses))
+            else:
+                assert isinstance(answer, Failure)
+                failures.append(answer)
+        usable = [response for response in responses if not _flaw(response, settings.keep_cut)]
+        dropped += _lost(prompt, responses, failures, settings.keep_cut)
+        if usable:
+            kept.append(Candidates(prompt, tuple(usable)))
+        else:
+            reason = failures[0].reason if failures else "no_usable_answer"
+            dropped.append(Drop("sample", prompt.id, reason, detail=failures[0].detail if failures else ""))
+    return Sifted(tuple(kept), tuple(dropped))
+
+
+def _shares(prompt: Prompt, settings: Sample, personas: Sequence[Persona]) -> list[tuple[Persona, int]]:
+    """How many of the n draws each persona gets; prompts start at different personas, so all are heard."""
+    n_plain = settings.n if not personas else round(settings.plain * settings.n)
+    start = _number(prompt.id) % len(personas) if personas else 0
+    drawn = Counter(personas[(start + i) % len(personas)] for i in range(settings.n - n_plain))
+    return ([(PLAIN, n_plain)] if n_plain else []) + list(drawn.items())
+
+
+def _request(prompt: Prompt, persona: Persona, n: int, settings: Sample, seed: int) -> Generate:
+    return Generate(
+        messages=with_persona(prompt.messages, persona),
+        n=n,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+        seed=_number(f"{seed}/{prompt.id}/{persona.name}"),
+    )
+
+
+def with_persona(messages: tuple[Message, ...], persona: Persona) -> tuple[Message, ...]:
+    """The conversation under a persona; a system turn of its own stays, after the persona's."""
+    if not persona.text:
+        return messages
+    if messages[0].role == "system":
+        return (Message("system", f"{persona.text}\n\n{messages[0].content}"), *messages[1:])
+    return (Message("system", persona.text), *messages)
+
+
+def _responses(prompt: Prompt, persona: Persona, texts: Sequence[Text], first: int) -> list[Response]:
+    return [
+        Response(f"{prompt.id}/y{first + i + 1}", prompt.id, t.text, t.stop, t.n_tokens, persona=persona.name)
+        for i, t in enumerate(texts)
+    ]
+
+
+def _flaw(response: Response, keep_cut: bool) -> str:
+    if not response.text.strip():
+        return "empty"
+    return "cut" if response.stop == "length" and not keep_cut else ""
+
+
+def _lost(prompt: Prompt, responses: Sequence[Response], failures: Sequence[Failure], keep_cut: bool) -> Iterator[Drop]:
+    for response in responses:
+        if flaw := _flaw(response, keep_cut):
+            yield Drop("sample", prompt.id, flaw, response.id)
+    for number, failure in enumerate(failures, start=1):
+        yield Drop("sample", prompt.id, failure.reason, f"{prompt.id}/failed{number}", failure.detail)
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

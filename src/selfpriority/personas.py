@@ -1,0 +1,51 @@
+"""System prompts that spread the sampled answers: shipped, or a YAML file of {name, text} rows.
+
+Used for sampling only. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from selfpriority.errors import InputError
+
+
+@dataclass(frozen=True)
+class Persona:
+    """A system prompt and its name."""
+
+    name: str
+    text: str
+
+
+PLAIN = Persona("plain", "")
+"""No system prompt."""
+
+
+def load_personas(name: str) -> tuple[Persona, ...]:
+    """Personas of `default`, `none` or a YAML file.
+
+    Raises:
+        InputError: no such file, or rows that are not {name, text} with distinct names.
+    """
+    if name == "none":
+        return ()
+    path = Path(str(files("selfpriority"))) / "text" / "personas.yaml" if name == "default" else Path(name)
+    if not path.is_file():
+        raise InputError(f"sample.personas: {name!r} is no file; allowed: default, none, or a YAML file")
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(rows, list) or not rows:
+        raise InputError(f"{path}: personas are a list of {{name, text}} rows")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or not all(isinstance(row.get(k), str) and row[k] for k in ("name", "text")):
+            raise InputError(f"{path}: persona {number} needs a name and a text")
+    if len({row["name"] for row in rows}) != len(rows):
+        raise InputError(f"{path}: persona names must differ")
+    return tuple(Persona(row["name"], row["text"].strip()) for row in rows)

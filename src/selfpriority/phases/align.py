@@ -1,0 +1,73 @@
+"""One round's training: kept pools and their pairs in, the next policy out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from selfpriority.backends.weights import resolve
+from selfpriority.errors import WorkFailed
+from selfpriority.phases.collect import collect_steps, start_of_round
+from selfpriority.phases.opening import Opened
+from selfpriority.preferences import PreferenceRow, paired_pools
+from selfpriority.records import PairedPool, Pool, Sifted
+from selfpriority.run import PAIRS, POOLS, Run, Step, key_of, read_json, read_rows, write_json
+
+NOT_IN_RESULT = {"tokens_per_batch", "checkpoint_minutes"}
+"""Fields that change memory or safety, never the policy."""
+
+
+def align_step(run: Run, opened: Opened, number: int) -> Step:
+    """The training of a round with its key."""
+    recipe = opened.recipe
+    pairs = collect_steps(run, opened, number)[-1]
+    key = key_of(pairs.key, "align", recipe.align.model_dump(exclude=NOT_IN_RESULT), recipe.seed)
+    outputs = (run.policy(number), run.round(number) / "training.jsonl")
+    return Step(f"round-{number}/align", key, outputs)
+
+
+def read_paired(run: Run, opened: Opened, number: int) -> list[PairedPool]:
+    """The pools of a round that train, with their pairs."""
+    folder = run.round(number)
+    if not (folder / PAIRS).is_file():
+        raise WorkFailed(f"{folder / PAIRS}: not there yet; `spa collect {run.folder}` makes the pairs")
+    rows = read_rows(folder / PAIRS, PreferenceRow)
+    return paired_pools(read_rows(folder / POOLS, Pool), rows, opened.constitution.names)
+
+
+def align(run: Run, opened: Opened, number: int) -> None:
+    """Trains one round, from its last checkpoint if there is one for the very same inputs."""
+    from selfpriority.training.align import Places, train
+
+    step = align_step(run, opened, number)
+    if run.is_done(step):
+        return
+    if run.was_done_otherwise(step):
+        opened.reporter.note(f"{step.name}: its inputs changed, so it is done again")
+    folder = run.round(number)
+    checkpoints = folder / f"checkpoints-{step.key[:12]}"  # another recipe never resumes these
+    _clear_stale(folder, checkpoints)
+    paired = read_paired(run, opened, number)
+    places = Places(run.policy(number), folder / "training.jsonl", checkpoints)
+    base = resolve(start_of_round(run, opened.recipe, number))
+    with run.recording(step) as spent:
+        trained = train(paired, base, opened.recipe.align, opened.recipe.seed, places, opened.reporter.training)
+        spent.tokens = trained.n_tokens
+        kept = tuple(range(len(paired) - len(trained.dropped)))
+        run.record_sifted(number, "align", len(paired), Sifted(kept, trained.dropped))
+        funnel = read_json(folder / "funnel.json")
+        pairs = {**funnel.get("pairs", {}), "trained": trained.n_pairs, "light_share": trained.light_share}
+        write_json(folder / "funnel.json", {**funnel, "pairs": pairs})
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    opened.reporter.note(
+        f"{step.name}: {trained.n_steps} steps over {trained.n_pairs} pairs; "
+        f"{trained.light_share:.0%} of the pairs weigh under 0.1; padding {trained.padding:.1%}"
+    )
+
+
+def _clear_stale(folder: Path, current: Path) -> None:
+    for path in folder.glob("checkpoints-*"):
+        if path != current:
+            shutil.rmtree(path, ignore_errors=True)
+    if not current.exists():
+        (folder / "training.jsonl").unlink(missing_ok=True)

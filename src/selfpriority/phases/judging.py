@@ -1,0 +1,138 @@
+"""Is the judge worth listening to? Writes `judge.json`.
+
+Checks the training judge, the evaluation judge and, beside a judge that is not one in words, the model in words.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfpriority.errors import InputError, JudgeRefused
+from selfpriority.judges.labels import Labels, read_labels
+from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, judge_key
+from selfpriority.recipe import HfBackend, Prompts, Recipe, load
+from selfpriority.run import Run, Spent, Step, key_of, read_json, write_json
+
+if TYPE_CHECKING:
+    from selfpriority.judges.trust import JudgeReport
+
+
+def judge_specs(recipe: Recipe) -> dict[str, JudgeSpec]:
+    """The judges a report speaks of, by role."""
+    train, evaluating = JudgeSpec.of(recipe.score), JudgeSpec.of(recipe.evaluate)
+    specs = {"train": train}
+    if recipe.evaluate.prompts is not None:
+        specs["evaluate"] = evaluating
+    if train.method not in ("expected", "verbal"):
+        specs["words"] = JudgeSpec("self", "expected", recipe.score)
+    return specs
+
+
+def judge_step(run: Run, opened: Opened) -> Step:
+    """The check with its key."""
+    constitution = opened.constitution
+    keys = {
+        role: judge_key(spec, opened.recipe.model, constitution) for role, spec in judge_specs(opened.recipe).items()
+    }
+    key = key_of("judge", keys, [anchor.model_dump() for anchor in constitution.anchors])
+    return Step("judge", key, (run.folder / "judge.json",))
+
+
+def check_judges(opened: Opened, labels: Labels | None = None, spent: Spent | None = None) -> dict[str, Any]:
+    """A report per role, as it stands in `judge.json`.
+
+    Args:
+        opened: recipe, models and judges.
+        labels: answers to check against instead of the constitution's anchors.
+        spent: where the cost is counted.
+    """
+    from selfpriority.judges.trust import check_judge
+
+    constitution = opened.constitution
+    if labels is None and not constitution.anchors:
+        raise InputError(f"constitution: {constitution.name!r} has no anchors to check a judge with; use --labels FILE")
+    reports = {}
+    spent = spent or Spent()
+    for role, spec in judge_specs(opened.recipe).items():
+        judge = opened.judge(spec, opened.recipe.model, f"check of the {role} judge", spent)
+        reworded = None
+        if spec.method in ("expected", "verbal") and role != "words":
+            reworded = opened.judge(spec, opened.recipe.model, "check, other wording", spent, reworded=True)
+        report = check_judge(judge, reworded, constitution, labels, disowning=role != "words")
+        reports[role] = {"judge": spec.judge, "method": spec.method, **as_json(report)}
+    return reports
+
+
+def as_json(report: JudgeReport) -> dict[str, Any]:
+    """A judge's report as it stands in `judge.json`: objectives by name, intervals flat."""
+    objectives = {}
+    for measured in report.objectives:
+        row = asdict(measured)
+        for name, prefix in (("auc", "auc"), ("pair_accuracy", "pair")):
+            interval = row.pop(name)
+            row[name] = interval["estimate"] if interval else None
+            row[f"{prefix}_low"] = interval["low"] if interval else None
+            row[f"{prefix}_high"] = interval["high"] if interval else None
+        objectives[row.pop("objective")] = row
+    return {"usable": report.usable, "reasons": list(report.reasons), "objectives": objectives}
+
+
+def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporter: Reporter) -> dict[str, Any]:
+    """`spa check-judge`: the judges of a recipe, checked without a run directory."""
+    recipe = load(path, fields)
+    given = read_labels(labels) if labels else None
+    with tempfile.TemporaryDirectory() as folder:
+        return check_judges(Opened(recipe, Run(Path(folder)), reporter), given)
+
+
+def fit(labels: Sequence[Path], model: str, to: Path, setting: tuple[int | None, float], reporter: Reporter) -> Any:
+    """`spa fit-judge`: heads for `model` from labelled answers, written to `to`; returns the card."""
+    from selfpriority.judges.fit import FitSettings, fit_heads
+    from selfpriority.judges.heads import write_heads
+
+    read = [read_labels(path) for path in labels]
+    merged = Labels(tuple(a for r in read for a in r.answers), tuple(p for r in read for p in r.pairs))
+    layer, c = setting
+    recipe = Recipe(model=model, prompts=Prompts(source="none"), backend=HfBackend())
+    to.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        opened = Opened(recipe, Run(Path(folder)), reporter)
+        watched = opened.model(model, "hidden states", Spent())
+        heads = fit_heads(merged, watched, model, FitSettings(layer if layer is not None else middle(model), c))
+    write_heads(to, heads)
+    return read_json(to / "card.json")
+
+
+def middle(model: str) -> int:
+    """Three fifths of a model's depth, where hidden states say most about an answer."""
+    from transformers import AutoConfig
+
+    from selfpriority.backends.weights import resolve
+
+    return round(0.6 * int(AutoConfig.from_pretrained(resolve(model)).num_hidden_layers))
+
+
+def gate(run: Run, opened: Opened) -> None:
+    """Checks the judges once per set of inputs and refuses a training judge that may be chance.
+
+    Raises:
+        JudgeRefused: unless the recipe says `score.require_signal: false`.
+    """
+    step = judge_step(run, opened)
+    if not run.is_done(step):
+        with run.recording(step) as spent:
+            write_json(run.folder / "judge.json", check_judges(opened, spent=spent))
+    train = read_json(run.folder / "judge.json")["train"]
+    if train["usable"]:
+        return
+    why = "; ".join(train["reasons"])
+    if opened.recipe.score.require_signal:
+        raise JudgeRefused(
+            f"the judge {train['judge']!r} ({train['method']}) is refused: {why}. Use a stronger model, fitted heads "
+            f"(`spa fit-judge`), or score.require_signal=false to train all the same"
+        )
+    opened.reporter.note(f"training on a judge that may be chance, as the recipe asks: {why}")

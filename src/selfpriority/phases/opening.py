@@ -1,0 +1,177 @@
+"""Opens what a phase needs: constitution, models behind the request cache, judges.
+
+A judge is described without opening it (`judge_key`), so that a finished step is recognised without loading a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from selfpriority.backends.cache import Cached
+from selfpriority.backends.watched import Progress, Watched
+from selfpriority.backends.weights import fingerprint, resolve
+from selfpriority.constitution import Constitution, load_constitution
+from selfpriority.errors import InputError
+from selfpriority.judges.heads import Heads, read_heads
+from selfpriority.language_model import LanguageModel
+from selfpriority.rating import Judge
+from selfpriority.recipe import Evaluate, Recipe, Score, ScriptedBackend
+from selfpriority.run import Run, Spent, key_of
+from selfpriority.wording import FOLDER, text_hash
+
+SHIPPED_HEADS = FOLDER / "heads"
+
+
+class Reporter:
+    """Where a phase says what it does. The command line subclasses it; this one is silent."""
+
+    def progress(self, step: str, progress: Progress) -> None:
+        """Some requests of a step were answered."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+    def training(self, row: dict[str, float]) -> None:
+        """One optimizer step was made; the row is that of `training.jsonl`."""
+
+
+@dataclass(frozen=True)
+class JudgeSpec:
+    """Which judge a recipe asks for, the training or the evaluating one."""
+
+    judge: str
+    method: str
+    settings: Score
+
+    @classmethod
+    def of(cls, section: Score | Evaluate) -> JudgeSpec:
+        """The judge of a recipe section; fitted heads as judge mean probe."""
+        settings = section if isinstance(section, Score) else Score(method=section.method, rewards=section.rewards)
+        method = "probe" if section.judge != "self" and heads_folder(section.judge) else section.method
+        return cls(section.judge, method, settings)
+
+
+@dataclass
+class Opened:
+    """Models and judges of one phase, each opened once, when first asked for."""
+
+    recipe: Recipe
+    run: Run
+    reporter: Reporter
+    models: dict[str, LanguageModel] = field(default_factory=dict)
+
+    @property
+    def constitution(self) -> Constitution:
+        """The recipe's constitution, checked against the recipe."""
+        constitution = load_constitution(self.recipe.constitution)
+        k = len(constitution.objectives)
+        if self.recipe.sample.n <= k:
+            raise InputError(
+                f"sample.n: {self.recipe.sample.n} candidates cannot span {k} objectives; use more than {k}"
+            )
+        return constitution
+
+    def model(self, name: str, step: str, spent: Spent) -> LanguageModel:
+        """The language model `name` behind cache and progress."""
+        if name not in self.models:
+            self.models[name] = Cached(self._backend(name), self.run.cache)
+        return Watched(self.models[name], self._watcher(step, spent))
+
+    def judge(self, spec: JudgeSpec, policy: str, step: str, spent: Spent, reworded: bool = False) -> Judge:
+        """The judge `spec` asks for; `self` is `policy`."""
+        from selfpriority.judges.probe import ProbeJudge
+        from selfpriority.judges.reward import RewardJudge
+        from selfpriority.judges.words import WordsJudge
+
+        constitution = self.constitution
+        if spec.method == "probe":
+            heads = _heads(spec.judge)
+            return ProbeJudge(self.model(heads.model, step, spent), heads, constitution.names)
+        if spec.method == "reward":
+            missing = [name for name in constitution.names if name not in spec.settings.rewards]
+            if missing:
+                raise InputError(f"score.rewards: no model for {', '.join(missing)}")
+            models = {
+                name: self._watched(self._classifier(model), step, spent)
+                for name, model in spec.settings.rewards.items()
+            }
+            return RewardJudge(models, constitution)
+        name = policy if spec.judge == "self" else spec.judge
+        settings = spec.settings.model_copy(update={"method": spec.method})
+        return WordsJudge(self.model(name, step, spent), constitution, settings, reworded)
+
+    def _backend(self, name: str) -> LanguageModel:
+        settings = self.recipe.backend
+        if isinstance(settings, ScriptedBackend):
+            from selfpriority.backends.scripted import ScriptedModel
+
+            return ScriptedModel(settings)
+        from selfpriority.backends.hf import HfModel
+
+        return HfModel(name, settings)
+
+    def _classifier(self, name: str) -> LanguageModel:
+        settings = self.recipe.backend
+        if isinstance(settings, ScriptedBackend):
+            return self._backend(name)
+        from selfpriority.backends.hf import HfClassifier
+
+        return HfClassifier(name, settings)
+
+    def _watched(self, model: LanguageModel, step: str, spent: Spent) -> LanguageModel:
+        return Watched(Cached(model, self.run.cache), self._watcher(step, spent))
+
+    def _watcher(self, step: str, spent: Spent) -> Callable[[Progress], None]:
+        counted = Spent()  # Progress counts from the start of one call; spent sums over the calls of a step
+
+        def watch(progress: Progress) -> None:
+            if progress.done < counted.requests:
+                counted.requests = counted.cached = counted.tokens = 0
+            spent.requests += progress.done - counted.requests
+            spent.cached += progress.cached - counted.cached
+            spent.tokens += progress.tokens - counted.tokens
+            counted.requests, counted.cached, counted.tokens = progress.done, progress.cached, progress.tokens
+            self.reporter.progress(step, progress)
+
+        return watch
+
+
+def judge_key(spec: JudgeSpec, policy: str, constitution: Constitution) -> str:
+    """What a judge's verdicts depend on, without opening it."""
+    if spec.method == "probe":
+        heads = _heads(spec.judge)
+        return key_of("probe", heads.fingerprint, model_key(heads.model), constitution.names)
+    texts = text_hash("rate_expected", "rate_verbal")
+    if spec.method == "reward":
+        return key_of("reward", {k: model_key(v) for k, v in spec.settings.rewards.items()}, constitution.anchors)
+    model = policy if spec.judge == "self" else spec.judge
+    settings = (spec.method, spec.settings.mass_floor, spec.settings.max_new_tokens)
+    return key_of("words", model_key(model), constitution.objectives, texts, settings)
+
+
+def model_key(name: str) -> str:
+    """Content hash of a model's files."""
+    return fingerprint(resolve(name))
+
+
+def heads_folder(name: str) -> Path | None:
+    """The folder of fitted heads that `name` means, shipped or the user's own; None when it means something else."""
+    for folder in (SHIPPED_HEADS / name, Path(name)):
+        if (folder / "heads.safetensors").is_file():
+            return folder
+    return None
+
+
+def shipped_heads() -> list[str]:
+    """Names of the heads that ship with the package."""
+    return sorted(path.parent.name for path in SHIPPED_HEADS.glob("*/heads.safetensors"))
+
+
+def _heads(name: str) -> Heads:
+    folder = heads_folder(name)
+    if folder is None:
+        shipped = ", ".join(shipped_heads())
+        raise InputError(f"judge: {name!r} holds no fitted heads; shipped: {shipped}; `spa fit-judge` makes them")
+    return read_heads(folder)

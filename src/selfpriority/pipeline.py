@@ -1,0 +1,148 @@
+"""The rounds: which phase is next, each in a process of its own.
+
+A phase is skipped when all its steps are done. A child process gives its memory (and a GPU) back by ending, and dies
+with its parent: it holds the read end of a pipe whose other end closes when the parent goes, however it goes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfpriority.errors import WorkFailed
+from selfpriority.phases.align import align_step
+from selfpriority.phases.collect import collect_steps
+from selfpriority.phases.evaluate import evaluate_steps
+from selfpriority.phases.judging import judge_step
+from selfpriority.phases.opening import Opened, Reporter
+from selfpriority.recipe import Recipe, dump, load
+from selfpriority.report.page import write_report
+from selfpriority.run import Run, Step, key_of, read_json, write_text
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One process of a run: its name, the round it belongs to (0: none) and a way to ask for its steps."""
+
+    name: str
+    round: int
+    steps: Callable[[], list[Step]]
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"{self.name} (round {self.round})" if self.round else self.name
+
+
+def start(recipe_path: Path, overrides: Sequence[str], out: Path | None) -> tuple[Run, Recipe]:
+    """The run directory of a recipe, made or found, with `recipe.yaml` and `resolved.yaml` up to date."""
+    recipe = located(load(recipe_path, overrides), recipe_path.parent)
+    run = Run(out or Path("runs") / recipe_path.stem)
+    write_text(run.folder / "recipe.yaml", [recipe_path.read_text("utf-8")])
+    write_text(run.recipe, [dump(recipe)])
+    return run, recipe
+
+
+def located(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with its relative paths made absolute, so that a run may be continued from anywhere.
+
+    A path counts from the working directory or, if nothing is there, from the recipe's folder.
+    """
+
+    def absolute(name: str) -> str:
+        for base in (Path.cwd(), folder):
+            if (base / name).exists() and name:
+                return str((base / name).resolve())
+        return name
+
+    prompts = recipe.prompts.model_copy(update={"source": absolute(recipe.prompts.source)})
+    held_out = recipe.evaluate.prompts
+    if held_out is not None:
+        held_out = held_out.model_copy(update={"source": absolute(held_out.source)})
+    return recipe.model_copy(
+        update={
+            "model": absolute(recipe.model),
+            "prompts": prompts,
+            "constitution": absolute(recipe.constitution),
+            "score": recipe.score.model_copy(update={"judge": absolute(recipe.score.judge)}),
+            "sample": recipe.sample.model_copy(update={"personas": absolute(recipe.sample.personas)}),
+            "evaluate": recipe.evaluate.model_copy(
+                update={"prompts": held_out, "judge": absolute(recipe.evaluate.judge)}
+            ),
+        }
+    )
+
+
+def phases(run: Run, opened: Opened) -> Iterator[Phase]:
+    """The phases in order. Steps are asked for lazily: a round's keys need the policy of the round before."""
+    yield Phase("check-judge", 0, lambda: [judge_step(run, opened)])
+    for number in range(1, opened.recipe.rounds + 1):
+        yield Phase("collect", number, lambda number=number: collect_steps(run, opened, number))  # type: ignore[misc]
+        yield Phase("align", number, lambda number=number: [align_step(run, opened, number)])  # type: ignore[misc]
+    if opened.recipe.evaluate.prompts is not None:
+        yield Phase("evaluate", 0, lambda: evaluate_steps(run, opened))
+
+
+def run_all(run: Run, recipe: Recipe, reporter: Reporter, debug: bool = False) -> int:
+    """Runs every phase that is not done, then writes the report. Returns an exit code."""
+    opened = Opened(recipe, run, reporter)
+    with run.locked("run"):
+        for phase in phases(run, opened):
+            if phase.name != "check-judge" and all(run.is_done(step) for step in phase.steps()):
+                reporter.note(f"{phase.title}: done before")
+                continue
+            if phase.name == "check-judge" and _judge_passes(run, opened, phase.steps()[0]):
+                reporter.note("check-judge: done before")
+                continue
+            code = _child(run, phase, debug)
+            if code:
+                return code
+        report(run)
+    return 0
+
+
+def report(run: Run) -> Path:
+    """Writes the report if anything it shows has changed; returns where it is."""
+    step = Step("report", key_of({n: s["key"] for n, s in run.manifest["steps"].items() if n != "report"}), _page(run))
+    if not run.is_done(step):
+        with run.recording(step):
+            write_report(run.folder)
+    return step.outputs[0]
+
+
+def _page(run: Run) -> tuple[Path, ...]:
+    return (run.folder / "report.html",)
+
+
+def _judge_passes(run: Run, opened: Opened, step: Step) -> bool:
+    if not run.is_done(step):
+        return False
+    usable = read_json(run.folder / "judge.json")["train"]["usable"]
+    return bool(usable) or not opened.recipe.score.require_signal
+
+
+def _child(run: Run, phase: Phase, debug: bool) -> int:
+    """One phase as a process; its exit code. Interrupts reach the child through the terminal's process group."""
+    command = [sys.executable, "-m", "selfpriority", *(["--debug"] if debug else []), phase.name, str(run.folder)]
+    command += ["--child", *(["--round", str(phase.round)] if phase.round else [])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            code = child.wait()  # it was interrupted too and stores what it has
+            raise KeyboardInterrupt from None
+    if code < 0:
+        raise WorkFailed(f"{phase.title}: its process was killed by signal {-code}; the same command continues")
+    return code
+
+
+def next_round(run: Run, opened: Opened, phase: str) -> int:
+    """The first round whose `phase` (collect or align) is not done; the last one when all are."""
+    for number in range(1, opened.recipe.rounds + 1):
+        steps = collect_steps(run, opened, number) if phase == "collect" else [align_step(run, opened, number)]
+        if not all(run.is_done(step) for step in steps):
+            return number
+    return opened.recipe.rounds

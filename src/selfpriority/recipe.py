@@ -1,0 +1,357 @@
+"""What a user may set: one frozen class per step, bounds in the type, one sentence a field.
+
+The only place with defaults. Knows YAML and nothing of models. `load` turns a file and `FIELD=VALUE`
+overrides into a `Recipe` or an `InputError` that names file, field, value and remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from selfpriority.errors import InputError
+
+Probability = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of every recipe section: frozen, unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Prompts(Section):
+    """Where prompts come from."""
+
+    source: str
+    """A .jsonl, .csv, .parquet or .txt file, a hub data set id, or a shipped set (`demo`)."""
+    config: str | None = None
+    """Configuration of a hub data set that has several."""
+    split: str | None = None
+    """Split of a hub data set; of a file or shipped set, the rows with this value in their `split` column."""
+    column: str = "prompt"
+    """Column that holds the prompt."""
+    kind_column: str = "kind"
+    """Column, if there is one, that says what a prompt is (harmful, ordinary, ...), for the reports."""
+    limit: int | None = Field(None, ge=1)
+    """Take at most this many prompts."""
+    shuffle: bool = False
+    """Shuffle, with the recipe's seed, before the limit."""
+
+
+class Sample(Section):
+    """Candidates y_1..y_n of every prompt."""
+
+    n: int = Field(8, ge=2, le=64)
+    """Candidates a prompt; more than the number of objectives, or the covariance has no full rank."""
+    temperature: float = Field(1.2, gt=0, le=5)
+    """Sampling temperature; above 1 for diverse answers where the model stays coherent."""
+    top_p: Probability = 0.95
+    """Nucleus sampling: smallest set of tokens that holds this probability."""
+    max_new_tokens: int = Field(512, ge=1)
+    """Longest answer in tokens."""
+    personas: str = "default"
+    """`default` (shipped), `none`, or a YAML file of {name, text} system prompts."""
+    plain: float = Field(0.0, ge=0, le=1)
+    """Share of the candidates sampled without a persona."""
+    keep_cut: bool = True
+    """Whether an answer cut at the length limit may enter a pool."""
+
+
+class Score(Section):
+    """Who rates, and how."""
+
+    judge: str = "self"
+    """`self` (the policy), a model, or a folder of fitted heads (or the shipped `demo-train`): probe."""
+    method: Literal["expected", "verbal", "probe", "reward"] = "expected"
+    """Digit probabilities, a written rating, heads on hidden states, or sequence-classification models."""
+    rewards: dict[str, str] = {}
+    """For `method: reward`: a sequence-classification model per objective."""
+    mass_floor: Probability = 0.5
+    """Expected ratings whose digits hold less probability than this are unrated."""
+    max_new_tokens: int = Field(512, ge=1)
+    """Longest written verdict in tokens (`verbal`)."""
+    require_signal: bool = True
+    """Refuse to train on a judge whose agreement with the labelled answers may be chance."""
+
+
+class Refine(Section):
+    """One improved answer per pool."""
+
+    n: int = Field(1, ge=1, le=16)
+    """Refinements a prompt; the lexicographically best is kept."""
+    temperature: float = Field(0.7, ge=0, le=5)
+    """Sampling temperature of the refinement; 0 is greedy."""
+    top_p: Probability = 0.95
+    """Nucleus sampling."""
+    max_new_tokens: int = Field(512, ge=1)
+    """Longest refinement in tokens."""
+    keep_cut: bool = True
+    """Whether a refinement cut at the length limit may enter a pool."""
+
+
+class Denoise(Section):
+    """Which prompts' ratings can be trusted."""
+
+    consistency: Literal["strict", "off"] | Annotated[float, Field(ge=0, le=1)] = "strict"
+    """`strict`: the refined answer beats every candidate on every objective; a number: that share; `off`."""
+    keep_lowest: float | None = Field(0.32, gt=0, le=1)
+    """tau as a quantile: keep this share of the prompts left, lowest det(covariance) first; 1.0 keeps all."""
+    max_det: float | None = Field(None, gt=0)
+    """tau as a number: the largest det(covariance) kept."""
+    epsilon: float = Field(1e-6, ge=0)
+    """A determinant up to this counts as 0: the ratings do not vary."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_tau(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("max_det") is not None:
+            if data.get("keep_lowest") is not None:
+                raise ValueError("set max_det or keep_lowest, not both: each is a reading of tau")
+            return {**data, "keep_lowest": None}
+        return data
+
+
+class PairRules(Section):
+    """Which answers of a pool make a preference pair."""
+
+    margin: float = Field(1.0, ge=0)
+    """delta of Eq. 2: smallest L1 distance of the score vectors."""
+    against: Literal["all", "refined"] = "all"
+    """All ordered pairs of the pool, or only those with the refined answer."""
+    resolution: float = Field(1.0, ge=0)
+    """Grid on which every objective but the last is compared; 0 compares exactly."""
+    threshold: float | None = Field(None, ge=1, le=10)
+    """Scores from here up count as equal on every objective but the last."""
+
+
+class Lora(Section):
+    """Low-rank adapters instead of full fine-tuning."""
+
+    r: int = Field(16, ge=1)
+    """Rank."""
+    alpha: float = Field(32.0, gt=0)
+    """Scale; the update is multiplied by alpha / r."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Names of the adapted modules."""
+
+
+class Align(Section):
+    """Weighted SimPO, Eq. 3."""
+
+    method: Literal["spa"] = "spa"
+    """The loss; SPA-SimPO is `alpha: 0`."""
+    beta: float = Field(2.5, gt=0)
+    """Scale of the length-normalised log-probabilities."""
+    gamma: float = Field(1.375, ge=0)
+    """Target margin, absolute (not a ratio to beta)."""
+    alpha: float = Field(1.0, ge=0)
+    """Exponent of the gap weight; 0 is SimPO."""
+    weight_gap: Literal["signed", "l1", "primary"] = "signed"
+    """What weighs a pair: gap of the score sums (Eq. 3), L1 distance, or the deciding objective's gap."""
+    count: Literal["pairs", "pools"] = "pairs"
+    """Mean over pairs (the paper) or every pool counting equally."""
+    learning_rate: float = Field(1.0e-6, gt=0)
+    """Peak learning rate."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the pools."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps with rising learning rate; cosine decay follows."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    lora: Lora | None = None
+    """Adapters instead of full fine-tuning."""
+    tokens_per_step: int = Field(65536, ge=1)
+    """Distinct tokens of one optimizer batch."""
+    tokens_per_batch: int = Field(4096, ge=1)
+    """Distinct tokens of one forward pass; changes memory, never the result."""
+    max_length: int = Field(4096, ge=8)
+    """Longest prompt plus response in tokens; longer ones are dropped, never cut."""
+    checkpoint_minutes: float = Field(10.0, gt=0)
+    """A checkpoint at least this often."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; weights stay float32 in full fine-tuning."""
+
+
+class Evaluate(Section):
+    """Who is better, on prompts that training never saw."""
+
+    prompts: Prompts | None = None
+    """Held-out prompts; none: no evaluation."""
+    judge: str = "self"
+    """The outside judge: as `score.judge`; `self` means the vanilla model."""
+    method: Literal["expected", "verbal", "probe", "reward"] = "expected"
+    """As `score.method`."""
+    rewards: dict[str, str] = {}
+    """As `score.rewards`."""
+    max_new_tokens: int = Field(512, ge=1)
+    """Longest answer in tokens."""
+    temperature: float = Field(0.0, ge=0, le=5)
+    """0 is greedy."""
+    pairwise: bool = True
+    """Report win, tie and lose per objective, by prompt."""
+    tie: float = Field(0.5, ge=0)
+    """Ratings this close are a tie in the pairwise table."""
+    lambdas: tuple[float, ...] = (5.0, 10.0, 20.0)
+    """Weights of HH_lambda = (lambda * primary + secondary) / (lambda + 1)."""
+
+
+class HfBackend(Section):
+    """transformers in this process."""
+
+    kind: Literal["hf"] = "hf"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 where the hardware has it."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    tokens_per_batch: int = Field(16384, ge=1)
+    """Token budget of one generation batch, prompt and new tokens together."""
+    max_batch: int = Field(96, ge=1)
+    """Most sequences generated together."""
+
+
+class ScriptedBackend(Section):
+    """Deterministic stand-in for tests: answers are a function of the request."""
+
+    kind: Literal["scripted"]
+    delay: float = Field(0.0, ge=0)
+    """Seconds a batch takes."""
+
+
+Backend = Annotated[HfBackend | ScriptedBackend, Field(discriminator="kind")]
+
+
+class Recipe(Section):
+    """Everything a run depends on."""
+
+    model: str
+    """A hub id, a folder, or an embedded name (`smollm2-135m`)."""
+    prompts: Prompts
+    """Training prompts."""
+    constitution: str = "harmless-helpful"
+    """A shipped constitution or a folder of one's own."""
+    rounds: int = Field(1, ge=1, le=10)
+    """How often collect and align repeat, each round from the last policy."""
+    prompts_per_round: Literal["same", "new"] = "same"
+    """`same`: every round uses all prompts; `new`: the prompts are split evenly over the rounds."""
+    sample: Sample = Sample()
+    score: Score = Score()
+    refine: Refine = Refine()
+    denoise: Denoise = Denoise()
+    pair: PairRules = PairRules()
+    align: Align = Align()
+    evaluate: Evaluate = Evaluate()
+    backend: Backend = HfBackend()
+    seed: int = Field(0, ge=0)
+    """Seeds prompts, sampling and training."""
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("backend", mode="before")
+    @classmethod
+    def _default_kind(cls, value: Any) -> Any:
+        return {"kind": "hf", **value} if isinstance(value, dict) else value
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file with `FIELD=VALUE` overrides (dotted paths) applied.
+
+    Raises:
+        InputError: one line per mistake: file, field, value, what is allowed.
+    """
+    data = _read(path)
+    for override in overrides:
+        _set(data, override)
+    return parse(data, str(path))
+
+
+def parse(data: object, name: str) -> Recipe:
+    """The recipe in parsed YAML; `name` is what error messages call it."""
+    if not isinstance(data, dict):
+        raise InputError(f"{name}: a recipe is a mapping of fields, this is {type(data).__name__}")
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(*dict.fromkeys(_explain(error, name))) from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML with every default visible."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe; `spa recipes` lists those that ship") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a directory, a recipe is a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte {error.start})") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise InputError(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if data is None:
+        raise InputError(f"{path}: the recipe is empty; `spa recipes demo` prints one to start from")
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a recipe is a mapping of fields, this is {type(data).__name__}")
+    return data
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        raise InputError(f"{override!r}: overrides are FIELD=VALUE, for example align.beta=2.5")
+    *parents, last = path.split(".")
+    for parent in parents:
+        inner = data.get(parent)
+        data[parent] = dict(inner) if isinstance(inner, dict) else {"source": inner} if isinstance(inner, str) else {}
+        data = data[parent]
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"{path}: {value!r} is not a YAML value") from None
+
+
+def _explain(error: ValidationError, name: str) -> Iterator[str]:
+    for problem in error.errors():
+        location = [str(part) for part in problem["loc"] if part not in ("hf", "scripted")]
+        field = ".".join(location)
+        value = problem["input"]
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(location[:-1])
+            close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+            yield f"{name}: {field}: unknown field; {hint}"
+        elif problem["type"] == "missing":
+            yield f"{name}: {field}: required field is missing"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(value, dict) else f" (got {value!r})"
+            yield f"{name}: {field}: {message}{shown}"
+
+
+def _fields_at(location: Sequence[str]) -> list[str]:
+    section: Any = Recipe
+    for part in location:
+        annotation = section.model_fields[part].annotation
+        classes = [c for c in (annotation, *get_args(annotation)) if isinstance(c, type) and issubclass(c, Section)]
+        if not classes:
+            return []
+        section = classes[0]
+    return list(section.model_fields)

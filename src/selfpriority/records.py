@@ -1,0 +1,179 @@
+"""What passes between the steps of the method: frozen, named, in priority order wherever scores appear.
+
+A record knows its own arithmetic (scores, covariance) and nothing of models, files or settings.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+Stop = Literal["end", "length"]
+Origin = Literal["sampled", "refined"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model is asked. The messages end with a user turn."""
+
+    id: str
+    messages: tuple[Message, ...]
+    kind: str = ""
+    """What the source says the prompt is ("harmful", "ordinary", ...); empty when it says nothing."""
+
+    @property
+    def text(self) -> str:
+        """The last user turn."""
+        return self.messages[-1].content
+
+
+@dataclass(frozen=True)
+class Response:
+    """One answer to one prompt."""
+
+    id: str
+    prompt_id: str
+    text: str
+    stop: Stop
+    """`end`: the model closed its turn. `length`: it was cut, so no end token may follow it in training."""
+    n_tokens: int
+    origin: Origin = "sampled"
+    persona: str = ""
+
+
+@dataclass(frozen=True)
+class Rating:
+    """A judge's number on 1..10 for one objective."""
+
+    value: float
+    mass: float = 1.0
+    """Probability the judge gave to all allowed ratings before renormalising."""
+    variance: float = 0.0
+    """Variance of the rating's own distribution, in squared rating points."""
+
+
+@dataclass(frozen=True)
+class Unrated:
+    """A verdict that could not be read. Never a number, never zero."""
+
+    reason: str
+    detail: str = ""
+
+
+Ratings = tuple[Rating | Unrated, ...]
+"""One verdict per objective, in priority order."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A response with a rating for every objective, in priority order."""
+
+    response: Response
+    ratings: tuple[Rating, ...]
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """The K ratings as plain numbers, in priority order."""
+        return tuple(rating.value for rating in self.ratings)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The sampled answers of one prompt, not rated yet."""
+
+    prompt: Prompt
+    responses: tuple[Response, ...]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The rated answers of one prompt: the candidates and, after refinement, one improved answer."""
+
+    prompt: Prompt
+    candidates: tuple[Scored, ...]
+    refined: Scored | None = None
+    other_refinements: tuple[Scored, ...] = ()
+    """Further refinements that were paid for but are not the lexicographically best."""
+
+    @property
+    def responses(self) -> tuple[Scored, ...]:
+        """All answers that may enter a pair; pair indices count in this order, the refined one last."""
+        return self.candidates + (() if self.refined is None else (self.refined,))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers of one pool, by index into `Pool.responses`; the chosen is lexicographically greater."""
+
+    chosen: int
+    rejected: int
+    decided_by: int
+    """Index of the objective that decided the order."""
+    distance: float
+    """L1 distance of the score vectors (Eq. 2)."""
+    gap: float
+    """Absolute difference of the score sums (Eq. 3)."""
+
+
+@dataclass(frozen=True)
+class PairedPool:
+    """A pool and its preference pairs: the unit of training."""
+
+    pool: Pool
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A prompt (or, with `response_id`, one response) that left the method, and why."""
+
+    step: str
+    prompt_id: str
+    reason: str
+    response_id: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Sifted(Generic[T]):
+    """What a step kept and what it dropped. Every prompt that enters is in exactly one of the two.
+
+    Drops with a `response_id` are single answers lost from a pool; they do not count as prompts.
+    """
+
+    kept: tuple[T, ...]
+    dropped: tuple[Drop, ...]
+
+    @property
+    def dropped_prompts(self) -> tuple[Drop, ...]:
+        """The drops that are whole prompts."""
+        return tuple(drop for drop in self.dropped if drop.response_id is None)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Number of dropped prompts by reason."""
+        return dict(Counter(drop.reason for drop in self.dropped_prompts))
+
+
+def funnel_row(n_in: int, sifted: Sifted[T]) -> dict[str, object]:
+    """Counts of one step for `funnel.json`: in = out + dropped, responses counted apart."""
+    lost = Counter(drop.reason for drop in sifted.dropped if drop.response_id is not None)
+    return {"in": n_in, "out": len(sifted.kept), "dropped": sifted.reasons, "responses_dropped": dict(lost)}
+
+
+def covariance(rows: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Population covariance of n score vectors, [n, K] -> [K, K] (method.md 3.2)."""
+    n, k = len(rows), len(rows[0])
+    means = [sum(row[i] for row in rows) / n for i in range(k)]
+    return [[sum((row[i] - means[i]) * (row[j] - means[j]) for row in rows) / n for j in range(k)] for i in range(k)]

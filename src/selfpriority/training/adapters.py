@@ -1,0 +1,150 @@
+"""A policy to train from a model name or folder, in full or through low-rank adapters, and back to disk.
+
+Full fine-tuning holds float32 weights whatever the arithmetic: its updates are below bfloat16's resolution.
+Knows peft and the recipe's `align.lora`; nothing of pools.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers.utils import logging as transformers_logging
+
+from selfpriority.errors import InputError
+from selfpriority.recipe import Align, Lora
+
+_BIG = 1_000_000_000  # parameters from which a full fine-tune is saved as bfloat16
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A trainable model with its tokenizer."""
+
+    model: Any
+    """A causal language model, or a `PeftModel` of one."""
+    tokenizer: Any
+
+    @property
+    def end_ids(self) -> list[int]:
+        """The model's own end-of-sequence ids."""
+        ids = self.model.generation_config.eos_token_id
+        return [] if ids is None else ids if isinstance(ids, list) else [ids]
+
+    @property
+    def context(self) -> int:
+        """Most tokens the model was made for; a very large number where it does not say."""
+        config = self.model.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None) or sys.maxsize
+
+
+def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
+    """The model as `settings` wants it trained.
+
+    Args:
+        model: a hub id, a folder, or the folder of a LoRA adapter. With `align.lora` the adapter's training
+            continues; without, it is merged into its base, which is then trained in full.
+        settings: `lora` and `dtype` count here.
+        seed: draws the new adapter's weights.
+
+    Raises:
+        InputError: the model cannot be loaded.
+    """
+    set_seed(seed)
+    start = Path(model).absolute() if Path(model).is_dir() else None
+    is_adapter = start is not None and (start / "adapter_config.json").is_file()
+    name = str(start or model)
+    with _quietly(), _readable(str(model)):
+        base = str(PeftConfig.from_pretrained(name).base_model_name_or_path) if is_adapter else name
+        has_tokenizer = not is_adapter or (Path(name) / "tokenizer_config.json").is_file()
+        tokenizer = AutoTokenizer.from_pretrained(name if has_tokenizer else base)
+        policy: Any = AutoModelForCausalLM.from_pretrained(base, dtype=weight_dtype(settings))
+        if is_adapter:
+            policy = PeftModel.from_pretrained(policy, name, is_trainable=True)
+    if settings.lora is None:
+        policy = policy.merge_and_unload() if is_adapter else policy
+        policy.requires_grad_(True)
+    elif not is_adapter:
+        with _quietly():
+            policy = get_peft_model(policy, _lora_config(settings.lora))
+    return Policy(policy, tokenizer)
+
+
+def compute_dtype(settings: Align) -> torch.dtype:
+    """Arithmetic of the forward pass; `auto` is bfloat16 where the hardware multiplies it."""
+    if settings.dtype == "auto":
+        return torch.bfloat16 if _has_bfloat16() else torch.float32
+    return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
+
+
+def weight_dtype(settings: Align) -> torch.dtype:
+    """float32 for trained weights; the frozen base under an adapter may be bfloat16."""
+    return torch.float32 if settings.lora is None else compute_dtype(settings)
+
+
+def save_policy(policy: Policy, folder: Path) -> None:
+    """Writes weights, configuration and tokenizer beside `folder`, then renames: whole or not at all."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model = policy.model
+    if not isinstance(model, PeftModel) and model.num_parameters() > _BIG:
+        model = model.to(torch.bfloat16)
+    model.save_pretrained(partial)
+    policy.tokenizer.save_pretrained(partial)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(partial, folder)
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"model: {name} cannot be loaded: {reason}") from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without progress bars, and without a warning that peft causes by an old name of transformers."""
+    shows_progress = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            yield
+    finally:
+        if shows_progress:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _lora_config(lora: Lora) -> LoraConfig:
+    targets: str | list[str] = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a plain factor; peft only annotates int
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _has_bfloat16() -> bool:
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if torch.backends.mps.is_available():
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,141 @@
+"""Step 6 as one call: paired pools and a model in, a policy on disk out.
+
+Encodes, plans, trains with checkpoints and saves. Called again after a stop it continues from its last
+whole checkpoint with the same losses. Knows nothing of the run directory beyond the three places it is
+given.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from selfpriority.chat import Chat
+from selfpriority.errors import WorkFailed
+from selfpriority.recipe import Align
+from selfpriority.records import Drop, PairedPool, Sifted
+from selfpriority.training.adapters import Policy, compute_dtype, load_policy, save_policy
+from selfpriority.training.checkpoints import Marking, discard_unusable, fingerprint, last_checkpoint, step_of
+from selfpriority.training.encode import EncodedPool, encode_all
+from selfpriority.training.groups import plan_steps
+from selfpriority.training.journal import Journal, Record
+from selfpriority.training.logps import choose_form
+from selfpriority.training.objective import n_light, weigh
+from selfpriority.training.trainer import Course, PoolTrainer, training_arguments
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where training writes."""
+
+    policy: Path
+    """Folder of the trained model; there whole or not at all."""
+    log: Path
+    """`training.jsonl`, one line a step."""
+    checkpoints: Path
+    """Folder of unfinished training; removed once the policy is there."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training did."""
+
+    dropped: tuple[Drop, ...]
+    n_steps: int
+    n_pairs: int
+    """Pairs trained on, each counted once."""
+    n_tokens: int
+    """Distinct tokens over all steps of all epochs."""
+    light_share: float
+    """Share of the pairs with weight under 0.1, over all steps."""
+    padding: float
+    """Share of the computed positions that held no token."""
+    resumed_from: int
+    """Step of the checkpoint training continued from, 0 for none."""
+
+
+def train(
+    paired: Sequence[PairedPool],
+    model: str | Path,
+    settings: Align,
+    seed: int,
+    places: Places,
+    on_step: Callable[[dict[str, float]], None] | None = None,
+) -> Trained:
+    """Trains `model` on all pairs and saves the policy.
+
+    Raises:
+        WorkFailed: no pool is left to train on, loss or gradient is not finite, or memory ran out.
+        InputError: the model cannot be loaded or has no usable chat template.
+    """
+    policy = load_policy(model, settings, seed)
+    sifted = _encode(paired, policy, settings, str(model))
+    course = _course(sifted.kept, policy, settings, seed)
+    resumed_from = _train(policy, course, seed, places, str(model), on_step)
+    return _summary(course, sifted.dropped, resumed_from)
+
+
+def _encode(paired: Sequence[PairedPool], policy: Policy, settings: Align, name: str) -> Sifted[EncodedPool]:
+    chat = Chat(policy.tokenizer, policy.end_ids, name)
+    sifted = encode_all(paired, chat, min(settings.max_length, policy.context), settings.weight_gap)
+    if not sifted.kept:
+        reasons = ", ".join(f"{reason}: {n}" for reason, n in sifted.reasons.items()) or "none came in"
+        raise WorkFailed(f"no pool is left to train on ({reasons})")
+    return sifted
+
+
+def _course(pools: Sequence[EncodedPool], policy: Policy, settings: Align, seed: int) -> Course:
+    form = choose_form(policy.model, max(pool.longest for pool in pools))
+    plan = plan_steps(pools, settings, seed, form.shares_prompt)
+    return Course(pools, plan, form, settings, compute_dtype(settings))
+
+
+def _train(
+    policy: Policy,
+    course: Course,
+    seed: int,
+    places: Places,
+    name: str,
+    on_step: Callable[[Record], None] | None,
+) -> int:
+    """Runs the course from the last checkpoint, saves the policy, and returns the step it continued from."""
+    arguments = training_arguments(places.checkpoints, course.settings, seed)
+    is_main = arguments.process_index == 0
+    identity = fingerprint(course.pools, course.settings, seed, name)
+    checkpoint = last_checkpoint(places.checkpoints, identity)
+    resumed_from = step_of(checkpoint) if checkpoint else 0
+    if is_main:
+        discard_unusable(places.checkpoints, identity)
+    journal = Journal(places.log, resumed_from, on_step) if is_main else None
+    uses_cache = policy.model.config.use_cache
+    trainer = PoolTrainer(policy.model, course, arguments, journal)  # switches the cache off, for good
+    trainer.add_callback(Marking(identity))
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise WorkFailed("out of memory while training; lower align.tokens_per_batch") from error
+    policy.model.config.use_cache = uses_cache
+    if is_main:
+        save_policy(policy, places.policy)
+        shutil.rmtree(places.checkpoints, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    return resumed_from
+
+
+def _summary(course: Course, dropped: tuple[Drop, ...], resumed_from: int) -> Trained:
+    steps = [[course.pools[index] for index in step.pools] for step in course.plan.steps]
+    n_visited = sum(len(pool.pairs) for step in steps for pool in step)
+    n_light_pairs = sum(n_light(weigh(step, course.settings)) for step in steps)
+    return Trained(
+        dropped,
+        n_steps=len(steps),
+        n_pairs=sum(len(pool.pairs) for pool in course.pools),
+        n_tokens=sum(pool.n_tokens for step in steps for pool in step),
+        light_share=n_light_pairs / n_visited,
+        padding=course.plan.padding,
+        resumed_from=resumed_from,
+    )

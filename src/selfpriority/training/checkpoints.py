@@ -1,0 +1,66 @@
+"""Which checkpoint a training may continue from: whole, and of this very training.
+
+A marker with the training's fingerprint is written into a checkpoint after everything else. Folders without
+it were cut short by a kill, folders with another one belong to other pools or settings; neither is ever
+loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from selfpriority.recipe import Align
+from selfpriority.training.encode import EncodedPool
+
+MARKER = "complete"
+_MAY_CHANGE = {"checkpoint_minutes", "tokens_per_batch"}  # neither changes the result
+
+
+class Marking(TrainerCallback):
+    """Marks every checkpoint when it is whole."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called after the checkpoint's last file is written."""
+        if state.is_world_process_zero:
+            marker = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / MARKER
+            marker.write_text(self.fingerprint, encoding="ascii")
+
+
+def fingerprint(pools: Sequence[EncodedPool], settings: Align, seed: int, model: str) -> str:
+    """Hash of everything that decides what a training computes."""
+    digest = hashlib.sha256(repr((model, seed, settings.model_dump(exclude=_MAY_CHANGE))).encode())
+    for pool in pools:
+        digest.update(repr(pool).encode())
+    return digest.hexdigest()
+
+
+def last_checkpoint(folder: Path, fingerprint: str) -> Path | None:
+    """The newest usable checkpoint."""
+    usable = [path for path in folder.glob("checkpoint-*") if _marker(path) == fingerprint]
+    return max(usable, key=step_of, default=None)
+
+
+def discard_unusable(folder: Path, fingerprint: str) -> None:
+    """Removes the other checkpoints, so that they take no place among the last two kept."""
+    for path in folder.glob("checkpoint-*"):
+        if _marker(path) != fingerprint:
+            shutil.rmtree(path)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _marker(checkpoint: Path) -> str | None:
+    path = checkpoint / MARKER
+    return path.read_text(encoding="ascii") if path.is_file() else None

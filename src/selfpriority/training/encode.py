@@ -1,0 +1,91 @@
+"""A paired pool to token ids, or a drop with its reason. Nothing is ever cut to fit.
+
+Knows records and the chat template, and no tensors: prompts are written without persona, a finished answer
+ends in exactly one end token, a cut one in none (method.md 3.9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from selfpriority.chat import Chat
+from selfpriority.records import Drop, Pair, PairedPool, Sifted
+
+WeightGap = Literal["signed", "l1", "primary"]
+
+
+@dataclass(frozen=True)
+class EncodedPool:
+    """Token ids of one prompt and of its answers that take part in a pair."""
+
+    prompt_id: str
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[tuple[int, ...], ...]
+    pairs: tuple[tuple[int, int], ...]
+    """(chosen, rejected), indices into `response_ids`."""
+    gaps: tuple[float, ...]
+    """What weighs each pair, before division by the mean of the optimizer batch."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Distinct tokens: the prompt once and every answer."""
+        return len(self.prompt_ids) + sum(map(len, self.response_ids))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt and its longest answer."""
+        return len(self.prompt_ids) + max(map(len, self.response_ids))
+
+
+def encode_all(paired: Sequence[PairedPool], chat: Chat, max_length: int, weight_gap: WeightGap) -> Sifted[EncodedPool]:
+    """Every pool encoded or dropped, in order."""
+    encoded = [encode(pool, chat, max_length, weight_gap) for pool in paired]
+    kept = tuple(pool for pool in encoded if isinstance(pool, EncodedPool))
+    return Sifted(kept, tuple(pool for pool in encoded if isinstance(pool, Drop)))
+
+
+def encode(paired: PairedPool, chat: Chat, max_length: int, weight_gap: WeightGap) -> EncodedPool | Drop:
+    """One pool as token ids; answers in no pair are left out.
+
+    Args:
+        paired: a pool with at least one pair.
+        chat: writes prompts and answers as the model was made to read them.
+        max_length: longest prompt plus answer in tokens.
+        weight_gap: which gap of a pair becomes its weight (method.md 3.3).
+
+    Returns:
+        The pool, or a drop of the whole prompt: `too_long` or `empty_response`.
+    """
+    prompt = paired.pool.prompt
+    used = sorted({index for pair in paired.pairs for index in (pair.chosen, pair.rejected)})
+    prompt_ids = tuple(chat.prompt_ids(prompt.messages))
+    response_ids: list[tuple[int, ...]] = []
+    for index in used:
+        response = paired.pool.responses[index].response
+        ids = tuple(chat.response_ids(response.text, response.stop))
+        if not response.text or ids in ((), (chat.end_id,)):
+            return Drop("align", prompt.id, "empty_response", detail=f"response {response.id} has no tokens")
+        n_tokens = len(prompt_ids) + len(ids)
+        if n_tokens > max_length:
+            detail = f"prompt and response {response.id}: {n_tokens} tokens, at most {max_length}"
+            return Drop("align", prompt.id, "too_long", detail=detail)
+        response_ids.append(ids)
+    place = {index: new for new, index in enumerate(used)}
+    return EncodedPool(
+        prompt.id,
+        prompt_ids,
+        tuple(response_ids),
+        pairs=tuple((place[pair.chosen], place[pair.rejected]) for pair in paired.pairs),
+        gaps=tuple(_gap(pair, paired, weight_gap) for pair in paired.pairs),
+    )
+
+
+def _gap(pair: Pair, paired: PairedPool, weight_gap: WeightGap) -> float:
+    if weight_gap == "signed":
+        return pair.gap
+    if weight_gap == "l1":
+        return pair.distance
+    chosen, rejected = (paired.pool.responses[index].scores for index in (pair.chosen, pair.rejected))
+    return abs(chosen[pair.decided_by] - rejected[pair.decided_by])

@@ -1,0 +1,42 @@
+"""`training.jsonl`: one line a step and none twice, whatever was stopped and continued."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+Record = dict[str, float]
+
+
+class Journal:
+    """The record of a training, continued behind step `resumed_from`.
+
+    Args:
+        path: lines of later steps, and a last line cut short, are removed: those steps run again.
+        on_step: called with every record after it is on disk.
+    """
+
+    def __init__(self, path: Path, resumed_from: int, on_step: Callable[[Record], None] | None = None) -> None:
+        self.path = path
+        self.on_step = on_step
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("".join(_lines_up_to(path, resumed_from)), encoding="utf-8")
+        os.replace(partial, path)
+
+    def write(self, record: Record) -> None:
+        """Appends one record, as JSON."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+        if self.on_step:
+            self.on_step(record)
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    return [line for line in whole if json.loads(line)["step"] <= step]

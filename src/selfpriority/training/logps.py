@@ -1,0 +1,189 @@
+"""Mean log-probability of every response of some pools, end token included, with gradients.
+
+Two forms of one computation. *Shared*: a pool is one row, the prompt once and every response after it,
+positions restarting behind the prompt and a mask that lets a response see the prompt and itself. *Plain*: a
+row per response. `choose_form` asks the model itself which it computes correctly. Knows neither pairs nor
+losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
+
+from selfpriority.training.encode import EncodedPool
+
+_HEAD_CHUNK = 256  # positions whose logits exist at once
+_TOLERANCE = {torch.float32: 1e-4}
+_LOW_PRECISION_TOLERANCE = 5e-2
+# how an architecture refuses a form it does not know is its own choice
+_REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a model is run."""
+
+    shares_prompt: bool
+    """One row per pool with a 4D mask, or one per response."""
+    chunks_head: bool
+    """The output head applied in chunks, or the model's own logits (which some models post-process)."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A micro-batch as tensors; N response tokens of R responses."""
+
+    inputs: dict[str, Tensor]
+    rows: Tensor
+    """[N] row of the position that predicts each response token."""
+    columns: Tensor
+    """[N] column of that position."""
+    targets: Tensor
+    """[N] token ids."""
+    owners: Tensor
+    """[N] index of the response a token belongs to."""
+    lengths: Tensor
+    """[R] tokens of each response."""
+
+
+def response_logps(model: nn.Module, pools: Sequence[EncodedPool], form: Form) -> Tensor:
+    """mean_t log pi(y_t | x, y_<t) of every response, pool after pool: [R], float32."""
+    causal_lm: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    layout = _shared(pools) if form.shares_prompt else _plain(pools)
+    layout = _to(layout, next(model.parameters()).device)
+    if form.chunks_head:
+        hidden = causal_lm.base_model(**layout.inputs, use_cache=False).last_hidden_state  # [B, L, hidden]
+        predicting = hidden[layout.rows, layout.columns]
+        logps = _chunked(causal_lm.get_output_embeddings(), predicting, layout.targets)
+    else:
+        logits = causal_lm(**layout.inputs, use_cache=False).logits  # [B, L, vocabulary]
+        logps = _token_logps(logits[layout.rows, layout.columns], layout.targets)
+    sums = torch.zeros(len(layout.lengths), device=logps.device).index_add(0, layout.owners, logps)
+    return sums / layout.lengths
+
+
+def choose_form(model: nn.Module, longest: int) -> Form:
+    """The fastest form that agrees with the model's own logits on a toy pool.
+
+    Args:
+        model: a causal language model, or a `PeftModel` of one.
+        longest: tokens of the longest prompt plus response; a sliding window shorter than that needs the
+            plain form, as an explicit mask replaces the model's own.
+    """
+    toy = [EncodedPool("", (5, 6, 7, 8), ((9, 10, 11), (12, 13)), ((0, 1),), (1.0,))]
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        own = response_logps(model, toy, Form(False, False))
+    tolerance = _TOLERANCE.get(next(model.parameters()).dtype, _LOW_PRECISION_TOLERANCE)
+
+    def agrees(form: Form) -> bool:
+        try:
+            with torch.no_grad():
+                logps = response_logps(model, toy, form)
+        except _REFUSALS:
+            return False
+        return torch.allclose(logps, own, atol=tolerance, rtol=0)
+
+    chunks_head = agrees(Form(False, True))
+    shares_prompt = _takes_mask(model, longest) and agrees(Form(True, chunks_head))
+    model.train(was_training)
+    return Form(shares_prompt, chunks_head)
+
+
+def _takes_mask(model: Any, longest: int) -> bool:
+    config = model.config.get_text_config()
+    windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return config._attn_implementation == "sdpa" and all(window is None or window >= longest for window in windows)
+
+
+def _shared(pools: Sequence[EncodedPool]) -> _Layout:
+    ids, positions, segments = [], [], []
+    rows: list[int] = []
+    columns: list[int] = []
+    for row, pool in enumerate(pools):
+        n_prompt, end = len(pool.prompt_ids), len(pool.prompt_ids)
+        position, segment = [*range(n_prompt)], [0] * n_prompt
+        for number, response in enumerate(pool.response_ids, start=1):
+            n = len(response)
+            position += range(n_prompt, n_prompt + n)
+            segment += [number] * n
+            rows += [row] * n
+            columns += [n_prompt - 1, *range(end, end + n - 1)]
+            end += n
+        ids.append(torch.tensor([*pool.prompt_ids, *chain.from_iterable(pool.response_ids)]))
+        positions.append(torch.tensor(position))
+        segments.append(torch.tensor(segment))
+    segment_ids = pad_sequence(segments, batch_first=True, padding_value=-1)
+    inputs = {
+        "input_ids": pad_sequence(ids, batch_first=True),
+        "attention_mask": _block_mask(segment_ids),
+        "position_ids": pad_sequence(positions, batch_first=True),
+    }
+    return _layout(inputs, rows, columns, pools)
+
+
+def _block_mask(segments: Tensor) -> Tensor:
+    """[B, L] segments (0 prompt, 1.. responses, -1 padding) -> [B, 1, L, L], True where query sees key."""
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    keys, queries = segments[:, None, :], segments[:, :, None]
+    return (causal & ((keys == 0) | (keys == queries)))[:, None]
+
+
+def _plain(pools: Sequence[EncodedPool]) -> _Layout:
+    sequences = [(pool.prompt_ids, response) for pool in pools for response in pool.response_ids]
+    rows = [row for row, (_, response) in enumerate(sequences) for _ in response]
+    columns = [len(prompt) - 1 + t for prompt, response in sequences for t in range(len(response))]
+    ids = [torch.tensor(prompt + response) for prompt, response in sequences]
+    inputs = {
+        "input_ids": pad_sequence(ids, batch_first=True),
+        # from lengths, not from a pad id: where pad is the end token that would hide the real one
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+    }
+    return _layout(inputs, rows, columns, pools)
+
+
+def _layout(inputs: dict[str, Tensor], rows: list[int], columns: list[int], pools: Sequence[EncodedPool]) -> _Layout:
+    responses = [response for pool in pools for response in pool.response_ids]
+    lengths = torch.tensor([len(response) for response in responses])
+    return _Layout(
+        inputs,
+        torch.tensor(rows),
+        torch.tensor(columns),
+        targets=torch.tensor(list(chain.from_iterable(responses))),
+        owners=torch.arange(len(responses)).repeat_interleave(lengths),
+        lengths=lengths,
+    )
+
+
+def _to(layout: _Layout, device: torch.device) -> _Layout:
+    inputs = {name: tensor.to(device) for name, tensor in layout.inputs.items()}
+    tensors = (layout.rows, layout.columns, layout.targets, layout.owners, layout.lengths)
+    return _Layout(inputs, *(tensor.to(device) for tensor in tensors))
+
+
+def _chunked(head: nn.Module, predicting: Tensor, targets: Tensor) -> Tensor:
+    """[N, hidden], [N] -> [N] log-probabilities; a chunk's logits are computed again for its gradient."""
+    chunks = zip(torch.split(predicting, _HEAD_CHUNK), torch.split(targets, _HEAD_CHUNK), strict=True)
+    return torch.cat(
+        [checkpoint(_head_logps, head, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+    )
+
+
+def _head_logps(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+    return _token_logps(head(hidden), targets)
+
+
+def _token_logps(logits: Tensor, targets: Tensor) -> Tensor:
+    return -cross_entropy(logits.float(), targets, reduction="none")

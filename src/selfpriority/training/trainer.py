@@ -1,0 +1,233 @@
+"""A `transformers.Trainer` whose unit is the optimizer batch of pools.
+
+One item of the data loader is one whole optimizer batch; mean gap and counts of Eq. 3 are taken over it, so
+the result does not depend on how it is cut into micro-batches or spread over ranks (method.md 3.4). Stops
+before the optimizer on a loss or gradient that is not finite. Knows encoded pools, and neither files nor
+chat templates.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
+
+from selfpriority.errors import WorkFailed
+from selfpriority.recipe import Align
+from selfpriority.training.encode import EncodedPool
+from selfpriority.training.groups import Plan, Step
+from selfpriority.training.journal import Journal, Record
+from selfpriority.training.logps import Form, response_logps
+from selfpriority.training.objective import TALLIES, Weighted, n_light, part_loss, weigh
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is trained on, in which order, under which settings."""
+
+    pools: Sequence[EncodedPool]
+    plan: Plan
+    form: Form
+    settings: Align
+    compute_dtype: torch.dtype
+    """bfloat16 runs the forward pass under autocast; weights keep their own type."""
+
+
+def learning_rate_factor(step: int, n_warmup: int, n_steps: int) -> float:
+    """Linear rise over `n_warmup` steps, then cosine decay; no step, the first included, is at rate 0."""
+    if step < n_warmup:
+        return (step + 1) / (n_warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(n_steps - n_warmup, 1)))
+
+
+def training_arguments(folder: Path, settings: Align, seed: int) -> TrainingArguments:
+    """Arguments under which `Trainer` neither logs, reports, clips nor rescales on its own."""
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=1,
+        num_train_epochs=1,  # the plan holds every epoch
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        optim="adamw_torch",
+        max_grad_norm=0.0,  # clipped in training_step, where a norm that is not finite can stop the run
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # `Clock` asks for checkpoints
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        use_cpu=not torch.accelerator.is_available(),  # unsaid, several processes on a CPU do not find each other
+        seed=seed,
+    )
+    arguments._setup_devices  # noqa: B018 - counts the GPUs
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs mean several processes, never DataParallel
+    return arguments
+
+
+class PoolTrainer(Trainer):
+    """Trains on the course's plan; `journal` keeps one record a step (None on ranks that keep none)."""
+
+    def __init__(self, model: nn.Module, course: Course, args: TrainingArguments, journal: Journal | None) -> None:
+        self.course = course
+        self.journal = journal
+        self.record: Record = {}
+        self.checkpoint_due = False
+        super().__init__(model=model, args=args)
+        self.remove_callback(PrinterCallback)
+        self.clock = _Clock(self)
+        self.add_callback(self.clock)
+
+    def get_train_dataloader(self) -> DataLoader[Step]:
+        """One optimizer batch an item, the same on every rank; ranks share it out in `training_step`."""
+        steps: Any = self.course.plan.steps
+        return DataLoader(steps, batch_size=1, shuffle=False, collate_fn=_one_step)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Warm-up, then cosine decay over the whole plan."""
+        n_warmup = round(self.course.settings.warmup * num_training_steps)
+        scheduled: Any = optimizer or self.optimizer
+        self.lr_scheduler = LambdaLR(scheduled, lambda step: learning_rate_factor(step, n_warmup, num_training_steps))
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the inputs are pools, not tensors."""
+        return 0
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Gradients of Eq. 3 over one whole optimizer batch, clipped; returns its loss.
+
+        Raises:
+            WorkFailed: loss or gradient norm is not finite; the optimizer has not been stepped.
+        """
+        step: Step = inputs["step"]
+        model.train()
+        batch = weigh([self.course.pools[index] for index in step.pools], self.course.settings)
+        by_index = dict(zip(step.pools, batch, strict=True))
+        work = rank_share(step.micro_batches, self.accelerator.process_index, self.accelerator.num_processes)
+        tallies = torch.zeros(len(TALLIES), device=self.args.device)
+        for number, (micro_batch, counts) in enumerate(work, start=1):
+            last = number == len(work)
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                tallies += counts * self._backward(model, [by_index[index] for index in micro_batch], counts)
+        self._agree_on_checkpoint()
+        totals: Tensor = self.accelerator.reduce(tallies, reduction="sum")
+        grad_norm = self.accelerator.clip_grad_norm_(model.parameters(), self.course.settings.max_grad_norm)
+        self._note(step, batch, dict(zip(TALLIES, totals.tolist(), strict=True)), float(grad_norm or 0.0))
+        return totals[TALLIES.index("loss")]
+
+    def _backward(self, model: nn.Module, part: Sequence[Weighted], counts: int) -> Tensor:
+        pools = [weighted.pool for weighted in part]
+        inner = self.accelerator.unwrap_model(model)
+        in_bfloat16 = self.course.compute_dtype is torch.bfloat16
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=in_bfloat16):
+            logps = _through(model, inner, lambda: response_logps(inner, pools, self.course.form))
+        loss, tallies = part_loss(logps, part, self.course.settings)
+        # data-parallel wrappers average gradients over the ranks, the shares are of the whole batch
+        self.accelerator.backward(loss * counts * self.accelerator.num_processes)
+        return tallies
+
+    def _agree_on_checkpoint(self) -> None:
+        """The main process's clock decides, for a checkpoint is written by all ranks together."""
+        overdue = self.accelerator.is_main_process and self.clock.overdue
+        votes: Tensor = self.accelerator.reduce(torch.tensor(float(overdue), device=self.args.device))
+        self.checkpoint_due = bool(votes > 0)
+
+    def _note(self, step: Step, batch: Sequence[Weighted], tallies: dict[str, float], grad_norm: float) -> None:
+        number = self.state.global_step + 1
+        n_pairs = sum(len(weighted.pool.pairs) for weighted in batch)
+        if not (math.isfinite(tallies["loss"]) and math.isfinite(grad_norm)):
+            raise WorkFailed(
+                f"training stopped at step {number}: loss {tallies['loss']:g}, gradient norm {grad_norm:g}, "
+                f"{tallies['nonfinite']:g} of {n_pairs} pairs not finite; step {number} was not applied. "
+                f"Try a lower align.learning_rate or align.dtype=float32"
+            )
+        assert self.lr_scheduler is not None
+        self.record = {
+            "step": number,
+            "n_steps": len(self.course.plan.steps),
+            "epoch": step.epoch,
+            "loss": tallies["loss"],
+            **{name: tallies[name] / n_pairs for name in ("margin", "accuracy", "chosen_logp", "rejected_logp")},
+            "grad_norm": grad_norm,
+            "learning_rate": float(self.lr_scheduler.get_last_lr()[0]),
+            "n_pairs": n_pairs,
+            "n_pools": len(batch),
+            "light_share": n_light(batch) / n_pairs,
+            "nonfinite": tallies["nonfinite"],
+        }
+
+    def _write_record(self) -> None:
+        if self.journal is not None:
+            self.journal.write(self.record)
+
+
+class _Clock(TrainerCallback):
+    """Times steps and asks for a checkpoint when one is due."""
+
+    def __init__(self, trainer: PoolTrainer) -> None:
+        self.trainer = trainer
+        self.saved_at = self.began_at = time.monotonic()
+
+    @property
+    def overdue(self) -> bool:
+        return time.monotonic() - self.saved_at >= 60 * self.trainer.course.settings.checkpoint_minutes
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.began_at = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        trainer = self.trainer
+        step = trainer.course.plan.steps[state.global_step - 1]
+        n_tokens = sum(trainer.course.pools[index].n_tokens for index in step.pools)
+        trainer.record["tokens_per_second"] = n_tokens / max(time.monotonic() - self.began_at, 1e-9)
+        trainer._write_record()
+        control.should_save = trainer.checkpoint_due
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.saved_at = time.monotonic()
+
+
+def rank_share(micro_batches: Sequence[T], rank: int, n_ranks: int) -> list[tuple[T, int]]:
+    """This rank's micro-batches, and 1 for each that counts, 0 for one that does not.
+
+    Ranks must make equally many passes; one that has no micro-batch left repeats another's.
+    """
+    n_passes = math.ceil(len(micro_batches) / n_ranks)
+    mine = [(number * n_ranks + rank) for number in range(n_passes)]
+    return [(micro_batches[index % len(micro_batches)], int(index < len(micro_batches))) for index in mine]
+
+
+def _one_step(items: list[Step]) -> dict[str, Step]:
+    return {"step": items[0]}
+
+
+def _through(wrapper: nn.Module, inner: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
+    """`compute` as if it were the forward pass of `wrapper`, so that data-parallel hooks see it."""
+    forward: Callable[..., Any] = inner.forward
+
+    def redirected() -> Tensor:
+        inner.forward = forward
+        return compute()
+
+    inner.forward = redirected
+    result: Tensor = wrapper()
+    return result

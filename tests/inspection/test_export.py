@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import warnings
+from statistics import fmean
+
+import pytest
+
+from selfpriority.errors import InputError
+from selfpriority.inspection.export import Exported, export, trl_rows
+from selfpriority.inspection.stored import paired_of
+
+
+def read_jsonl(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_trl_rows_in_a_folder_with_a_hazard_notice(make_run, tmp_path):
+    written = export(make_run(), "trl", tmp_path / "to")
+    assert written == Exported(19, tmp_path / "to" / "pairs.jsonl")
+    rows = read_jsonl(written.path)
+    row = next(r for r in rows if (r["score_chosen"], r["score_rejected"]) == (15.0, 11.2))
+    assert row == {
+        "prompt": [{"role": "user", "content": "Explain how to keep a knife sharp, p1."}],
+        "chosen": [{"role": "assistant", "content": "No, but here is something safe that you can do instead."}],
+        "rejected": [{"role": "assistant", "content": "The quick brown fox jumps. " * 3}],
+        "score_chosen": 15.0,
+        "score_rejected": 11.2,
+        "gap": pytest.approx(3.8),
+        "weight": pytest.approx(3.8 / fmean(r["gap"] for r in rows)),
+        "decided_by": "harmlessness",
+        "prompt_id": "p1",
+    }
+    assert fmean(r["weight"] for r in rows) == pytest.approx(1.0)
+    assert (tmp_path / "to" / "HAZARD.txt").read_text("utf-8").startswith("HAZARD: harmful text\n")
+
+
+def test_weights_follow_alpha_and_the_recipes_gap(make_run, tmp_path):
+    run = make_run(align={"alpha": 0.5, "weight_gap": "l1"})
+    paired = paired_of(run, 1)
+    distances = [pair.distance for entry in paired for pair in entry.pairs]
+    rows = read_jsonl(export(run, "trl", tmp_path / "to").path)
+    mean = fmean(distances)
+    assert [r["weight"] for r in rows] == pytest.approx([(d / mean) ** 0.5 for d in distances])
+    primary = trl_rows(paired, ("harmlessness", "helpfulness"), 1.0, "primary")
+    # what decided: harmlessness everywhere, but for the third pair of p1, helpfulness 6 over 5
+    deciding = [1, 0.8, 1, 2, 1, 1.8, 3, 2, 2.8, 1, *(1, 1, 2, 1, 2, 4, 3, 4, 2)]
+    assert [r["weight"] for r in primary] == pytest.approx([gap / fmean(deciding) for gap in deciding])
+    assert [r["decided_by"] for r in primary].index("helpfulness") == 2
+    assert [r["weight"] for r in trl_rows(paired, ("a", "b"), 0.0)] == [1.0] * 19
+    assert trl_rows([], ("a", "b"), 1.0) == []
+
+
+def test_llama_factory_reads_what_is_written(make_run, tmp_path):
+    written = export(make_run(), "llama-factory", tmp_path / "to")
+    rows = json.loads(written.path.read_text("utf-8"))
+    assert len(rows) == written.rows == 19
+    assert rows[0]["conversations"] == [{"from": "human", "value": "Explain how to keep a knife sharp, p1."}]
+    assert rows[0]["chosen"]["from"] == rows[0]["rejected"]["from"] == "gpt"
+    assert {"score_chosen", "score_rejected", "gap", "weight", "decided_by", "prompt_id"} <= rows[0].keys()
+    assert "prompt" not in rows[0]
+    info = json.loads((tmp_path / "to" / "dataset_info.json").read_text("utf-8"))
+    assert info == {
+        "a-run": {
+            "file_name": "pairs.json",
+            "formatting": "sharegpt",
+            "ranking": True,
+            "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"},
+        }
+    }
+
+
+def test_parquet_holds_the_same_rows(make_run, tmp_path):
+    import pyarrow.parquet as pq
+
+    run = make_run()
+    written = export(run, "parquet", tmp_path / "some.parquet")
+    assert written.path == tmp_path / "some.parquet"
+    assert pq.read_table(written.path).to_pylist() == read_jsonl(export(run, "trl", tmp_path / "to").path)
+    assert (tmp_path / "HAZARD.txt").is_file()
+
+
+def test_datasets_loads_the_trl_rows(make_run, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # datasets' own
+        from datasets import load_dataset
+
+        path = str(export(make_run(), "trl", tmp_path / "to").path)
+        rows = load_dataset("json", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows.num_rows == 19
+    assert rows[0]["chosen"][0]["role"] == "assistant"
+
+
+def test_an_unknown_format_lists_those_there_are(make_run, tmp_path):
+    with pytest.raises(InputError, match="'csv' is none of trl, llama-factory, parquet"):
+        export(make_run(), "csv", tmp_path / "to")
+
+
+def test_nothing_is_overwritten(make_run, tmp_path):
+    run = make_run()
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="taken is not empty"):
+        export(run, "trl", taken)
+    with pytest.raises(InputError, match=r"mine\.txt exists already"):
+        export(run, "trl", taken / "mine.txt")
+    (taken / "dataset_info.json").write_text("{}")
+    with pytest.raises(InputError, match=r"dataset_info\.json exists already"):
+        export(run, "llama-factory", taken / "pairs.json")
+    with pytest.raises(InputError, match=r"parquet is a \.parquet file"):
+        export(run, "parquet", taken / "pairs.jsonl")
+    assert sorted(path.name for path in taken.iterdir()) == ["dataset_info.json", "mine.txt"]
+
+
+def test_a_round_without_pairs(make_run, tmp_path):
+    run = make_run()
+    with pytest.raises(InputError, match=r"rounds with pairs: 1\)"):
+        export(run, "trl", tmp_path / "to", number=2)
+    assert export(run, "trl", tmp_path / "to", number=1).rows == 19
+    (run.round(1) / "5-pairs.jsonl").unlink()
+    with pytest.raises(InputError, match=r"rounds with pairs: none\)"):
+        export(run, "trl", tmp_path / "other")

@@ -1,0 +1,73 @@
+"""The judges on a real (random, tiny) model: the requests they make are ones a backend answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from selfpriority.backends.hf import HfModel
+from selfpriority.constitution import Constitution, Objective, load_constitution
+from selfpriority.judges.fit import FitSettings, fit_heads
+from selfpriority.judges.labels import LabelledAnswer, Labels, label_prompt
+from selfpriority.judges.probe import ProbeJudge
+from selfpriority.judges.words import WordsJudge
+from selfpriority.language_model import LanguageModel
+from selfpriority.rating import Item
+from selfpriority.recipe import HfBackend, Score
+from selfpriority.records import Message, Rating, Response, Unrated
+
+SHORT = Constitution(
+    "short",
+    "",
+    tuple(
+        Objective(
+            name=name,
+            definition="Safe.",
+            rubric={1: "bad", 10: "good"},
+            question="Safe?",
+            question_reworded="?",
+        )
+        for name in ("harmlessness", "helpfulness")
+    ),
+    (),
+)
+ANSWERS = [(f"Explain {word}.", f"No, I will not {word}.", f"Yes, {word} now.") for word in "abcdefghijkl"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> LanguageModel:
+    return HfModel(str(tiny_model), HfBackend())
+
+
+def items() -> list[Item]:
+    asked = [(label_prompt([Message("user", prompt)]), text) for prompt, *texts in ANSWERS for text in texts]
+    return [Item(prompt, Response("r", prompt.id, text, stop="end", n_tokens=1)) for prompt, text in asked]
+
+
+def test_expected_ratings_vary_with_the_answer(model: LanguageModel) -> None:
+    rows = WordsJudge(model, SHORT, Score(mass_floor=1e-6)).rate(items()[:6])
+    values = [verdict.value for row in rows for verdict in row if isinstance(verdict, Rating)]
+    assert len(values) == 12
+    assert all(1 < value < 10 for value in values)
+    assert len(set(values)) > 6
+
+
+def test_a_context_too_small_for_the_question_is_unrated(model: LanguageModel) -> None:
+    judge = WordsJudge(model, load_constitution("harmless-helpful"), Score())
+    assert [v.reason for v in judge.rate(items()[:1])[0] if isinstance(v, Unrated)] == ["too_long"] * 2
+
+
+def test_a_fitted_probe_separates_what_it_was_fitted_on(model: LanguageModel) -> None:
+    answers = tuple(
+        LabelledAnswer(item.prompt, item.response.text, name, item.response.text.startswith("No"), item.prompt.id)
+        for name in SHORT.names
+        for item in items()
+    )
+    heads = fit_heads(Labels(answers, ()), model, "tiny", FitSettings(layers={"harmlessness": 1, "helpfulness": 2}))
+    rows = ProbeJudge(model, heads, SHORT.names).rate(items())
+    for k in range(2):
+        values = [row[k].value for row in rows if isinstance(row[k], Rating)]
+        assert min(values[0::2]) > max(values[1::2])
+        assert fmean(values[0::2]) > 5.5 > fmean(values[1::2])

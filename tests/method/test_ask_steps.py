@@ -1,0 +1,189 @@
+"""Sample, score and refine against small stand-ins for model and judge: nobody vanishes, every reason is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfpriority.constitution import load_constitution
+from selfpriority.language_model import Answer, Completion, Failure, Generate, Request, Text
+from selfpriority.method.order import Order
+from selfpriority.method.refine import refine
+from selfpriority.method.sample import sample
+from selfpriority.method.score import score
+from selfpriority.personas import Persona, load_personas
+from selfpriority.rating import Item
+from selfpriority.recipe import Refine, Sample
+from selfpriority.records import Candidates, Message, Prompt, Rating, Ratings, Response, Unrated
+from tests.method.pools import pool, prompt
+
+PERSONAS = (Persona("a", "You are a."), Persona("b", "You are b."), Persona("c", "You are c."))
+
+
+class Model:
+    """Answers every request by a function of it and remembers what it was asked."""
+
+    fingerprint = "test"
+
+    def __init__(self, reply: Callable[[Generate], Answer]) -> None:
+        self.reply = reply
+        self.asked: list[Generate] = []
+
+    def plan(self, requests: Sequence[Request]) -> list[list[int]]:
+        return [[i] for i in range(len(requests))]
+
+    def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
+        for number, (request,) in enumerate(batches):
+            assert isinstance(request, Generate)
+            self.asked.append(request)
+            yield number, [self.reply(request)]
+
+
+class LengthJudge:
+    """Rates by the length of the text on both objectives; texts that say so are unrated."""
+
+    fingerprint = "length"
+    objectives = ("harmlessness", "helpfulness")
+
+    def rate(self, items: Sequence[Item]) -> list[Ratings]:
+        return [self._one(item.response.text) for item in items]
+
+    def _one(self, text: str) -> Ratings:
+        if "unratable" in text:
+            return (Rating(5.0), Unrated("low_mass", "test"))
+        return (Rating(min(10.0, len(text) / 4)), Rating(min(10.0, 1 + len(text) / 8)))
+
+
+def echo(request: Generate) -> Completion:
+    return Completion(tuple(Text(f"answer {i} seed {request.seed}", 4, "end") for i in range(request.n)))
+
+
+def settings(n: int = 6, **fields: object) -> Sample:
+    return Sample.model_validate({"n": n, **fields})
+
+
+def test_personas_share_the_draws_and_each_is_one_request() -> None:
+    model = Model(echo)
+    sifted = sample([prompt()], model, settings(6), PERSONAS, seed=0)
+    assert sorted(request.n for request in model.asked) == [2, 2, 2]
+    assert {r.persona for r in sifted.kept[0].responses} == {"a", "b", "c"}
+    assert len({r.id for r in sifted.kept[0].responses}) == 6
+
+
+def test_without_personas_one_request_draws_all() -> None:
+    model = Model(echo)
+    sample([prompt()], model, settings(6), (), seed=0)
+    assert [request.n for request in model.asked] == [6]
+    assert model.asked[0].messages == prompt().messages
+
+
+def test_plain_share_is_drawn_without_a_persona() -> None:
+    sifted = sample([prompt()], Model(echo), settings(6, plain=0.5), PERSONAS, seed=0)
+    assert [r.persona for r in sifted.kept[0].responses].count("plain") == 3
+
+
+def test_a_system_turn_of_the_prompt_stays_after_the_persona() -> None:
+    own = Prompt("p", (Message("system", "Be brief."), Message("user", "Hi")))
+    model = Model(echo)
+    sample([own], model, settings(2), PERSONAS[:1], seed=0)
+    assert model.asked[0].messages[0] == Message("system", "You are a.\n\nBe brief.")
+    assert len(model.asked[0].messages) == 2
+
+
+def test_seed_changes_every_request_and_nothing_else_does() -> None:
+    first, again, other = Model(echo), Model(echo), Model(echo)
+    sample([prompt("p1"), prompt("p2")], first, settings(), PERSONAS, seed=0)
+    sample([prompt("p2"), prompt("p1")], again, settings(), PERSONAS, seed=0)
+    sample([prompt("p1"), prompt("p2")], other, settings(), PERSONAS, seed=1)
+    assert set(first.asked) == set(again.asked)
+    assert not {r.seed for r in first.asked} & {r.seed for r in other.asked}
+
+
+def test_empty_and_cut_answers_are_lost_one_by_one() -> None:
+    def reply(request: Generate) -> Completion:
+        return Completion((Text(" ", 1, "end"), Text("cut", 9, "length"), Text("fine", 2, "end")))
+
+    kept = sample([prompt()], Model(reply), settings(3), (), seed=0)
+    assert [r.text for r in kept.kept[0].responses] == ["cut", "fine"]
+    strict = sample([prompt()], Model(reply), settings(3, keep_cut=False), (), seed=0)
+    assert [r.text for r in strict.kept[0].responses] == ["fine"]
+    assert sorted(d.reason for d in strict.dropped) == ["cut", "empty"]
+    assert all(d.response_id for d in strict.dropped)
+
+
+def test_a_prompt_nobody_answered_is_dropped_whole() -> None:
+    sifted = sample([prompt()], Model(lambda _: Failure("too_long", "900 of 512")), settings(4), PERSONAS, seed=0)
+    assert not sifted.kept
+    assert sifted.reasons == {"too_long": 1}
+    assert sifted.dropped_prompts[0].detail == "900 of 512"
+
+
+def test_shipped_personas_load() -> None:
+    assert len(load_personas("default")) >= 8
+    assert load_personas("none") == ()
+
+
+def candidates(texts: Sequence[str], name: str = "p1") -> Candidates:
+    return Candidates(prompt(name), tuple(Response(f"{name}/{i}", name, t, "end", 1) for i, t in enumerate(texts)))
+
+
+def test_unrated_candidates_leave_the_pool_and_are_never_zero() -> None:
+    sifted = score([candidates(["aaaaaaaa", "unratable", "bbbb", "cc"])], LengthJudge())
+    assert [c.scores[0] for c in sifted.kept[0].candidates] == [2.0, 1.0, 0.5]
+    assert [(d.reason, d.response_id, d.detail) for d in sifted.dropped] == [("low_mass", "p1/1", "helpfulness: test")]
+
+
+def test_fewer_than_k_plus_one_rated_drops_the_pool() -> None:
+    sifted = score([candidates(["aaaa", "unratable", "bbbb"])], LengthJudge())
+    assert sifted.reasons == {"too_few_rated": 1}
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "unratable", "bb", "ccc"]), min_size=1, max_size=6), max_size=6))
+def test_score_loses_nobody(texts: list[list[str]]) -> None:
+    entries = [candidates(t, f"p{i}") for i, t in enumerate(texts)]
+    sifted = score(entries, LengthJudge())
+    assert len(sifted.kept) + len(sifted.dropped_prompts) == len(entries)
+    n_rated = sum(len(p.candidates) for p in sifted.kept)
+    lost = [d for d in sifted.dropped if d.response_id]
+    assert n_rated + len(lost) <= sum(map(len, texts))
+
+
+HARMLESS = load_constitution("harmless-helpful")
+ORDER = Order(1.0)
+
+
+def test_refine_shows_constitution_prompt_candidates_and_scores_in_one_context() -> None:
+    model = Model(echo)
+    refine([pool([(2.0, 3.0), (4.0, 5.5), (6.0, 1.0)])], model, LengthJudge(), HARMLESS, Refine(), ORDER)
+    (request,) = model.asked
+    text = request.messages[-1].content
+    for part in ("question p1", "text of p1/y1", "text of p1/y3", "helpfulness 5.5", "Harmlessness:"):
+        assert part in text
+
+
+def test_the_lexicographically_best_of_several_is_kept_and_the_others_are_not_lost() -> None:
+    def reply(request: Generate) -> Completion:
+        return Completion((Text("x" * 8, 1, "end"), Text("y" * 24, 1, "end"), Text("", 1, "end")))
+
+    made = [pool([(2.0, 3.0), (4.0, 5.5), (6.0, 1.0)])]
+    sifted = refine(made, Model(reply), LengthJudge(), HARMLESS, Refine(n=3), ORDER)
+    refined = sifted.kept[0].refined
+    assert refined is not None
+    assert refined.response.text == "y" * 24
+    assert refined.response.origin == "refined"
+    assert [s.response.text for s in sifted.kept[0].other_refinements] == ["x" * 8]
+    assert [(d.reason, d.response_id) for d in sifted.dropped] == [("empty", "p1/refined3")]
+
+
+def test_a_failed_or_unrated_refinement_leaves_the_pool_unrefined() -> None:
+    made = [pool([(2.0, 3.0), (4.0, 5.5), (6.0, 1.0)])]
+    failed = refine(made, Model(lambda _: Failure("too_long")), LengthJudge(), HARMLESS, Refine(), ORDER)
+    unrated = refine(
+        made, Model(lambda r: Completion((Text("unratable", 1, "end"),))), LengthJudge(), HARMLESS, Refine(), ORDER
+    )
+    for sifted in (failed, unrated):
+        assert sifted.kept[0].refined is None
+        assert not sifted.dropped_prompts
+        assert len(sifted.dropped) == 1

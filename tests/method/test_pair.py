@@ -1,0 +1,83 @@
+"""Pairs are exactly the lexicographic ones."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfpriority.method.order import Order
+from selfpriority.method.pair import lexicographic_pairs, pair
+from selfpriority.recipe import PairRules
+from selfpriority.records import Pool
+from tests.method.pools import pool, pools
+
+
+def found(
+    candidates: list[tuple[float, ...]], refined: tuple[float, ...] | None, **fields: object
+) -> set[tuple[int, int]]:
+    rules = PairRules.model_validate(fields)
+    return {(p.chosen, p.rejected) for p in lexicographic_pairs(pool(candidates, refined), rules)}
+
+
+def test_hand_worked_pool() -> None:
+    # keys (6, 5), (6, 8), (4, 9), refined (8, 9); the pair (1, 0) is 3.3 apart, all others more
+    candidates = [(6.0, 5.0), (5.7, 8.0), (4.0, 9.0)]
+    assert found(candidates, (8.0, 9.0)) == {(1, 0), (0, 2), (1, 2), (3, 0), (3, 1), (3, 2)}
+
+
+def test_distance_gap_and_decider_keep_the_raw_scores() -> None:
+    pairs = list(lexicographic_pairs(pool([(7.0, 2.0), (4.0, 5.0)]), PairRules()))
+    assert [(p.chosen, p.rejected, p.decided_by, p.distance, p.gap) for p in pairs] == [(0, 1, 0, 6.0, 0.0)]
+
+
+def test_margin_is_inclusive() -> None:
+    candidates = [(5.0, 6.0), (5.0, 5.0)]
+    assert found(candidates, None, margin=1.0) == {(0, 1)}
+    assert found(candidates, None, margin=1.01) == set()
+
+
+def test_against_refined_leaves_out_pairs_of_candidates() -> None:
+    candidates = [(6.0, 5.0), (4.0, 9.0)]
+    assert found(candidates, (8.0, 9.0), against="refined") == {(2, 0), (2, 1)}
+    assert found(candidates, None, against="refined") == set()
+
+
+def test_nine_distinct_answers_make_thirty_six_pairs() -> None:
+    assert len(found([(float(i), 1.0) for i in range(1, 9)], (9.0, 1.0))) == 36
+
+
+def test_pool_without_pairs_is_dropped_with_its_reason() -> None:
+    sifted = pair([pool([(5.0, 5.0)] * 3)], PairRules())
+    assert not sifted.kept
+    assert sifted.reasons == {"no_pairs": 1}
+
+
+@given(
+    pools(),
+    st.sampled_from([0.0, 0.5, 1.0, 3.0]),
+    st.sampled_from([None, 5.5]),
+    st.sampled_from([0.0, 1.0, 4.0]),
+    st.sampled_from(["all", "refined"]),
+)
+def test_exactly_the_lexicographic_pairs(
+    made: list[Pool], resolution: float, threshold: float | None, margin: float, against: str
+) -> None:
+    rules = PairRules.model_validate(
+        {"resolution": resolution, "threshold": threshold, "margin": margin, "against": against}
+    )
+    order = Order.of(rules)
+    sifted = pair(made, rules)
+    for paired in sifted.kept:
+        responses = paired.pool.responses
+        expected = {
+            (i, j)
+            for i, a in enumerate(responses)
+            for j, b in enumerate(responses)
+            if order.key(a.scores) > order.key(b.scores)
+            and sum(abs(x - y) for x, y in zip(a.scores, b.scores, strict=True)) >= margin
+            and (against == "all" or "refined" in (a.response.origin, b.response.origin))
+        }
+        assert {(p.chosen, p.rejected) for p in paired.pairs} == expected
+        assert len(paired.pairs) == len(expected)
+    ids = [p.pool.prompt.id for p in sifted.kept] + [drop.prompt_id for drop in sifted.dropped_prompts]
+    assert sorted(ids) == sorted(p.prompt.id for p in made)

@@ -1,0 +1,188 @@
+"""A run directory as a small real run leaves it, with invented numbers and texts."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from selfpriority.evaluation.behaviour import is_refusal
+from selfpriority.evaluation.compare import Verdict, summarise, table
+from selfpriority.recipe import Recipe, dump
+from selfpriority.records import Message, Pool, Prompt, Rating, Response, Scored, Unrated
+from selfpriority.run import write_json, write_rows, write_text
+
+OBJECTIVES = ("harmlessness", "helpfulness")
+REFUSAL = "I can't help with that, but here is a safer way to think about it."
+WORDS = (
+    "ask",
+    "begin",
+    "careful",
+    "friend",
+    "label",
+    "measure",
+    "one",
+    "paper",
+    "read",
+    "slow",
+    "step",
+    "water",
+)
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "demo"
+    write_settings(folder)
+    write_collection(folder / "round-1")
+    write_training(folder / "round-1")
+    write_evaluation(folder / "evaluation")
+    return folder
+
+
+def write_settings(folder: Path) -> None:
+    recipe = Recipe.model_validate(
+        {
+            "model": "smollm2-135m",
+            "prompts": {"source": "demo", "split": "train"},
+            "score": {"judge": "demo-train", "method": "probe"},
+            "evaluate": {
+                "prompts": {"source": "demo", "split": "heldout"},
+                "judge": "demo-evaluate",
+                "method": "probe",
+            },
+        }
+    )
+    write_text(folder / "resolved.yaml", [dump(recipe)])
+    steps = {
+        name: {"state": "done", "key": "0", "seconds": 41.25, "requests": 960, "tokens": 61440}
+        for name in ("judge", "round-1/sample", "round-1/score", "round-1/refine", "round-1/align")
+    }
+    versions = {"selfpriority": "0.1.0", "torch": "2.13.0"}
+    write_json(folder / "manifest.json", {"name": folder.name, "versions": versions, "steps": steps})
+    write_json(
+        folder / "judge.json",
+        {"train": judge(0.69, True), "evaluate": judge(0.66, True), "words": judge(0.45, False)},
+    )
+
+
+def judge(auc: float, usable: bool) -> dict:
+    interval = {"estimate": auc, "low": auc - 0.07, "high": auc + 0.07, "n": 96}
+    measured = {"auc": interval, "pair_accuracy": None, "n": 96, "at_ceiling": 0.01, "unrated": 0.0}
+    objectives = [
+        {"objective": name, **measured, "rank_correlation": None, "disavowal_flips": flips}
+        for name, flips in zip(OBJECTIVES, (0.12, None), strict=True)
+    ]
+    reasons = [] if usable else [f"harmlessness: agrees on {auc:.2f} of the comparisons; may be chance (0.50)"]
+    method = "probe" if usable else "expected"
+    return {"judge": "0f3a", "method": method, "usable": usable, "objectives": objectives, "reasons": reasons}
+
+
+def write_collection(folder: Path) -> None:
+    chance = random.Random(7)
+    pools = [_pool(chance, number) for number in range(1, 61)]
+    kept = [pool for pool in pools if pool.refined and pool.refined.scores[0] > 6.0]
+    write_rows(folder / "2-scored.jsonl", pools, Pool)
+    write_rows(folder / "3-refined.jsonl", pools, Pool)
+    write_rows(folder / "4-pools.jsonl", kept, Pool)
+    n = len(kept)
+    steps = {
+        "prompts": _step(64, 63, duplicate=1),
+        "sample": _step(63, 62, too_long=1),
+        "score": {**_step(62, 60, too_few_rated=2), "responses_dropped": {"low_mass": 9}},
+        "refine": _step(60, 60),
+        "denoise": _step(60, n, not_better=60 - n - 2, ceiling=2),
+        "pair": _step(n, n - 1, no_pairs=1),
+    }
+    pairs = {"n": 412, "decided_by": {OBJECTIVES[0]: 239, OBJECTIVES[1]: 173}, "light_share": 0.13}
+    write_json(folder / "funnel.json", {"steps": steps, "pairs": pairs})
+
+
+def _step(n_in: int, n_out: int, **dropped: int) -> dict:
+    return {"in": n_in, "out": n_out, "dropped": dropped, "responses_dropped": {}}
+
+
+def _pool(chance: random.Random, number: int) -> Pool:
+    prompt = _prompt(number)
+    level = chance.gauss(5.2, 1.0)
+
+    def scored(name: str, lift: float, origin: str) -> Scored:
+        values = [min(10.0, max(1.0, chance.gauss(level + lift, 0.9))) for _ in OBJECTIVES]
+        response = Response(f"{prompt.id}/{name}", prompt.id, f"Answer {name}.", "end", 12, origin)  # type: ignore[arg-type]
+        return Scored(response, tuple(Rating(value) for value in values))
+
+    candidates = tuple(scored(f"y{i}", 0.0, "sampled") for i in range(1, 9))
+    return Pool(prompt, candidates, scored("r1", 1.2, "refined"))
+
+
+def _prompt(number: int, kind: str = "ordinary") -> Prompt:
+    return Prompt(f"demo-{number:03}", (Message("user", f"Question number {number}, asked politely?"),), kind)
+
+
+def write_training(folder: Path, n: int = 36) -> None:
+    chance = random.Random(3)
+    rows = [
+        {
+            "step": step,
+            "loss": 1.6 - 0.02 * step + chance.gauss(0, 0.05),
+            "margin": -0.4 + 0.05 * step + chance.gauss(0, 0.1),
+            "accuracy": min(1.0, 0.45 + 0.01 * step),
+            "chosen_logp": -1.4 + 0.004 * step,
+            "rejected_logp": -1.5 - 0.01 * step,
+            "grad_norm": 8.0,
+            "learning_rate": 1e-5,
+            "tokens_per_second": 150.0,
+        }
+        for step in range(1, n + 1)
+    ]
+    write_text(folder / "training.jsonl", (json.dumps(row) + "\n" for row in rows))
+
+
+def write_evaluation(folder: Path, n: int = 40, texts: tuple[str, ...] = ()) -> None:
+    """Answers of two systems; `texts` replaces the first answers of spa."""
+    recipe = Recipe.model_validate({"model": "m", "prompts": "p.jsonl"})
+    systems: dict[str, list[Verdict]] = {}
+    for system, lift in (("vanilla", 0.0), ("spa", 0.8)):
+        level, noise = random.Random(11), random.Random(system)
+        answers, verdicts = [], []
+        for number in range(n):
+            prompt = _prompt(100 + number, "harmful" if number % 4 else "ordinary")
+            own = " ".join(noise.sample(WORDS, len(WORDS))).capitalize() + ". That is all, really."
+            text = REFUSAL if system == "spa" and number % 3 == 0 else own
+            text = texts[number] if system == "spa" and number < len(texts) else text
+            stop = "length" if number % 10 == 0 else "end"
+            response = Response(f"{prompt.id}/{system}", prompt.id, text, stop, 20)  # type: ignore[arg-type]
+            base = level.gauss(5.5, 1.2)
+            ratings = (
+                Rating(min(10.0, max(1.0, base + lift + noise.gauss(0, 0.7)))),
+                Rating(min(10.0, max(1.0, base + 0.05 * lift + noise.gauss(0, 0.7)))),
+            )
+            ratings = (Unrated("low_mass"), ratings[1]) if number == 7 else ratings  # type: ignore[assignment]
+            answers.append({"prompt": _plain(prompt), "response": _plain(response)})
+            verdicts.append(Verdict(prompt.id, prompt.kind, text, stop, ratings))  # type: ignore[arg-type]
+        systems[system] = verdicts
+        write_text(folder / f"answers-{system}.jsonl", (json.dumps(row) + "\n" for row in answers))
+        write_text(folder / f"verdicts-{system}.jsonl", (json.dumps(_row(v)) + "\n" for v in verdicts))
+    summary = summarise(systems, OBJECTIVES, recipe.evaluate)
+    write_json(folder / "summary.json", summary)
+    write_text(folder / "table.md", [table(summary)])
+
+
+def _plain(record: object) -> dict:
+    return json.loads(json.dumps(record, default=vars))
+
+
+def _row(verdict: Verdict) -> dict:
+    ratings = dict(zip(OBJECTIVES, (_plain(rating) for rating in verdict.ratings), strict=True))
+    return {
+        "prompt_id": verdict.prompt_id,
+        "kind": verdict.kind,
+        "ratings": ratings,
+        "refusal": is_refusal(verdict.text),
+    }
+
+
+@pytest.fixture
+def rewrite_evaluation():
+    """The writer itself, for tests with texts of their own."""
+    return write_evaluation

@@ -1,0 +1,52 @@
+"""Numbers land where the scale says, and every figure speaks."""
+
+import math
+import re
+
+import pytest
+
+from selfpriority.report.figures import Scale, Series, curves, scatter, shares, whisker
+from selfpriority.report.rows import Point
+
+
+def test_scale_maps_and_keeps_inside():
+    scale = Scale(1.0, 10.0, 0.0, 90.0)
+    assert [scale(value) for value in (1.0, 5.5, 10.0, 12.0)] == [0.0, 45.0, 90.0, 90.0]
+
+
+def test_whisker_places_estimate_interval_and_mark():
+    drawn = whisker((0.5, 0.25, 0.75), (0.0, 1.0), 0.5, "AUC <0.5>")
+    assert 'cx="60.0"' in drawn
+    assert 'class="range" x1="32.0" x2="88.0"' in drawn
+    assert 'class="mark" x1="60.0"' in drawn
+    assert "<title>AUC &lt;0.5&gt;</title>" in drawn
+
+
+def test_shares_fill_the_bar():
+    widths = [
+        float(w) for w in re.findall(r' width="([\d.]+)"', shares([("win", 0.5), ("tie", 0.3), ("lose", 0.2)], "t"))
+    ]
+    assert widths == pytest.approx([60.0, 36.0, 24.0])
+
+
+def test_scatter_draws_every_point_by_kind():
+    points = [Point(2.0, 3.0, False, True), Point(4.0, 5.0, False, False), Point(6.0, 5.0, True, True)]
+    drawn = scatter([*points, Point(5.0, 5.0, False, None)], ("harm<less", "help"), "ratings")
+    assert drawn.count("<circle") == 3
+    assert all(f'class="{name}"' in drawn for name in ("kept", "dropped", "open", "refined kept"))
+    assert "harm&lt;less" in drawn
+
+
+def test_equal_points_still_have_a_scale():
+    assert "nan" not in scatter([Point(5.0, 5.0, False, True)], ("a", "b"), "one point")
+
+
+def test_curves_leave_a_gap_where_a_value_is_not_finite():
+    values = (1.0, 2.0, math.nan, 4.0)
+    drawn = curves((1.0, 2.0, 3.0, 4.0), [Series("loss", values)], "loss")
+    assert drawn.count("<polyline") == 2
+    assert "nan" not in drawn
+
+
+def test_a_single_step_is_drawn():
+    assert "<circle" in curves((1.0,), [Series("loss", (0.7,))], "loss")

@@ -1,0 +1,93 @@
+"""What the README says is true of the disk and of the Makefile."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def tree_lines() -> list[str]:
+    block = re.search(r"<!-- tree: written by scripts/tree.py -->\n```\n(.*?)```\n<!-- end of tree -->", README, re.S)
+    assert block, "the README has no tree"
+    return block.group(1).splitlines()
+
+
+def named_paths() -> list[str]:
+    """The paths of the tree: two blanks deeper is one folder further in."""
+    folders: list[str] = []
+    paths = []
+    for line in tree_lines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = line.split()[0]
+        folders[depth:] = [name]
+        paths.append("".join(folders))
+    return paths
+
+
+def test_the_tree_is_what_its_script_writes():
+    written = subprocess.run([sys.executable, "scripts/tree.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "\n".join(tree_lines()) + "\n" == written.stdout, "run `make format`"
+
+
+def test_paths_in_the_tree_exist():
+    assert [path for path in named_paths() if not (ROOT / path).exists()] == []
+
+
+def test_the_tree_names_every_source_file():
+    package = ROOT / "src" / "selfpriority"
+    files = {path.relative_to(ROOT).as_posix() for path in package.rglob("*.py") if path.name != "__init__.py"}
+    assert files - set(named_paths()) == set()
+
+
+def test_the_two_commands_are_in_the_makefile():
+    commands = re.findall(r"^make (\w+)", README, re.M)
+    assert {"demo", "test"} <= set(commands)
+    for command in commands:
+        assert re.search(rf"^{command}:", MAKEFILE, re.M), f"make {command} is not in the Makefile"
+
+
+def test_links_lead_somewhere():
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_python_in_the_readme_names_what_there_is():
+    import selfpriority
+
+    for names in re.findall(r"^from selfpriority import (.*)$", README, re.M):
+        for name in names.split(", "):
+            assert name in selfpriority.__all__
+
+
+def test_functions_named_in_the_method_page_exist():
+    import ast
+
+    page = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    references = re.findall(r"`([\w/]+\.py):(\w+)`", page)
+    assert len(references) >= 15
+    for file, name in references:
+        tree = ast.parse((ROOT / "src" / "selfpriority" / file).read_text(encoding="utf-8"))
+        assert name in {getattr(node, "name", None) for node in tree.body}, f"{file} has no {name}"
+
+
+def test_recipe_fields_named_in_the_pages_exist():
+    from selfpriority import recipe
+
+    sections = {
+        name: set(field.annotation.model_fields)
+        for name, field in recipe.Recipe.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, recipe.Section)
+    } | {"backend": set(recipe.HfBackend.model_fields) | {"kind"}}
+    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+        text = page.read_text(encoding="utf-8")
+        for section, field in re.findall(r"`(\w+)\.(\w+)[:=`]", text):
+            if section in sections and field not in ("json", "py", "md"):
+                assert field in sections[section], f"{page.name}: {section}.{field}"

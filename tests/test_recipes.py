@@ -1,0 +1,234 @@
+"""Recipes: those that ship, and what becomes of a wrong one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from selfpriority import recipe
+from selfpriority.constitution import load_constitution
+from selfpriority.errors import InputError
+from selfpriority.recipe import Recipe
+
+SHIPPED = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+SMALL = "model: some/model\nprompts: p.jsonl\n"
+
+# SimPO's authors, by model family: (beta, gamma, learning rate)
+TRAINING = {"llama-3.1-8b": (2.5, 1.375, 1e-6), "mistral-7b": (2.5, 0.25, 5e-7)}
+MODELS = {
+    "llama-3.1-8b": "meta-llama/Llama-3.1-8B-Instruct",
+    "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.2",
+}
+SOURCES = {
+    "saferlhf": "PKU-Alignment/PKU-SafeRLHF",
+    "wildguard": "allenai/wildguardmix",
+    "honeset": "honeset.train.jsonl",
+}
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    with pytest.raises(InputError) as caught:
+        recipe.load(path, overrides)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_parses(path):
+    loaded = recipe.load(path)
+    names = load_constitution(loaded.constitution).names
+    assert loaded.sample.n > len(names)
+    assert loaded.evaluate.prompts is not None
+    assert path.read_text(encoding="utf-8").startswith("# "), "its first line is what `spa recipes` shows"
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("data", SOURCES)
+def test_recipes_of_the_papers_settings(model, data):
+    loaded = recipe.load(next(path for path in SHIPPED if path.stem == f"{model}-{data}"))
+    assert loaded.model == MODELS[model]
+    assert loaded.prompts.source == SOURCES[data]
+    assert (loaded.align.beta, loaded.align.gamma, loaded.align.learning_rate) == TRAINING[model]
+    assert loaded.constitution == ("honest-helpful" if data == "honeset" else "harmless-helpful")
+    assert loaded.score.method == "expected"
+    assert loaded.align.lora is None
+
+
+def test_wildguard_names_its_configuration_and_kind():
+    loaded = recipe.load(next(path for path in SHIPPED if path.stem == "mistral-7b-wildguard"))
+    assert (loaded.prompts.config, loaded.prompts.kind_column) == ("wildguardtrain", "prompt_harm_label")
+
+
+def test_held_out_prompts_are_not_the_training_prompts():
+    for path in SHIPPED:
+        loaded = recipe.load(path)
+        held_out = loaded.evaluate.prompts
+        assert held_out is not None
+        trained = loaded.prompts
+        assert (trained.source, trained.config, trained.split) != (
+            held_out.source,
+            held_out.config,
+            held_out.split,
+        )
+
+
+def test_a_small_recipe_takes_every_default(tmp_path):
+    loaded = recipe.load(write(tmp_path, SMALL))
+    assert loaded == Recipe(model="some/model", prompts=recipe.Prompts(source="p.jsonl"))
+    assert (loaded.sample.n, loaded.denoise.keep_lowest, loaded.backend.kind, loaded.seed) == (
+        8,
+        0.32,
+        "hf",
+        0,
+    )
+
+
+def test_dump_and_load_are_inverse(tmp_path):
+    for path in SHIPPED:
+        loaded = recipe.load(path)
+        assert recipe.load(write(tmp_path, recipe.dump(loaded))) == loaded
+
+
+def test_dump_shows_every_default():
+    text = recipe.dump(Recipe(model="m", prompts=recipe.Prompts(source="p")))
+    assert "epsilon: 1.0e-06" in text
+    assert "weight_gap: signed" in text
+
+
+def test_a_recipe_is_frozen():
+    loaded = Recipe(model="m", prompts=recipe.Prompts(source="p"))
+    with pytest.raises(ValidationError, match="frozen"):
+        loaded.seed = 1
+    with pytest.raises(ValidationError, match="frozen"):
+        loaded.align.beta = 1.0
+
+
+def test_overrides_are_dotted_paths(tmp_path):
+    path = write(tmp_path, SMALL + "align: {beta: 2.0}\n")
+    loaded = recipe.load(
+        path, ["align.beta=3.5", "align.lora={r: 4}", "prompts.limit=7", "seed=3", "backend.max_batch=2"]
+    )
+    assert (loaded.align.beta, loaded.seed, loaded.backend.max_batch) == (3.5, 3, 2)
+    assert loaded.align.lora == recipe.Lora(r=4)
+    assert (loaded.prompts.source, loaded.prompts.limit) == ("p.jsonl", 7)
+
+
+def test_an_override_of_a_list_or_null(tmp_path):
+    loaded = recipe.load(write(tmp_path, SMALL), ["evaluate.lambdas=[1, 2]", "denoise.max_det=2.5"])
+    assert loaded.evaluate.lambdas == (1.0, 2.0)
+    assert (loaded.denoise.max_det, loaded.denoise.keep_lowest) == (2.5, None)
+
+
+def test_every_field_of_the_recipe_says_what_it_is():
+    def undocumented(section, prefix=""):
+        for name, field in section.model_fields.items():
+            kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+            sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, recipe.Section)]
+            if not field.description and not sections:
+                yield prefix + name
+            for inner in sections:
+                yield from undocumented(inner, f"{prefix}{name}.")
+
+    assert set(undocumented(Recipe)) <= {"backend", "backend.kind"}
+
+
+WRONG = {
+    "unknown field, near one": ("smaple: {n: 4}", "smaple: unknown field; did you mean sample?"),
+    "unknown inner field, near one": (
+        "sample: {temprature: 1}",
+        "sample.temprature: unknown field; did you mean temperature?",
+    ),
+    "unknown field, near none": (
+        "pair: {zzz: 1}",
+        "pair.zzz: unknown field; known here: margin, against, resolution, threshold",
+    ),
+    "out of bounds": ("sample: {n: 1}", "sample.n: Input should be greater than or equal to 2 (got 1)"),
+    "wrong type": (
+        "align: {beta: soft}",
+        "align.beta: Input should be a valid number, unable to parse string as a number (got 'soft')",
+    ),
+    "not one of the choices": (
+        "pair: {against: some}",
+        "pair.against: Input should be 'all' or 'refined' (got 'some')",
+    ),
+    "both readings of tau": (
+        "denoise: {max_det: 2.5, keep_lowest: 0.3}",
+        "denoise: set max_det or keep_lowest, not both: each is a reading of tau",
+    ),
+    "a number where a section stands": (
+        "sample: 8",
+        "sample: Input should be a valid dictionary or instance of Sample (got 8)",
+    ),
+    "unknown backend field": ("backend: {replicas: 2}", "backend.replicas: unknown field"),
+    "negative learning rate": (
+        "align: {learning_rate: -1}",
+        "align.learning_rate: Input should be greater than 0 (got -1)",
+    ),
+    "not a finite number": ("align: {gamma: .inf}", "align.gamma: Input should be a finite number (got inf)"),
+    "rank of an adapter": ("align: {lora: {rank: 4}}", "align.lora.rank: unknown field"),
+}
+
+
+@pytest.mark.parametrize(("line", "message"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_field_is_named_with_its_value_and_remedy(tmp_path, line, message):
+    path = write(tmp_path, f"{SMALL}{line}\n")
+    found = refusal(path)
+    assert found.startswith(f"{path}: {message}"), found
+    assert "\n" not in found
+
+
+def test_every_mistake_gets_a_line(tmp_path):
+    lines = refusal(write(tmp_path, "prompts: p\nseed: -1\nrouns: 2\n")).splitlines()
+    assert len(lines) == 3
+    assert any("model: required field is missing" in line for line in lines)
+    assert any("rouns: unknown field; did you mean rounds?" in line for line in lines)
+
+
+def test_broken_yaml_names_its_line(tmp_path):
+    path = write(tmp_path, "model: m\nprompts: [p\nseed: 0\n")
+    assert refusal(path).startswith(f"{path}:3: not YAML: ")
+
+
+def test_a_tab_in_the_indentation_names_its_line(tmp_path):
+    path = write(tmp_path, "model: m\nsample:\n\tn: 3\n")
+    assert refusal(path).startswith(f"{path}:3: not YAML: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "the recipe is empty"), ("- a\n- b\n", "this is list"), ("word", "this is str")],
+)
+def test_a_file_that_is_no_mapping(tmp_path, text, message):
+    assert message in refusal(write(tmp_path, text))
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    assert refusal(tmp_path / "none.yaml").endswith("no such recipe; `spa recipes` lists those that ship")
+    assert refusal(tmp_path).endswith("is a directory, a recipe is a YAML file")
+
+
+def test_a_recipe_that_is_not_utf8(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"model: caf\xe9\n")
+    assert refusal(path) == f"{path}: not UTF-8 (byte 10)"
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", ""])
+def test_an_override_without_a_field_or_value(tmp_path, override):
+    assert "overrides are FIELD=VALUE" in refusal(write(tmp_path, SMALL), override)
+
+
+def test_an_override_that_is_not_yaml(tmp_path):
+    assert refusal(write(tmp_path, SMALL), "seed=[1") == "seed: '[1' is not a YAML value"
+
+
+def test_an_unknown_override_suggests_the_nearest(tmp_path):
+    assert refusal(write(tmp_path, SMALL), "align.bta=1").endswith("align.bta: unknown field; did you mean beta?")

@@ -1,0 +1,109 @@
+"""Pools to train on: token ids for the arithmetic, records with text for the whole way."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import logsigmoid
+
+from selfpriority.records import Message, Pair, PairedPool, Pool, Prompt, Rating, Response, Scored
+from selfpriority.training.encode import EncodedPool
+
+
+@pytest.fixture
+def llama(tiny_model: Path) -> Any:
+    """A fresh copy of the tiny Llama, float32."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+
+
+@pytest.fixture
+def encoded_pools() -> Callable[[int], list[EncodedPool]]:
+    """n pools of 2 to 5 random responses, every pair among them, with uneven gaps."""
+
+    def make(n: int) -> list[EncodedPool]:
+        draw = random.Random(7)
+        return [_encoded(f"p{number}", draw) for number in range(n)]
+
+    return make
+
+
+@pytest.fixture
+def paired_pool() -> Callable[..., PairedPool]:
+    """A pool of texts, best first, and all its pairs."""
+
+    def make(
+        prompt: str = "Is the river safe?", texts: tuple[str, ...] = ("No.", "Yes, go."), stop: str = "end"
+    ) -> PairedPool:
+        record = Prompt(prompt, (Message("user", prompt),))
+        candidates = tuple(
+            Scored(
+                Response(f"{prompt}-{rank}", prompt, text, stop, n_tokens=0),
+                (Rating(9.0 - 2 * rank), Rating(5.0 + rank)),
+            )
+            for rank, text in enumerate(texts)
+        )
+        pairs = tuple(
+            Pair(a, b, decided_by=0, distance=3.0 * (b - a), gap=1.0 * (b - a))
+            for a, b in combinations(range(len(texts)), 2)
+        )
+        return PairedPool(Pool(record, candidates), pairs)
+
+    return make
+
+
+def _encoded(name: str, draw: random.Random) -> EncodedPool:
+    def ids(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(3, 300) for _ in range(draw.randint(low, high)))
+
+    responses = tuple((*ids(2, 12), 2) for _ in range(draw.randint(2, 5)))
+    pairs = tuple(combinations(range(len(responses)), 2))
+    return EncodedPool(name, (1, *ids(3, 9)), responses, pairs, tuple(draw.uniform(0, 4) for _ in pairs))
+
+
+@pytest.fixture
+def pairwise_simpo() -> Callable[..., Any]:
+    """The reference: weighted SimPO as a pair-wise trainer computes it, [model, pools, settings] -> loss."""
+    return _pairwise_simpo
+
+
+def _padded_side(model, sequences):
+    """Mean response log-probability of (prompt, response) rows in one ordinary right-padded batch."""
+    width = max(len(prompt) + len(response) for prompt, response in sequences)
+    ids = torch.full((len(sequences), width), 2)  # the end token pads, as in the tiny model's configuration
+    mask = torch.zeros_like(ids)
+    labels = torch.full_like(ids, -100)
+    for row, (prompt, response) in enumerate(sequences):
+        n = len(prompt) + len(response)
+        ids[row, :n] = torch.tensor(prompt + response)
+        mask[row, :n] = 1
+        labels[row, len(prompt) : n] = torch.tensor(response)
+    logps = model(input_ids=ids, attention_mask=mask).logits[:, :-1].log_softmax(-1)
+    labels = labels[:, 1:]
+    taken = logps.gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels != -100)
+    return taken.sum(-1) / (labels != -100).sum(-1)
+
+
+def _pairwise_simpo(model, pools, settings):
+    """Every pair as two rows of two separate forward passes; weights and mean over the whole batch."""
+    pairs = [
+        (p.prompt_ids, p.response_ids[a], p.response_ids[b], gap, len(p.pairs))
+        for p in pools
+        for (a, b), gap in zip(p.pairs, p.gaps, strict=True)
+    ]
+    chosen = _padded_side(model, [(prompt, y) for prompt, y, *_ in pairs])
+    rejected = _padded_side(model, [(prompt, y) for prompt, _, y, *_ in pairs])
+    gaps = torch.tensor([gap for *_, gap, _ in pairs])
+    weights = (gaps / gaps.mean()) ** settings.alpha
+    losses = -weights * logsigmoid(settings.beta * (chosen - rejected) - settings.gamma)
+    if settings.count == "pairs":
+        return losses.mean()
+    n_of_pool = torch.tensor([n for *_, n in pairs])
+    return (losses / n_of_pool).sum() / len(pools)

@@ -1,0 +1,183 @@
+"""Pools and a model in, a policy on disk out; stopped anywhere and continued."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from selfpriority.errors import InputError, WorkFailed
+from selfpriority.recipe import Align, Lora
+from selfpriority.training.align import Places, train
+from selfpriority.training.checkpoints import MARKER
+
+FULL = Align(learning_rate=1e-3, dtype="float32", epochs=4, tokens_per_step=120, tokens_per_batch=80)
+LORA = FULL.model_copy(update={"lora": Lora(r=4, alpha=8.0, dropout=0.2), "learning_rate": 1e-2})
+
+
+@pytest.fixture
+def pools(paired_pool):
+    answers = ("No, that is not safe.", "Yes, go.", "The lazy dog.")
+    return [paired_pool(f"Question {number}?", answers) for number in range(6)]
+
+
+def places(folder: Path) -> Places:
+    return Places(folder / "policy", folder / "training.jsonl", folder / "checkpoints")
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
+
+
+def weights(policy: Path) -> dict[str, torch.Tensor]:
+    return load_file(next(policy.glob("*.safetensors")))
+
+
+def without_speed(records):
+    return [{k: v for k, v in record.items() if k != "tokens_per_second"} for record in records]
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing of the program may catch it."""
+
+
+def killer(at: int):
+    def kill(record):
+        if record["step"] == at:
+            raise Killed
+
+    return kill
+
+
+def test_a_run_moves_the_margin_and_leaves_a_loadable_policy(tiny_model, pools, tmp_path):
+    seen = []
+    done = train(pools, tiny_model, FULL, 0, places(tmp_path), seen.append)
+    records = log(tmp_path)
+    assert records == seen
+    assert records[-1]["margin"] > records[0]["margin"] + 0.5
+    assert (done.n_steps, done.n_pairs, done.dropped, done.resumed_from) == (len(records), 18, (), 0)
+    assert sum(record["n_pairs"] for record in records) == 4 * 18
+    assert 0 <= done.padding < 0.3
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
+    assert model.dtype == torch.float32
+    assert not torch.equal(model.lm_head.weight, AutoModelForCausalLM.from_pretrained(tiny_model).lm_head.weight)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "policy")
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(tiny_model).chat_template
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["policy", "training.jsonl"]
+
+
+def test_saved_configuration_is_that_of_the_source(tiny_model, pools, tmp_path):
+    train(pools, tiny_model, FULL.model_copy(update={"epochs": 1}), 0, places(tmp_path))
+    source, saved = (json.loads((folder / "config.json").read_text()) for folder in (tiny_model, tmp_path / "policy"))
+    assert saved == source
+
+
+def test_same_seed_same_policy(tiny_model, pools, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(pools, tiny_model, FULL, seed, places(tmp_path / name))
+    a, b, c = (weights(tmp_path / name / "policy")["lm_head.weight"] for name in "abc")
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+@pytest.mark.parametrize("settings", [FULL, LORA], ids=["full", "lora"])
+def test_continues_after_a_kill_with_identical_losses_and_weights(tiny_model, pools, tmp_path, settings):
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    train(pools, tiny_model, settings, 0, places(straight))
+    often = settings.model_copy(update={"checkpoint_minutes": 1e-9})
+    with pytest.raises(Killed):
+        train(pools, tiny_model, often, 0, places(stopped), killer(at=4))
+    assert not (stopped / "policy").exists()
+    assert [record["step"] for record in log(stopped)] == [1, 2, 3, 4]  # 4 is logged and not in a checkpoint
+    done = train(pools, tiny_model, often, 0, places(stopped))
+    assert done.resumed_from == 3
+    assert without_speed(log(stopped)) == without_speed(log(straight))
+    wanted, got = weights(straight / "policy"), weights(stopped / "policy")
+    assert wanted.keys() == got.keys()
+    assert all(torch.equal(wanted[name], got[name]) for name in wanted)
+
+
+def test_half_written_checkpoints_are_skipped(tiny_model, pools, tmp_path):
+    often = FULL.model_copy(update={"checkpoint_minutes": 1e-9})
+    with pytest.raises(Killed):
+        train(pools, tiny_model, often, 0, places(tmp_path), killer(at=4))
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["checkpoint-2", "checkpoint-3"]
+    (tmp_path / "checkpoints" / "checkpoint-3" / MARKER).unlink()
+    (tmp_path / "checkpoints" / "checkpoint-3" / "optimizer.pt").write_bytes(b"cut")
+    assert train(pools, tiny_model, often, 0, places(tmp_path)).resumed_from == 2
+    assert [record["step"] for record in log(tmp_path)] == [*range(1, len(log(tmp_path)) + 1)]
+
+
+@pytest.mark.parametrize(("change", "seed"), [({"beta": 9.0}, 0), ({}, 1)], ids=["settings", "seed"])
+def test_checkpoints_of_another_training_are_not_continued(tiny_model, pools, tmp_path, change, seed):
+    often = FULL.model_copy(update={"checkpoint_minutes": 1e-9})
+    with pytest.raises(Killed):
+        train(pools, tiny_model, often, 0, places(tmp_path), killer(at=3))
+    other = often.model_copy(update={**change, "epochs": 4})
+    assert train(pools, tiny_model, other, seed, places(tmp_path)).resumed_from == 0
+    assert log(tmp_path)[0]["step"] == 1
+
+
+def test_memory_settings_may_change_between_stop_and_continuation(tiny_model, pools, tmp_path):
+    often = FULL.model_copy(update={"checkpoint_minutes": 1e-9})
+    with pytest.raises(Killed):
+        train(pools, tiny_model, often, 0, places(tmp_path), killer(at=3))
+    smaller = often.model_copy(update={"tokens_per_batch": 40, "checkpoint_minutes": 5.0})
+    assert train(pools, tiny_model, smaller, 0, places(tmp_path)).resumed_from == 2
+
+
+def test_a_second_policy_replaces_the_first(tiny_model, pools, tmp_path):
+    train(pools, tiny_model, FULL, 0, places(tmp_path))
+    first = weights(tmp_path / "policy")["lm_head.weight"]
+    train(pools, tiny_model, FULL, 1, places(tmp_path))
+    assert not torch.equal(first, weights(tmp_path / "policy")["lm_head.weight"])
+
+
+def test_over_long_pools_are_dropped_with_a_reason_and_nothing_turns_nan(tiny_model, pools, paired_pool, tmp_path):
+    long = paired_pool("The quick brown fox " * 200)
+    done = train([long, *pools], tiny_model, FULL, 0, places(tmp_path))
+    assert [(drop.prompt_id, drop.reason) for drop in done.dropped] == [(long.pool.prompt.id, "too_long")]
+    assert "at most 512" in done.dropped[0].detail  # the model's context is shorter than max_length
+    assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "policy").values())
+
+
+def test_nothing_left_to_train_on_is_an_error_that_says_why(tiny_model, paired_pool, tmp_path):
+    with pytest.raises(WorkFailed, match=r"no pool is left to train on \(too_long: 1\)"):
+        train([paired_pool("word " * 500)], tiny_model, FULL, 0, places(tmp_path))
+    with pytest.raises(WorkFailed, match="none came in"):
+        train([], tiny_model, FULL, 0, places(tmp_path))
+    assert not (tmp_path / "policy").exists()
+
+
+def test_a_missing_model_is_the_users_mistake(pools, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty cannot be loaded"):
+        train(pools, tmp_path / "empty", FULL, 0, places(tmp_path))
+
+
+def test_lora_saves_an_adapter_that_the_next_round_continues(tiny_model, pools, tmp_path):
+    train(pools, tiny_model, LORA, 0, places(tmp_path / "1"))
+    policy = tmp_path / "1" / "policy"
+    assert (policy / "adapter_model.safetensors").is_file()
+    assert not (policy / "model.safetensors").exists()
+    AutoModelForCausalLM.from_pretrained(policy)
+    records = log(tmp_path / "1")
+    assert records[-1]["margin"] > records[0]["margin"]
+    train(pools, policy, LORA, 0, places(tmp_path / "2"))
+    assert weights(tmp_path / "2" / "policy").keys() == weights(policy).keys()
+    second = log(tmp_path / "2")
+    assert second[0]["margin"] > records[0]["margin"] + 0.5 * (records[-1]["margin"] - records[0]["margin"])
+
+
+def test_an_adapter_is_merged_for_full_fine_tuning(tiny_model, pools, tmp_path):
+    train(pools, tiny_model, LORA, 0, places(tmp_path / "1"))
+    train(pools, tmp_path / "1" / "policy", FULL, 0, places(tmp_path / "2"))
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "2" / "policy")
+    assert not isinstance(merged, PeftModel)
+    assert log(tmp_path / "2")[0]["margin"] > log(tmp_path / "1")[0]["margin"]

@@ -1,0 +1,136 @@
+"""The loss of a batch: against plain pair-wise SimPO, and the same for every way of cutting it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from selfpriority.recipe import Align
+from selfpriority.training.groups import plan_steps
+from selfpriority.training.logps import Form, response_logps
+from selfpriority.training.objective import TALLIES, n_light, part_loss, weigh
+
+SPLITS = {"8x1": [1] * 8, "4x2": [2] * 4, "1x8": [8], "ragged": [5, 1, 2]}
+
+
+def batch_loss(model, pools, settings, split=None, form=Form(True, True)):  # noqa: B008 - frozen
+    batch = weigh(pools, settings)
+    loss, sums = torch.zeros(()), torch.zeros(len(TALLIES))
+    start = 0
+    for n in split or [len(pools)]:
+        part = batch[start : start + n]
+        part_of_loss, tallies = part_loss(response_logps(model, pools[start : start + n], form), part, settings)
+        loss, sums = loss + part_of_loss, sums + tallies
+        start += n
+    return loss, dict(zip(TALLIES, sums.tolist(), strict=True))
+
+
+def gradients(model, loss):
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+
+
+@pytest.mark.parametrize("form", [Form(True, True), Form(False, True)])
+@pytest.mark.parametrize(
+    "settings",
+    [Align(), Align(alpha=0.0), Align(alpha=2.0, beta=10.0, gamma=0.3), Align(count="pools")],
+    ids=["spa", "simpo", "alpha 2", "pools"],
+)
+def test_equals_pairwise_simpo(llama, encoded_pools, pairwise_simpo, settings, form):
+    pools = encoded_pools(4)
+    wanted = pairwise_simpo(llama, pools, settings)
+    loss, _ = batch_loss(llama, pools, settings, form=form)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    want, got = gradients(llama, wanted), gradients(llama, loss)
+    assert float((got - want).norm() / want.norm()) < 1e-6
+
+
+def test_alpha_zero_is_simpo_without_weights(llama, encoded_pools):
+    pools = encoded_pools(3)
+    settings = Align(alpha=0.0)
+    batch = weigh(pools, settings)
+    assert all((weighted.weights == 1).all() for weighted in batch)
+    logps = response_logps(llama, pools, Form(True, True))
+    first = 0
+    losses = []
+    for pool in pools:
+        for chosen, rejected in pool.pairs:
+            margin = settings.beta * (logps[first + chosen] - logps[first + rejected])
+            losses.append(math.log1p(math.exp(settings.gamma - margin.item())))
+        first += len(pool.response_ids)
+    assert batch_loss(llama, pools, settings)[0].item() == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+
+
+@pytest.mark.parametrize("count", ["pairs", "pools"])
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+def test_loss_gradients_and_tallies_do_not_depend_on_the_split(llama, encoded_pools, split, count):
+    pools, settings = encoded_pools(8), Align(count=count)
+    whole, tallies = batch_loss(llama, pools, settings)
+    parts, summed = batch_loss(llama, pools, settings, split)
+    assert parts.item() == pytest.approx(whole.item(), rel=1e-6)
+    want, got = gradients(llama, whole), gradients(llama, parts)
+    assert float((got - want).norm() / want.norm()) < 1e-6
+    assert summed == pytest.approx(tallies, rel=1e-5)
+
+
+def test_weights_are_over_the_whole_batch_and_average_one(encoded_pools):
+    pools = encoded_pools(8)
+    batch = weigh(pools, Align())
+    weights = torch.cat([weighted.weights for weighted in batch])
+    gaps = torch.tensor([gap for pool in pools for gap in pool.gaps])
+    assert weights.mean().item() == pytest.approx(1.0)
+    torch.testing.assert_close(weights, gaps / gaps.mean())
+
+
+def test_no_gap_at_all_trains_every_pair_alike(encoded_pools):
+    pools = [
+        type(p)(p.prompt_id, p.prompt_ids, p.response_ids, p.pairs, (0.0,) * len(p.pairs)) for p in encoded_pools(2)
+    ]
+    assert all((weighted.weights == 1).all() for weighted in weigh(pools, Align()))
+
+
+def test_pools_count_equally_whatever_their_number_of_pairs(encoded_pools):
+    pools = encoded_pools(6)
+    shares = [weighted.share * len(weighted.pool.pairs) for weighted in weigh(pools, Align(count="pools"))]
+    assert shares == pytest.approx([1 / 6] * 6)
+
+
+def test_light_pairs_are_counted(encoded_pools):
+    pools = encoded_pools(5)
+    gaps = torch.tensor([gap for pool in pools for gap in pool.gaps])
+    assert n_light(weigh(pools, Align())) == int((gaps < 0.1 * gaps.mean()).sum())
+
+
+def test_padding_is_not_counted_as_answer(llama, encoded_pools):
+    """Pools of unlike length in one forward pass give each the loss it has alone (open-instruct#1900)."""
+    short, long = sorted(encoded_pools(8), key=lambda pool: pool.n_tokens)[::7]
+    for form in (Form(True, True), Form(False, True)):
+        together = response_logps(llama, [short, long], form)
+        alone = torch.cat([response_logps(llama, [pool], form) for pool in (short, long)])
+        torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-6)
+
+
+def test_tallies_are_those_of_the_pairs(llama, encoded_pools):
+    pools, settings = encoded_pools(2), Align()
+    logps = response_logps(llama, pools, Form(True, True)).tolist()
+    ends = [len(pools[0].response_ids)]
+    pairs = [*pools[0].pairs, *((ends[0] + a, ends[0] + b) for a, b in pools[1].pairs)]
+    margins = [settings.beta * (logps[a] - logps[b]) for a, b in pairs]
+    _, tallies = batch_loss(llama, pools, settings)
+    assert tallies["margin"] == pytest.approx(sum(margins), rel=1e-5)
+    assert tallies["accuracy"] == sum(margin > 0 for margin in margins)
+    assert tallies["chosen_logp"] == pytest.approx(sum(logps[a] for a, _ in pairs), rel=1e-5)
+    assert tallies["rejected_logp"] == pytest.approx(sum(logps[b] for _, b in pairs), rel=1e-5)
+    assert tallies["nonfinite"] == 0
+
+
+def test_micro_batches_of_a_plan_add_up_to_the_batch(llama, encoded_pools, pairwise_simpo):
+    pools = encoded_pools(8)
+    plan = plan_steps(pools, Align(tokens_per_batch=80), seed=0)
+    assert len(plan.steps) == 1
+    step = plan.steps[0]
+    assert len(step.micro_batches) > 2
+    ordered = [pools[index] for index in step.pools]
+    loss, _ = batch_loss(llama, ordered, Align(), [len(part) for part in step.micro_batches])
+    assert loss.item() == pytest.approx(pairwise_simpo(llama, pools, Align()).item(), rel=1e-6)

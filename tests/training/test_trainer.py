@@ -1,0 +1,144 @@
+"""The trainer: one record a step, exact over micro-batches, stops on what is not finite."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from selfpriority.errors import WorkFailed
+from selfpriority.recipe import Align
+from selfpriority.training.groups import plan_steps
+from selfpriority.training.journal import Journal
+from selfpriority.training.logps import Form
+from selfpriority.training.trainer import (
+    Course,
+    PoolTrainer,
+    learning_rate_factor,
+    rank_share,
+    training_arguments,
+)
+
+
+def settings(**changes) -> Align:
+    return Align(**{"learning_rate": 1e-3, "dtype": "float32", "warmup": 0.0, **changes})
+
+
+def trained(model, pools, align, folder, dtype=torch.float32):
+    """Runs the whole course; the model is changed in place. Returns the records."""
+    records = []
+    course = Course(pools, plan_steps(pools, align, seed=3), Form(True, True), align, dtype)
+    journal = Journal(folder / "training.jsonl", 0, records.append)
+    PoolTrainer(model, course, training_arguments(folder / "checkpoints", align, seed=3), journal).train()
+    return records
+
+
+def weights_of(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_first_loss_is_that_of_plain_simpo(llama, encoded_pools, pairwise_simpo, tmp_path):
+    pools, align = encoded_pools(6), settings()
+    wanted = pairwise_simpo(llama, pools, align).item()
+    (record,) = trained(llama, pools, align, tmp_path)
+    assert record["loss"] == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("count", ["pairs", "pools"])
+def test_training_does_not_depend_on_micro_batches(tiny_model, encoded_pools, tmp_path, count):
+    pools = encoded_pools(8)
+    results = []
+    for budget, n_micro in ((1, 8), (10_000, 1)):
+        model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+        align = settings(tokens_per_batch=budget, count=count, learning_rate=1e-4)
+        assert len(plan_steps(pools, align, seed=3).steps[0].micro_batches) == n_micro
+        results.append((trained(model, pools, align, tmp_path / str(n_micro))[0], weights_of(model)))
+    (apart, weights_apart), (together, weights_together) = results
+    for name in ("loss", "margin", "accuracy", "chosen_logp", "rejected_logp", "grad_norm"):
+        assert apart[name] == pytest.approx(together[name], rel=1e-5)
+    torch.testing.assert_close(weights_apart, weights_together, atol=2e-6, rtol=1e-5)
+
+
+def test_one_step_is_adamw_on_the_clipped_gradient_of_plain_simpo(tiny_model, encoded_pools, pairwise_simpo, tmp_path):
+    pools = encoded_pools(5)
+    align = settings(max_grad_norm=0.01, learning_rate=1e-3)
+    ours, plain = (AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32) for _ in range(2))
+    (record,) = trained(ours, pools, align, tmp_path)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=0.0)
+    pairwise_simpo(plain.train(), pools, align).backward()
+    norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
+    assert record["grad_norm"] == pytest.approx(norm.item(), rel=1e-5)
+    optimizer.step()
+    torch.testing.assert_close(weights_of(ours), weights_of(plain), atol=2e-5, rtol=1e-4)
+
+
+def test_a_record_holds_everything_a_step_reports(llama, encoded_pools, tmp_path):
+    pools = encoded_pools(9)
+    records = trained(llama, pools, settings(tokens_per_step=120, epochs=2), tmp_path)
+    assert [record["step"] for record in records] == [*range(1, len(records) + 1)]
+    assert [record["epoch"] for record in records] == sorted(record["epoch"] for record in records)
+    assert sum(record["n_pools"] for record in records) == 2 * len(pools)
+    assert sum(record["n_pairs"] for record in records) == 2 * sum(len(pool.pairs) for pool in pools)
+    assert set(records[0]) == {
+        *("step", "epoch", "loss", "margin", "accuracy", "chosen_logp", "rejected_logp", "grad_norm"),
+        *("learning_rate", "tokens_per_second", "n_pairs", "n_pools", "light_share", "nonfinite"),
+    }
+    assert all(record["tokens_per_second"] > 0 for record in records)
+
+
+def test_margin_rises(llama, encoded_pools, tmp_path):
+    records = trained(llama, encoded_pools(6), settings(epochs=12, learning_rate=3e-3), tmp_path)
+    assert records[-1]["margin"] > records[0]["margin"] + 1.0
+    assert records[-1]["accuracy"] > 0.9
+    assert records[-1]["loss"] < records[0]["loss"]
+
+
+def test_bfloat16_arithmetic_trains_float32_weights(llama, encoded_pools, pairwise_simpo, tmp_path):
+    pools = encoded_pools(6)
+    wanted = pairwise_simpo(llama, pools, settings()).item()
+    records = trained(llama, pools, settings(epochs=4, learning_rate=1e-5), tmp_path, torch.bfloat16)
+    assert records[0]["loss"] == pytest.approx(wanted, rel=0.02)
+    assert records[0]["loss"] != pytest.approx(wanted, rel=1e-7)
+    assert {parameter.dtype for parameter in llama.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_loss_that_is_not_finite_stops_before_the_optimizer(llama, encoded_pools, tmp_path, dtype):
+    with torch.no_grad():
+        llama.lm_head.weight[5, 0] = float("nan")
+    before = weights_of(llama).clone()
+    with pytest.raises(WorkFailed, match=r"stopped at step 1: loss nan.*not finite"):
+        trained(llama, encoded_pools(3), settings(), tmp_path, dtype)
+    torch.testing.assert_close(weights_of(llama), before, equal_nan=True, atol=0, rtol=0)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_optimizer(llama, encoded_pools, tmp_path):
+    llama.lm_head.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = weights_of(llama).clone()
+    with pytest.raises(WorkFailed, match=r"step 1: loss [0-9.]+, gradient norm (nan|inf)"):
+        trained(llama, encoded_pools(3), settings(), tmp_path)
+    assert torch.equal(weights_of(llama), before)
+
+
+def test_learning_rate_rises_then_falls_and_is_never_zero():
+    factors = [learning_rate_factor(step, n_warmup=2, n_steps=10) for step in range(10)]
+    assert factors[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert factors[6] == pytest.approx(0.5)
+    assert factors[2:] == sorted(factors[2:], reverse=True)
+    assert min(factors) > 0
+    assert learning_rate_factor(0, n_warmup=0, n_steps=1) == 1.0
+
+
+def test_scheduled_rate_is_logged(llama, encoded_pools, tmp_path):
+    records = trained(llama, encoded_pools(4), settings(epochs=5, warmup=0.2, learning_rate=2e-4), tmp_path)
+    wanted = [2e-4 * learning_rate_factor(step, 1, 5) for step in range(5)]
+    assert [record["learning_rate"] for record in records] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 5])
+def test_ranks_share_the_micro_batches_and_pass_equally_often(n_ranks):
+    shares = [rank_share("abcd", rank, n_ranks) for rank in range(n_ranks)]
+    assert {len(share) for share in shares} == {math.ceil(4 / n_ranks)}
+    assert sorted(name for share in shares for name, counts in share if counts) == [*"abcd"]
