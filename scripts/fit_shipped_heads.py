@@ -1,6 +1,6 @@
 """Fit the heads that ship for the embedded model: `demo-train` to train with, `demo-eval` to judge with.
 
-The labels are split by prompt into two halves that share none, and the sets may use different layers, so that
+The labels are split by prompt into two parts that share none, and the sets may use different layers, so that
 the judge of the evaluation is not the one that was trained on. The labelled data does not ship: `--data` is a
 folder with
 
@@ -61,13 +61,13 @@ def main() -> int:
     options = _options()
     try:
         model = HfModel(options.model, HfBackend())
-        halves = split(labels_of(options))
-        for name, labels in zip(SETS, halves, strict=True):
+        parts = split(labels_of(options))
+        for name, labels in zip(SETS, parts, strict=True):
             layers = options.train_layers if name == SETS[0] else options.eval_layers
             settings = FitSettings(layers=layers, c=options.c, folds=options.folds, seed=options.seed)
             heads = fit_heads(labels, model, options.model, settings)
             described = {o: {**card, "data": DATA[o]} for o, card in heads.card["objectives"].items()}
-            card = {**heads.card, "name": name, "half": SETS.index(name), "objectives": described}
+            card = {**heads.card, "name": name, "objectives": described}
             write_heads(options.to / name, replace(heads, card=card))
             for objective, entry in described.items():
                 print(name, objective, json.dumps(entry["cross_validation"]))
@@ -78,20 +78,20 @@ def main() -> int:
 
 
 def split(labels: Labels) -> tuple[Labels, Labels]:
-    """Two halves by the hash of the normalised prompt; no prompt is in both."""
+    """Two thirds to train with, one to evaluate with, by the hash of the normalised prompt; no prompt is in both."""
     first, second = (
         Labels(
-            tuple(answer for answer in labels.answers if half(answer.group) == side),
-            tuple(pair for pair in labels.pairs if half(pair.group) == side),
+            tuple(answer for answer in labels.answers if part_of(answer.group) == name),
+            tuple(pair for pair in labels.pairs if part_of(pair.group) == name),
         )
-        for side in (0, 1)
+        for name in SETS
     )
     return first, second
 
 
-def half(group: str) -> int:
-    """0 or 1, by the prompt's text alone."""
-    return int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) % 2
+def part_of(group: str) -> str:
+    """The set a prompt's labels are fitted on, by the prompt's text alone."""
+    return SETS[int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) % 3 == 1]
 
 
 def labels_of(options: argparse.Namespace) -> Labels:
@@ -104,7 +104,12 @@ def labels_of(options: argparse.Namespace) -> Labels:
     n = options.limit
     answers = list(_gptfuzz(gptfuzz, options.per_question))[:n]
     pairs = [*list(_hh(hh[: options.hh_pairs]))[:n], *list(_autoj(autoj))[:n]]
-    return Labels(tuple(answers), tuple(pairs))
+    return Labels(tuple(answers), tuple(pair for pair in pairs if _length(pair) <= options.max_characters))
+
+
+def _length(pair: LabelledPair) -> int:
+    """Characters of the conversation with its longer answer."""
+    return sum(len(m.content) for m in pair.prompt.messages) + max(len(pair.chosen), len(pair.rejected))
 
 
 def _hh(rows: Iterable[dict[str, Any]]) -> Iterable[LabelledPair]:
@@ -148,12 +153,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--to", type=Path, default=FOLDER / "heads", help="folder that gets one folder per set")
     parser.add_argument("--model", default="smollm2-135m", help="model whose hidden states are used")
     given = "one for all objectives, or harmlessness=15,helpfulness=18"
-    parser.add_argument("--train-layers", type=_per_objective(int), default=15, help=f"demo-train: {given}")
+    parser.add_argument("--train-layers", type=_per_objective(int), default=18, help=f"demo-train: {given}")
     parser.add_argument("--eval-layers", type=_per_objective(int), default=20, help=f"demo-eval: {given}")
     parser.add_argument("--c", type=_per_objective(float), default=1e-3, help="inverse penalty, as the layers")
     parser.add_argument("--folds", type=int, default=5, help="folds of the cross-validation")
     parser.add_argument("--hh-pairs", type=int, default=1300, help="pairs of HH-RLHF, both sets together")
     parser.add_argument("--per-question", type=int, default=12, help="GPTFuzz answers a question and label")
+    parser.add_argument("--max-characters", type=int, default=3600, help="longer conversations are left out")
     parser.add_argument("--limit", type=int, default=None, help="rows of each source, for a quick trial")
     parser.add_argument("--seed", type=int, default=0, help="shuffles the rows and deals the folds")
     return parser.parse_args()

@@ -35,7 +35,7 @@ RecipeArgument = Annotated[
 ]
 Fields = Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Overrides, e.g. align.beta=2.5")]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
-Round = Annotated[int | None, typer.Option("--round", min=1, help="Round; default: the next unfinished one.")]
+Round = Annotated[int | None, typer.Option("--round", min=1, help="Round; default: the next to do, or the last.")]
 Child = Annotated[bool, typer.Option("--child", hidden=True)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show texts, which may be harmful.")]
@@ -179,13 +179,13 @@ def show(
 
 
 @app.command()
-def doctor(directory: Directory, number: Round = None, reveal: Reveal = False) -> None:
+def doctor(directory: Directory, number: Round = None, reveal: Reveal = False, as_json: AsJson = False) -> None:
     """Decoded sample pairs with the loss mask, end-token counts, and the first loss recomputed independently."""
     from selfpriority.inspection.doctor import diagnose, diagnosis_text
     from selfpriority.run import Run
 
     found = diagnose(Run.existing(directory), number, reveal=reveal)
-    print(diagnosis_text(found))
+    print(json.dumps(found, indent=1) if as_json else diagnosis_text(found))
     if not found["ok"]:
         raise typer.Exit(1)
 
@@ -195,12 +195,13 @@ def export(
     directory: Directory,
     to: Annotated[Path, typer.Option("--to", help="File or folder to write.")],
     form: Annotated[str, typer.Option("--format", help="trl, llama-factory or parquet.")] = "trl",
+    number: Annotated[int | None, typer.Option("--round", min=1, help="One round; default: all.")] = None,
 ) -> None:
     """The preference data for other trainers. It holds harmful text by nature."""
     from selfpriority.inspection.export import export as work
     from selfpriority.run import Run
 
-    written = work(Run.existing(directory), form, to)
+    written = work(Run.existing(directory), form, to, number)
     print(f"{written.rows} pairs: {written.path}")
 
 
@@ -293,17 +294,17 @@ def main() -> NoReturn:
             raise
         print(f"spa: {error.filename}: {error.strerror}", file=sys.stderr)
         code = 1
-    except Exception as error:
+    except Exception as error:  # a bug of ours must reach the user as one line too
         code = _usage_or_bug(error, debug)
     sys.exit(code)
 
 
 def _usage_or_bug(error: Exception, debug: bool) -> int:
     """A mistake on the command line is exit 2 in one line; anything else is a bug of ours, told in one line."""
-    import click
-
-    if isinstance(error, click.ClickException):
-        print(f"spa: {error.format_message()}", file=sys.stderr)
+    describe = getattr(error, "format_message", None)  # click's errors, which some versions of typer bring along
+    if describe is not None:
+        bare = type(error).__name__ == "NoArgsIsHelpError"
+        print(describe() if bare else f"spa: {describe()}", file=sys.stderr)
         return 2
     if debug:
         raise error

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfpriority.errors import WorkFailed
+from selfpriority.errors import InputError, WorkFailed
+from selfpriority.personas import load_personas
 from selfpriority.phases.align import align_step
-from selfpriority.phases.collect import collect_steps
-from selfpriority.phases.evaluate import evaluate_steps
+from selfpriority.phases.collect import collect_steps, round_prompts
+from selfpriority.phases.evaluate import evaluate_steps, heldout_prompts
 from selfpriority.phases.judging import judge_step
-from selfpriority.phases.opening import Opened, Reporter
+from selfpriority.phases.opening import Opened, Reporter, model_key
 from selfpriority.recipe import Recipe, dump, load
 from selfpriority.report.page import write_report
 from selfpriority.run import Run, Step, key_of, read_json, write_text
@@ -86,10 +87,30 @@ def phases(run: Run, opened: Opened) -> Iterator[Phase]:
         yield Phase("evaluate", 0, lambda: evaluate_steps(run, opened))
 
 
+def check_inputs(opened: Opened) -> None:
+    """Reads every input before any work: a mistake shows in the first second, not after the first hour.
+
+    Raises:
+        InputError: constitution, prompts, personas, model or held-out prompts are wrong.
+    """
+    recipe = opened.recipe
+    opened.constitution  # noqa: B018 - raises when it does not fit the recipe
+    model_key(recipe.model)
+    load_personas(recipe.sample.personas)
+    prompts = round_prompts(recipe, recipe.rounds)
+    if not prompts.kept:
+        raise InputError(f"prompts: {recipe.prompts.source}: no usable prompt; dropped: {prompts.reasons or 'none'}")
+    for reason, n in prompts.reasons.items():
+        opened.reporter.note(f"prompts: {n} dropped: {reason}")
+    if recipe.evaluate.prompts is not None:
+        heldout_prompts(recipe)
+
+
 def run_all(run: Run, recipe: Recipe, reporter: Reporter, debug: bool = False) -> int:
     """Runs every phase that is not done, then writes the report. Returns an exit code."""
     opened = Opened(recipe, run, reporter)
     with run.locked("run"):
+        check_inputs(opened)
         for phase in phases(run, opened):
             if phase.name != "check-judge" and all(run.is_done(step) for step in phase.steps()):
                 reporter.note(f"{phase.title}: done before")

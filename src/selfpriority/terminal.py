@@ -5,7 +5,6 @@ Everything here goes to stderr; results go to stdout, from `cli.py`. Never shows
 
 from __future__ import annotations
 
-import re
 import time
 
 from rich.console import Console
@@ -13,17 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from selfpriority.backends.watched import Progress
+from selfpriority.inspection.shown import printable
 from selfpriority.phases.opening import Reporter
 
 LINE_EVERY = 15.0
 """Seconds between two plain lines of one step."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def printable(text: str) -> str:
-    """Text without control codes, so that no answer can speak to the terminal."""
-    return _CONTROL.sub("", text)
 
 
 class LiveReporter(Reporter):

@@ -33,7 +33,7 @@ def test_answers_are_a_function_of_the_request() -> None:
 def test_texts_differ_in_words_length_and_stop() -> None:
     texts = [text for answer in ask(MODEL, requests(10)) for text in answer.texts]
     assert len({text.text for text in texts}) == 80
-    assert {len(text.text.split()) for text in texts} >= set(range(4, 20))
+    assert len({len(text.text.split()) for text in texts}) > 12
     assert {text.stop for text in texts} == {"end", "length"}
     assert 1 / 20 < sum(text.stop == "length" for text in texts) / 80 < 1 / 4
     assert all(text.n_tokens == len(text.text.split()) + (text.stop == "end") for text in texts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from statistics import fmean
 
@@ -41,13 +43,22 @@ def model(tiny_model: Path) -> LanguageModel:
     return HfModel(str(tiny_model), HfBackend())
 
 
+@pytest.fixture(scope="module")
+def roomy_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    """The same weights with a context that holds the question."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path_factory.mktemp("roomy") / "tiny"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2048}))
+    return HfModel(str(folder), HfBackend())
+
+
 def items() -> list[Item]:
     asked = [(label_prompt([Message("user", prompt)]), text) for prompt, *texts in ANSWERS for text in texts]
     return [Item(prompt, Response("r", prompt.id, text, stop="end", n_tokens=1)) for prompt, text in asked]
 
 
-def test_expected_ratings_vary_with_the_answer(model: LanguageModel) -> None:
-    rows = WordsJudge(model, SHORT, Score(mass_floor=1e-6)).rate(items()[:6])
+def test_expected_ratings_vary_with_the_answer(roomy_model: LanguageModel) -> None:
+    rows = WordsJudge(roomy_model, SHORT, Score(mass_floor=1e-6)).rate(items()[:6])
     values = [verdict.value for row in rows for verdict in row if isinstance(verdict, Rating)]
     assert len(values) == 12
     assert all(1 < value < 10 for value in values)

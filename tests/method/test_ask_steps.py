@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,11 +157,25 @@ ORDER = Order(1.0)
 
 def test_refine_shows_constitution_prompt_candidates_and_scores_in_one_context() -> None:
     model = Model(echo)
-    refine([pool([(2.0, 3.0), (4.0, 5.5), (6.0, 1.0)])], model, LengthJudge(), HARMLESS, Refine(), ORDER)
+    refine([pool([(6.0, 3.0), (4.0, 5.5), (2.0, 1.0)])], model, LengthJudge(), HARMLESS, Refine(), ORDER)
     (request,) = model.asked
-    text = request.messages[-1].content
-    for part in ("question p1", "text of p1/y1", "text of p1/y3", "helpfulness 5.5", "Harmlessness:"):
-        assert part in text
+    assert [m.role for m in request.messages] == ["system", "user", *["assistant", "user"] * 3]
+    assert "1. Harmlessness: A harmless answer" in request.messages[0].content
+    assert request.messages[1].content == "question p1"
+    # worst first, so that the best answer is the last one seen
+    assert [m.content for m in request.messages[2::2]] == [f"text of p1/y{i}" for i in (3, 2, 1)]
+    assert "harmlessness 4.0, helpfulness 5.5 (of 10)" in request.messages[5].content
+    assert request.messages[-1].content.endswith("question p1")
+
+
+def test_refine_keeps_the_prompts_own_system_turn_and_history() -> None:
+    turns = (Message("system", "Be brief."), Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
+    made = replace(pool([(2.0, 3.0), (4.0, 5.5), (6.0, 1.0)]), prompt=Prompt("p1", turns))
+    model = Model(echo)
+    refine([made], model, LengthJudge(), HARMLESS, Refine(), ORDER)
+    messages = model.asked[0].messages
+    assert messages[0].content.endswith("Be brief.")
+    assert [m.content for m in messages[1:4]] == ["a", "b", "c"]
 
 
 def test_the_lexicographically_best_of_several_is_kept_and_the_others_are_not_lost() -> None:

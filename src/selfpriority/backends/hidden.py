@@ -63,8 +63,8 @@ def response_means(
 
 
 def right_padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and mask [rows, longest]."""
-    width = max(map(len, rows))
+    """Token ids and mask [rows, longest + 1]; the extra column for the reason in `decoding`."""
+    width = max(map(len, rows)) + 1
     ids = torch.full((len(rows), width), pad_id)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
     for i, row in enumerate(rows):

@@ -13,8 +13,8 @@ def trust_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
     """One row per judge and objective, then the verdict on each judge in words."""
     rows = [list(HEADS)]
     for role, report in reports.items():
-        for name, measured in report["objectives"].items():
-            rows.append([ROLES[role], name, *_cells(measured)])
+        for measured in report["objectives"]:
+            rows.append([ROLES[role], measured["objective"], *_cells(measured)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     for role, report in reports.items():
@@ -24,21 +24,17 @@ def trust_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _cells(measured: Mapping[str, Any]) -> list[str]:
-    interval = "-" if measured["auc"] is None else f"{measured['auc_low']:.2f} to {measured['auc_high']:.2f}"
+    auc, pairs = measured["auc"], measured["pair_accuracy"]
     return [
-        _number(measured["auc"]),
-        interval,
-        _number(measured["pair_accuracy"]),
+        "-" if auc is None else f"{auc['estimate']:.2f}",
+        "-" if auc is None else f"{auc['low']:.2f} to {auc['high']:.2f}",
+        "-" if pairs is None else f"{pairs['estimate']:.2f}",
         str(measured["n"]),
         _share(measured["at_ceiling"]),
         _share(measured["unrated"]),
         _share(measured["disavowal_flips"]),
-        _number(measured["rank_correlation"]),
+        "-" if measured["rank_correlation"] is None else f"{measured['rank_correlation']:.2f}",
     ]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _share(value: float | None) -> str:

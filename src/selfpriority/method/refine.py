@@ -30,7 +30,7 @@ def refine(
 
     A pool whose refinements all failed stays, with `refined` None: whether it may train is denoise's business.
     """
-    answers = ask(model, [_request(pool, constitution, settings) for pool in pools])
+    answers = ask(model, [_request(pool, constitution, settings, order) for pool in pools])
     written: list[list[Response]] = []
     dropped: list[Drop] = []
     for pool, answer in zip(pools, answers, strict=True):
@@ -63,23 +63,36 @@ def refine(
     return Sifted(tuple(kept), tuple(dropped))
 
 
-def _request(pool: Pool, constitution: Constitution, settings: Refine) -> Generate:
-    """One context holds the constitution, the conversation and every candidate with its scores."""
-    candidates = [
-        {"text": c.response.text, "scores": dict(zip(constitution.names, c.scores, strict=True))}
-        for c in pool.candidates
-    ]
-    content = fill("refine", constitution=constitution, prompt=pool.prompt, candidates=candidates)
+def _request(pool: Pool, constitution: Constitution, settings: Refine, order: Order) -> Generate:
+    messages = context(pool, constitution, order)
     # The seed follows from the candidates, so equal pools are refined equally and another draw is another draw.
-    seed = int.from_bytes(hashlib.sha256(content.encode()).digest()[:4], "big")
+    seed = int.from_bytes(hashlib.sha256(repr(messages).encode()).digest()[:4], "big")
     return Generate(
-        messages=(Message("user", content),),
+        messages=messages,
         n=settings.n,
         temperature=settings.temperature,
         top_p=settings.top_p,
         max_new_tokens=settings.max_new_tokens,
         seed=seed,
     )
+
+
+def context(pool: Pool, constitution: Constitution, order: Order) -> tuple[Message, ...]:
+    """The constitution and every candidate with its scores, worst first, as a conversation that asks for better ones.
+
+    A small model cannot read a list of drafts and write about none of them; asked the question again after each rated
+    answer, it answers the question (docs/deviations.md).
+    """
+    system = fill("refine_system", constitution=constitution)
+    turns = list(pool.prompt.messages)
+    if turns[0].role == "system":
+        system = f"{system}\n\n{turns.pop(0).content}"
+    question = turns[-1].content
+    for candidate in sorted(pool.candidates, key=lambda c: (order.key(c.scores), sum(c.scores))):
+        scores = dict(zip(constitution.names, candidate.scores, strict=True))
+        turns.append(Message("assistant", candidate.response.text))
+        turns.append(Message("user", fill("refine_again", scores=scores, question=question)))
+    return (Message("system", system), *turns)
 
 
 def _responses(pool: Pool, completion: Completion) -> list[Response]:

@@ -62,10 +62,11 @@ def collect_steps(run: Run, opened: Opened, number: int) -> list[Step]:
     prompts = [asdict(prompt) for prompt in round_prompts(recipe, number).kept]
     judge = judge_key(JudgeSpec.of(recipe.score), policy, constitution)
     order = recipe.pair.model_dump(include={"resolution", "threshold"})
+    texts = text_hash("refine_system", "refine_again")
     parts: dict[str, object] = {
         "sample": (prompts, generator, recipe.sample.model_dump(), load_personas(recipe.sample.personas), recipe.seed),
         "score": judge,
-        "refine": (generator, recipe.refine.model_dump(), constitution.text, text_hash("refine"), order),
+        "refine": (generator, recipe.refine.model_dump(), constitution.text, texts, order),
         "denoise": recipe.denoise.model_dump(),
         "pair": recipe.pair.model_dump(),
     }

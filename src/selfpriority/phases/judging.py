@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfpriority.errors import InputError, JudgeRefused
 from selfpriority.judges.labels import Labels, read_labels
 from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, judge_key
 from selfpriority.recipe import HfBackend, Prompts, Recipe, load
 from selfpriority.run import Run, Spent, Step, key_of, read_json, write_json
-
-if TYPE_CHECKING:
-    from selfpriority.judges.trust import JudgeReport
 
 
 def judge_specs(recipe: Recipe) -> dict[str, JudgeSpec]:
@@ -28,7 +24,8 @@ def judge_specs(recipe: Recipe) -> dict[str, JudgeSpec]:
     if recipe.evaluate.prompts is not None:
         specs["evaluate"] = evaluating
     if train.method not in ("expected", "verbal"):
-        specs["words"] = JudgeSpec("self", "expected", recipe.score)
+        # nearly no mass floor: a model that hardly answers in digits is to be shown as it is, not as unrated
+        specs["words"] = JudgeSpec("self", "expected", recipe.score.model_copy(update={"mass_floor": 0.01}))
     return specs
 
 
@@ -63,22 +60,8 @@ def check_judges(opened: Opened, labels: Labels | None = None, spent: Spent | No
         if spec.method in ("expected", "verbal") and role != "words":
             reworded = opened.judge(spec, opened.recipe.model, "check, other wording", spent, reworded=True)
         report = check_judge(judge, reworded, constitution, labels, disowning=role != "words")
-        reports[role] = {"judge": spec.judge, "method": spec.method, **as_json(report)}
+        reports[role] = {**report.as_json(), "judge": spec.judge, "method": spec.method}
     return reports
-
-
-def as_json(report: JudgeReport) -> dict[str, Any]:
-    """A judge's report as it stands in `judge.json`: objectives by name, intervals flat."""
-    objectives = {}
-    for measured in report.objectives:
-        row = asdict(measured)
-        for name, prefix in (("auc", "auc"), ("pair_accuracy", "pair")):
-            interval = row.pop(name)
-            row[name] = interval["estimate"] if interval else None
-            row[f"{prefix}_low"] = interval["low"] if interval else None
-            row[f"{prefix}_high"] = interval["high"] if interval else None
-        objectives[row.pop("objective")] = row
-    return {"usable": report.usable, "reasons": list(report.reasons), "objectives": objectives}
 
 
 def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporter: Reporter) -> dict[str, Any]:

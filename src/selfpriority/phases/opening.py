@@ -107,7 +107,7 @@ class Opened:
         if isinstance(settings, ScriptedBackend):
             from selfpriority.backends.scripted import ScriptedModel
 
-            return ScriptedModel(settings)
+            return ScriptedModel(settings, model_key(name))
         from selfpriority.backends.hf import HfModel
 
         return HfModel(name, settings)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from selfpriority.recipe import Align
@@ -29,7 +30,9 @@ class Marking(TrainerCallback):
         self.fingerprint = fingerprint
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called after the checkpoint's last file is written."""
+        """Called after the checkpoint's last file of this rank is written."""
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.barrier()
         if state.is_world_process_zero:
             marker = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / MARKER
             marker.write_text(self.fingerprint, encoding="ascii")

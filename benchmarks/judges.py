@@ -1,0 +1,182 @@
+"""How well do the shipped judges agree with human labels they were not fitted on?
+
+    python benchmarks/judges.py --data FOLDER                         every judge on every known file in FOLDER
+    python benchmarks/judges.py --data FILE --judge demo-train --json one figure, as one JSON object
+
+Known files (JSONL, see docs/judging.md): SafeRLHF answers with unanimous labels (is the answer safe), XSTest responses
+to unsafe prompts (refusal against compliance), Auto-J pairs (helpfulness), HHH pairs. Prints figures, no text.
+Auto-J is what the helpfulness heads were fitted on, so for a head only the prompts of the other set count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+
+from fit_shipped_heads import part_of
+
+from selfpriority.backends.cache import Cached
+from selfpriority.backends.hf import HfModel
+from selfpriority.constitution import load_constitution
+from selfpriority.intervals import Interval, bootstrap_auc, bootstrap_mean_interval, pair_wins
+from selfpriority.judges.heads import read_heads
+from selfpriority.judges.labels import LabelledAnswer, LabelledPair, label_prompt, prompt_group
+from selfpriority.judges.probe import ProbeJudge
+from selfpriority.judges.words import WordsJudge
+from selfpriority.phases.opening import SHIPPED_HEADS, shipped_heads
+from selfpriority.rating import Item, Judge
+from selfpriority.recipe import HfBackend, Score
+from selfpriority.records import Message, Rating, Response
+
+Row = dict[str, Any]
+Label = LabelledAnswer | LabelledPair
+OBJECTIVES = ("harmlessness", "helpfulness")
+
+
+def safer(rows: Sequence[Row]) -> Iterator[Label]:
+    for row in rows:
+        if row["unanimous"] and row["is_safe"] is not None:
+            yield _answer(row["prompt"], row["response"], "harmlessness", bool(row["is_safe"]))
+
+
+def xstest(rows: Sequence[Row]) -> Iterator[Label]:
+    for row in rows:
+        if not row["prompt_is_safe"] and row["human_label"] in ("1_full_compliance", "2_full_refusal"):
+            refused = row["human_label"] == "2_full_refusal"
+            yield _answer(row["prompt"], row["response"], "harmlessness", refused)
+
+
+def autoj(rows: Sequence[Row]) -> Iterator[Label]:
+    for row in rows:
+        if row["human_preference"] != "tie":
+            better = row["human_preference"]
+            worse = "response_2" if better == "response_1" else "response_1"
+            yield _pair([Message("user", row["prompt"])], row[better], row[worse], "helpfulness")
+
+
+def hhh(rows: Sequence[Row]) -> Iterator[Label]:
+    for row in rows:
+        objective = {"harmless": "harmlessness", "helpful": "helpfulness"}.get(row["category"])
+        if objective:
+            turns = [Message(turn["role"], turn["content"]) for turn in row["messages"]]
+            yield _pair(turns, row["chosen"], row["rejected"], objective)
+
+
+FILES: dict[str, Callable[[Sequence[Row]], Iterator[Label]]] = {
+    "saferlhf_answers_labelled.test.jsonl.gz": safer,
+    "xstest_responses_labelled.jsonl.gz": xstest,
+    "autoj_pairwise_human.jsonl.gz": autoj,
+    "hhh_alignment_pairs.jsonl": hhh,
+}
+
+
+def main() -> int:
+    options = _options()
+    paths = [options.data] if options.data.is_file() else [options.data / name for name in FILES]
+    judges = [options.judge] if options.judge else [*shipped_heads(), "words"]
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        model = Cached(HfModel(options.model, HfBackend()), Path(folder) / "cache.sqlite")
+        for path in paths:
+            labels = list(FILES[path.name](_rows(path)))
+            random.Random(0).shuffle(labels)
+            for name in judges:
+                for objective in sorted({label.objective for label in labels}):
+                    own = [label for label in labels if label.objective == objective and _unseen(label, name, path)]
+                    result = measure(_judge(name, model), own[: options.limit])
+                    results.append({"data": path.name, "judge": name, "objective": objective, **result})
+                    if not options.json:
+                        print(_line(results[-1]), flush=True)
+    if options.json:
+        print(json.dumps(results[0] if len(results) == 1 else results))
+    return 0
+
+
+def measure(judge: Judge, labels: Sequence[Label]) -> Row:
+    """AUC of single answers or accuracy of pairs, with a 95 % interval over prompts; unrated answers are counted."""
+    k = judge.objectives.index(labels[0].objective)
+    if isinstance(labels[0], LabelledAnswer):
+        answers = [label for label in labels if isinstance(label, LabelledAnswer)]
+        values = _rate(judge, [(label.prompt, label.response) for label in answers], k)
+        rated = [(value, a) for value, a in zip(values, answers, strict=True) if value is not None]
+        interval = bootstrap_auc([v for v, _ in rated], [a.label for _, a in rated], [a.group for _, a in rated])
+        return _figures("auc", interval, len(answers) - len(rated))
+    pairs = [label for label in labels if isinstance(label, LabelledPair)]
+    chosen = _rate(judge, [(pair.prompt, pair.chosen) for pair in pairs], k)
+    rejected = _rate(judge, [(pair.prompt, pair.rejected) for pair in pairs], k)
+    both = [(c, r, p) for c, r, p in zip(chosen, rejected, pairs, strict=True) if c is not None and r is not None]
+    wins = pair_wins([c for c, _, _ in both], [r for _, r, _ in both])
+    return _figures("accuracy", bootstrap_mean_interval(wins, [p.group for _, _, p in both]), len(pairs) - len(both))
+
+
+def _figures(name: str, interval: Interval, unrated: int) -> Row:
+    numbers = {name: interval.estimate, "low": interval.low, "high": interval.high}
+    return {**{key: round(value, 4) for key, value in numbers.items()}, "n": interval.n, "unrated": unrated}
+
+
+def _rate(judge: Judge, answers: Sequence[tuple[Any, str]], k: int) -> list[float | None]:
+    items = [Item(prompt, Response(str(i), prompt.id, text, "end", 0)) for i, (prompt, text) in enumerate(answers)]
+    verdicts = [ratings[k] for ratings in judge.rate(items)]
+    return [verdict.value if isinstance(verdict, Rating) else None for verdict in verdicts]
+
+
+def _judge(name: str, model: Cached) -> Judge:
+    if name == "words":
+        # nearly no mass floor: a model that hardly answers in digits is shown as it is, not as unrated
+        return WordsJudge(model, load_constitution("harmless-helpful"), Score(method="expected", mass_floor=0.01))
+    folder = SHIPPED_HEADS / name if name in shipped_heads() else Path(name)
+    return ProbeJudge(model, read_heads(folder), OBJECTIVES)
+
+
+def _unseen(label: Label, judge: str, path: Path) -> bool:
+    """Whether a shipped head has not been fitted on this label: of Auto-J, the prompts of the other set."""
+    if path.name != "autoj_pairwise_human.jsonl.gz" or judge not in shipped_heads():
+        return True
+    return part_of(label.group) != judge
+
+
+def _answer(prompt: str, response: str, objective: str, label: bool) -> LabelledAnswer:
+    asked = label_prompt([Message("user", prompt)])
+    return LabelledAnswer(asked, response, objective, label, prompt_group(asked))
+
+
+def _pair(turns: Sequence[Message], chosen: str, rejected: str, objective: str) -> LabelledPair:
+    prompt = label_prompt(turns)
+    return LabelledPair(prompt, chosen, rejected, objective, prompt_group(prompt))
+
+
+def _rows(path: Path) -> list[Row]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def _line(result: Row) -> str:
+    measured = "auc" if "auc" in result else "accuracy"
+    return (
+        f"{result['data']:42} {result['judge']:11} {result['objective']:13} {measured} {result[measured]:.3f} "
+        f"({result['low']:.3f} to {result['high']:.3f}) n {result['n']} unrated {result['unrated']}"
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--data", type=Path, required=True, help="a known file, or the folder that holds them")
+    parser.add_argument("--judge", help="demo-train, demo-eval, words, or a folder of fitted heads; default: all")
+    parser.add_argument("--model", default="smollm2-135m", help="the model that the heads read or that is asked")
+    parser.add_argument("--limit", type=int, help="rate at most this many labels")
+    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from selfpriority.backends import decoding
+from selfpriority.backends.decoding import Sampling, generate
+from selfpriority.errors import WorkFailed
+
+
+def sampling(temperature: float = 1.0, top_p: float = 1.0, seed: int = 0) -> Sampling:
+    return Sampling(temperature, top_p, max_new_tokens=40, end_ids=frozenset({2}), pad_id=2, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path):
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+
+
+def test_dropping_finished_rows_changes_nothing(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Greedy rows that end at different lengths, with and without compaction."""
+    prompts = [[1, 5 + i, 40 + 3 * i] for i in range(12)]
+    ends = frozenset(range(0, 384, 12))  # end tokens often, so that rows finish apart
+    greedy = Sampling(0.0, 1.0, max_new_tokens=40, end_ids=ends, pad_id=2, seed=0)
+    compacted = generate(model, prompts, [1] * 12, greedy)
+    monkeypatch.setattr(decoding, "_COMPACT_AT", 0.0)
+    assert generate(model, prompts, [1] * 12, greedy) == compacted
+    assert len({len(ids) for ids in compacted}) > 2
+
+
+def test_copies_of_a_prompt_are_continuations_of_it(model) -> None:
+    drawn = generate(model, [[1, 7, 9], [1, 30]], [3, 2], sampling(temperature=0.0))
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert drawn[3] == drawn[4]
+    assert drawn[0] == generate(model, [[1, 7, 9]], [1], sampling(temperature=0.0))[0]
+    assert drawn[3] == generate(model, [[1, 30]], [1], sampling(temperature=0.0))[0]
+
+
+def test_the_same_seed_draws_the_same(model) -> None:
+    first = generate(model, [[1, 7, 9]], [4], sampling(seed=3))
+    assert generate(model, [[1, 7, 9]], [4], sampling(seed=3)) == first
+    assert generate(model, [[1, 7, 9]], [4], sampling(seed=4)) != first
+
+
+@given(st.lists(st.floats(-6, 6), min_size=2, max_size=30), st.floats(0.05, 1.0), st.floats(0.2, 3.0))
+@settings(deadline=None, max_examples=60)
+def test_draws_stay_in_the_nucleus(logits: list[float], top_p: float, temperature: float) -> None:
+    rows = torch.tensor([logits]).expand(64, -1)
+    generator = torch.Generator().manual_seed(0)
+    tokens = decoding._draw(rows, sampling(temperature, top_p), generator)
+    probabilities = torch.softmax(torch.tensor(logits) / temperature, dim=-1)
+    for token in tokens.tolist():
+        above = probabilities[probabilities > probabilities[token]].sum()
+        assert float(above) < top_p + 1e-5
+
+
+def test_draws_follow_the_nucleus_distribution() -> None:
+    logits = torch.log(torch.tensor([0.5, 0.25, 0.125, 0.125])).expand(20_000, -1)
+    generator = torch.Generator().manual_seed(0)
+    tokens = decoding._draw(logits, sampling(top_p=0.7), generator)
+    shares = torch.bincount(tokens, minlength=4) / 20_000
+    torch.testing.assert_close(shares, torch.tensor([2 / 3, 1 / 3, 0.0, 0.0]), atol=0.015, rtol=0)
+
+
+def test_a_broken_distribution_is_an_error() -> None:
+    logits = torch.full((2, 5), float("nan"))
+    with pytest.raises(WorkFailed, match="not finite"):
+        decoding._draw(logits, sampling(), torch.Generator())

@@ -1,0 +1,300 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForSequenceClassification
+
+from selfpriority.backends.hf import HfClassifier, HfModel, choice_ids
+from selfpriority.chat import Chat
+from selfpriority.errors import InputError
+from selfpriority.language_model import (
+    Answer,
+    Choice,
+    Choose,
+    Classify,
+    Completion,
+    Embed,
+    Failure,
+    Generate,
+    Request,
+    Value,
+    Vectors,
+    ask,
+)
+from selfpriority.recipe import HfBackend
+from selfpriority.records import Message
+
+SETTINGS = HfBackend(dtype="float32", device="cpu")
+
+
+def user(text: str) -> tuple[Message, ...]:
+    return (Message("user", text),)
+
+
+def write(text: str, **changes: object) -> Generate:
+    base = Generate(user(text), n=1, temperature=1.0, top_p=1.0, max_new_tokens=12, seed=0)
+    return replace(base, **changes)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> HfModel:
+    return HfModel(str(tiny_model), SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_model: Path):
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def chat(tiny_model: Path) -> Chat:
+    return Chat(AutoTokenizer.from_pretrained(tiny_model))
+
+
+def texts(answer: Answer) -> list[str]:
+    assert isinstance(answer, Completion)
+    return [text.text for text in answer.texts]
+
+
+PROMPTS = ("Hello", "Explain how to keep a kitchen knife sharp.", "a b c d e f g h i j k l m n o p")
+
+
+def test_greedy_equals_generate(model: HfModel, plain, chat: Chat) -> None:
+    answers = ask(model, [write(text, temperature=0.0) for text in PROMPTS])
+    for text, answer in zip(PROMPTS, answers, strict=True):
+        ids = torch.tensor([chat.prompt_ids(user(text))])
+        out = plain.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
+        assert texts(answer) == [chat.response_text(out[0, ids.shape[1] :].tolist())]
+
+
+def test_samples_of_one_request_differ_and_seeds_matter(model: HfModel) -> None:
+    one, two = ask(model, [write("Hello", n=8), write("Hello", n=8, seed=1)])
+    assert len(set(texts(one))) == 8
+    assert set(texts(one)) != set(texts(two))
+
+
+def test_a_batch_depends_on_itself_alone(tiny_model: Path) -> None:
+    model = HfModel(str(tiny_model), SETTINGS.model_copy(update={"max_batch": 4}))
+    requests: list[Request] = [write(f"Question {i}", n=2) for i in range(8)]
+    batches = [[requests[i] for i in batch] for batch in model.plan(requests)]
+    assert len(batches) == 4
+    every = dict(model.answer(batches))
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    assert dict(model.answer(batches[2:])) == {0: every[2], 1: every[3]}
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_plan_is_deterministic_and_by_settings(model: HfModel) -> None:
+    requests: list[Request] = [write(text, temperature=t) for t in (0.0, 1.0) for text in PROMPTS]
+    requests += [Embed(user("x"), "y", (1,)), Choose((user("x"),), ("0",))]
+    assert model.plan(requests) == [[2, 1, 0], [5, 4, 3], [6], [7]]
+    assert model.plan(requests) == model.plan(requests)
+
+
+def test_stop_and_token_counts(model: HfModel, chat: Chat) -> None:
+    """The tiny model draws its end token with about 1 in 384 at every step, so 400 tokens end mostly by it."""
+    [answer] = ask(model, [write("Hello", n=12, max_new_tokens=400)])
+    assert isinstance(answer, Completion)
+    assert {text.stop for text in answer.texts} == {"end", "length"}
+    for text in answer.texts:
+        assert text.n_tokens == 400 if text.stop == "length" else text.n_tokens < 400
+        assert "<|im_end|>" not in text.text
+
+
+def test_generation_is_the_nucleus(model: HfModel, plain, chat: Chat) -> None:
+    """With a small top_p only the most probable first tokens appear, in their proportion."""
+    [answer] = ask(model, [write("Hello", n=400, top_p=0.3, max_new_tokens=1)])
+    with torch.inference_mode():
+        probabilities = plain(torch.tensor([chat.prompt_ids(user("Hello"))])).logits[0, -1].softmax(-1)
+    order = probabilities.argsort(descending=True)
+    n_inside = int((probabilities[order].cumsum(0) < 0.3).sum()) + 1
+    shares: dict[str, float] = {}  # several tokens may read the same
+    for i in order[:n_inside].tolist():
+        text = chat.response_text([i])
+        shares[text] = shares.get(text, 0.0) + float(probabilities[i] / probabilities[order[:n_inside]].sum())
+    assert set(texts(answer)) <= set(shares)
+    for text, share in shares.items():
+        assert abs(texts(answer).count(text) / 400 - share) < 0.1
+
+
+def test_too_long_is_a_failure_with_numbers(model: HfModel) -> None:
+    long, short = ask(model, [write("word " * 400), write("word")])
+    assert isinstance(long, Failure)
+    assert long.reason == "too_long"
+    assert "12 more exceed the context of 512" in long.detail
+    assert isinstance(short, Completion)
+    [limit] = ask(model, [write("Hello", max_new_tokens=10_000)])
+    assert isinstance(limit, Failure)
+
+
+def test_choose_equals_a_plain_forward(model: HfModel, plain, chat: Chat) -> None:
+    choices = ("0", "1", "7")
+    contexts = [
+        tuple(user(f"{text} Rate its {aspect}.") for aspect in ("harm", "help to the user", "tone")) for text in PROMPTS
+    ]
+    requests = [Choose(group, choices) for group in contexts] + [Choose((user("Alone"),), choices)]
+    for request, answer in zip(requests, ask(model, requests), strict=True):
+        assert isinstance(answer, Choice)
+        for context, row in zip(request.contexts, answer.probabilities, strict=True):
+            with torch.inference_mode():
+                logits = plain(torch.tensor([chat.prompt_ids(context)])).logits[0, -1].softmax(-1)
+            expected = [float(logits[choice_ids(chat.tokenizer, choice)].sum()) for choice in choices]
+            assert row == pytest.approx(expected, abs=1e-6, rel=1e-5)
+
+
+def test_choice_sums_its_spellings_and_refuses_two_tokens(chat: Chat) -> None:
+    vocabulary = chat.tokenizer.get_vocab()
+    assert choice_ids(chat.tokenizer, "1") == sorted([vocabulary["1"], vocabulary["Ġ1"]])
+    with pytest.raises(InputError, match="'10' is not one token"):
+        choice_ids(chat.tokenizer, "10")
+
+
+def test_embed_is_the_mean_over_the_response(model: HfModel, plain, chat: Chat) -> None:
+    requests = [Embed(user(text), f"Answer to {text}", (2, 0, 1)) for text in PROMPTS]
+    for request, answer in zip(requests, ask(model, requests), strict=True):
+        prompt, response = chat.prompt_ids(request.messages), chat.response_ids(request.response, "end")
+        with torch.inference_mode():
+            out = plain.model(torch.tensor([prompt + response]), output_hidden_states=True).hidden_states
+        assert isinstance(answer, Vectors)
+        for layer, vector in zip((0, 1), (answer.vectors[1], answer.vectors[2]), strict=True):
+            expected = out[layer][0, len(prompt) :].mean(0)
+            torch.testing.assert_close(torch.tensor(vector), expected, rtol=1e-5, atol=1e-5)
+        assert len(answer.vectors[0]) == 32
+
+
+def test_the_last_layer_is_before_the_final_norm(model: HfModel, plain, chat: Chat) -> None:
+    [answer] = ask(model, [Embed(user("Hello"), "a", (2,))])
+    assert isinstance(answer, Vectors)
+    n_response = len(chat.response_ids("a", "end"))
+    ids = torch.tensor([chat.prompt_ids(user("Hello")) + chat.response_ids("a", "end")])
+    seen = []
+    hook = plain.model.layers[1].register_forward_hook(lambda _, __, out: seen.append(out))
+    with torch.inference_mode():
+        plain(ids)
+    hook.remove()
+    torch.testing.assert_close(torch.tensor(answer.vectors[0]), seen[0][0, -n_response:].mean(0))
+
+
+def test_bad_layers_and_empty_responses(model: HfModel) -> None:
+    assert ask(model, [Embed(user("Hello"), "  ", (1,))]) == [Failure("empty", "the response is empty")]
+    with pytest.raises(InputError, match="layer 3: this model has layers 0 to 2"):
+        ask(model, [Embed(user("Hello"), "x", (3,))])
+
+
+def test_a_causal_model_does_not_classify(model: HfModel) -> None:
+    [answer] = ask(model, [Classify(user("Hello"), "x")])
+    assert isinstance(answer, Failure)
+    assert answer.reason == "unsupported"
+
+
+def test_mixed_batch_keeps_its_order(model: HfModel) -> None:
+    """As a cache asks for what is missing of several batches."""
+    batch: list[Request] = [write("a", n=2), Embed(user("x"), "y", (1,)), write("b"), Classify(user("a"), "b")]
+    [(_, answers)] = model.answer([batch])
+    assert [type(answer) for answer in answers] == [Completion, Vectors, Completion, Failure]
+    assert isinstance(answers[0], Completion)
+    assert len(answers[0].texts) == 2
+
+
+def test_fingerprint_holds_content_and_arithmetic(tiny_model: Path, model: HfModel) -> None:
+    low = HfModel(str(tiny_model), HfBackend(dtype="bfloat16", device="cpu"))
+    assert low.fingerprint != model.fingerprint
+    assert HfModel(str(tiny_model), SETTINGS).fingerprint == model.fingerprint
+    [answer] = ask(low, [write("Hello", n=3)])
+    assert len(set(texts(answer))) == 3
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it
+def test_adapter_is_merged(tiny_model: Path, model: HfModel, plain, chat: Chat, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    peft = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32),
+        LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"),
+    )
+    for name, weights in peft.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(weights, 0.1)
+    peft.save_pretrained(tmp_path)
+    adapted = HfModel(str(tmp_path), SETTINGS)
+    assert adapted.fingerprint != model.fingerprint
+    request = Embed(user("Hello"), "a b c", (2,))
+    [before], [after] = ask(model, [request]), ask(adapted, [request])
+    assert isinstance(before, Vectors)
+    assert isinstance(after, Vectors)
+    assert before != after
+    ids = torch.tensor([chat.prompt_ids(user("Hello")) + chat.response_ids("a b c", "end")])
+    with torch.inference_mode():
+        expected = peft.eval()(ids, output_hidden_states=True).logits
+        got = adapted._loaded.model(ids).logits
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_folder_without_some_weights_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"no weights for model\.norm\.weight"):
+        HfModel(str(folder), SETTINGS)
+
+
+def test_garbage_weights_are_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(InputError) as caught:
+        HfModel(str(folder), SETTINGS)
+    assert len(caught.value.lines) == 1
+    assert "cannot be loaded" in caught.value.lines[0]
+
+
+def test_a_device_that_is_not_here(tiny_model: Path) -> None:
+    with pytest.raises(InputError, match=r"backend\.device: cuda:99 cannot be used here"):
+        HfModel(str(tiny_model), HfBackend(device="cuda:99"))
+
+
+def reward_model(tiny_model: Path, folder: Path, n_labels: int) -> str:
+    torch.manual_seed(0)
+    model = LlamaForSequenceClassification.from_pretrained(tiny_model, num_labels=n_labels, dtype=torch.float32)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return str(folder)
+
+
+def test_classify_equals_a_plain_forward(tiny_model: Path, chat: Chat, tmp_path: Path) -> None:
+    classifier = HfClassifier(reward_model(tiny_model, tmp_path, 1), SETTINGS)
+    requests = [Classify(user(text), f"Answer to {text}") for text in PROMPTS]
+    answers = ask(classifier, [*requests, Classify(user("x"), " ")])
+    assert answers[-1] == Failure("empty", "the response is empty")
+    plain = LlamaForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    for request, answer in zip(requests, answers, strict=False):
+        ids = chat.prompt_ids(request.messages) + chat.response_ids(request.response, "end")
+        with torch.inference_mode():
+            expected = float(plain(torch.tensor([ids])).logits[0, 0])
+        assert isinstance(answer, Value)
+        assert answer.value == pytest.approx(expected, abs=1e-5)
+    [unsupported] = ask(classifier, [write("x")])
+    assert isinstance(unsupported, Failure)
+    assert unsupported.reason == "unsupported"
+
+
+def test_classifier_needs_one_trained_label(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no weights for score"):
+        HfClassifier(str(tiny_model), SETTINGS)
+    with pytest.raises(InputError, match="has 3 labels; a reward model has one"):
+        HfClassifier(reward_model(tiny_model, tmp_path, 3), SETTINGS)
+
+
+def test_embedded_model_answers_in_words(embedded_model: Path) -> None:
+    model = HfModel(str(embedded_model), HfBackend())
+    question = write("What is the capital of France?", temperature=0.0, max_new_tokens=16)
+    [answer] = ask(model, [question])
+    assert "Paris" in texts(answer)[0]

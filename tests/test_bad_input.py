@@ -1,0 +1,175 @@
+"""Wrong recipes, prompt files and models: each prints one line that names value, place and remedy, and exits with 2."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfpriority import cli
+
+Damage = Callable[[Path, dict[str, object]], None]
+"""Makes the folder or the recipe wrong."""
+
+
+def field(path: str, value: object) -> Damage:
+    def damage(_: Path, recipe: dict[str, object]) -> None:
+        *parents, last = path.split(".")
+        section = recipe
+        for parent in parents:
+            section = section.setdefault(parent, {})  # type: ignore[assignment]
+        section[last] = value
+
+    return damage
+
+
+def prompts(name: str, content: bytes, column: str = "prompt") -> Damage:
+    def damage(folder: Path, recipe: dict[str, object]) -> None:
+        (folder / name).write_bytes(content)
+        recipe["prompts"] = {"source": str(folder / name), "column": column}
+
+    return damage
+
+
+def prompt_folder(folder: Path, recipe: dict[str, object]) -> None:
+    (folder / "data").mkdir()
+    recipe["prompts"] = str(folder / "data")
+
+
+def model_without(name: str) -> Damage:
+    def damage(folder: Path, recipe: dict[str, object]) -> None:
+        (folder / "model" / name).unlink()
+
+    return damage
+
+
+def without_template(folder: Path, recipe: dict[str, object]) -> None:
+    (folder / "model" / "chat_template.jinja").unlink(missing_ok=True)
+    path = folder / "model" / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    config.pop("chat_template", None)
+    path.write_text(json.dumps(config))
+
+
+def without_end(folder: Path, recipe: dict[str, object]) -> None:
+    template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant] "
+    path = folder / "model" / "chat_template.jinja"
+    config_path = folder / "model" / "tokenizer_config.json"
+    config = json.loads(config_path.read_text())
+    config.pop("chat_template", None)
+    config_path.write_text(json.dumps(config))
+    path.write_text(template)
+
+
+def heldout_is_training(folder: Path, recipe: dict[str, object]) -> None:
+    recipe["evaluate"] = {"prompts": recipe["prompts"]}
+
+
+ROWS: list[tuple[str, Damage, str]] = [
+    ("unknown field", field("align.betta", 2.5), "align.betta: unknown field; did you mean beta?"),
+    ("unknown section", field("smaple", {"n": 8}), "smaple: unknown field; did you mean sample?"),
+    ("wrong type", field("sample.n", "eight"), "sample.n: Input should be a valid integer"),
+    ("below its bound", field("sample.temperature", -1), "sample.temperature: Input should be greater than 0 (got -1)"),
+    ("above its bound", field("pair.threshold", 11), "pair.threshold: Input should be less than or equal to 10"),
+    ("not a number", field("align.learning_rate", ".nan"), "align.learning_rate"),
+    ("unknown choice", field("score.method", "telepathy"), "score.method: Input should be 'expected'"),
+    ("unknown backend", field("backend.kind", "abacus"), "backend"),
+    ("two readings of tau", field("denoise", {"max_det": 2.0, "keep_lowest": 0.3}), "set max_det or keep_lowest"),
+    ("too few candidates", field("sample.n", 2), "2 candidates cannot span 2 objectives"),
+    ("no model", field("model", None), "model: Input should be a valid string"),
+    ("unknown constitution", field("constitution", "harmles-helpful"), "did you mean harmless-helpful?"),
+    ("unknown personas", field("sample.personas", "pirates"), "sample.personas: 'pirates' is no file"),
+    ("heads that are missing", field("score", {"judge": "no-such", "method": "probe"}), "holds no fitted heads"),
+    ("reward model missing", field("score", {"method": "reward"}), "score.rewards: no model for harmlessness"),
+    ("prompt file missing", field("prompts", "nowhere/prompts.jsonl"), "nowhere/prompts.jsonl"),
+    ("prompt file a directory", prompt_folder, "is a directory"),
+    ("prompt file empty", prompts("p.jsonl", b""), "p.jsonl"),
+    ("malformed JSON", prompts("p.jsonl", b'{"prompt": "a"}\n{"prompt": \n'), "p.jsonl:2:"),
+    ("missing column", prompts("p.jsonl", b'{"question": "a"}\n'), "question"),
+    ("not UTF-8", prompts("p.jsonl", b'{"prompt": "\xff"}\n'), "UTF-8"),
+    ("prompt not text", prompts("p.jsonl", b'{"prompt": 7}\n'), "p.jsonl:1:"),
+    ("only empty prompts", prompts("p.jsonl", b'{"prompt": "  "}\n'), "empty"),
+    ("model folder without weights", model_without("model.safetensors"), "weights"),
+    ("model folder without config", model_without("config.json"), "config.json"),
+    ("unknown embedded model", field("model", "smollm2-136m"), "smollm2-135m"),
+    ("no chat template", without_template, "has no chat template"),
+    ("no end-of-turn token", without_end, "end-of-sequence token"),
+    ("held-out prompts that train", heldout_is_training, "no prompt is left that training never saw"),
+]
+
+
+def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["spa", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model: Path) -> Path:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("damage", "told"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_wrong_input_is_one_line_and_exit_code_2(
+    damage: Damage, told: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe: dict[str, object] = {
+        "model": str(folder / "model"),
+        "prompts": {"source": "demo", "limit": 4},
+        "sample": {"n": 4, "max_new_tokens": 4},
+        "score": {"require_signal": False},
+        "backend": {"kind": "hf"},
+    }
+    damage(folder, recipe)
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    code = run_cli(monkeypatch, "run", path, "--out", folder / "run")
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("spa: ")]
+    assert code == 2, lines
+    assert len(lines) == 1, lines
+    assert told in lines[0]
+    assert not (folder / "run" / "round-1" / "1-candidates.jsonl").exists()
+
+
+COMMANDS: list[tuple[list[str], str]] = [
+    (["run", "nowhere.yaml"], "no such recipe"),
+    (["show", "nowhere"], "is no run directory"),
+    (["recipes", "dmeo"], "did you mean demo?"),
+    (["constitutions", "honest"], "did you mean honest-helpful?"),
+    (["frobnicate"], "No such command"),
+    (["run"], "Missing argument"),
+    (["run", "demo", "align.beta"], "overrides are FIELD=VALUE"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), COMMANDS, ids=[" ".join(row[0]) for row in COMMANDS])
+def test_wrong_command(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(monkeypatch, *arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model: [", "recipe.yaml:"),
+        ("", "the recipe is empty"),
+        ("- a\n- b\n", "a recipe is a mapping of fields, this is list"),
+        ("prompts: demo\n", "model: required field is missing"),
+    ],
+)
+def test_a_recipe_that_is_none(
+    text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert run_cli(monkeypatch, "run", tmp_path / "recipe.yaml") == 2
+    assert told in capsys.readouterr().err

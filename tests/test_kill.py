@@ -1,0 +1,81 @@
+"""`spa run` killed at random moments and started again ends where an undisturbed run ends, asking nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.test_pipeline import spa, write_recipe
+
+N_KILLS = 10
+
+
+def outcome(run: Path) -> dict[str, str]:
+    """All that must not depend on being killed."""
+    names = ("1-candidates.jsonl", "3-refined.jsonl", "4-pools.jsonl", "5-pairs.jsonl", "drops.jsonl")
+    return {name: (run / "round-1" / name).read_text() for name in names}
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(
+        tmp_path, tiny_model, backend={"kind": "scripted", "delay": 0.15}, align={"checkpoint_minutes": 0.001}
+    )
+    started = time.monotonic()
+    spa("run", recipe, "--out", tmp_path / "undisturbed")
+    whole = time.monotonic() - started
+    run, moments = tmp_path / "killed", random.Random(7)
+    reached = set()
+    for _ in range(N_KILLS):
+        with subprocess.Popen(
+            [sys.executable, "-m", "selfpriority", "run", str(recipe), "--out", str(run)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        ) as process:
+            try:
+                # a run that is killed early again and again must still get on, so the moments spread over a third
+                process.wait(timeout=moments.uniform(0.05, 0.34) * whole)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+        manifest = run / "manifest.json"
+        reached.add(len(json.loads(manifest.read_text())["steps"]) if manifest.is_file() else 0)
+    spa("run", recipe, "--out", run)
+    assert len(reached) >= 3, "the kills all hit the same phase"
+    assert outcome(run) == outcome(tmp_path / "undisturbed")
+    with sqlite3.connect(run / "cache.sqlite") as cache:
+        most, n = cache.execute("SELECT max(times_asked), count(*) FROM answers").fetchone()
+    assert most == 1
+    assert n > 50
+    lines = [json.loads(line)["step"] for line in (run / "round-1" / "training.jsonl").read_text().splitlines()]
+    assert lines == list(range(1, len(lines) + 1))
+
+
+def test_an_interrupt_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, tiny_model, backend={"kind": "scripted", "delay": 0.5})
+    with subprocess.Popen(
+        [sys.executable, "-m", "selfpriority", "run", str(recipe), "--out", str(tmp_path / "run")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "check of" in line:
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 130
+    told = [line for line in rest.splitlines() if "interrupted" in line]
+    assert told == ["spa: interrupted; what is done is kept and the same command continues"]
+    assert "Traceback" not in rest
