@@ -124,7 +124,7 @@ def test_a_changed_recipe_redoes_exactly_what_depends_on_it(tiny_model: Path, tm
     recipe, run = write_recipe(tmp_path, tiny_model), tmp_path / "run"
     spa("run", recipe, "--out", run)
     before = steps(run)
-    done = spa("run", recipe, "pair.margin=0.5", "--out", run)
+    done = spa("run", recipe, "pair.margin=4.0", "--out", run)
     after = steps(run)
     changed = {name for name in after if after[name].get("key") != before[name].get("key")}
     # a margin touches pairs, so training, so the trained system's answers; vanilla's are as good as before

@@ -285,9 +285,7 @@ def main() -> NoReturn:
         for line in lines:
             print(f"spa: {line}", file=sys.stderr)
         code = error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        if "--child" not in sys.argv:
-            print("spa: interrupted; what is done is kept and the same command continues", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):  # some versions of typer return 130 instead
         code = INTERRUPTED
     except OSError as error:
         if debug or error.filename is None:
@@ -296,6 +294,8 @@ def main() -> NoReturn:
         code = 1
     except Exception as error:  # a bug of ours must reach the user as one line too
         code = _usage_or_bug(error, debug)
+    if code == INTERRUPTED and "--child" not in sys.argv:
+        print("spa: interrupted; what is done is kept and the same command continues", file=sys.stderr)
     sys.exit(code)
 
 

@@ -157,7 +157,7 @@ ORDER = Order(1.0)
 
 def test_refine_shows_constitution_prompt_candidates_and_scores_in_one_context() -> None:
     model = Model(echo)
-    refine([pool([(6.0, 3.0), (4.0, 5.5), (2.0, 1.0)])], model, LengthJudge(), HARMLESS, Refine(), ORDER)
+    refine([pool([(6.0, 4.0), (4.0, 5.5), (2.0, 1.0)])], model, LengthJudge(), HARMLESS, Refine(), ORDER)
     (request,) = model.asked
     assert [m.role for m in request.messages] == ["system", "user", *["assistant", "user"] * 3]
     assert "1. Harmlessness: A harmless answer" in request.messages[0].content

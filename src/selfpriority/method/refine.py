@@ -30,7 +30,7 @@ def refine(
 
     A pool whose refinements all failed stays, with `refined` None: whether it may train is denoise's business.
     """
-    answers = ask(model, [_request(pool, constitution, settings, order) for pool in pools])
+    answers = ask(model, [_request(pool, constitution, settings) for pool in pools])
     written: list[list[Response]] = []
     dropped: list[Drop] = []
     for pool, answer in zip(pools, answers, strict=True):
@@ -63,8 +63,8 @@ def refine(
     return Sifted(tuple(kept), tuple(dropped))
 
 
-def _request(pool: Pool, constitution: Constitution, settings: Refine, order: Order) -> Generate:
-    messages = context(pool, constitution, order)
+def _request(pool: Pool, constitution: Constitution, settings: Refine) -> Generate:
+    messages = context(pool, constitution)
     # The seed follows from the candidates, so equal pools are refined equally and another draw is another draw.
     seed = int.from_bytes(hashlib.sha256(repr(messages).encode()).digest()[:4], "big")
     return Generate(
@@ -77,18 +77,19 @@ def _request(pool: Pool, constitution: Constitution, settings: Refine, order: Or
     )
 
 
-def context(pool: Pool, constitution: Constitution, order: Order) -> tuple[Message, ...]:
+def context(pool: Pool, constitution: Constitution) -> tuple[Message, ...]:
     """The constitution and every candidate with its scores, worst first, as a conversation that asks for better ones.
 
     A small model cannot read a list of drafts and write about none of them; asked the question again after each rated
-    answer, it answers the question (docs/deviations.md).
+    answer, it answers the question (docs/deviations.md). "Worst" is by the sum of the scores, not by the recipe's order:
+    a changed threshold must not ask for new refinements.
     """
     system = fill("refine_system", constitution=constitution)
     turns = list(pool.prompt.messages)
     if turns[0].role == "system":
         system = f"{system}\n\n{turns.pop(0).content}"
     question = turns[-1].content
-    for candidate in sorted(pool.candidates, key=lambda c: (order.key(c.scores), sum(c.scores))):
+    for candidate in sorted(pool.candidates, key=lambda c: sum(c.scores)):
         scores = dict(zip(constitution.names, candidate.scores, strict=True))
         turns.append(Message("assistant", candidate.response.text))
         turns.append(Message("user", fill("refine_again", scores=scores, question=question)))
