@@ -7,7 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# a busy machine is slow, which says nothing about the code
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of huggingface_hub: no test needs the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -133,12 +133,19 @@ def test_diagnosis_text(make_run, tiny_model):
     assert diagnosis_text(found).endswith("1 of 8 checks failed")
 
 
+def with_ids(sequences, response_id, ids):
+    made = replace(sequences)
+    made.__dict__["responses"] = {**sequences.responses, response_id: tuple(ids)}  # where cached_property keeps it
+    return made
+
+
 def test_a_second_end_token_is_found(sequences):
     assert end_tokens(sequences)["ok"]
-    bad = end_tokens(with_text(sequences, "p1/y1", "Yes.<|im_end|> And more."))
+    assert end_tokens(with_text(sequences, "p1/y1", "Yes.<|im_end|> And more."))["ok"]  # letters, not the token
+    bad = end_tokens(with_ids(sequences, "p1/y1", [5, sequences.chat.end_id, sequences.chat.end_id]))
     assert not bad["ok"]
     assert bad["sentence"] == "1 of 10 answers hold a wrong number: p1/y1"
-    cut = end_tokens(with_text(sequences, "p1/y4", "cut<|im_end|> here"))
+    cut = end_tokens(with_ids(sequences, "p1/y4", [5, sequences.chat.end_id]))
     assert not cut["ok"]
 
 
@@ -152,7 +159,7 @@ def test_an_added_begin_token_is_found(sequences):
     assert begin_tokens(once)["sentence"] == "10 sequences: none but at the start, none in an answer"
     tokenizer.chat_template = template.replace("<|im_start|>assistant", "<|im_start|><|endoftext|>assistant")
     assert not begin_tokens(replace(sequences, chat=Chat(tokenizer)))["ok"]
-    inside = with_text(once, "p1/y1", "Yes<|endoftext|>no")
+    inside = with_ids(once, "p1/y1", [5, tokenizer.bos_token_id, 6, sequences.chat.end_id])
     tokenizer.chat_template = "{{ bos_token }}" + template
     assert begin_tokens(inside)["sentence"].endswith("in the wrong place: p1/y1")
 

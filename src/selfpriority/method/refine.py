@@ -81,8 +81,8 @@ def context(pool: Pool, constitution: Constitution) -> tuple[Message, ...]:
     """The constitution and every candidate with its scores, worst first, as a conversation that asks for better ones.
 
     A small model cannot read a list of drafts and write about none of them; asked the question again after each rated
-    answer, it answers the question (docs/deviations.md). "Worst" is by the sum of the scores, not by the recipe's order:
-    a changed threshold must not ask for new refinements.
+    answer, it answers the question (docs/deviations.md). "Worst" is by the sum of the scores, not by the recipe's
+    order: a changed threshold must not ask for new refinements.
     """
     system = fill("refine_system", constitution=constitution)
     turns = list(pool.prompt.messages)
