@@ -73,7 +73,8 @@ def shipped_prompts() -> list[str]:
 
 
 def _rows(source: Prompts) -> list[_Row]:
-    path = SHIPPED / f"{source.source}.jsonl" if source.source in shipped_prompts() else Path(source.source)
+    ships = source.source in shipped_prompts()
+    path = SHIPPED / f"{source.source}.jsonl" if ships else Path(source.source)
     if not path.exists() and not _reader(path) and _HUB_ID.fullmatch(source.source):
         return _hub_rows(source)
     if source.config is not None:
@@ -82,7 +83,8 @@ def _rows(source: Prompts) -> list[_Row]:
     rows = list(read(path, _bytes(path), source.column))
     for row in rows:
         _check_columns(row, source)
-    return rows if source.split is None else _split(rows, source.split, path)
+    split = source.split or ("train" if ships else None)
+    return rows if split is None else _split(rows, split, path)
 
 
 def _split(rows: list[_Row], split: str, path: Path) -> list[_Row]:

@@ -33,7 +33,8 @@ class Prompts(Section):
     config: str | None = None
     """Configuration of a hub data set that has several."""
     split: str | None = None
-    """Split of a hub data set; of a file or shipped set, the rows with this value in their `split` column."""
+    """Split of a hub data set; of a file or shipped set, the rows with this value in their `split` column
+    (a shipped set without it: `train`)."""
     column: str = "prompt"
     """Column that holds the prompt."""
     kind_column: str = "kind"
