@@ -101,6 +101,7 @@ def save_policy(policy: Policy, folder: Path) -> None:
     model = policy.model
     if not isinstance(model, PeftModel) and model.num_parameters() > _BIG:
         model = model.to(torch.bfloat16)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # progress is the caller's to show
     model.save_pretrained(partial)
     policy.tokenizer.save_pretrained(partial)
     if folder.exists():
