@@ -147,14 +147,12 @@ def test_columns_can_be_chosen(tmp_path):
 
 def test_the_shipped_set_and_its_splits():
     assert shipped_prompts() == ["demo"]
-    train, held_out = load("demo", split="train"), load("demo", split="heldout")
-    assert (len(train.kept), len(held_out.kept)) == (120, 40)
-    assert load("demo").kept == train.kept
-    assert not set(texts(train)) & set(texts(held_out))
-    assert Counter(prompt.kind for prompt in train.kept)["ordinary"] == 30
-    assert Counter(prompt.kind for prompt in held_out.kept)["ordinary"] == 10
-    assert not train.dropped
-    assert not held_out.dropped
+    sets = [load("demo", split=split) for split in ("train", "dev", "heldout")]
+    assert [len(given.kept) for given in sets] == [120, 40, 64]
+    assert load("demo").kept == sets[0].kept
+    assert len({text for given in sets for text in texts(given)}) == 224
+    assert [Counter(prompt.kind for prompt in given.kept)["ordinary"] for given in sets] == [30, 10, 16]
+    assert not any(given.dropped for given in sets)
 
 
 def test_a_file_of_ones_own_may_have_splits_too(tmp_path):
@@ -357,7 +355,7 @@ def test_a_format_nobody_knows(tmp_path):
 
 
 def test_a_split_that_is_not_there(tmp_path):
-    assert refusal("demo", split="test").endswith("has no split 'test'; its splits: heldout, train")
+    assert refusal("demo", split="test").endswith("has no split 'test'; its splits: dev, heldout, train")
     path = jsonl(tmp_path / "p.jsonl", {"prompt": "One?"})
     assert refusal(path, split="train").endswith("has no split 'train'; it has no column 'split'")
 

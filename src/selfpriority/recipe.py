@@ -129,6 +129,8 @@ class PairRules(Section):
     """Grid on which every objective but the last is compared; 0 compares exactly."""
     threshold: float | None = Field(None, ge=1, le=10)
     """Scores from here up count as equal on every objective but the last."""
+    conflicts: Literal["keep", "drop"] = "keep"
+    """Whether pairs stay whose chosen answer loses on lower objectives what it wins; Eq. 3 weighs them by the loss."""
 
 
 class Lora(Section):
@@ -174,7 +176,7 @@ class Align(Section):
     tokens_per_step: int = Field(65536, ge=1)
     """Distinct tokens of one optimizer batch."""
     tokens_per_batch: int = Field(4096, ge=1)
-    """Distinct tokens of one forward pass; changes memory, never the result."""
+    """Distinct tokens of one forward pass; changes memory, never the result. A larger pool goes through in pieces."""
     max_length: int = Field(4096, ge=8)
     """Longest prompt plus response in tokens; longer ones are dropped, never cut."""
     checkpoint_minutes: float = Field(10.0, gt=0)

@@ -44,6 +44,7 @@ def test_threshold_makes_good_enough_equal() -> None:
     order = Order(resolution=1.0, threshold=6.0)
     assert order.decided_by((9.0, 3.0), (6.0, 4.0)) == 1
     assert order.decided_by((9.0, 3.0), (5.4, 4.0)) == 0
+    assert order.decided_by((6.0, 3.0), (5.99, 4.0)) == 0  # although both lie in one cell of the grid
 
 
 @given(score_vectors(3), score_vectors(3), score_vectors(3))

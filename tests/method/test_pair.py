@@ -57,14 +57,14 @@ def test_pool_without_pairs_is_dropped_with_its_reason() -> None:
     st.sampled_from([0.0, 0.5, 1.0, 3.0]),
     st.sampled_from([None, 5.5]),
     st.sampled_from([0.0, 1.0, 4.0]),
-    st.sampled_from(["all", "refined"]),
+    st.sampled_from([("all", "keep"), ("refined", "keep"), ("all", "drop")]),
 )
 def test_exactly_the_lexicographic_pairs(
-    made: list[Pool], resolution: float, threshold: float | None, margin: float, against: str
+    made: list[Pool], resolution: float, threshold: float | None, margin: float, which: tuple[str, str]
 ) -> None:
-    rules = PairRules.model_validate(
-        {"resolution": resolution, "threshold": threshold, "margin": margin, "against": against}
-    )
+    against, conflicts = which
+    given = {"resolution": resolution, "threshold": threshold, "margin": margin}
+    rules = PairRules.model_validate({**given, "against": against, "conflicts": conflicts})
     order = Order.of(rules)
     sifted = pair(made, rules)
     for paired in sifted.kept:
@@ -76,6 +76,7 @@ def test_exactly_the_lexicographic_pairs(
             if order.key(a.scores) > order.key(b.scores)
             and sum(abs(x - y) for x, y in zip(a.scores, b.scores, strict=True)) >= margin
             and (against == "all" or "refined" in (a.response.origin, b.response.origin))
+            and (conflicts == "keep" or sum(a.scores) > sum(b.scores))
         }
         assert {(p.chosen, p.rejected) for p in paired.pairs} == expected
         assert len(paired.pairs) == len(expected)

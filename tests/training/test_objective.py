@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -27,6 +28,10 @@ def batch_loss(model, pools, settings, split=None, form=Form(True, True)):  # no
     return loss, dict(zip(TALLIES, sums.tolist(), strict=True))
 
 
+def distance(got, want):
+    return float((got - want).norm() / want.norm())
+
+
 def gradients(model, loss):
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
@@ -42,8 +47,11 @@ def test_equals_pairwise_simpo(llama, encoded_pools, pairwise_simpo, settings, f
     wanted = pairwise_simpo(llama, pools, settings)
     loss, _ = batch_loss(llama, pools, settings, form=form)
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
-    want, got = gradients(llama, wanted), gradients(llama, loss)
-    assert float((got - want).norm() / want.norm()) < 1e-6
+    # two orders of summation in float32: either is 0.6 to 1e-6 away from the float64 gradients
+    assert distance(gradients(llama, loss), gradients(llama, wanted)) < 2e-6
+    exact = copy.deepcopy(llama).double()
+    loss, _ = batch_loss(exact, pools, settings, form=form)
+    assert distance(gradients(exact, loss), gradients(exact, pairwise_simpo(exact, pools, settings))) < 1e-6
 
 
 def test_alpha_zero_is_simpo_without_weights(llama, encoded_pools):

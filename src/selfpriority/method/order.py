@@ -41,7 +41,7 @@ class Order:
         return next((k for k, (x, y) in enumerate(zip(self.key(a), self.key(b), strict=True)) if x != y), None)
 
     def _cell(self, score: float) -> float:
-        if self.threshold is not None:
-            score = min(score, self.threshold)
+        if self.threshold is not None and score >= self.threshold:
+            return math.inf
         # floor(x + 1/2), not round(): Python rounds halves to even, which would make cells of unequal width
         return math.floor(score / self.resolution + 0.5) if self.resolution else score

@@ -40,8 +40,11 @@ def lexicographic_pairs(pool: Pool, settings: PairRules) -> Iterator[Pair]:
         if keys[chosen] <= keys[rejected]:
             continue
         better, worse = responses[chosen].scores, responses[rejected].scores
+        gain = sum(better) - sum(worse)
+        if settings.conflicts == "drop" and gain <= 0:
+            continue
         distance = sum(abs(x - y) for x, y in zip(better, worse, strict=True))
         if distance >= settings.margin:
             decided_by = order.decided_by(better, worse)
             assert decided_by is not None
-            yield Pair(chosen, rejected, decided_by, distance, gap=abs(sum(better) - sum(worse)))
+            yield Pair(chosen, rejected, decided_by, distance, gap=abs(gain))

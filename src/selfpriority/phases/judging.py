@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError, JudgeRefused
 from selfpriority.judges.labels import Labels, read_labels
 from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, judge_key
@@ -59,9 +61,15 @@ def check_judges(opened: Opened, labels: Labels | None = None, spent: Spent | No
         reworded = None
         if spec.method in ("expected", "verbal") and role != "words":
             reworded = opened.judge(spec, opened.recipe.model, "check, other wording", spent, reworded=True)
-        report = check_judge(judge, reworded, constitution, labels, disowning=role != "words")
+        asked = _sparse(constitution) if role == "words" else constitution
+        report = check_judge(judge, reworded, asked, labels, disowning=role != "words")
         reports[role] = {**report.as_json(), "judge": spec.judge, "method": spec.method}
     return reports
+
+
+def _sparse(constitution: Constitution) -> Constitution:
+    """Eight anchors or so: enough to show what a model that is not the judge would be worth, and soon done."""
+    return replace(constitution, anchors=constitution.anchors[:: max(1, len(constitution.anchors) // 8)])
 
 
 def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporter: Reporter) -> dict[str, Any]:

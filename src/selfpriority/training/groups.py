@@ -45,8 +45,8 @@ def plan_steps(pools: Sequence[EncodedPool], settings: Align, seed: int, shares_
         pools: what is trained on.
         settings: epochs and the two token budgets.
         seed: decides the order, with the number of the epoch.
-        shares_prompt: whether a pool is one packed row or one row per response (`logps.Form`); it shapes the
-            micro-batches and leaves the optimizer steps as they are.
+        shares_prompt: whether pools are packed into one row or a row is one response (`logps.Form`); it shapes
+            the micro-batches and leaves the optimizer steps as they are.
     """
     shapes = [_shape(pool, shares_prompt) for pool in pools]
     steps = tuple(
@@ -65,8 +65,8 @@ class _Shape:
 
 
 def _shape(pool: EncodedPool, shares_prompt: bool) -> _Shape:
-    if shares_prompt:
-        return _Shape(1, pool.n_tokens, pool.n_tokens)
+    if shares_prompt:  # packed, a token is a row of its own: nothing is padded to anything
+        return _Shape(pool.n_tokens, 1, pool.n_tokens)
     n_rows = len(pool.response_ids)
     return _Shape(n_rows, pool.longest, pool.n_tokens + (n_rows - 1) * len(pool.prompt_ids))
 
@@ -89,7 +89,7 @@ def _micro_batches(batch: Sequence[int], shapes: Sequence[_Shape], budget: int) 
     """Longest first, so that rows of one forward pass are alike; a pool over the budget stands alone."""
     cut: list[list[int]] = []
     n_rows = width = 0
-    for index in sorted(batch, key=lambda index: (-shapes[index].width, index)):
+    for index in sorted(batch, key=lambda index: (-shapes[index].width, -shapes[index].n_tokens, index)):
         if cut and (n_rows + shapes[index].n_rows) * width <= budget:
             cut[-1].append(index)
             n_rows += shapes[index].n_rows

@@ -1,14 +1,14 @@
 """Mean log-probability of every response of some pools, end token included, with gradients.
 
-Two forms of one computation. *Shared*: a pool is one row, the prompt once and every response after it,
-positions restarting behind the prompt and a mask that lets a response see the prompt and itself. *Plain*: a
-row per response. `choose_form` asks the model itself which it computes correctly. Knows neither pairs nor
-losses.
+Two forms of one computation. *Packed*: all pools lie in one row without padding, each prompt once and its responses
+after it, positions restarting behind the prompt and `attention` keeping them apart. *Plain*: a row per response.
+`choose_form` asks the model itself which it computes correctly. Knows neither pairs nor losses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
+from selfpriority.training.attention import attending, segments_of
 from selfpriority.training.encode import EncodedPool
 
 _HEAD_CHUNK = 256  # positions whose logits exist at once
@@ -34,7 +35,7 @@ class Form:
     """How a model is run."""
 
     shares_prompt: bool
-    """One row per pool with a 4D mask, or one per response."""
+    """All pools packed in one row, or a row per response."""
     chunks_head: bool
     """The output head applied in chunks, or the model's own logits (which some models post-process)."""
 
@@ -43,7 +44,7 @@ class Form:
 class _Layout:
     """A micro-batch as tensors; N response tokens of R responses."""
 
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Any]
     rows: Tensor
     """[N] row of the position that predicts each response token."""
     columns: Tensor
@@ -59,17 +60,23 @@ class _Layout:
 def response_logps(model: nn.Module, pools: Sequence[EncodedPool], form: Form) -> Tensor:
     """mean_t log pi(y_t | x, y_<t) of every response, pool after pool: [R], float32."""
     causal_lm: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    layout = _shared(pools) if form.shares_prompt else _plain(pools)
+    layout = _packed(pools) if form.shares_prompt else _plain(pools)
     layout = _to(layout, next(model.parameters()).device)
-    if form.chunks_head:
-        hidden = causal_lm.base_model(**layout.inputs, use_cache=False).last_hidden_state  # [B, L, hidden]
-        predicting = hidden[layout.rows, layout.columns]
-        logps = _chunked(causal_lm.get_output_embeddings(), predicting, layout.targets)
-    else:
-        logits = causal_lm(**layout.inputs, use_cache=False).logits  # [B, L, vocabulary]
-        logps = _token_logps(logits[layout.rows, layout.columns], layout.targets)
+    with computing(model, form):
+        if form.chunks_head:
+            hidden = causal_lm.base_model(**layout.inputs, use_cache=False).last_hidden_state  # [B, L, hidden]
+            predicting = hidden[layout.rows, layout.columns]
+            logps = _chunked(causal_lm.get_output_embeddings(), predicting, layout.targets)
+        else:
+            logits = causal_lm(**layout.inputs, use_cache=False).logits  # [B, L, vocabulary]
+            logps = _token_logps(logits[layout.rows, layout.columns], layout.targets)
     sums = torch.zeros(len(layout.lengths), device=logps.device).index_add(0, layout.owners, logps)
     return sums / layout.lengths
+
+
+def computing(model: Any, form: Form) -> AbstractContextManager[None]:
+    """What a forward pass of this form, and a backward pass that repeats parts of it, must run in."""
+    return attending(model) if form.shares_prompt else nullcontext()
 
 
 def choose_form(model: nn.Module, longest: int) -> Form:
@@ -78,7 +85,7 @@ def choose_form(model: nn.Module, longest: int) -> Form:
     Args:
         model: a causal language model, or a `PeftModel` of one.
         longest: tokens of the longest prompt plus response; a sliding window shorter than that needs the
-            plain form, as an explicit mask replaces the model's own.
+            plain form, with the model's own attention.
     """
     toy = [EncodedPool("", (5, 6, 7, 8), ((9, 10, 11), (12, 13)), ((0, 1),), (1.0,))]
     was_training = model.training
@@ -96,49 +103,36 @@ def choose_form(model: nn.Module, longest: int) -> Form:
         return torch.allclose(logps, own, atol=tolerance, rtol=0)
 
     chunks_head = agrees(Form(False, True))
-    shares_prompt = _takes_mask(model, longest) and agrees(Form(True, chunks_head))
+    shares_prompt = _sees_all(model, longest) and agrees(Form(True, chunks_head))
     model.train(was_training)
     return Form(shares_prompt, chunks_head)
 
 
-def _takes_mask(model: Any, longest: int) -> bool:
+def _sees_all(model: Any, longest: int) -> bool:
     config = model.config.get_text_config()
     windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
-    return config._attn_implementation == "sdpa" and all(window is None or window >= longest for window in windows)
+    return all(window is None or window >= longest for window in windows)
 
 
-def _shared(pools: Sequence[EncodedPool]) -> _Layout:
-    ids, positions, segments = [], [], []
-    rows: list[int] = []
+def _packed(pools: Sequence[EncodedPool]) -> _Layout:
+    ids: list[int] = []
+    positions: list[int] = []
     columns: list[int] = []
-    for row, pool in enumerate(pools):
-        n_prompt, end = len(pool.prompt_ids), len(pool.prompt_ids)
-        position, segment = [*range(n_prompt)], [0] * n_prompt
-        for number, response in enumerate(pool.response_ids, start=1):
-            n = len(response)
-            position += range(n_prompt, n_prompt + n)
-            segment += [number] * n
-            rows += [row] * n
-            columns += [n_prompt - 1, *range(end, end + n - 1)]
-            end += n
-        ids.append(torch.tensor([*pool.prompt_ids, *chain.from_iterable(pool.response_ids)]))
-        positions.append(torch.tensor(position))
-        segments.append(torch.tensor(segment))
-    segment_ids = pad_sequence(segments, batch_first=True, padding_value=-1)
+    for pool in pools:
+        n_prompt = len(pool.prompt_ids)
+        last = len(ids) + n_prompt - 1  # of the prompt; it predicts the first token of every response
+        ids += pool.prompt_ids
+        positions += range(n_prompt)
+        for response in pool.response_ids:
+            columns += [last, *range(len(ids), len(ids) + len(response) - 1)]
+            positions += range(n_prompt, n_prompt + len(response))
+            ids += response
     inputs = {
-        "input_ids": pad_sequence(ids, batch_first=True),
-        "attention_mask": _block_mask(segment_ids),
-        "position_ids": pad_sequence(positions, batch_first=True),
+        "input_ids": torch.tensor([ids]),
+        "position_ids": torch.tensor([positions]),
+        "segments": segments_of([(len(pool.prompt_ids), list(map(len, pool.response_ids))) for pool in pools]),
     }
-    return _layout(inputs, rows, columns, pools)
-
-
-def _block_mask(segments: Tensor) -> Tensor:
-    """[B, L] segments (0 prompt, 1.. responses, -1 padding) -> [B, 1, L, L], True where query sees key."""
-    length = segments.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    keys, queries = segments[:, None, :], segments[:, :, None]
-    return (causal & ((keys == 0) | (keys == queries)))[:, None]
+    return _layout(inputs, [0] * len(columns), columns, pools)
 
 
 def _plain(pools: Sequence[EncodedPool]) -> _Layout:
@@ -154,7 +148,7 @@ def _plain(pools: Sequence[EncodedPool]) -> _Layout:
     return _layout(inputs, rows, columns, pools)
 
 
-def _layout(inputs: dict[str, Tensor], rows: list[int], columns: list[int], pools: Sequence[EncodedPool]) -> _Layout:
+def _layout(inputs: dict[str, Any], rows: list[int], columns: list[int], pools: Sequence[EncodedPool]) -> _Layout:
     responses = [response for pool in pools for response in pool.response_ids]
     lengths = torch.tensor([len(response) for response in responses])
     return _Layout(
@@ -168,7 +162,7 @@ def _layout(inputs: dict[str, Tensor], rows: list[int], columns: list[int], pool
 
 
 def _to(layout: _Layout, device: torch.device) -> _Layout:
-    inputs = {name: tensor.to(device) for name, tensor in layout.inputs.items()}
+    inputs = {name: given.to(device) for name, given in layout.inputs.items()}
     tensors = (layout.rows, layout.columns, layout.targets, layout.owners, layout.lengths)
     return _Layout(inputs, *(tensor.to(device) for tensor in tensors))
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from selfpriority.recipe import Align
 from selfpriority.training.encode import EncodedPool
 from selfpriority.training.groups import Plan, Step
 from selfpriority.training.journal import Journal, Record
-from selfpriority.training.logps import Form, response_logps
+from selfpriority.training.logps import Form, computing, response_logps
 from selfpriority.training.objective import TALLIES, Weighted, n_light, part_loss, weigh
 
 T = TypeVar("T")
@@ -125,25 +125,52 @@ class PoolTrainer(Trainer):
         work = rank_share(step.micro_batches, self.accelerator.process_index, self.accelerator.num_processes)
         tallies = torch.zeros(len(TALLIES), device=self.args.device)
         for number, (micro_batch, counts) in enumerate(work, start=1):
-            last = number == len(work)
-            with nullcontext() if last else self.accelerator.no_sync(model):
-                tallies += counts * self._backward(model, [by_index[index] for index in micro_batch], counts)
+            part = [by_index[index] for index in micro_batch]
+            tallies += counts * self._backward(model, part, counts, is_last=number == len(work))
         self._agree_on_checkpoint()
         totals: Tensor = self.accelerator.reduce(tallies, reduction="sum")
         grad_norm = self.accelerator.clip_grad_norm_(model.parameters(), self.course.settings.max_grad_norm)
         self._note(step, batch, dict(zip(TALLIES, totals.tolist(), strict=True)), float(grad_norm or 0.0))
         return totals[TALLIES.index("loss")]
 
-    def _backward(self, model: nn.Module, part: Sequence[Weighted], counts: int) -> Tensor:
-        pools = [weighted.pool for weighted in part]
+    def _backward(self, model: nn.Module, part: Sequence[Weighted], counts: int, is_last: bool) -> Tensor:
+        """Gradients of one micro-batch; a pool over the budget goes through the model in pieces, twice.
+
+        The first pass knows no gradients and yields the log-probabilities, hence the slope of the loss in each of
+        them; in the second every piece adds slope times gradient. Same sum, and only one piece's activations exist.
+        """
+        settings = self.course.settings
+        pieces = in_pieces([weighted.pool for weighted in part], settings)
+        if len(pieces) == 1:
+            with self._computing(model, sync=is_last):
+                loss, tallies = part_loss(self._logps(model, pieces[0]), part, settings)
+                self._descend(loss, counts)
+            return tallies
+        with torch.no_grad(), self._computing(model, sync=True):
+            logps = torch.cat([self._logps(model, piece) for piece in pieces])
+        loss, tallies = part_loss(logps.requires_grad_(), part, settings)
+        slopes = torch.autograd.grad(loss, logps)[0].split([len(piece[0].response_ids) for piece in pieces])
+        for piece, slope in zip(pieces, slopes, strict=True):
+            with self._computing(model, sync=is_last and piece is pieces[-1]):
+                self._descend((self._logps(model, piece) * slope).sum(), counts)
+        return tallies
+
+    def _logps(self, model: nn.Module, pools: Sequence[EncodedPool]) -> Tensor:
         inner = self.accelerator.unwrap_model(model)
         in_bfloat16 = self.course.compute_dtype is torch.bfloat16
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=in_bfloat16):
-            logps = _through(model, inner, lambda: response_logps(inner, pools, self.course.form))
-        loss, tallies = part_loss(logps, part, self.course.settings)
+            return _through(model, inner, lambda: response_logps(inner, pools, self.course.form))
+
+    def _descend(self, loss: Tensor, counts: int) -> None:
         # data-parallel wrappers average gradients over the ranks, the shares are of the whole batch
         self.accelerator.backward(loss * counts * self.accelerator.num_processes)
-        return tallies
+
+    @contextmanager
+    def _computing(self, model: nn.Module, sync: bool) -> Iterator[None]:
+        """Both passes of some pools; ranks exchange gradients only where `sync`."""
+        inner = self.accelerator.unwrap_model(model)
+        with computing(inner, self.course.form), nullcontext() if sync else self.accelerator.no_sync(model):
+            yield
 
     def _agree_on_checkpoint(self) -> None:
         """The main process's clock decides, for a checkpoint is written by all ranks together."""
@@ -214,6 +241,26 @@ def rank_share(micro_batches: Sequence[T], rank: int, n_ranks: int) -> list[tupl
     n_passes = math.ceil(len(micro_batches) / n_ranks)
     mine = [(number * n_ranks + rank) for number in range(n_passes)]
     return [(micro_batches[index % len(micro_batches)], int(index < len(micro_batches))) for index in mine]
+
+
+def in_pieces(pools: Sequence[EncodedPool], settings: Align) -> list[list[EncodedPool]]:
+    """Pools that go through the model together: all of them, or a lone pool over the token budget cut by responses.
+
+    With dropout the two passes of a pool in pieces would not see the same model, so such a pool stays whole.
+    """
+    [first, *others] = pools
+    drops_out = settings.lora is not None and settings.lora.dropout > 0
+    if others or first.n_tokens <= settings.tokens_per_batch or drops_out:
+        return [list(pools)]
+    pieces: list[list[tuple[int, ...]]] = []
+    room = 0
+    for response in first.response_ids:
+        if not pieces or len(response) > room:
+            pieces.append([])
+            room = settings.tokens_per_batch - len(first.prompt_ids)
+        pieces[-1].append(response)
+        room -= len(response)
+    return [[replace(first, response_ids=tuple(piece), pairs=(), gaps=())] for piece in pieces]
 
 
 def _one_step(items: list[Step]) -> dict[str, Step]:

@@ -1,0 +1,65 @@
+"""Attention over packed pools against attention of every sequence on its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from selfpriority.training.attention import attending, pool_attention, segments_of
+
+POOLS = [(3, [2, 5]), (6, [1, 4, 4]), (1, [3])]
+EQUAL = [(3, [2, 5]), (3, [1])]
+
+
+def separate(query, key, value, pools):
+    """Causal attention of every prompt and of every prompt with one response, put back into the row."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
+    out = torch.empty(query.shape[2], query.shape[1], value.shape[3], dtype=query.dtype)
+
+    def attend(places):
+        q, k, v = (states[:, :, places] for states in (query, key, value))
+        return scaled_dot_product_attention(q, k, v, is_causal=True)[0].transpose(0, 1)
+
+    start = 0
+    for n_prompt, responses in pools:
+        prompt = [*range(start, start + n_prompt)]
+        out[prompt] = attend(prompt)
+        start += n_prompt
+        for n in responses:
+            own = [*range(start, start + n)]
+            out[own] = attend(prompt + own)[n_prompt:]
+            start += n
+    return out[None]
+
+
+@pytest.mark.parametrize("pools", [POOLS, EQUAL, POOLS[:1]], ids=["unequal", "equal prompts", "one pool"])
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_equals_attention_of_separate_sequences(pools, heads):
+    n_tokens = sum(n + sum(responses) for n, responses in pools)
+    torch.manual_seed(0)
+    query = torch.randn(1, 4, n_tokens, 8, dtype=torch.float64, requires_grad=True)
+    key, value = (torch.randn(1, heads, n_tokens, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    out, weights = pool_attention(torch.nn.Identity(), query, key, value, None, segments=segments_of(pools))
+    wanted = separate(query, key, value, pools)
+    torch.testing.assert_close(out, wanted, atol=1e-12, rtol=0)
+    assert weights is None
+    got = torch.autograd.grad(out.square().sum(), [query, key, value])
+    for gradient, want in zip(got, torch.autograd.grad(wanted.square().sum(), [query, key, value]), strict=True):
+        torch.testing.assert_close(gradient, want, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("given", [{}, {"softcap": 20.0}, {"position_bias": torch.zeros(1)}])
+def test_refuses_what_it_would_compute_wrongly(given):
+    states = torch.zeros(1, 1, 2, 4)
+    segments = {"segments": segments_of([(1, [1])])} if given else {}
+    with pytest.raises(ValueError, match="packed pools"):
+        pool_attention(torch.nn.Identity(), states, states, states, None, **segments, **given)
+
+
+def test_the_models_own_attention_comes_back(llama):
+    before = llama.config._attn_implementation
+    with attending(llama):
+        assert llama.config._attn_implementation != before
+    assert llama.config._attn_implementation == before
