@@ -128,7 +128,7 @@ def pool_attention(
         rows, length = at.shape
         folded = q[at].view(rows, length, n_heads, -1, q.shape[2]).permute(0, 2, 3, 1, 4).flatten(2, 3)
         groups = folded.shape[2] // length
-        out = scaled_dot_product_attention(
+        out: Tensor = scaled_dot_product_attention(
             folded,
             keys.transpose(1, 2),
             values.transpose(1, 2),
@@ -136,7 +136,8 @@ def pool_attention(
             dropout_p=given.get("dropout", 0.0),
             scale=given.get("scaling"),
         )  # [rows, heads, groups * length, value size]
-        return out.unflatten(2, (groups, length)).permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(1, 2)
+        apart = out.view(rows, n_heads, groups, length, -1).permute(0, 3, 1, 2, 4)
+        return apart.reshape(rows * length, n_heads * groups, -1)
 
     of_prompts, of_values = k[segments.prompts], v[segments.prompts]  # [P, longest prompt, heads, size]
     own, owned = k[segments.responses], v[segments.responses]

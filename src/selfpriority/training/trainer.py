@@ -149,7 +149,7 @@ class PoolTrainer(Trainer):
         with torch.no_grad(), self._computing(model, sync=True):
             logps = torch.cat([self._logps(model, piece) for piece in pieces])
         loss, tallies = part_loss(logps.requires_grad_(), part, settings)
-        slopes = torch.autograd.grad(loss, logps)[0].split([len(piece[0].response_ids) for piece in pieces])
+        slopes = torch.split(torch.autograd.grad(loss, logps)[0], [len(piece[0].response_ids) for piece in pieces])
         for piece, slope in zip(pieces, slopes, strict=True):
             with self._computing(model, sync=is_last and piece is pieces[-1]):
                 self._descend((self._logps(model, piece) * slope).sum(), counts)
