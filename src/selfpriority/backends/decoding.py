@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from selfpriority.backends.growing import growing_cache
 from selfpriority.errors import WorkFailed
 
 _COMPACT_AT = 0.875  # share of rows still open under which the finished ones are dropped from the cache
@@ -43,7 +44,7 @@ def generate(
         WorkFailed: the model's next-token distribution is not finite.
     """
     ids, mask = _left_padded(prompts, sampling.pad_id, model.device)
-    cache = DynamicCache(config=model.config)
+    cache = growing_cache(model.config)
     logits = _next_logits(model, ids, mask, cache)
     select = torch.arange(len(prompts)).repeat_interleave(torch.tensor(copies)).to(model.device)
     cache.batch_select_indices(select)
@@ -78,7 +79,7 @@ def next_token_logits(
 
     A prefix may be empty, a suffix not. Every prefix is computed once.
     """
-    cache = DynamicCache(config=model.config)
+    cache = growing_cache(model.config)
     owner = torch.tensor([i for i, group in enumerate(suffixes) for _ in group], device=model.device)
     ids, mask = _left_padded([suffix for group in suffixes for suffix in group], pad_id, model.device)
     if any(prefixes):
