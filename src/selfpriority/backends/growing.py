@@ -14,13 +14,11 @@ from transformers.cache_utils import DynamicLayer
 _ROOM = 64  # tokens that fit before the next copy
 
 
-class GrowingLayer(DynamicLayer):
+class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its base class registers subclasses
     """A `DynamicLayer` whose keys and values are the filled part of larger tensors."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._key_room: Tensor | None = None
-        self._value_room: Tensor | None = None
+    _key_room: Tensor | None = None
+    _value_room: Tensor | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Appends [rows, heads, new tokens, size]; returns all keys and all values."""
@@ -38,14 +36,14 @@ def growing_cache(config: Any) -> DynamicCache:
     return cache
 
 
-def _append(held: Tensor, room: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
+def _append(held: Tensor | None, room: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
     """`held` and `new` one after the other, and the tensor they lie in."""
-    length = held.shape[-2] if held.numel() else 0
+    length = held.shape[-2] if held is not None and held.numel() else 0
     end = length + new.shape[-2]
     # rows that were selected since lie in a tensor of their own
-    if room is None or room.shape[-2] < end or held.data_ptr() != room.data_ptr():
+    if room is None or held is None or room.shape[-2] < end or held.data_ptr() != room.data_ptr():
         room = new.new_empty(*new.shape[:-2], end + _ROOM, new.shape[-1])
-        if length:
+        if held is not None and length:
             room[..., :length, :] = held
     room[..., length:end, :] = new
     return room[..., :end, :], room
