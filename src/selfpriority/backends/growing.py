@@ -32,7 +32,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its base c
 def growing_cache(config: Any) -> DynamicCache:
     """An empty cache for a model; layers that keep a sliding window or another state stay as they are."""
     cache = DynamicCache(config=config)
-    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    growing: Any = GrowingLayer  # its initialiser is untyped
+    cache.layers = [growing() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 
