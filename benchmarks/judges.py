@@ -17,6 +17,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from selfpriority.judges.heads import read_heads
 from selfpriority.judges.labels import LabelledAnswer, LabelledPair, label_prompt, prompt_group
 from selfpriority.judges.probe import ProbeJudge
 from selfpriority.judges.words import WordsJudge
+from selfpriority.language_model import Answer, Embed, LanguageModel, Request, Vectors
 from selfpriority.phases.opening import SHIPPED_HEADS, shipped_heads
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import HfBackend, Score
@@ -71,6 +73,40 @@ def hhh(rows: Sequence[Row]) -> Iterator[Label]:
             yield _pair(turns, row["chosen"], row["rejected"], objective)
 
 
+class EveryLayer:
+    """A model asked once for all layers that any of the shipped heads reads, behind a cache."""
+
+    def __init__(self, model: Cached) -> None:
+        heads = [head for name in shipped_heads() for head in read_heads(SHIPPED_HEADS / name).by_objective.values()]
+        self._model, self._layers = model, tuple(sorted({head.layer for head in heads}))
+
+    @property
+    def fingerprint(self) -> str:
+        """The model's."""
+        return self._model.fingerprint
+
+    def plan(self, requests: Sequence[Request]) -> list[list[int]]:
+        """The model's plan of the wider requests."""
+        return self._model.plan([self._widened(request) for request in requests])
+
+    def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
+        """The layers asked for, out of all."""
+        wide = [[self._widened(request) for request in batch] for batch in batches]
+        for number, answers in self._model.answer(wide):
+            yield number, [self._narrowed(*both) for both in zip(batches[number], answers, strict=True)]
+
+    def _widened(self, request: Request) -> Request:
+        if not isinstance(request, Embed):
+            return request
+        return replace(request, layers=tuple(sorted({*self._layers, *request.layers})))
+
+    def _narrowed(self, request: Request, answer: Answer) -> Answer:
+        if not isinstance(request, Embed) or not isinstance(answer, Vectors):
+            return answer
+        by_layer = dict(zip(sorted({*self._layers, *request.layers}), answer.vectors, strict=True))
+        return Vectors(tuple(by_layer[layer] for layer in request.layers))
+
+
 FILES: dict[str, Callable[[Sequence[Row]], Iterator[Label]]] = {
     "saferlhf_answers_labelled.test.jsonl.gz": safer,
     "xstest_responses_labelled.jsonl.gz": xstest,
@@ -85,14 +121,15 @@ def main() -> int:
     judges = [options.judge] if options.judge else [*shipped_heads(), "words"]
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        model = Cached(HfModel(options.model, HfBackend()), Path(folder) / "cache.sqlite")
+        model = EveryLayer(Cached(HfModel(options.model, HfBackend()), Path(folder) / "cache.sqlite"))
         for path in paths:
             labels = list(FILES[path.name](_rows(path)))
             random.Random(0).shuffle(labels)
             for name in judges:
                 for objective in sorted({label.objective for label in labels}):
                     own = [label for label in labels if label.objective == objective and _unseen(label, name, path)]
-                    result = measure(_judge(name, model), own[: options.limit])
+                    most = options.limit_words if name == "words" else options.limit
+                    result = measure(_judge(name, model), own[:most])
                     results.append({"data": path.name, "judge": name, "objective": objective, **result})
                     if not options.json:
                         print(_line(results[-1]), flush=True)
@@ -129,7 +166,7 @@ def _rate(judge: Judge, answers: Sequence[tuple[Any, str]], k: int) -> list[floa
     return [verdict.value if isinstance(verdict, Rating) else None for verdict in verdicts]
 
 
-def _judge(name: str, model: Cached) -> Judge:
+def _judge(name: str, model: LanguageModel) -> Judge:
     if name == "words":
         # nearly no mass floor: a model that hardly answers in digits is shown as it is, not as unrated
         return WordsJudge(model, load_constitution("harmless-helpful"), Score(method="expected", mass_floor=0.01))
@@ -173,7 +210,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="a known file, or the folder that holds them")
     parser.add_argument("--judge", help="demo-train, demo-eval, words, or a folder of fitted heads; default: all")
     parser.add_argument("--model", default="smollm2-135m", help="the model that the heads read or that is asked")
-    parser.add_argument("--limit", type=int, help="rate at most this many labels")
+    parser.add_argument("--limit", type=int, help="rate at most this many labels of a file")
+    parser.add_argument(
+        "--limit-words", type=int, default=200, help="the same for the model in words, ten times as slow"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     return parser.parse_args()
 
