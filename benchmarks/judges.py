@@ -211,9 +211,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--judge", help="demo-train, demo-eval, words, or a folder of fitted heads; default: all")
     parser.add_argument("--model", default="smollm2-135m", help="the model that the heads read or that is asked")
     parser.add_argument("--limit", type=int, help="rate at most this many labels of a file")
-    parser.add_argument(
-        "--limit-words", type=int, default=200, help="the same for the model in words, ten times as slow"
-    )
+    parser.add_argument("--limit-words", type=int, default=200, help="the same for the model in words")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     return parser.parse_args()
 
