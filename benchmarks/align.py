@@ -102,7 +102,7 @@ class Case:
 
 
 class Steps:
-    """Wall time of every optimizer step, and the highest memory, of either trainer."""
+    """Wall time of every optimizer step of either trainer."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -237,7 +237,7 @@ def compare(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     for _ in range(options.rounds):
         for name, measured in results.items():
             measured.append(_child(name, case, options))
-    fastest = {name: statistics.median(s for r in runs for s in r["seconds"][1:]) for name, runs in results.items()}
+    seconds = {name: statistics.median(s for r in runs for s in r["seconds"][1:]) for name, runs in results.items()}
     memory = {name: max(r["memory"] for r in runs) for name, runs in results.items()}
     peer = options.peer
     return {
@@ -247,16 +247,16 @@ def compare(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "dtype": options.dtype,
         "peer": peer,
         "lean": options.lean,
-        "pairs_per_second": round(case.n_pairs / fastest["ours"], 3),
-        "peer_pairs_per_second": round(case.n_pairs / fastest[peer], 3),
-        "tokens_per_second": round(case.n_tokens / fastest["ours"], 1),
-        "limit_tokens_per_second": round(case.n_tokens / fastest["limit"], 1),
+        "pairs_per_second": round(case.n_pairs / seconds["ours"], 3),
+        "peer_pairs_per_second": round(case.n_pairs / seconds[peer], 3),
+        "tokens_per_second": round(case.n_tokens / seconds["ours"], 1),
+        "limit_tokens_per_second": round(case.n_tokens / seconds["limit"], 1),
         "memory_gb": round(memory["ours"] / 1e9, 2),
         "peer_memory_gb": round(memory[peer] / 1e9, 2),
-        "speed_ratio": round(fastest[peer] / fastest["ours"], 2),
+        "speed_ratio": round(seconds[peer] / seconds["ours"], 2),
         "memory_ratio": round(memory["ours"] / memory[peer], 3),
         "loss_difference": abs(results["ours"][0]["loss"] - results[peer][0]["loss"]),
-        "limit_ratio": round(fastest["limit"] / fastest["ours"], 3),
+        "limit_ratio": round(seconds["limit"] / seconds["ours"], 3),
     }
 
 

@@ -63,5 +63,6 @@ def test_a_pool_over_the_budget_stands_alone():
 def test_padding_is_the_share_of_positions_without_token():
     pools = [_pool("a", 4, 3, 3), _pool("b", 2, 2, 2)]  # 10 and 6 tokens
     assert plan_steps(pools, Align(), 0).padding == 0  # packed into one row
+    assert plan_steps(pools, Align(tokens_per_batch=10), 0).padding == 0
     # four rows, 7 + 7 + 4 + 4 tokens in 4 x 7 positions
     assert plan_steps(pools, Align(), 0, shares_prompt=False).padding == pytest.approx(1 - 22 / 28)

@@ -8,7 +8,7 @@ after it, positions restarting behind the prompt and `attention` keeping them ap
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -62,7 +62,7 @@ def response_logps(model: nn.Module, pools: Sequence[EncodedPool], form: Form) -
     causal_lm: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     layout = _packed(pools) if form.shares_prompt else _plain(pools)
     layout = _to(layout, next(model.parameters()).device)
-    with computing(model, form):
+    with attending(model) if form.shares_prompt else nullcontext():
         if form.chunks_head:
             hidden = causal_lm.base_model(**layout.inputs, use_cache=False).last_hidden_state  # [B, L, hidden]
             predicting = hidden[layout.rows, layout.columns]
@@ -72,11 +72,6 @@ def response_logps(model: nn.Module, pools: Sequence[EncodedPool], form: Form) -
             logps = _token_logps(logits[layout.rows, layout.columns], layout.targets)
     sums = torch.zeros(len(layout.lengths), device=logps.device).index_add(0, layout.owners, logps)
     return sums / layout.lengths
-
-
-def computing(model: Any, form: Form) -> AbstractContextManager[None]:
-    """What a forward pass of this form, and a backward pass that repeats parts of it, must run in."""
-    return attending(model) if form.shares_prompt else nullcontext()
 
 
 def choose_form(model: nn.Module, longest: int) -> Form:

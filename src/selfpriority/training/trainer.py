@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ from selfpriority.recipe import Align
 from selfpriority.training.encode import EncodedPool
 from selfpriority.training.groups import Plan, Step
 from selfpriority.training.journal import Journal, Record
-from selfpriority.training.logps import Form, computing, response_logps
+from selfpriority.training.logps import Form, response_logps
 from selfpriority.training.objective import TALLIES, Weighted, n_light, part_loss, weigh
 
 T = TypeVar("T")
@@ -142,16 +142,16 @@ class PoolTrainer(Trainer):
         settings = self.course.settings
         pieces = in_pieces([weighted.pool for weighted in part], settings)
         if len(pieces) == 1:
-            with self._computing(model, sync=is_last):
+            with self._exchanging(model, is_last):
                 loss, tallies = part_loss(self._logps(model, pieces[0]), part, settings)
                 self._descend(loss, counts)
             return tallies
-        with torch.no_grad(), self._computing(model, sync=True):
+        with torch.no_grad():
             logps = torch.cat([self._logps(model, piece) for piece in pieces])
         loss, tallies = part_loss(logps.requires_grad_(), part, settings)
         slopes = torch.split(torch.autograd.grad(loss, logps)[0], [len(piece[0].response_ids) for piece in pieces])
         for piece, slope in zip(pieces, slopes, strict=True):
-            with self._computing(model, sync=is_last and piece is pieces[-1]):
+            with self._exchanging(model, is_last and piece is pieces[-1]):
                 self._descend((self._logps(model, piece) * slope).sum(), counts)
         return tallies
 
@@ -165,12 +165,9 @@ class PoolTrainer(Trainer):
         # data-parallel wrappers average gradients over the ranks, the shares are of the whole batch
         self.accelerator.backward(loss * counts * self.accelerator.num_processes)
 
-    @contextmanager
-    def _computing(self, model: nn.Module, sync: bool) -> Iterator[None]:
-        """Both passes of some pools; ranks exchange gradients only where `sync`."""
-        inner = self.accelerator.unwrap_model(model)
-        with computing(inner, self.course.form), nullcontext() if sync else self.accelerator.no_sync(model):
-            yield
+    def _exchanging(self, model: nn.Module, exchanges: bool) -> AbstractContextManager[None]:
+        """Ranks exchange gradients once a step, at its last backward pass."""
+        return nullcontext() if exchanges else self.accelerator.no_sync(model)
 
     def _agree_on_checkpoint(self) -> None:
         """The main process's clock decides, for a checkpoint is written by all ranks together."""
