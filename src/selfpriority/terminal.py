@@ -63,7 +63,7 @@ class LiveReporter(Reporter):
 
     def note(self, text: str) -> None:
         """One line, kept on the screen."""
-        self._console.print(printable(text), markup=False, highlight=False)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def _show(self, step: str, done: int, total: int, rate: str, seconds: float | None) -> None:
         name = f"{self._title}: {step}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,11 @@ def check_judges(opened: Opened, labels: Labels | None = None, spent: Spent | No
 
 
 def _sparse(constitution: Constitution) -> Constitution:
-    """Eight anchors or so: enough to show what a model that is not the judge would be worth, and soon done."""
-    return replace(constitution, anchors=constitution.anchors[:: max(1, len(constitution.anchors) // 8)])
+    """As few anchors as make a verdict, two answers of each: what a model that does not judge would be worth."""
+    from selfpriority.judges.trust import LEAST
+
+    anchors = constitution.anchors
+    return replace(constitution, anchors=anchors[:: max(1, ceil(2 * len(anchors) / LEAST))])
 
 
 def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporter: Reporter) -> dict[str, Any]:
