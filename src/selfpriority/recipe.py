@@ -159,6 +159,8 @@ class Align(Section):
     """Exponent of the gap weight; 0 is SimPO."""
     weight_gap: Literal["signed", "l1", "primary"] = "signed"
     """What weighs a pair: gap of the score sums (Eq. 3), L1 distance, or the deciding objective's gap."""
+    nll: float = Field(0.0, ge=0)
+    """Weight of the chosen answers' mean negative log-likelihood per token, added to the loss; every answer once."""
     count: Literal["pairs", "pools"] = "pairs"
     """Mean over pairs (the paper) or every pool counting equally."""
     learning_rate: float = Field(1.0e-6, gt=0)

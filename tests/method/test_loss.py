@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from selfpriority.method.loss import gap_weights, pair_losses, pair_shares, reward
+from selfpriority.method.loss import (
+    gap_weights,
+    negative_log_likelihood,
+    pair_losses,
+    pair_shares,
+    reward,
+    token_shares,
+)
 
 
 def test_reward_is_beta_times_the_mean_log_probability():
@@ -63,3 +70,9 @@ def test_gradient_of_the_loss_is_the_weighted_sigmoid():
     pair_losses(margins, torch.tensor([1.5]), gamma=1.0).sum().backward()
     assert margins.grad is not None
     assert margins.grad.item() == pytest.approx(-1.5 / (1 + math.exp(0.3 - 1.0)))
+
+
+def test_likelihood_is_a_mean_over_tokens_and_not_over_answers():
+    # 4 tokens at -1 and 1 token at -6: 10 nats over 5 tokens; the third answer is not learned
+    shares = token_shares(torch.tensor([4, 1, 0]), n_tokens=5)
+    assert negative_log_likelihood(torch.tensor([-1.0, -6.0, -9.0]), shares).item() == pytest.approx(2.0)

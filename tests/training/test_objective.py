@@ -133,6 +133,32 @@ def test_tallies_are_those_of_the_pairs(llama, encoded_pools):
     assert tallies["nonfinite"] == 0
 
 
+def naive_nll(model, pools):
+    """Mean per token over all answers that are chosen in a pair, one unpadded pass each."""
+    losses, n_tokens = [], 0
+    for pool in pools:
+        for index in {chosen for chosen, _ in pool.pairs}:
+            ids = pool.response_ids[index]
+            logits = model(torch.tensor([pool.prompt_ids + ids])).logits[0, len(pool.prompt_ids) - 1 : -1]
+            losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(ids), reduction="sum"))
+            n_tokens += len(ids)
+    return torch.stack(losses).sum() / n_tokens
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+def test_likelihood_of_chosen_answers_is_added_once_each_however_the_batch_is_cut(
+    llama, encoded_pools, pairwise_simpo, split
+):
+    pools, settings = encoded_pools(8), Align(nll=0.7)
+    assert any(len(pool.pairs) > len({chosen for chosen, _ in pool.pairs}) for pool in pools)
+    nll = naive_nll(llama, pools)
+    wanted = pairwise_simpo(llama, pools, settings) + 0.7 * nll
+    loss, tallies = batch_loss(llama, pools, settings, split)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert tallies["nll"] == pytest.approx(nll.item(), rel=1e-6)
+    assert distance(gradients(llama, loss), gradients(llama, wanted)) < 2e-6
+
+
 def test_micro_batches_of_a_plan_add_up_to_the_batch(llama, encoded_pools, pairwise_simpo):
     pools = encoded_pools(8)
     plan = plan_steps(pools, Align(tokens_per_batch=80), seed=0)

@@ -83,7 +83,7 @@ def test_a_record_holds_everything_a_step_reports(llama, encoded_pools, tmp_path
     assert sum(record["n_pools"] for record in records) == 2 * len(pools)
     assert sum(record["n_pairs"] for record in records) == 2 * sum(len(pool.pairs) for pool in pools)
     assert set(records[0]) == {
-        *("step", "epoch", "loss", "margin", "accuracy", "chosen_logp", "rejected_logp", "grad_norm"),
+        *("step", "epoch", "loss", "nll", "margin", "accuracy", "chosen_logp", "rejected_logp", "grad_norm"),
         *("learning_rate", "tokens_per_second", "n_pairs", "n_pools", "light_share", "nonfinite", "n_steps"),
     }
     assert all(record["tokens_per_second"] > 0 for record in records)

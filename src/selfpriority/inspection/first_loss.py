@@ -68,6 +68,8 @@ def first_loss(
     except torch.OutOfMemoryError as error:
         raise WorkFailed("out of memory while recomputing the first loss in float32") from error
     independent = plain_loss(paired, logps, settings)
+    if settings.nll:
+        independent += settings.nll * plain_nll(paired, logps, encoded)
     return FirstLoss(by_training, independent, len(encoded), sum(len(pool.pairs) for pool in encoded))
 
 
@@ -125,6 +127,20 @@ def plain_loss(paired: Sequence[PairedPool], logps: Sequence[Mapping[int, float]
             distance = settings.beta * (own[pair.chosen] - own[pair.rejected]) - settings.gamma
             total -= share * weight * _log_sigmoid(distance)
     return total
+
+
+def plain_nll(
+    paired: Sequence[PairedPool], logps: Sequence[Mapping[int, float]], encoded: Sequence[EncodedPool]
+) -> float:
+    """Mean negative log-likelihood per token of all answers that are chosen in a pair, each once."""
+    total, n_tokens = 0.0, 0
+    for pool, own, ids in zip(paired, logps, encoded, strict=True):
+        used = sorted({index for pair in pool.pairs for index in (pair.chosen, pair.rejected)})
+        for index in {pair.chosen for pair in pool.pairs}:
+            n_own = len(ids.response_ids[used.index(index)])
+            total -= n_own * own[index]
+            n_tokens += n_own
+    return total / n_tokens
 
 
 def _gap(paired: PairedPool, pair: Pair, settings: Align) -> float:

@@ -54,3 +54,23 @@ def pair_losses(margins: Tensor, weights: Tensor, gamma: float) -> Tensor:
         gamma: target margin, absolute (not a ratio to beta).
     """
     return -weights * logsigmoid(margins - gamma)
+
+
+def token_shares(lengths: Tensor, n_tokens: int) -> Tensor:
+    """What the mean log-probability of each answer contributes to a mean over tokens, [answers] -> [answers].
+
+    Args:
+        lengths: tokens of each answer.
+        n_tokens: of all answers that the mean is over, in the whole optimizer batch; their shares make 1.
+    """
+    return lengths / n_tokens
+
+
+def negative_log_likelihood(mean_logps: Tensor, shares: Tensor) -> Tensor:
+    """-sum_y share(y) * mean_t log pi(y_t | x, y_<t): the mean per token that supervised fine-tuning lowers.
+
+    Args:
+        mean_logps: [answers]
+        shares: [answers], as from `token_shares`; 0 for an answer that is not learned.
+    """
+    return -(shares * mean_logps).sum()

@@ -1,4 +1,4 @@
-"""Eq. 3 over one optimizer batch: weights from the whole of it, loss and tallies of any part.
+"""The loss of one optimizer batch: weights from the whole of it, loss and tallies of any part.
 
 The losses of the parts add up to the loss of the batch however it is cut (method.md 3.4). Knows
 log-probabilities as a tensor, and no model.
@@ -13,12 +13,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from selfpriority.method.loss import gap_weights, pair_losses, pair_shares, reward
+from selfpriority.method.loss import (
+    gap_weights,
+    negative_log_likelihood,
+    pair_losses,
+    pair_shares,
+    reward,
+    token_shares,
+)
 from selfpriority.recipe import Align
 from selfpriority.training.encode import EncodedPool
 
 LIGHT = 0.1  # a pair with less weight than this hardly takes part (method.md 3.3)
-TALLIES = ("loss", "margin", "accuracy", "chosen_logp", "rejected_logp", "nonfinite")
+TALLIES = ("loss", "nll", "margin", "accuracy", "chosen_logp", "rejected_logp", "nonfinite")
 
 
 @dataclass(frozen=True)
@@ -30,16 +37,28 @@ class Weighted:
     """[pairs] w_i of Eq. 3."""
     share: float
     """What each of its pairs contributes to the mean."""
+    token_shares: Tensor
+    """[responses] what each contributes to the mean per token of the batch's chosen responses; 0 if never chosen."""
 
 
 def weigh(pools: Sequence[EncodedPool], settings: Align) -> list[Weighted]:
-    """The pools of one whole optimizer batch with their weights and shares."""
+    """The pools of one whole optimizer batch with their weights and shares.
+
+    A response counts as chosen once, in however many pairs it is.
+    """
     gaps = [gap for pool in pools for gap in pool.gaps]
     mean_gap = math.fsum(gaps) / len(gaps)
     shares = pair_shares([len(pool.pairs) for pool in pools], settings.count)
+    lengths = [_chosen_lengths(pool) for pool in pools]
+    n_chosen_tokens = sum(int(of_pool.sum()) for of_pool in lengths)
     return [
-        Weighted(pool, gap_weights(torch.tensor(pool.gaps), mean_gap, settings.alpha), share)
-        for pool, share in zip(pools, shares, strict=True)
+        Weighted(
+            pool,
+            gap_weights(torch.tensor(pool.gaps), mean_gap, settings.alpha),
+            share,
+            token_shares(of_pool, n_chosen_tokens),
+        )
+        for pool, share, of_pool in zip(pools, shares, lengths, strict=True)
     ]
 
 
@@ -53,11 +72,11 @@ def part_loss(logps: Tensor, part: Sequence[Weighted], settings: Align) -> tuple
 
     Args:
         part: some pools of a batch that was weighed whole.
-        settings: beta and gamma of Eq. 3.
+        settings: beta and gamma of Eq. 3, and the weight of the chosen responses' likelihood.
         logps: [R] mean log-probability of every response, pool after pool.
 
     Returns:
-        The loss, with gradient, and the sums over the part's pairs named by `TALLIES`, [6], without.
+        The loss, with gradient, and the sums over the part's pairs named by `TALLIES`, [7], without.
     """
     device = logps.device
     pairs = torch.tensor(_numbered_pairs([weighted.pool for weighted in part]), device=device)
@@ -66,9 +85,14 @@ def part_loss(logps: Tensor, part: Sequence[Weighted], settings: Align) -> tuple
     chosen, rejected = logps[pairs[:, 0]], logps[pairs[:, 1]]
     margins = reward(chosen, settings.beta) - reward(rejected, settings.beta)
     losses = pair_losses(margins, weights, settings.gamma)
+    token_shares = torch.cat([weighted.token_shares for weighted in part]).to(device)
+    nll = negative_log_likelihood(logps, token_shares)
     loss = (shares * losses).sum()
+    if settings.nll:
+        loss = loss + settings.nll * nll
     tallies = (
         loss,
+        nll,
         margins.sum(),
         (margins > 0).sum(),
         chosen.sum(),
@@ -76,6 +100,12 @@ def part_loss(logps: Tensor, part: Sequence[Weighted], settings: Align) -> tuple
         (~losses.isfinite()).sum(),
     )
     return loss, torch.stack([tally.detach().float() for tally in tallies])
+
+
+def _chosen_lengths(pool: EncodedPool) -> Tensor:
+    """[responses] tokens of those that are chosen in a pair, 0 for the others."""
+    chosen = {index for index, _ in pool.pairs}
+    return torch.tensor([len(ids) if index in chosen else 0 for index, ids in enumerate(pool.response_ids)])
 
 
 def _numbered_pairs(pools: Sequence[EncodedPool]) -> list[tuple[int, int]]:

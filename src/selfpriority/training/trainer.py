@@ -190,6 +190,7 @@ class PoolTrainer(Trainer):
             "n_steps": len(self.course.plan.steps),
             "epoch": step.epoch,
             "loss": tallies["loss"],
+            "nll": tallies["nll"],
             **{name: tallies[name] / n_pairs for name in ("margin", "accuracy", "chosen_logp", "rejected_logp")},
             "grad_norm": grad_norm,
             "learning_rate": float(self.lr_scheduler.get_last_lr()[0]),
