@@ -173,6 +173,8 @@ class Align(Section):
     """AdamW's weight decay."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
+    average: float = Field(0.0, ge=0, lt=1)
+    """Decay a step of a moving average of the weights, which is then what is saved; 0 saves the last weights."""
     lora: Lora | None = None
     """Adapters instead of full fine-tuning."""
     tokens_per_step: int = Field(65536, ge=1)
