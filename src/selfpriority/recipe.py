@@ -147,16 +147,17 @@ class Lora(Section):
 
 
 class Align(Section):
-    """Weighted SimPO, Eq. 3."""
+    """Weighted SimPO, Eq. 3, or a loss to compare it with."""
 
-    method: Literal["spa"] = "spa"
-    """The loss; SPA-SimPO is `alpha: 0`."""
+    method: Literal["spa", "simpo", "dpo", "ipo", "sft"] = "spa"
+    """The loss: Eq. 3; the same with alpha 0; DPO or IPO against the round's starting model; or the mean negative
+    log-likelihood per token of the answers that are chosen in a pair, each once."""
     beta: float = Field(2.5, gt=0)
-    """Scale of the length-normalised log-probabilities."""
+    """Scale of the length-normalised log-probabilities; the regularisation of `dpo` and `ipo`, 0.1 if not given."""
     gamma: float = Field(1.375, ge=0)
-    """Target margin, absolute (not a ratio to beta)."""
+    """Target margin of `spa` and `simpo`, absolute (not a ratio to beta)."""
     alpha: float = Field(1.0, ge=0)
-    """Exponent of the gap weight; 0 is SimPO."""
+    """Exponent of the gap weight in `spa`, `dpo` and `ipo`; at 0 all pairs weigh alike, which makes DPO plain DPO."""
     weight_gap: Literal["signed", "l1", "primary"] = "signed"
     """What weighs a pair: gap of the score sums (Eq. 3), L1 distance, or the deciding objective's gap."""
     nll: float = Field(0.0, ge=0)
@@ -187,6 +188,19 @@ class Align(Section):
     """A checkpoint at least this often."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; weights stay float32 in full fine-tuning."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beta_of_method(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("method") in ("dpo", "ipo") and "beta" not in data:
+            return {**data, "beta": 0.1}
+        return data
+
+    @model_validator(mode="after")
+    def _likelihood_once(self) -> Align:
+        if self.method == "sft" and self.nll:
+            raise ValueError("nll adds the likelihood to a loss of pairs; method sft is that likelihood already")
+        return self
 
 
 class Evaluate(Section):

@@ -77,7 +77,17 @@ def test_saved_configuration_is_that_of_the_source(tiny_model, pools, tmp_path):
     assert saved == source
 
 
-@pytest.mark.parametrize("settings", [FULL, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        FULL,
+        LORA,
+        LORA.model_copy(update={"method": "dpo", "beta": 0.1, "average": 0.5}),
+        FULL.model_copy(update={"method": "ipo", "beta": 0.1}),
+        FULL.model_copy(update={"method": "sft"}),
+    ],
+    ids=["full", "lora", "dpo of adapters, averaged", "ipo", "sft"],
+)
 def test_continues_after_a_kill_with_identical_losses_and_weights(tiny_model, pools, tmp_path, settings):
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     train(pools, tiny_model, settings, 0, places(straight))

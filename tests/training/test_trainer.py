@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align, Lora
+from selfpriority.training.adapters import load_policy
 from selfpriority.training.groups import plan_steps
 from selfpriority.training.journal import Journal
 from selfpriority.training.logps import Form
@@ -60,6 +62,43 @@ def test_training_does_not_depend_on_micro_batches(tiny_model, encoded_pools, tm
     for name in ("loss", "margin", "accuracy", "chosen_logp", "rejected_logp", "grad_norm"):
         assert apart[name] == pytest.approx(together[name], rel=1e-5)
     torch.testing.assert_close(weights_apart, weights_together, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["simpo", "dpo", "ipo", "sft"])
+def test_pools_in_pieces_train_every_method_alike(tiny_model, encoded_pools, tmp_path, method):
+    pools = encoded_pools(5)
+    runs = []
+    for budget in (1, 10_000):
+        model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+        align = settings(method=method, tokens_per_batch=budget, epochs=3, learning_rate=1e-4, nll=0.0)
+        runs.append((trained(model, pools, align, tmp_path / str(budget)), weights_of(model)))
+    (apart, weights_apart), (together, weights_together) = runs
+    for pieces, whole in zip(apart, together, strict=True):
+        for name in ("loss", "margin", "nll", "chosen_logp", "rejected_logp", "grad_norm"):
+            assert pieces[name] == pytest.approx(whole[name], rel=1e-4, abs=1e-5)
+    torch.testing.assert_close(weights_apart, weights_together, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("method", "first"), [("dpo", math.log(2)), ("ipo", (1 / (2 * 0.1)) ** 2)])
+def test_the_reference_is_the_starting_model_and_stays_it(llama, encoded_pools, pairwise, tmp_path, method, first):
+    pools = encoded_pools(6)
+    start = copy.deepcopy(llama)
+    align = settings(method=method, epochs=3)
+    records = trained(llama, pools, align, tmp_path)
+    assert records[0]["loss"] == pytest.approx(first, rel=1e-6)  # weights average 1
+    assert records[0]["margin"] == pytest.approx(0, abs=1e-6)
+    assert records[2]["margin"] > records[1]["margin"] > 0
+    assert all(record["loss"] < first for record in records[1:])
+    again = trained(llama, pools, align.model_copy(update={"epochs": 1}), tmp_path / "again")
+    assert again[0]["loss"] == pytest.approx(first, rel=1e-6)
+    assert pairwise(llama, pools, align, start).item() < records[2]["loss"]
+
+
+def test_the_reference_knows_no_dropout(tiny_model, encoded_pools, tmp_path):
+    align = settings(method="dpo", lora=Lora(r=4, dropout=0.5))
+    policy = load_policy(tiny_model, align, seed=0)
+    (record,) = trained(policy.model, encoded_pools(3), align, tmp_path)
+    assert record["loss"] == pytest.approx(math.log(2), rel=1e-5)  # a fresh adapter adds nothing, dropped out or not
 
 
 def test_one_step_is_adamw_on_the_clipped_gradient_of_plain_simpo(tiny_model, encoded_pools, pairwise_simpo, tmp_path):

@@ -58,7 +58,7 @@ class _Layout:
 
 
 def response_logps(model: nn.Module, pools: Sequence[EncodedPool], form: Form) -> Tensor:
-    """mean_t log pi(y_t | x, y_<t) of every response, pool after pool: [R], float32."""
+    """mean_t log pi(y_t | x, y_<t) of every response, pool after pool: [R], float32 or better."""
     causal_lm: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     layout = _packed(pools) if form.shares_prompt else _plain(pools)
     layout = _to(layout, next(model.parameters()).device)
@@ -70,7 +70,7 @@ def response_logps(model: nn.Module, pools: Sequence[EncodedPool], form: Form) -
         else:
             logits = causal_lm(**layout.inputs, use_cache=False).logits  # [B, L, vocabulary]
             logps = _token_logps(logits[layout.rows, layout.columns], layout.targets)
-    sums = torch.zeros(len(layout.lengths), device=logps.device).index_add(0, layout.owners, logps)
+    sums = torch.zeros(len(layout.lengths), dtype=logps.dtype, device=logps.device).index_add(0, layout.owners, logps)
     return sums / layout.lengths
 
 
@@ -175,4 +175,5 @@ def _head_logps(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
 
 
 def _token_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    return -cross_entropy(logits.float(), targets, reduction="none")
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    return -cross_entropy(logits.to(precise), targets, reduction="none")

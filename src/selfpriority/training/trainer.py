@@ -29,7 +29,8 @@ from selfpriority.training.encode import EncodedPool
 from selfpriority.training.groups import Plan, Step
 from selfpriority.training.journal import Journal, Record
 from selfpriority.training.logps import Form, response_logps
-from selfpriority.training.objective import TALLIES, Weighted, n_light, part_loss, weigh
+from selfpriority.training.objective import NEEDS_REFERENCE, TALLIES, Weighted, n_light, part_loss, weigh
+from selfpriority.training.reference import Reference
 
 T = TypeVar("T")
 
@@ -90,6 +91,9 @@ class PoolTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.clock = _Clock(self)
         self.add_callback(self.clock)
+        self.reference = Reference(course.pools) if course.settings.method in NEEDS_REFERENCE else None
+        if self.reference:
+            self.add_callback(self.reference)
 
     def get_train_dataloader(self) -> DataLoader[Step]:
         """One optimizer batch an item, the same on every rank; ranks share it out in `training_step`."""
@@ -113,14 +117,15 @@ class PoolTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Gradients of Eq. 3 over one whole optimizer batch, clipped; returns its loss.
+        """Gradients of the loss over one whole optimizer batch, clipped; returns that loss.
 
         Raises:
             WorkFailed: loss or gradient norm is not finite; the optimizer has not been stepped.
         """
         step: Step = inputs["step"]
+        references = self._references(model, step)
         model.train()
-        batch = weigh([self.course.pools[index] for index in step.pools], self.course.settings)
+        batch = weigh([self.course.pools[index] for index in step.pools], self.course.settings, references)
         by_index = dict(zip(step.pools, batch, strict=True))
         work = rank_share(step.micro_batches, self.accelerator.process_index, self.accelerator.num_processes)
         tallies = torch.zeros(len(TALLIES), device=self.args.device)
@@ -132,6 +137,32 @@ class PoolTrainer(Trainer):
         grad_norm = self.accelerator.clip_grad_norm_(model.parameters(), self.course.settings.max_grad_norm)
         self._note(step, batch, dict(zip(TALLIES, totals.tolist(), strict=True)), float(grad_norm or 0.0))
         return totals[TALLIES.index("loss")]
+
+    def _references(self, model: nn.Module, step: Step) -> list[Tensor] | None:
+        """Of the step's pools, for methods that need them; measured by all ranks together before the first step."""
+        if self.reference is None:
+            return None
+        if not self.reference.by_pool:
+            self.reference.fill(self._starting_logps(model))
+        return [self.reference.by_pool[index] for index in step.pools]
+
+    @torch.no_grad()
+    def _starting_logps(self, model: nn.Module) -> Tensor:
+        """Mean log-probability of every response of the course as the model is now, without dropout: [R]."""
+        model.eval()
+        pools, settings = self.course.pools, self.course.settings
+        first_epoch = [step for step in self.course.plan.steps if step.epoch == 0]  # visits every pool once
+        micro_batches = [micro_batch for step in first_epoch for micro_batch in step.micro_batches]
+        found = [torch.zeros(len(pool.response_ids), device=self.args.device) for pool in pools]
+        ranks = self.accelerator.process_index, self.accelerator.num_processes
+        for micro_batch, counts in rank_share(micro_batches, *ranks):
+            pieces = in_pieces([pools[index] for index in micro_batch], settings)
+            logps = torch.cat([self._logps(model, piece) for piece in pieces])
+            sizes = [len(pools[index].response_ids) for index in micro_batch]
+            for index, of_pool in zip(micro_batch, torch.split(logps, sizes), strict=True):
+                found[index] += counts * of_pool
+        total: Tensor = self.accelerator.reduce(torch.cat(found), reduction="sum")
+        return total
 
     def _backward(self, model: nn.Module, part: Sequence[Weighted], counts: int, is_last: bool) -> Tensor:
         """Gradients of one micro-batch; a pool over the budget goes through the model in pieces, twice.
