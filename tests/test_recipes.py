@@ -243,3 +243,8 @@ def test_beta_follows_the_method_unless_given(tmp_path, method, beta):
 
 def test_the_likelihood_is_not_added_to_itself(tmp_path):
     assert "method sft is that likelihood already" in refusal(write(tmp_path, SMALL), "align.method=sft", "align.nll=1")
+
+
+@pytest.mark.parametrize("other", ["align.lora={r: 4}", "align.dtype=float32"])
+def test_bfloat16_weights_are_for_full_fine_tuning_in_bfloat16(tmp_path, other):
+    assert "align: weights" in refusal(write(tmp_path, SMALL), "align.weights=bfloat16", other)

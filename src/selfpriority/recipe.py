@@ -144,6 +144,8 @@ class Lora(Section):
     """Dropout on the adapter's input."""
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Names of the adapted modules."""
+    quantize: Literal["none", "nf4"] = "none"
+    """`nf4`: the linear layers under the adapters in 4 bits (QLoRA); needs the extra `qlora`."""
 
 
 class Align(Section):
@@ -187,7 +189,12 @@ class Align(Section):
     checkpoint_minutes: float = Field(10.0, gt=0)
     """A checkpoint at least this often."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; weights stay float32 in full fine-tuning."""
+    """Arithmetic of the forward pass."""
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """Weights of full fine-tuning; `bfloat16` holds weights and gradients in half the memory, and the optimizer the
+    bits that complete the weights to float32."""
+    gradient_checkpointing: bool = False
+    """Compute a layer's activations again for its gradient instead of keeping them; less memory, a third slower."""
 
     @model_validator(mode="before")
     @classmethod
@@ -197,7 +204,13 @@ class Align(Section):
         return data
 
     @model_validator(mode="after")
-    def _likelihood_once(self) -> Align:
+    def _possible(self) -> Align:
+        if self.weights == "bfloat16" and self.lora is not None:
+            raise ValueError(
+                "weights is for full fine-tuning; the base under an adapter follows dtype or lora.quantize"
+            )
+        if self.weights == "bfloat16" and self.dtype == "float32":
+            raise ValueError("weights bfloat16 cannot be multiplied in dtype float32; leave dtype at auto")
         if self.method == "sft" and self.nll:
             raise ValueError("nll adds the likelihood to a loss of pairs; method sft is that likelihood already")
         return self

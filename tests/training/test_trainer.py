@@ -29,10 +29,10 @@ def settings(**changes) -> Align:
     return Align(**{"learning_rate": 1e-3, "dtype": "float32", "warmup": 0.0, **changes})
 
 
-def trained(model, pools, align, folder, dtype=torch.float32):
+def trained(model, pools, align, folder, dtype=torch.float32, form=Form(True, True)):  # noqa: B008 - frozen
     """Runs the whole course; the model is changed in place. Returns the records."""
     records = []
-    course = Course(pools, plan_steps(pools, align, seed=3), Form(True, True), align, dtype)
+    course = Course(pools, plan_steps(pools, align, 3, form.shares_prompt), form, align, dtype)
     journal = Journal(folder / "training.jsonl", 0, records.append)
     PoolTrainer(model, course, training_arguments(folder / "checkpoints", align, seed=3), journal).train()
     return records
@@ -99,6 +99,36 @@ def test_the_reference_knows_no_dropout(tiny_model, encoded_pools, tmp_path):
     policy = load_policy(tiny_model, align, seed=0)
     (record,) = trained(policy.model, encoded_pools(3), align, tmp_path)
     assert record["loss"] == pytest.approx(math.log(2), rel=1e-5)  # a fresh adapter adds nothing, dropped out or not
+
+
+@pytest.mark.parametrize("form", [Form(True, True), Form(False, True)], ids=["packed", "plain"])
+@pytest.mark.parametrize("lora", [None, Lora(r=4, dropout=0.3)], ids=["full", "lora"])
+def test_computing_activations_again_changes_memory_and_nothing_else(tiny_model, encoded_pools, tmp_path, lora, form):
+    runs = []
+    for again in (False, True):
+        align = settings(lora=lora, gradient_checkpointing=again, epochs=2, tokens_per_batch=60)
+        model = load_policy(tiny_model, align, seed=0).model
+        calls = []
+        # the first module of a layer: the second run stops as soon as it has what the gradients need
+        name = "model.layers.0.input_layernorm"
+        layer = model.get_submodule(f"base_model.model.{name}" if lora else name)
+        layer.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        records = trained(model, encoded_pools(5), align, tmp_path / str(again), form=form)
+        runs.append(([record["loss"] for record in records], weights_of(model), len(calls)))
+    (losses, weights, n_calls), (losses_again, weights_again, n_calls_again) = runs
+    assert losses == losses_again
+    assert torch.equal(weights, weights_again)
+    assert n_calls_again == 2 * n_calls
+
+
+def test_bfloat16_weights_follow_float32_weights(tiny_model, encoded_pools, tmp_path):
+    ends = []
+    for kind in ("float32", "bfloat16"):
+        align = settings(weights=kind, dtype="bfloat16", epochs=6, learning_rate=1e-3)
+        model = load_policy(tiny_model, align, seed=0).model
+        ends.append(trained(model, encoded_pools(6), align, tmp_path / kind, torch.bfloat16)[-1])
+    assert ends[1]["margin"] == pytest.approx(ends[0]["margin"], rel=0.05)
+    assert ends[1]["loss"] == pytest.approx(ends[0]["loss"], rel=0.05)
 
 
 def test_one_step_is_adamw_on_the_clipped_gradient_of_plain_simpo(tiny_model, encoded_pools, pairwise_simpo, tmp_path):

@@ -25,11 +25,13 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align
+from selfpriority.training.attention import attending
 from selfpriority.training.encode import EncodedPool
 from selfpriority.training.groups import Plan, Step
 from selfpriority.training.journal import Journal, Record
 from selfpriority.training.logps import Form, response_logps
 from selfpriority.training.objective import NEEDS_REFERENCE, TALLIES, Weighted, n_light, part_loss, weigh
+from selfpriority.training.optimizer import MasterAdamW
 from selfpriority.training.reference import Reference
 
 T = TypeVar("T")
@@ -87,7 +89,7 @@ class PoolTrainer(Trainer):
         self.journal = journal
         self.record: Record = {}
         self.checkpoint_due = False
-        super().__init__(model=model, args=args)
+        super().__init__(model=model, args=args, optimizer_cls_and_kwargs=_optimizer(course.settings))
         self.remove_callback(PrinterCallback)
         self.clock = _Clock(self)
         self.add_callback(self.clock)
@@ -129,9 +131,12 @@ class PoolTrainer(Trainer):
         by_index = dict(zip(step.pools, batch, strict=True))
         work = rank_share(step.micro_batches, self.accelerator.process_index, self.accelerator.num_processes)
         tallies = torch.zeros(len(TALLIES), device=self.args.device)
-        for number, (micro_batch, counts) in enumerate(work, start=1):
-            part = [by_index[index] for index in micro_batch]
-            tallies += counts * self._backward(model, part, counts, is_last=number == len(work))
+        inner = self.accelerator.unwrap_model(model)
+        # a checkpointed layer runs once more in the backward pass, and has to find the same attention there
+        with attending(inner) if self.course.form.shares_prompt else nullcontext():
+            for number, (micro_batch, counts) in enumerate(work, start=1):
+                part = [by_index[index] for index in micro_batch]
+                tallies += counts * self._backward(model, part, counts, is_last=number == len(work))
         self._agree_on_checkpoint()
         totals: Tensor = self.accelerator.reduce(tallies, reduction="sum")
         grad_norm = self.accelerator.clip_grad_norm_(model.parameters(), self.course.settings.max_grad_norm)
@@ -290,6 +295,13 @@ def in_pieces(pools: Sequence[EncodedPool], settings: Align) -> list[list[Encode
         pieces[-1].append(response)
         room -= len(response)
     return [[replace(first, response_ids=tuple(piece), pairs=(), gaps=())] for piece in pieces]
+
+
+def _optimizer(settings: Align) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
+    """None leaves the choice to the arguments: torch's own AdamW."""
+    if settings.weights == "float32":
+        return None
+    return MasterAdamW, {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
 
 
 def _one_step(items: list[Step]) -> dict[str, Step]:
