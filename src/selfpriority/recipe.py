@@ -152,8 +152,7 @@ class Align(Section):
     """Weighted SimPO, Eq. 3, or a loss to compare it with."""
 
     method: Literal["spa", "simpo", "dpo", "ipo", "sft"] = "spa"
-    """The loss: Eq. 3; the same with alpha 0; DPO or IPO against the round's starting model; or the mean negative
-    log-likelihood per token of the answers that are chosen in a pair, each once."""
+    """Eq. 3; the same with alpha 0; DPO or IPO against the round's starting model; the chosen answers' likelihood."""
     beta: float = Field(2.5, gt=0)
     """Scale of the length-normalised log-probabilities; the regularisation of `dpo` and `ipo`, 0.1 if not given."""
     gamma: float = Field(1.375, ge=0)
@@ -187,8 +186,7 @@ class Align(Section):
     max_length: int = Field(4096, ge=8)
     """Longest prompt plus response in tokens; longer ones are dropped, never cut."""
     stop_on_collapse: float | None = Field(None, gt=0)
-    """Stop when the chosen and the rejected answers both lost this many nats per token, mean of ten steps, since the
-    first step: SimPO's known failure. The last checkpoint stays."""
+    """Stop when chosen and rejected answers both lost this many nats per token; the last checkpoint stays."""
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
     """Trackers that are shown the numbers of every step, never a text."""
     checkpoint_minutes: float = Field(10.0, gt=0)
@@ -196,8 +194,7 @@ class Align(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass."""
     weights: Literal["float32", "bfloat16"] = "float32"
-    """Weights of full fine-tuning; `bfloat16` holds weights and gradients in half the memory, and the optimizer the
-    bits that complete the weights to float32."""
+    """Weights of full fine-tuning; with `bfloat16` the optimizer holds the bits that complete them to float32."""
     gradient_checkpointing: bool = False
     """Compute a layer's activations again for its gradient instead of keeping them; less memory, a third slower."""
 
@@ -207,6 +204,11 @@ class Align(Section):
         if isinstance(data, dict) and data.get("method") in ("dpo", "ipo") and "beta" not in data:
             return {**data, "beta": 0.1}
         return data
+
+    @property
+    def gap_exponent(self) -> float:
+        """Alpha as the method takes it: `simpo` is alpha 0."""
+        return 0.0 if self.method == "simpo" else self.alpha
 
     @model_validator(mode="after")
     def _possible(self) -> Align:

@@ -85,7 +85,7 @@ def diagnose(run: Run, number: int | None, n: int = 3, reveal: bool = False) -> 
     if number is None:
         number = next(iter(rounds_with(run, PAIRS)[::-1]), 1)
     paired, rows = paired_of(run, number), stored_pairs(run, number)
-    settings = recipe.align.model_copy(update={"dtype": "float32"})
+    settings = _exactly(recipe.align)
     name = resolve(recipe.model if number == 1 else str(run.policy(number - 1)))
     policy = load_policy(name, settings, recipe.seed)
     chat = Chat(policy.tokenizer, policy.end_ids, name)
@@ -104,6 +104,14 @@ def diagnose(run: Run, number: int | None, n: int = 3, reveal: bool = False) -> 
         "checks": checks,
         "ok": all(check["ok"] for check in checks),
     }
+
+
+def _exactly(settings: Align) -> Align:
+    """The same training in float32 throughout, for two computations of one number to be compared."""
+    exact: dict[str, object] = {"dtype": "float32", "weights": "float32"}
+    if settings.lora is not None:
+        exact["lora"] = settings.lora.model_copy(update={"quantize": "none"})
+    return settings.model_copy(update=exact)
 
 
 def _checks(sequences: Sequences) -> list[Json]:

@@ -54,7 +54,7 @@ def export(run: Run, form: str, to: Path, number: int | None = None) -> Exported
     numbers = rounds_with(run, PAIRS) or [1] if number is None else [number]
     settings = recipe_of(run).align
     paired = [entry for n in numbers for entry in paired_of(run, n)]
-    rows = trl_rows(paired, objectives_of(run), settings.alpha, settings.weight_gap)
+    rows = trl_rows(paired, objectives_of(run), settings.gap_exponent, settings.weight_gap)
     if form == "parquet":
         _write_parquet(path, rows)
     elif form == "trl":

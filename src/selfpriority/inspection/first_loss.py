@@ -120,12 +120,11 @@ def plain_loss(paired: Sequence[PairedPool], logps: Sequence[Mapping[int, float]
     """
     gaps = [_gap(pool, pair, settings) for pool in paired for pair in pool.pairs]
     mean_gap = math.fsum(gaps) / len(gaps)
-    alpha = 0.0 if settings.method == "simpo" else settings.alpha
     total = 0.0
     for pool, own in zip(paired, logps, strict=True):
         share = 1 / len(gaps) if settings.count == "pairs" else 1 / (len(paired) * len(pool.pairs))
         for pair in pool.pairs:
-            weight = (_gap(pool, pair, settings) / mean_gap) ** alpha if mean_gap > 0 else 1.0
+            weight = (_gap(pool, pair, settings) / mean_gap) ** settings.gap_exponent if mean_gap > 0 else 1.0
             total += share * weight * _pair_loss(own[pair.chosen] - own[pair.rejected], settings)
     return total
 

@@ -76,7 +76,6 @@ def weigh(pools: Sequence[EncodedPool], settings: Align, references: Sequence[Te
         references: of every pool, [responses] mean log-probability under the starting model, for methods that
             need it.
     """
-    alpha = 0.0 if settings.method == "simpo" else settings.alpha
     references = references or [torch.zeros(len(pool.response_ids)) for pool in pools]
     gaps = [gap for pool in pools for gap in pool.gaps]
     mean_gap = math.fsum(gaps) / len(gaps)
@@ -86,7 +85,7 @@ def weigh(pools: Sequence[EncodedPool], settings: Align, references: Sequence[Te
     return [
         Weighted(
             pool,
-            gap_weights(torch.tensor(pool.gaps), mean_gap, alpha),
+            gap_weights(torch.tensor(pool.gaps), mean_gap, settings.gap_exponent),
             share,
             token_shares(of_pool, n_chosen_tokens),
             reference,

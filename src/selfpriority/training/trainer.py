@@ -150,6 +150,7 @@ class PoolTrainer(Trainer):
             return None
         if not self.reference.by_pool:
             self.reference.fill(self._starting_logps(model))
+            self.clock.began_at = time.monotonic()  # no part of the first step
         return [self.reference.by_pool[index] for index in step.pools]
 
     @torch.no_grad()
