@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from selfpriority.training.attention import attending, segments_of
 from selfpriority.training.encode import EncodedPool
+from selfpriority.training.head import token_logps
 
 _HEAD_CHUNK = 256  # positions whose logits exist at once
 _TOLERANCE = {torch.float32: 1e-4}
@@ -58,7 +59,7 @@ class _Layout:
 
 
 def response_logps(model: nn.Module, pools: Sequence[EncodedPool], form: Form) -> Tensor:
-    """mean_t log pi(y_t | x, y_<t) of every response, pool after pool: [R], float32."""
+    """mean_t log pi(y_t | x, y_<t) of every response, pool after pool: [R], float32 (or float64)."""
     causal_lm: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     layout = _packed(pools) if form.shares_prompt else _plain(pools)
     layout = _to(layout, next(model.parameters()).device)
@@ -70,7 +71,7 @@ def response_logps(model: nn.Module, pools: Sequence[EncodedPool], form: Form) -
         else:
             logits = causal_lm(**layout.inputs, use_cache=False).logits  # [B, L, vocabulary]
             logps = _token_logps(logits[layout.rows, layout.columns], layout.targets)
-    sums = torch.zeros(len(layout.lengths), device=logps.device).index_add(0, layout.owners, logps)
+    sums = torch.zeros(len(layout.lengths), dtype=logps.dtype, device=logps.device).index_add(0, layout.owners, logps)
     return sums / layout.lengths
 
 
@@ -163,7 +164,13 @@ def _to(layout: _Layout, device: torch.device) -> _Layout:
 
 
 def _chunked(head: nn.Module, predicting: Tensor, targets: Tensor) -> Tensor:
-    """[N, hidden], [N] -> [N] log-probabilities; a chunk's logits are computed again for its gradient."""
+    """[N, hidden], [N] -> [N] log-probabilities without the logits of all at once.
+
+    A plain matrix goes the fast way; whatever else a head may be (with a bias, an adapter, quantized, spread over
+    devices) is run as it is, and a chunk's logits are computed again for its gradient.
+    """
+    if type(head) is nn.Linear and head.bias is None and head.weight.dim() == 2:
+        return token_logps(predicting, head.weight, targets)
     chunks = zip(torch.split(predicting, _HEAD_CHUNK), torch.split(targets, _HEAD_CHUNK), strict=True)
     return torch.cat(
         [checkpoint(_head_logps, head, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
