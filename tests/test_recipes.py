@@ -232,3 +232,19 @@ def test_an_override_that_is_not_yaml(tmp_path):
 
 def test_an_unknown_override_suggests_the_nearest(tmp_path):
     assert refusal(write(tmp_path, SMALL), "align.bta=1").endswith("align.bta: unknown field; did you mean beta?")
+
+
+@pytest.mark.parametrize(("method", "beta"), [("spa", 2.5), ("simpo", 2.5), ("dpo", 0.1), ("ipo", 0.1), ("sft", 2.5)])
+def test_beta_follows_the_method_unless_given(tmp_path, method, beta):
+    path = write(tmp_path, SMALL)
+    assert recipe.load(path, [f"align.method={method}"]).align.beta == beta
+    assert recipe.load(path, [f"align.method={method}", "align.beta=0.7"]).align.beta == 0.7
+
+
+def test_the_likelihood_is_not_added_to_itself(tmp_path):
+    assert "method sft is that likelihood already" in refusal(write(tmp_path, SMALL), "align.method=sft", "align.nll=1")
+
+
+@pytest.mark.parametrize("other", ["align.lora={r: 4}", "align.dtype=float32"])
+def test_bfloat16_weights_are_for_full_fine_tuning_in_bfloat16(tmp_path, other):
+    assert "align: weights" in refusal(write(tmp_path, SMALL), "align.weights=bfloat16", other)

@@ -144,21 +144,26 @@ class Lora(Section):
     """Dropout on the adapter's input."""
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Names of the adapted modules."""
+    quantize: Literal["none", "nf4"] = "none"
+    """`nf4`: the linear layers under the adapters in 4 bits (QLoRA); needs the extra `qlora`."""
 
 
 class Align(Section):
-    """Weighted SimPO, Eq. 3."""
+    """Weighted SimPO, Eq. 3, or a loss to compare it with."""
 
-    method: Literal["spa"] = "spa"
-    """The loss; SPA-SimPO is `alpha: 0`."""
+    method: Literal["spa", "simpo", "dpo", "ipo", "sft"] = "spa"
+    """The loss: Eq. 3; the same with alpha 0; DPO or IPO against the round's starting model; or the mean negative
+    log-likelihood per token of the answers that are chosen in a pair, each once."""
     beta: float = Field(2.5, gt=0)
-    """Scale of the length-normalised log-probabilities."""
+    """Scale of the length-normalised log-probabilities; the regularisation of `dpo` and `ipo`, 0.1 if not given."""
     gamma: float = Field(1.375, ge=0)
-    """Target margin, absolute (not a ratio to beta)."""
+    """Target margin of `spa` and `simpo`, absolute (not a ratio to beta)."""
     alpha: float = Field(1.0, ge=0)
-    """Exponent of the gap weight; 0 is SimPO."""
+    """Exponent of the gap weight in `spa`, `dpo` and `ipo`; at 0 all pairs weigh alike, which makes DPO plain DPO."""
     weight_gap: Literal["signed", "l1", "primary"] = "signed"
     """What weighs a pair: gap of the score sums (Eq. 3), L1 distance, or the deciding objective's gap."""
+    nll: float = Field(0.0, ge=0)
+    """Weight of the chosen answers' mean negative log-likelihood per token, added to the loss; every answer once."""
     count: Literal["pairs", "pools"] = "pairs"
     """Mean over pairs (the paper) or every pool counting equally."""
     learning_rate: float = Field(1.0e-6, gt=0)
@@ -171,6 +176,8 @@ class Align(Section):
     """AdamW's weight decay."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
+    average: float = Field(0.0, ge=0, lt=1)
+    """Decay a step of a moving average of the weights, which is then what is saved; 0 saves the last weights."""
     lora: Lora | None = None
     """Adapters instead of full fine-tuning."""
     tokens_per_step: int = Field(65536, ge=1)
@@ -182,7 +189,31 @@ class Align(Section):
     checkpoint_minutes: float = Field(10.0, gt=0)
     """A checkpoint at least this often."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; weights stay float32 in full fine-tuning."""
+    """Arithmetic of the forward pass."""
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """Weights of full fine-tuning; `bfloat16` holds weights and gradients in half the memory, and the optimizer the
+    bits that complete the weights to float32."""
+    gradient_checkpointing: bool = False
+    """Compute a layer's activations again for its gradient instead of keeping them; less memory, a third slower."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beta_of_method(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("method") in ("dpo", "ipo") and "beta" not in data:
+            return {**data, "beta": 0.1}
+        return data
+
+    @model_validator(mode="after")
+    def _possible(self) -> Align:
+        if self.weights == "bfloat16" and self.lora is not None:
+            raise ValueError(
+                "weights is for full fine-tuning; the base under an adapter follows dtype or lora.quantize"
+            )
+        if self.weights == "bfloat16" and self.dtype == "float32":
+            raise ValueError("weights bfloat16 cannot be multiplied in dtype float32; leave dtype at auto")
+        if self.method == "sft" and self.nll:
+            raise ValueError("nll adds the likelihood to a loss of pairs; method sft is that likelihood already")
+        return self
 
 
 class Evaluate(Section):

@@ -74,8 +74,13 @@ def test_a_healthy_round(make_run, tiny_model):
         {"alpha": 2.0, "weight_gap": "l1"},
         {"count": "pools", "weight_gap": "primary", "beta": 10.0, "gamma": 0.5},
         {"lora": {"r": 4}},
+        {"nll": 0.5},
+        {"method": "simpo"},
+        {"method": "dpo"},
+        {"method": "ipo"},
+        {"method": "sft"},
     ],
-    ids=["simpo", "l1", "pools", "lora"],
+    ids=["alpha 0", "l1", "pools", "lora", "nll", "simpo", "dpo", "ipo", "sft"],
 )
 def test_both_first_losses_agree_whatever_the_settings(make_run, tiny_model, settings):
     found = diagnose(make_run(str(tiny_model), align=settings), 1)

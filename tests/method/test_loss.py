@@ -7,7 +7,16 @@ import math
 import pytest
 import torch
 
-from selfpriority.method.loss import gap_weights, pair_losses, pair_shares, reward
+from selfpriority.method.loss import (
+    dpo_reward,
+    gap_weights,
+    ipo_losses,
+    negative_log_likelihood,
+    pair_losses,
+    pair_shares,
+    reward,
+    token_shares,
+)
 
 
 def test_reward_is_beta_times_the_mean_log_probability():
@@ -63,3 +72,35 @@ def test_gradient_of_the_loss_is_the_weighted_sigmoid():
     pair_losses(margins, torch.tensor([1.5]), gamma=1.0).sum().backward()
     assert margins.grad is not None
     assert margins.grad.item() == pytest.approx(-1.5 / (1 + math.exp(0.3 - 1.0)))
+
+
+def test_likelihood_is_a_mean_over_tokens_and_not_over_answers():
+    # 4 tokens at -1 and 1 token at -6: 10 nats over 5 tokens; the third answer is not learned
+    shares = token_shares(torch.tensor([4, 1, 0]), n_tokens=5)
+    assert negative_log_likelihood(torch.tensor([-1.0, -6.0, -9.0]), shares).item() == pytest.approx(2.0)
+
+
+def test_dpo_rewards_sums_over_tokens():
+    # 4 tokens, each 0.5 nats likelier than at the start, and 10 tokens each 0.1 less likely
+    rewards = dpo_reward(torch.tensor([-1.0, -2.0]), torch.tensor([-1.5, -1.9]), torch.tensor([4, 10]), beta=0.1)
+    assert rewards.tolist() == pytest.approx([0.2, -0.1])
+    loss = pair_losses(rewards[:1] - rewards[1:], torch.tensor([2.0]), gamma=0.0)
+    assert loss.item() == pytest.approx(2 * math.log(1 + math.exp(-0.3)))
+
+
+def test_gradient_of_dpo_is_beta_times_the_length_times_the_sigmoid():
+    means = torch.tensor([-1.0, -2.0], requires_grad=True)
+    rewards = dpo_reward(means, torch.tensor([-1.5, -1.9]), torch.tensor([4, 10]), beta=0.1)
+    pair_losses(rewards[:1] - rewards[1:], torch.ones(1), gamma=0.0).sum().backward()
+    slope = 1 / (1 + math.exp(0.3))
+    assert means.grad is not None
+    assert means.grad.tolist() == pytest.approx([-0.1 * 4 * slope, 0.1 * 10 * slope])
+
+
+def test_ipo_asks_for_a_margin_and_no_more():
+    margins = torch.tensor([0.0, 5.0, 7.0], requires_grad=True)
+    losses = ipo_losses(margins, torch.tensor([1.0, 1.0, 0.5]), beta=0.1)
+    assert losses.tolist() == pytest.approx([25.0, 0.0, 2.0])
+    losses.sum().backward()
+    assert margins.grad is not None
+    assert margins.grad.tolist() == pytest.approx([-10.0, 0.0, 2.0])

@@ -69,6 +69,12 @@ def _encoded(name: str, draw: random.Random) -> EncodedPool:
 
 
 @pytest.fixture
+def pairwise() -> Callable[..., Any]:
+    """The reference for every method: rows of pairs, [model, pools, settings, starting model] -> loss."""
+    return _pairwise
+
+
+@pytest.fixture
 def pairwise_simpo() -> Callable[..., Any]:
     """The reference: weighted SimPO as a pair-wise trainer computes it, [model, pools, settings] -> loss."""
     return _pairwise_simpo
@@ -89,6 +95,33 @@ def _padded_side(model, sequences):
     labels = labels[:, 1:]
     taken = logps.gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels != -100)
     return taken.sum(-1) / (labels != -100).sum(-1)
+
+
+def _pairwise(model, pools, settings, start):
+    """Sums of log-probabilities of every pair's two rows under both models, then the papers' formulas."""
+
+    def sums(which, column):
+        rows = [(pool.prompt_ids, pool.response_ids[pair[column]]) for pool in pools for pair in pool.pairs]
+        lengths = torch.tensor([len(response) for _, response in rows])
+        return _padded_side(which, rows) * lengths, lengths
+
+    (chosen, n_chosen), (rejected, n_rejected) = (sums(model, column) for column in (0, 1))
+    with torch.no_grad():
+        (chosen_start, _), (rejected_start, _) = (sums(start, column) for column in (0, 1))
+    gaps = torch.tensor([gap for pool in pools for gap in pool.gaps])
+    weights = (gaps / gaps.mean()) ** settings.alpha
+    beta = settings.beta
+    if settings.method == "dpo":
+        logits = (chosen - rejected) - (chosen_start - rejected_start)
+        losses = weights * torch.log1p(torch.exp(-beta * logits))
+    elif settings.method == "ipo":
+        logits = (chosen - chosen_start) / n_chosen - (rejected - rejected_start) / n_rejected
+        losses = weights * (logits - 1 / (2 * beta)) ** 2
+    else:
+        logits = beta * chosen / n_chosen - beta * rejected / n_rejected - settings.gamma
+        losses = torch.log1p(torch.exp(-logits))
+    n_of_pool = torch.tensor([len(pool.pairs) for pool in pools for _ in pool.pairs])
+    return losses.mean() if settings.count == "pairs" else (losses / n_of_pool).sum() / len(pools)
 
 
 def _pairwise_simpo(model, pools, settings):

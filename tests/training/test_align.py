@@ -77,7 +77,18 @@ def test_saved_configuration_is_that_of_the_source(tiny_model, pools, tmp_path):
     assert saved == source
 
 
-@pytest.mark.parametrize("settings", [FULL, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        FULL,
+        LORA,
+        LORA.model_copy(update={"method": "dpo", "beta": 0.1, "average": 0.5}),
+        FULL.model_copy(update={"method": "ipo", "beta": 0.1}),
+        FULL.model_copy(update={"method": "sft"}),
+        FULL.model_copy(update={"weights": "bfloat16", "gradient_checkpointing": True}),
+    ],
+    ids=["full", "lora", "dpo of adapters, averaged", "ipo", "sft", "bfloat16 weights"],
+)
 def test_continues_after_a_kill_with_identical_losses_and_weights(tiny_model, pools, tmp_path, settings):
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     train(pools, tiny_model, settings, 0, places(straight))
@@ -120,7 +131,9 @@ def test_memory_settings_may_change_between_stop_and_continuation(tiny_model, po
     often = FULL.model_copy(update={"checkpoint_minutes": 1e-9})
     with pytest.raises(Killed):
         train(pools, tiny_model, often, 0, places(tmp_path), killer(at=3))
-    smaller = often.model_copy(update={"tokens_per_batch": 40, "checkpoint_minutes": 5.0})
+    smaller = often.model_copy(
+        update={"tokens_per_batch": 40, "checkpoint_minutes": 5.0, "gradient_checkpointing": True}
+    )
     assert train(pools, tiny_model, smaller, 0, places(tmp_path)).resumed_from == 2
 
 

@@ -16,8 +16,12 @@ from selfpriority.training.objective import TALLIES, n_light, part_loss, weigh
 SPLITS = {"8x1": [1] * 8, "4x2": [2] * 4, "1x8": [8], "ragged": [5, 1, 2]}
 
 
-def batch_loss(model, pools, settings, split=None, form=Form(True, True)):  # noqa: B008 - frozen
-    batch = weigh(pools, settings)
+def batch_loss(model, pools, settings, split=None, form=Form(True, True), start=None):  # noqa: B008 - frozen
+    references = None
+    if start is not None:
+        with torch.no_grad():
+            references = [response_logps(start, [pool], Form(False, False)) for pool in pools]
+    batch = weigh(pools, settings, references)
     loss, sums = torch.zeros(()), torch.zeros(len(TALLIES))
     start = 0
     for n in split or [len(pools)]:
@@ -131,6 +135,87 @@ def test_tallies_are_those_of_the_pairs(llama, encoded_pools):
     assert tallies["chosen_logp"] == pytest.approx(sum(logps[a] for a, _ in pairs), rel=1e-5)
     assert tallies["rejected_logp"] == pytest.approx(sum(logps[b] for _, b in pairs), rel=1e-5)
     assert tallies["nonfinite"] == 0
+
+
+def naive_nll(model, pools):
+    """Mean per token over all answers that are chosen in a pair, one unpadded pass each."""
+    losses, n_tokens = [], 0
+    for pool in pools:
+        for index in {chosen for chosen, _ in pool.pairs}:
+            ids = pool.response_ids[index]
+            logits = model(torch.tensor([pool.prompt_ids + ids])).logits[0, len(pool.prompt_ids) - 1 : -1]
+            losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(ids), reduction="sum"))
+            n_tokens += len(ids)
+    return torch.stack(losses).sum() / n_tokens
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+def test_likelihood_of_chosen_answers_is_added_once_each_however_the_batch_is_cut(
+    llama, encoded_pools, pairwise_simpo, split
+):
+    pools, settings = encoded_pools(8), Align(nll=0.7)
+    assert any(len(pool.pairs) > len({chosen for chosen, _ in pool.pairs}) for pool in pools)
+    nll = naive_nll(llama, pools)
+    wanted = pairwise_simpo(llama, pools, settings) + 0.7 * nll
+    loss, tallies = batch_loss(llama, pools, settings, split)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert tallies["nll"] == pytest.approx(nll.item(), rel=1e-6)
+    assert distance(gradients(llama, loss), gradients(llama, wanted)) < 2e-6
+
+
+METHODS = {
+    "simpo": Align(method="simpo", alpha=3.0),
+    "dpo": Align(method="dpo"),
+    "plain dpo": Align(method="dpo", alpha=0.0, beta=0.5),
+    "dpo, pools": Align(method="dpo", count="pools"),
+    "ipo": Align(method="ipo"),
+    "ipo, alpha 2": Align(method="ipo", alpha=2.0, beta=1.5, count="pools"),
+}
+
+
+@pytest.mark.parametrize("form", [Form(True, True), Form(False, True)])
+@pytest.mark.parametrize("settings", METHODS.values(), ids=METHODS)
+def test_other_losses_equal_their_pairwise_form(llama, encoded_pools, pairwise, settings, form):
+    pools = encoded_pools(5)
+    start = moved(llama)
+    wanted = pairwise(llama, pools, settings, start)
+    loss, _ = batch_loss(llama, pools, settings, form=form, start=start)
+    assert loss.item() == pytest.approx(wanted.item(), rel=2e-6)
+    exact, exact_start = copy.deepcopy(llama).double(), copy.deepcopy(start).double()
+    wanted = pairwise(exact, pools, settings, exact_start)
+    loss, _ = batch_loss(exact, pools, settings, form=form, start=exact_start)
+    # float32 rounds sums of log-probabilities at 1e-6 of their size, in another order on each side: float64 decides
+    assert loss.item() == pytest.approx(wanted.item(), rel=2e-7)
+    assert distance(gradients(exact, loss), gradients(exact, wanted)) < 2e-7
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+@pytest.mark.parametrize("method", ["simpo", "dpo", "ipo", "sft"])
+def test_no_loss_depends_on_the_split(llama, encoded_pools, method, split):
+    pools, settings, start = encoded_pools(8), Align(method=method), moved(llama)
+    whole, tallies = batch_loss(llama, pools, settings, start=start)
+    parts, summed = batch_loss(llama, pools, settings, split, start=start)
+    assert parts.item() == pytest.approx(whole.item(), rel=1e-5)
+    assert distance(gradients(llama, parts), gradients(llama, whole)) < 1e-5
+    assert summed == pytest.approx(tallies, rel=1e-4)
+
+
+def test_sft_is_the_likelihood_of_the_chosen_and_nothing_else(llama, encoded_pools):
+    pools = encoded_pools(5)
+    wanted = naive_nll(llama, pools)
+    loss, tallies = batch_loss(llama, pools, Align(method="sft"))
+    assert loss.item() == tallies["loss"] == tallies["nll"] == pytest.approx(wanted.item(), rel=1e-6)
+    assert distance(gradients(llama, loss), gradients(llama, wanted)) < 2e-6
+
+
+def moved(model):
+    """Another model near this one."""
+    other = copy.deepcopy(model)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight += 0.02 * torch.randn_like(weight)
+    return other
 
 
 def test_micro_batches_of_a_plan_add_up_to_the_batch(llama, encoded_pools, pairwise_simpo):

@@ -23,10 +23,14 @@ train(*pickle.loads(Path(sys.argv[1]).read_bytes()))
 
 
 @pytest.mark.slow
-def test_two_ranks_equal_one(tiny_model, paired_pool, tmp_path):
+@pytest.mark.parametrize(
+    "changes", [{}, {"method": "dpo", "beta": 0.1, "nll": 0.2, "average": 0.9}], ids=["spa", "dpo"]
+)
+def test_two_ranks_equal_one(tiny_model, paired_pool, tmp_path, changes):
     texts = ("No, that is not safe.", "Yes, go.", "The lazy dog.")
     pools = [paired_pool(f"Question {number}?" + " a" * number, texts[: 2 + number % 2]) for number in range(7)]
     settings = Align(learning_rate=1e-3, dtype="float32", epochs=2, tokens_per_step=200, tokens_per_batch=70)
+    settings = settings.model_copy(update=changes)
     one, two = (
         Places(tmp_path / name / "policy", tmp_path / name / "log", tmp_path / name / "checkpoints")
         for name in ("one", "two")
@@ -46,7 +50,10 @@ def test_two_ranks_equal_one(tiny_model, paired_pool, tmp_path):
     records = [[json.loads(line) for line in places.log.read_text().splitlines()] for places in (one, two)]
     assert len(records[0]) == len(records[1]) > 2
     for alone, together in zip(*records, strict=True):
-        for name in ("loss", "margin", "accuracy", "grad_norm", "n_pairs", "n_pools", "light_share"):
-            assert together[name] == pytest.approx(alone[name], rel=1e-4)
+        names = ["loss", "nll", "margin", "grad_norm", "n_pairs", "n_pools", "light_share"]
+        if abs(alone["margin"]) > 1e-3:  # before the first step of DPO margins are rounding, of either sign
+            names.append("accuracy")
+        for name in names:
+            assert together[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-5)
     wanted, got = (load_file(places.policy / "model.safetensors") for places in (one, two))
     assert max(float((wanted[name] - got[name]).abs().max()) for name in wanted) < 1e-5

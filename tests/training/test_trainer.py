@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align, Lora
+from selfpriority.training.adapters import load_policy
 from selfpriority.training.groups import plan_steps
 from selfpriority.training.journal import Journal
 from selfpriority.training.logps import Form
@@ -27,10 +29,10 @@ def settings(**changes) -> Align:
     return Align(**{"learning_rate": 1e-3, "dtype": "float32", "warmup": 0.0, **changes})
 
 
-def trained(model, pools, align, folder, dtype=torch.float32):
+def trained(model, pools, align, folder, dtype=torch.float32, form=Form(True, True)):  # noqa: B008 - frozen
     """Runs the whole course; the model is changed in place. Returns the records."""
     records = []
-    course = Course(pools, plan_steps(pools, align, seed=3), Form(True, True), align, dtype)
+    course = Course(pools, plan_steps(pools, align, 3, form.shares_prompt), form, align, dtype)
     journal = Journal(folder / "training.jsonl", 0, records.append)
     PoolTrainer(model, course, training_arguments(folder / "checkpoints", align, seed=3), journal).train()
     return records
@@ -62,6 +64,73 @@ def test_training_does_not_depend_on_micro_batches(tiny_model, encoded_pools, tm
     torch.testing.assert_close(weights_apart, weights_together, atol=2e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["simpo", "dpo", "ipo", "sft"])
+def test_pools_in_pieces_train_every_method_alike(tiny_model, encoded_pools, tmp_path, method):
+    pools = encoded_pools(5)
+    runs = []
+    for budget in (1, 10_000):
+        model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+        align = settings(method=method, tokens_per_batch=budget, epochs=3, learning_rate=1e-4, nll=0.0)
+        runs.append((trained(model, pools, align, tmp_path / str(budget)), weights_of(model)))
+    (apart, weights_apart), (together, weights_together) = runs
+    for pieces, whole in zip(apart, together, strict=True):
+        for name in ("loss", "margin", "nll", "chosen_logp", "rejected_logp", "grad_norm"):
+            assert pieces[name] == pytest.approx(whole[name], rel=1e-4, abs=1e-5)
+    torch.testing.assert_close(weights_apart, weights_together, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("method", "first"), [("dpo", math.log(2)), ("ipo", (1 / (2 * 0.1)) ** 2)])
+def test_the_reference_is_the_starting_model_and_stays_it(llama, encoded_pools, pairwise, tmp_path, method, first):
+    pools = encoded_pools(6)
+    start = copy.deepcopy(llama)
+    align = settings(method=method, epochs=3)
+    records = trained(llama, pools, align, tmp_path)
+    assert records[0]["loss"] == pytest.approx(first, rel=1e-6)  # weights average 1
+    assert records[0]["margin"] == pytest.approx(0, abs=1e-6)
+    assert records[2]["margin"] > records[1]["margin"] > 0
+    assert all(record["loss"] < first for record in records[1:])
+    again = trained(llama, pools, align.model_copy(update={"epochs": 1}), tmp_path / "again")
+    assert again[0]["loss"] == pytest.approx(first, rel=1e-6)
+    assert pairwise(llama, pools, align, start).item() < records[2]["loss"]
+
+
+def test_the_reference_knows_no_dropout(tiny_model, encoded_pools, tmp_path):
+    align = settings(method="dpo", lora=Lora(r=4, dropout=0.5))
+    policy = load_policy(tiny_model, align, seed=0)
+    (record,) = trained(policy.model, encoded_pools(3), align, tmp_path)
+    assert record["loss"] == pytest.approx(math.log(2), rel=1e-5)  # a fresh adapter adds nothing, dropped out or not
+
+
+@pytest.mark.parametrize("form", [Form(True, True), Form(False, True)], ids=["packed", "plain"])
+@pytest.mark.parametrize("lora", [None, Lora(r=4, dropout=0.3)], ids=["full", "lora"])
+def test_computing_activations_again_changes_memory_and_nothing_else(tiny_model, encoded_pools, tmp_path, lora, form):
+    runs = []
+    for again in (False, True):
+        align = settings(lora=lora, gradient_checkpointing=again, epochs=2, tokens_per_batch=60)
+        model = load_policy(tiny_model, align, seed=0).model
+        calls = []
+        # the first module of a layer: the second run stops as soon as it has what the gradients need
+        name = "model.layers.0.input_layernorm"
+        layer = model.get_submodule(f"base_model.model.{name}" if lora else name)
+        layer.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        records = trained(model, encoded_pools(5), align, tmp_path / str(again), form=form)
+        runs.append(([record["loss"] for record in records], weights_of(model), len(calls)))
+    (losses, weights, n_calls), (losses_again, weights_again, n_calls_again) = runs
+    assert losses == losses_again
+    assert torch.equal(weights, weights_again)
+    assert n_calls_again == 2 * n_calls
+
+
+def test_bfloat16_weights_follow_float32_weights(tiny_model, encoded_pools, tmp_path):
+    ends = []
+    for kind in ("float32", "bfloat16"):
+        align = settings(weights=kind, dtype="bfloat16", epochs=6, learning_rate=1e-3)
+        model = load_policy(tiny_model, align, seed=0).model
+        ends.append(trained(model, encoded_pools(6), align, tmp_path / kind, torch.bfloat16)[-1])
+    assert ends[1]["margin"] == pytest.approx(ends[0]["margin"], rel=0.05)
+    assert ends[1]["loss"] == pytest.approx(ends[0]["loss"], rel=0.05)
+
+
 def test_one_step_is_adamw_on_the_clipped_gradient_of_plain_simpo(tiny_model, encoded_pools, pairwise_simpo, tmp_path):
     pools = encoded_pools(5)
     align = settings(max_grad_norm=0.01, learning_rate=1e-3)
@@ -83,7 +152,7 @@ def test_a_record_holds_everything_a_step_reports(llama, encoded_pools, tmp_path
     assert sum(record["n_pools"] for record in records) == 2 * len(pools)
     assert sum(record["n_pairs"] for record in records) == 2 * sum(len(pool.pairs) for pool in pools)
     assert set(records[0]) == {
-        *("step", "epoch", "loss", "margin", "accuracy", "chosen_logp", "rejected_logp", "grad_norm"),
+        *("step", "epoch", "loss", "nll", "margin", "accuracy", "chosen_logp", "rejected_logp", "grad_norm"),
         *("learning_rate", "tokens_per_second", "n_pairs", "n_pools", "light_share", "nonfinite", "n_steps"),
     }
     assert all(record["tokens_per_second"] > 0 for record in records)

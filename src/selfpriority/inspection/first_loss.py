@@ -1,4 +1,4 @@
-"""The loss of Eq. 3 computed a second time, slowly and plainly, to hold the training's own against.
+"""The first loss computed a second time, slowly and plainly, to hold the training's own against.
 
 Float32 weights, one row per answer, the model's own full logits, arithmetic in Python: shares nothing with
 `training/` but the token ids.
@@ -68,6 +68,8 @@ def first_loss(
     except torch.OutOfMemoryError as error:
         raise WorkFailed("out of memory while recomputing the first loss in float32") from error
     independent = plain_loss(paired, logps, settings)
+    if settings.nll or settings.method == "sft":
+        independent += (settings.nll or 1.0) * plain_nll(paired, logps, encoded)
     return FirstLoss(by_training, independent, len(encoded), sum(len(pool.pairs) for pool in encoded))
 
 
@@ -80,7 +82,8 @@ def _training_loss(model: Any, encoded: Sequence[EncodedPool], settings: Align) 
     form = choose_form(model, max(pool.longest for pool in encoded))
     with torch.no_grad():
         logps = response_logps(model, encoded, form)
-        loss, _ = part_loss(logps, weigh(encoded, settings), settings)
+        starting = torch.split(logps, [len(pool.response_ids) for pool in encoded])  # the model is its own reference
+        loss, _ = part_loss(logps, weigh(encoded, settings, starting), settings)
     return float(loss)
 
 
@@ -108,7 +111,7 @@ def _plain_logps(
 
 
 def plain_loss(paired: Sequence[PairedPool], logps: Sequence[Mapping[int, float]], settings: Align) -> float:
-    """Eq. 3 pair by pair, the gaps from raw scores.
+    """The mean over pairs before the first step, pair by pair, the gaps from raw scores.
 
     Args:
         paired: pools with their pairs, as one optimizer batch.
@@ -117,14 +120,39 @@ def plain_loss(paired: Sequence[PairedPool], logps: Sequence[Mapping[int, float]
     """
     gaps = [_gap(pool, pair, settings) for pool in paired for pair in pool.pairs]
     mean_gap = math.fsum(gaps) / len(gaps)
+    alpha = 0.0 if settings.method == "simpo" else settings.alpha
     total = 0.0
     for pool, own in zip(paired, logps, strict=True):
         share = 1 / len(gaps) if settings.count == "pairs" else 1 / (len(paired) * len(pool.pairs))
         for pair in pool.pairs:
-            weight = (_gap(pool, pair, settings) / mean_gap) ** settings.alpha if mean_gap > 0 else 1.0
-            distance = settings.beta * (own[pair.chosen] - own[pair.rejected]) - settings.gamma
-            total -= share * weight * _log_sigmoid(distance)
+            weight = (_gap(pool, pair, settings) / mean_gap) ** alpha if mean_gap > 0 else 1.0
+            total += share * weight * _pair_loss(own[pair.chosen] - own[pair.rejected], settings)
     return total
+
+
+def _pair_loss(distance: float, settings: Align) -> float:
+    """Of a pair whose mean log-probabilities are `distance` apart, while the policy still is its own reference."""
+    if settings.method == "sft":
+        return 0.0
+    if settings.method == "dpo":
+        return math.log(2)
+    if settings.method == "ipo":
+        return 1 / (2 * settings.beta) ** 2
+    return -_log_sigmoid(settings.beta * distance - settings.gamma)
+
+
+def plain_nll(
+    paired: Sequence[PairedPool], logps: Sequence[Mapping[int, float]], encoded: Sequence[EncodedPool]
+) -> float:
+    """Mean negative log-likelihood per token of all answers that are chosen in a pair, each once."""
+    total, n_tokens = 0.0, 0
+    for pool, own, ids in zip(paired, logps, encoded, strict=True):
+        used = sorted({index for pair in pool.pairs for index in (pair.chosen, pair.rejected)})
+        for index in {pair.chosen for pair in pool.pairs}:
+            n_own = len(ids.response_ids[used.index(index)])
+            total -= n_own * own[index]
+            n_tokens += n_own
+    return total / n_tokens
 
 
 def _gap(paired: PairedPool, pair: Pair, settings: Align) -> float:

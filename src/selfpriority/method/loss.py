@@ -1,7 +1,7 @@
-"""Step 6: weighted SimPO on the mean log-probabilities of pairs.
+"""Step 6: weighted SimPO on the mean log-probabilities of pairs, and the losses the paper compares it with.
 
-Paper: Eq. 3; method.md 2 and 3.3, 3.4. Pure functions on tensors with one entry per pair; knows neither
-models nor batches. What belongs to a whole optimizer batch, its mean gap and its number of pairs, comes in
+Paper: Eq. 3; method.md 2 and 3.3, 3.4. Pure functions on tensors with one entry per pair or per answer; knows
+neither models nor batches. What belongs to a whole optimizer batch, its mean gap and its number of pairs, comes in
 through weights and shares, so the loss of a batch is the plain sum over any split of it.
 """
 
@@ -54,3 +54,49 @@ def pair_losses(margins: Tensor, weights: Tensor, gamma: float) -> Tensor:
         gamma: target margin, absolute (not a ratio to beta).
     """
     return -weights * logsigmoid(margins - gamma)
+
+
+def dpo_reward(mean_logps: Tensor, reference: Tensor, lengths: Tensor, beta: float) -> Tensor:
+    """DPO (arXiv 2305.18290): beta * (log pi(y | x) - log pi_ref(y | x)), sums over the tokens, [answers] -> [answers].
+
+    Its loss is `pair_losses` with gamma 0.
+
+    Args:
+        mean_logps: per token.
+        reference: the same under the model that training started from.
+        lengths: tokens of each answer.
+        beta: the smaller, the further the policy may go from the reference.
+    """
+    return beta * lengths * (mean_logps - reference)
+
+
+def ipo_losses(margins: Tensor, weights: Tensor, beta: float) -> Tensor:
+    """IPO (arXiv 2310.12036): w_i * (margin - 1 / (2 beta))^2, [pairs] -> [pairs].
+
+    Args:
+        margins: difference, chosen minus rejected, of mean log pi(y_t) / pi_ref(y_t) per token, as TRL has it; the
+            paper's own sums over tokens would ask short and long answers for the same margin.
+        weights: as from `gap_weights`.
+        beta: strength of the regularisation, 1 / (2 beta) being the margin asked for.
+    """
+    return weights * (margins - 1 / (2 * beta)) ** 2
+
+
+def token_shares(lengths: Tensor, n_tokens: int) -> Tensor:
+    """What the mean log-probability of each answer contributes to a mean over tokens, [answers] -> [answers].
+
+    Args:
+        lengths: tokens of each answer.
+        n_tokens: of all answers that the mean is over, in the whole optimizer batch; their shares make 1.
+    """
+    return lengths / n_tokens
+
+
+def negative_log_likelihood(mean_logps: Tensor, shares: Tensor) -> Tensor:
+    """-sum_y share(y) * mean_t log pi(y_t | x, y_<t): the mean per token that supervised fine-tuning lowers.
+
+    Args:
+        mean_logps: [answers]
+        shares: [answers], as from `token_shares`; 0 for an answer that is not learned.
+    """
+    return -(shares * mean_logps).sum()

@@ -13,7 +13,7 @@ from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.records import PairedPool, Pool, Sifted
 from selfpriority.run import PAIRS, POOLS, Run, Step, key_of, read_json, read_rows, write_json
 
-NOT_IN_RESULT = {"tokens_per_batch", "checkpoint_minutes"}
+NOT_IN_RESULT = {"tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing"}
 """Fields that change memory or safety, never the policy."""
 
 

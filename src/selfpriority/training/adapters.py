@@ -1,11 +1,12 @@
 """A policy to train from a model name or folder, in full or through low-rank adapters, and back to disk.
 
-Full fine-tuning holds float32 weights whatever the arithmetic: its updates are below bfloat16's resolution.
-Knows peft and the recipe's `align.lora`; nothing of pools.
+Full fine-tuning holds float32 weights whatever the arithmetic, for its updates are below bfloat16's resolution;
+bfloat16 weights need `optimizer.MasterAdamW`. Knows peft and the recipe's `align.lora`; nothing of pools.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
 from transformers.utils import logging as transformers_logging
 
 from selfpriority.errors import InputError
@@ -55,7 +56,7 @@ def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
     Args:
         model: a hub id, a folder, or the folder of a LoRA adapter. With `align.lora` the adapter's training
             continues; without, it is merged into its base, which is then trained in full.
-        settings: `lora` and `dtype` count here.
+        settings: `lora`, `dtype`, `weights` and `gradient_checkpointing` count here.
         seed: draws the new adapter's weights.
 
     Raises:
@@ -65,32 +66,47 @@ def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
     start = Path(model).absolute() if Path(model).is_dir() else None
     is_adapter = start is not None and (start / "adapter_config.json").is_file()
     name = str(start or model)
+    quantization = _quantization(settings)
     with _quietly(), _readable(str(model)):
         base = str(PeftConfig.from_pretrained(name).base_model_name_or_path) if is_adapter else name
         has_tokenizer = not is_adapter or (Path(name) / "tokenizer_config.json").is_file()
         tokenizer = AutoTokenizer.from_pretrained(name if has_tokenizer else base)
-        policy: Any = AutoModelForCausalLM.from_pretrained(base, dtype=weight_dtype(settings))
+        policy: Any = AutoModelForCausalLM.from_pretrained(
+            base, dtype=weight_dtype(settings), quantization_config=quantization
+        )
         if is_adapter:
             policy = PeftModel.from_pretrained(policy, name, is_trainable=True)
+    for layer in policy.modules() if quantization else ():
+        # on some CPUs bitsandbytes repacks weights at the first evaluation, into a form without gradients
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
     if settings.lora is None:
         policy = policy.merge_and_unload() if is_adapter else policy
         policy.requires_grad_(True)
     elif not is_adapter:
         with _quietly():
             policy = get_peft_model(policy, _lora_config(settings.lora))
+    if settings.gradient_checkpointing:
+        # renamed within transformers 5, where the old name warns
+        enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     return Policy(policy, tokenizer)
 
 
 def compute_dtype(settings: Align) -> torch.dtype:
-    """Arithmetic of the forward pass; `auto` is bfloat16 where the hardware multiplies it."""
+    """Arithmetic of the forward pass; `auto` is bfloat16 where the hardware multiplies it or the weights are so."""
+    if settings.weights == "bfloat16":
+        return torch.bfloat16
     if settings.dtype == "auto":
         return torch.bfloat16 if _has_bfloat16() else torch.float32
     return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
 
 
 def weight_dtype(settings: Align) -> torch.dtype:
-    """float32 for trained weights; the frozen base under an adapter may be bfloat16."""
-    return torch.float32 if settings.lora is None else compute_dtype(settings)
+    """What trained weights are held in; the frozen base under an adapter is in the type of the arithmetic."""
+    if settings.lora is not None:
+        return compute_dtype(settings)
+    return torch.bfloat16 if settings.weights == "bfloat16" else torch.float32
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
@@ -130,6 +146,19 @@ def _quietly() -> Iterator[None]:
     finally:
         if shows_progress:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _quantization(settings: Align) -> BitsAndBytesConfig | None:
+    if settings.lora is None or settings.lora.quantize == "none":
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("align.lora.quantize: nf4 needs bitsandbytes; install it with selfpriority[qlora]")
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype(settings),
+    )
 
 
 def _lora_config(lora: Lora) -> LoraConfig:

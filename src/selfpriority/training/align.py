@@ -19,6 +19,7 @@ from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align
 from selfpriority.records import Drop, PairedPool, Sifted
 from selfpriority.training.adapters import Policy, compute_dtype, load_policy, save_policy
+from selfpriority.training.average import Average
 from selfpriority.training.checkpoints import Marking, discard_unusable, fingerprint, last_checkpoint, step_of
 from selfpriority.training.encode import EncodedPool, encode_all
 from selfpriority.training.groups import plan_steps
@@ -113,12 +114,17 @@ def _train(
     journal = Journal(places.log, resumed_from, on_step) if is_main else None
     uses_cache = policy.model.config.use_cache
     trainer = PoolTrainer(policy.model, course, arguments, journal)  # switches the cache off, for good
-    trainer.add_callback(Marking(identity))
+    average = Average(course.settings.average, checkpoint) if course.settings.average else None
+    if average:
+        trainer.add_callback(average)
+    trainer.add_callback(Marking(identity))  # the last to write
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
         raise WorkFailed("out of memory while training; lower align.tokens_per_batch") from error
     policy.model.config.use_cache = uses_cache
+    if average:
+        average.move_into(policy.model)
     if is_main:
         save_policy(policy, places.policy)
         shutil.rmtree(places.checkpoints, ignore_errors=True)

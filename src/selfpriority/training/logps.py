@@ -59,7 +59,7 @@ class _Layout:
 
 
 def response_logps(model: nn.Module, pools: Sequence[EncodedPool], form: Form) -> Tensor:
-    """mean_t log pi(y_t | x, y_<t) of every response, pool after pool: [R], float32 (or float64)."""
+    """mean_t log pi(y_t | x, y_<t) of every response, pool after pool: [R], float32 or better."""
     causal_lm: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     layout = _packed(pools) if form.shares_prompt else _plain(pools)
     layout = _to(layout, next(model.parameters()).device)
@@ -182,4 +182,5 @@ def _head_logps(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
 
 
 def _token_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    return -cross_entropy(logits.float(), targets, reduction="none")
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    return -cross_entropy(logits.to(precise), targets, reduction="none")

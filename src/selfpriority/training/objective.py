@@ -1,4 +1,4 @@
-"""Eq. 3 over one optimizer batch: weights from the whole of it, loss and tallies of any part.
+"""The loss of one optimizer batch: weights from the whole of it, loss and tallies of any part.
 
 The losses of the parts add up to the loss of the batch however it is cut (method.md 3.4). Knows
 log-probabilities as a tensor, and no model.
@@ -7,18 +7,47 @@ log-probabilities as a tensor, and no model.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from selfpriority.method.loss import gap_weights, pair_losses, pair_shares, reward
+from selfpriority.method.loss import (
+    dpo_reward,
+    gap_weights,
+    ipo_losses,
+    negative_log_likelihood,
+    pair_losses,
+    pair_shares,
+    reward,
+    token_shares,
+)
 from selfpriority.recipe import Align
 from selfpriority.training.encode import EncodedPool
 
 LIGHT = 0.1  # a pair with less weight than this hardly takes part (method.md 3.3)
-TALLIES = ("loss", "margin", "accuracy", "chosen_logp", "rejected_logp", "nonfinite")
+TALLIES = ("loss", "nll", "margin", "accuracy", "chosen_logp", "rejected_logp", "nonfinite")
+NEEDS_REFERENCE = frozenset({"dpo", "ipo"})
+"""Methods that measure the policy against the model it started from."""
+
+_Reward = Callable[[Tensor, Tensor, Tensor, Align], Tensor]  # mean log-probabilities, reference, lengths: all [R]
+_PairLosses = Callable[[Tensor, Tensor, Align], Tensor]  # margins, weights: all [pairs]
+
+_REWARDS: Mapping[str, _Reward] = {
+    "spa": lambda logps, _reference, _lengths, settings: reward(logps, settings.beta),
+    "simpo": lambda logps, _reference, _lengths, settings: reward(logps, settings.beta),
+    "dpo": lambda logps, reference, lengths, settings: dpo_reward(logps, reference, lengths, settings.beta),
+    "ipo": lambda logps, reference, _lengths, _settings: logps - reference,
+    "sft": lambda logps, _reference, _lengths, settings: reward(logps, settings.beta),  # for the record alone
+}
+_PAIR_LOSSES: Mapping[str, _PairLosses] = {
+    "spa": lambda margins, weights, settings: pair_losses(margins, weights, settings.gamma),
+    "simpo": lambda margins, weights, settings: pair_losses(margins, weights, settings.gamma),
+    "dpo": lambda margins, weights, _settings: pair_losses(margins, weights, gamma=0.0),
+    "ipo": lambda margins, weights, settings: ipo_losses(margins, weights, settings.beta),
+    "sft": lambda margins, _weights, _settings: torch.zeros_like(margins),
+}
 
 
 @dataclass(frozen=True)
@@ -30,16 +59,39 @@ class Weighted:
     """[pairs] w_i of Eq. 3."""
     share: float
     """What each of its pairs contributes to the mean."""
+    token_shares: Tensor
+    """[responses] what each contributes to the mean per token of the batch's chosen responses; 0 if never chosen."""
+    reference: Tensor
+    """[responses] mean log-probability under the model that training started from; 0 where the method needs none."""
 
 
-def weigh(pools: Sequence[EncodedPool], settings: Align) -> list[Weighted]:
-    """The pools of one whole optimizer batch with their weights and shares."""
+def weigh(pools: Sequence[EncodedPool], settings: Align, references: Sequence[Tensor] | None = None) -> list[Weighted]:
+    """The pools of one whole optimizer batch with their weights and shares.
+
+    A response counts as chosen once, in however many pairs it is.
+
+    Args:
+        pools: the whole batch.
+        settings: method, alpha and count; `simpo` is alpha 0.
+        references: of every pool, [responses] mean log-probability under the starting model, for methods that
+            need it.
+    """
+    alpha = 0.0 if settings.method == "simpo" else settings.alpha
+    references = references or [torch.zeros(len(pool.response_ids)) for pool in pools]
     gaps = [gap for pool in pools for gap in pool.gaps]
     mean_gap = math.fsum(gaps) / len(gaps)
     shares = pair_shares([len(pool.pairs) for pool in pools], settings.count)
+    lengths = [_chosen_lengths(pool) for pool in pools]
+    n_chosen_tokens = sum(int(of_pool.sum()) for of_pool in lengths)
     return [
-        Weighted(pool, gap_weights(torch.tensor(pool.gaps), mean_gap, settings.alpha), share)
-        for pool, share in zip(pools, shares, strict=True)
+        Weighted(
+            pool,
+            gap_weights(torch.tensor(pool.gaps), mean_gap, alpha),
+            share,
+            token_shares(of_pool, n_chosen_tokens),
+            reference,
+        )
+        for pool, share, of_pool, reference in zip(pools, shares, lengths, references, strict=True)
     ]
 
 
@@ -53,29 +105,44 @@ def part_loss(logps: Tensor, part: Sequence[Weighted], settings: Align) -> tuple
 
     Args:
         part: some pools of a batch that was weighed whole.
-        settings: beta and gamma of Eq. 3.
+        settings: the method with its beta and gamma, and the weight of the chosen responses' likelihood.
         logps: [R] mean log-probability of every response, pool after pool.
 
     Returns:
-        The loss, with gradient, and the sums over the part's pairs named by `TALLIES`, [6], without.
+        The loss, with gradient, and the sums over the part's pairs named by `TALLIES`, [7], without.
     """
     device = logps.device
     pairs = torch.tensor(_numbered_pairs([weighted.pool for weighted in part]), device=device)
     weights = torch.cat([weighted.weights for weighted in part]).to(device)
     shares = torch.cat([torch.full_like(weighted.weights, weighted.share) for weighted in part]).to(device)
     chosen, rejected = logps[pairs[:, 0]], logps[pairs[:, 1]]
-    margins = reward(chosen, settings.beta) - reward(rejected, settings.beta)
-    losses = pair_losses(margins, weights, settings.gamma)
+    reference = torch.cat([weighted.reference for weighted in part]).to(device)
+    lengths = torch.tensor([len(ids) for weighted in part for ids in weighted.pool.response_ids], device=device)
+    rewards = _REWARDS[settings.method](logps, reference, lengths, settings)
+    margins = rewards[pairs[:, 0]] - rewards[pairs[:, 1]]
+    losses = _PAIR_LOSSES[settings.method](margins, weights, settings)
+    learned = torch.cat([weighted.token_shares for weighted in part]).to(device)
+    nll = negative_log_likelihood(logps, learned)
     loss = (shares * losses).sum()
+    nll_weight = 1.0 if settings.method == "sft" else settings.nll
+    if nll_weight:  # 0 times an infinity would be no number
+        loss = loss + nll_weight * nll
     tallies = (
         loss,
+        nll,
         margins.sum(),
         (margins > 0).sum(),
         chosen.sum(),
         rejected.sum(),
-        (~losses.isfinite()).sum(),
+        (~(margins + losses).isfinite()).sum(),
     )
     return loss, torch.stack([tally.detach().float() for tally in tallies])
+
+
+def _chosen_lengths(pool: EncodedPool) -> Tensor:
+    """[responses] tokens of those that are chosen in a pair, 0 for the others."""
+    chosen = {index for index, _ in pool.pairs}
+    return torch.tensor([len(ids) if index in chosen else 0 for index, ids in enumerate(pool.response_ids)])
 
 
 def _numbered_pairs(pools: Sequence[EncodedPool]) -> list[tuple[int, int]]:

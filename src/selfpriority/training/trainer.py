@@ -25,11 +25,14 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align
+from selfpriority.training.attention import attending
 from selfpriority.training.encode import EncodedPool
 from selfpriority.training.groups import Plan, Step
 from selfpriority.training.journal import Journal, Record
 from selfpriority.training.logps import Form, response_logps
-from selfpriority.training.objective import TALLIES, Weighted, n_light, part_loss, weigh
+from selfpriority.training.objective import NEEDS_REFERENCE, TALLIES, Weighted, n_light, part_loss, weigh
+from selfpriority.training.optimizer import MasterAdamW
+from selfpriority.training.reference import Reference
 
 T = TypeVar("T")
 
@@ -86,10 +89,13 @@ class PoolTrainer(Trainer):
         self.journal = journal
         self.record: Record = {}
         self.checkpoint_due = False
-        super().__init__(model=model, args=args)
+        super().__init__(model=model, args=args, optimizer_cls_and_kwargs=_optimizer(course.settings))
         self.remove_callback(PrinterCallback)
         self.clock = _Clock(self)
         self.add_callback(self.clock)
+        self.reference = Reference(course.pools) if course.settings.method in NEEDS_REFERENCE else None
+        if self.reference:
+            self.add_callback(self.reference)
 
     def get_train_dataloader(self) -> DataLoader[Step]:
         """One optimizer batch an item, the same on every rank; ranks share it out in `training_step`."""
@@ -113,25 +119,55 @@ class PoolTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Gradients of Eq. 3 over one whole optimizer batch, clipped; returns its loss.
+        """Gradients of the loss over one whole optimizer batch, clipped; returns that loss.
 
         Raises:
             WorkFailed: loss or gradient norm is not finite; the optimizer has not been stepped.
         """
         step: Step = inputs["step"]
+        references = self._references(model, step)
         model.train()
-        batch = weigh([self.course.pools[index] for index in step.pools], self.course.settings)
+        batch = weigh([self.course.pools[index] for index in step.pools], self.course.settings, references)
         by_index = dict(zip(step.pools, batch, strict=True))
         work = rank_share(step.micro_batches, self.accelerator.process_index, self.accelerator.num_processes)
         tallies = torch.zeros(len(TALLIES), device=self.args.device)
-        for number, (micro_batch, counts) in enumerate(work, start=1):
-            part = [by_index[index] for index in micro_batch]
-            tallies += counts * self._backward(model, part, counts, is_last=number == len(work))
+        inner = self.accelerator.unwrap_model(model)
+        # a checkpointed layer runs once more in the backward pass, and has to find the same attention there
+        with attending(inner) if self.course.form.shares_prompt else nullcontext():
+            for number, (micro_batch, counts) in enumerate(work, start=1):
+                part = [by_index[index] for index in micro_batch]
+                tallies += counts * self._backward(model, part, counts, is_last=number == len(work))
         self._agree_on_checkpoint()
         totals: Tensor = self.accelerator.reduce(tallies, reduction="sum")
         grad_norm = self.accelerator.clip_grad_norm_(model.parameters(), self.course.settings.max_grad_norm)
         self._note(step, batch, dict(zip(TALLIES, totals.tolist(), strict=True)), float(grad_norm or 0.0))
         return totals[TALLIES.index("loss")]
+
+    def _references(self, model: nn.Module, step: Step) -> list[Tensor] | None:
+        """Of the step's pools, for methods that need them; measured by all ranks together before the first step."""
+        if self.reference is None:
+            return None
+        if not self.reference.by_pool:
+            self.reference.fill(self._starting_logps(model))
+        return [self.reference.by_pool[index] for index in step.pools]
+
+    @torch.no_grad()
+    def _starting_logps(self, model: nn.Module) -> Tensor:
+        """Mean log-probability of every response of the course as the model is now, without dropout: [R]."""
+        model.eval()
+        pools, settings = self.course.pools, self.course.settings
+        first_epoch = [step for step in self.course.plan.steps if step.epoch == 0]  # visits every pool once
+        micro_batches = [micro_batch for step in first_epoch for micro_batch in step.micro_batches]
+        found = [torch.zeros(len(pool.response_ids), device=self.args.device) for pool in pools]
+        ranks = self.accelerator.process_index, self.accelerator.num_processes
+        for micro_batch, counts in rank_share(micro_batches, *ranks):
+            pieces = in_pieces([pools[index] for index in micro_batch], settings)
+            logps = torch.cat([self._logps(model, piece) for piece in pieces])
+            sizes = [len(pools[index].response_ids) for index in micro_batch]
+            for index, of_pool in zip(micro_batch, torch.split(logps, sizes), strict=True):
+                found[index] += counts * of_pool
+        total: Tensor = self.accelerator.reduce(torch.cat(found), reduction="sum")
+        return total
 
     def _backward(self, model: nn.Module, part: Sequence[Weighted], counts: int, is_last: bool) -> Tensor:
         """Gradients of one micro-batch; a pool over the budget goes through the model in pieces, twice.
@@ -190,6 +226,7 @@ class PoolTrainer(Trainer):
             "n_steps": len(self.course.plan.steps),
             "epoch": step.epoch,
             "loss": tallies["loss"],
+            "nll": tallies["nll"],
             **{name: tallies[name] / n_pairs for name in ("margin", "accuracy", "chosen_logp", "rejected_logp")},
             "grad_norm": grad_norm,
             "learning_rate": float(self.lr_scheduler.get_last_lr()[0]),
@@ -258,6 +295,13 @@ def in_pieces(pools: Sequence[EncodedPool], settings: Align) -> list[list[Encode
         pieces[-1].append(response)
         room -= len(response)
     return [[replace(first, response_ids=tuple(piece), pairs=(), gaps=())] for piece in pieces]
+
+
+def _optimizer(settings: Align) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
+    """None leaves the choice to the arguments: torch's own AdamW."""
+    if settings.weights == "float32":
+        return None
+    return MasterAdamW, {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
 
 
 def _one_step(items: list[Step]) -> dict[str, Step]:

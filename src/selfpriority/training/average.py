@@ -1,0 +1,55 @@
+"""An exponential moving average of the trained weights: kept beside them, in float32, and saved in their place.
+
+Part of every checkpoint, so that a training that is continued ends with the same average. Knows parameters by
+name and nothing of what they are trained on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+_FILE = "average.safetensors"
+
+
+class Average(TrainerCallback):
+    """The average over all steps so far; the first step's weights begin it.
+
+    Args:
+        decay: what the average keeps of itself at a step, between 0 and 1.
+        checkpoint: folder of the checkpoint that training continues from, if any.
+    """
+
+    def __init__(self, decay: float, checkpoint: Path | None = None) -> None:
+        self.decay = decay
+        self.weights: dict[str, Tensor] = load_file(checkpoint / _FILE) if checkpoint else {}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Moves the average towards the weights of this step."""
+        for name, weight in _trained(given["model"]):
+            kept = self.weights.get(name)
+            latest = weight.detach().float()
+            # a copy even of float32, or the average would be the weight itself
+            self.weights[name] = (
+                latest.clone() if kept is None else kept.to(latest.device).lerp_(latest, 1 - self.decay)
+            )
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Writes the average into the checkpoint."""
+        if state.is_world_process_zero:
+            save_file(self.weights, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _FILE)
+
+    @torch.no_grad()
+    def move_into(self, model: nn.Module) -> None:
+        """Overwrites the model's trained weights with their average."""
+        for name, weight in _trained(model):
+            weight.copy_(self.weights[name])
+
+
+def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
