@@ -186,6 +186,11 @@ class Align(Section):
     """Distinct tokens of one forward pass; changes memory, never the result. A larger pool goes through in pieces."""
     max_length: int = Field(4096, ge=8)
     """Longest prompt plus response in tokens; longer ones are dropped, never cut."""
+    stop_on_collapse: float | None = Field(None, gt=0)
+    """Stop when the chosen and the rejected answers both lost this many nats per token, mean of ten steps, since the
+    first step: SimPO's known failure. The last checkpoint stays."""
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    """Trackers that are shown the numbers of every step, never a text."""
     checkpoint_minutes: float = Field(10.0, gt=0)
     """A checkpoint at least this often."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -105,6 +105,40 @@ def test_continues_after_a_kill_with_identical_losses_and_weights(tiny_model, po
     assert all(torch.equal(wanted[name], got[name]) for name in wanted)
 
 
+@pytest.fixture
+def known_answers(tiny_model, paired_pool, tmp_path):
+    """A model that has learned answers which are much alike, and pools of them: a large margin costs both sides."""
+    texts = ("No, that is not safe.", "No, that is not good.", "No, that is not safe or.")
+    pools = [paired_pool(f"Question {number}?", texts) for number in range(6)]
+    learning = Align(method="sft", learning_rate=1e-2, dtype="float32", epochs=20, tokens_per_step=300)
+    train(pools, tiny_model, learning, 0, places(tmp_path / "learned"))
+    return tmp_path / "learned" / "policy", pools
+
+
+@pytest.mark.slow
+def test_a_collapse_stops_and_keeps_the_last_checkpoint(known_answers, tmp_path):
+    model, pools = known_answers
+    watched = Align(
+        learning_rate=2e-2, dtype="float32", epochs=8, tokens_per_step=300, gamma=20.0, warmup=0.0, max_grad_norm=100.0
+    ).model_copy(update={"stop_on_collapse": 0.5, "checkpoint_minutes": 1e-9})
+    with pytest.raises(
+        WorkFailed, match=r"chosen answers lost .* and rejected ones .* stays in .*checkpoints"
+    ) as first:
+        train(pools, model, watched, 0, places(tmp_path))
+    stopped = log(tmp_path)
+    assert stopped[-1]["alarm"].endswith("collapse")
+    assert not (tmp_path / "policy").exists()
+    assert (tmp_path / "checkpoints" / f"checkpoint-{len(stopped) - 1}" / MARKER).is_file()
+    with pytest.raises(WorkFailed) as second:  # a continued training comes to the same end
+        train(pools, model, watched, 0, places(tmp_path))
+    assert str(second.value) == str(first.value)
+    assert without_speed(log(tmp_path)) == without_speed(stopped)
+    unwatched = watched.model_copy(update={"stop_on_collapse": None})
+    done = train(pools, model, unwatched, 0, places(tmp_path))
+    assert done.resumed_from == len(stopped) - 1
+    assert done.alarms["collapse"] == sum("collapse" in record.get("alarm", "") for record in log(tmp_path)) > 0
+
+
 def test_half_written_checkpoints_are_skipped(tiny_model, pools, tmp_path):
     often = FULL.model_copy(update={"checkpoint_minutes": 1e-9})
     with pytest.raises(Killed):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from selfpriority.recipe import Align
@@ -58,6 +60,14 @@ def test_a_pool_over_the_budget_stands_alone():
     pools = [_pool("small", 2, 3, 3), _pool("large", 20, 50, 50), _pool("small too", 2, 3, 3)]
     plan = plan_steps(pools, Align(tokens_per_batch=32), seed=0)
     assert [step.micro_batches for step in plan.steps] == [((1,), (0, 2))]
+
+
+def test_pools_of_mixed_length_are_packed_without_padding(encoded_pools):
+    lengths = random.Random(5)
+    mixed = [_pool(f"{n}", lengths.randint(5, 300), *(lengths.randint(1, 400) for _ in range(9))) for n in range(40)]
+    settings = Align(tokens_per_batch=4096)
+    assert plan_steps(mixed, settings, seed=0).padding < 0.02
+    assert plan_steps(mixed, settings, seed=0, shares_prompt=False).padding > 0.02  # what the plain form would pay
 
 
 def test_padding_is_the_share_of_positions_without_token():

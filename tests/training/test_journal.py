@@ -36,6 +36,17 @@ def test_a_fresh_start_empties_the_log(tmp_path):
     assert path.read_text() == ""
 
 
+def test_alarms_are_counted_also_those_before_a_stop(tmp_path):
+    path = tmp_path / "training.jsonl"
+    first = Journal(path, 0)
+    for step, more in enumerate([{}, {"alarm": "collapse"}, {"alarm": "gradient_norm, collapse"}], start=1):
+        first.write({"step": step, **more})
+    second = Journal(path, resumed_from=2)
+    second.write({"step": 3, "alarm": "gradient_norm"})
+    assert first.alarms == {"collapse": 2, "gradient_norm": 1}
+    assert second.alarms == {"collapse": 1, "gradient_norm": 1}
+
+
 def test_listener_hears_a_record_after_it_is_written(tmp_path):
     path = tmp_path / "training.jsonl"
     heard = []

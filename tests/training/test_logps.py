@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -11,11 +16,14 @@ from transformers import (
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
 )
 
 from selfpriority.training import logps as module
+from selfpriority.training.encode import EncodedPool
 from selfpriority.training.logps import Form, choose_form, response_logps
 
 FORMS = [Form(True, True), Form(False, True), Form(True, False), Form(False, False)]
@@ -23,7 +31,7 @@ FORMS = [Form(True, True), Form(False, True), Form(True, False), Form(False, Fal
 
 def naive_mean_logp(model, prompt, response):
     """One unpadded forward pass; every token of the response, nothing of the prompt."""
-    logits = model(torch.tensor([prompt + response])).logits[0].float()
+    logits = model(torch.tensor([prompt + response])).logits[0]
     logps = torch.log_softmax(logits, dim=-1)
     positions = range(len(prompt) - 1, len(prompt) + len(response) - 1)
     return torch.stack([logps[t, token] for t, token in zip(positions, response, strict=True)]).mean()
@@ -117,6 +125,72 @@ def test_a_model_that_caps_its_logits_keeps_its_own_head(encoded_pools):
     assert form == Form(shares_prompt=False, chunks_head=False)
     pools = encoded_pools(2)
     torch.testing.assert_close(response_logps(model, pools, form), expected(model, pools), atol=1e-5, rtol=1e-5)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the most elements any result had."""
+
+    def __init__(self):
+        super().__init__()
+        self.n_elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        tensors = [part for part in tree_leaves(result) if isinstance(part, torch.Tensor)]
+        self.n_elements = max([self.n_elements, *(tensor.numel() for tensor in tensors)])
+        return result
+
+
+@pytest.mark.parametrize("shares_prompt", [True, False])
+def test_logits_of_a_whole_batch_never_exist(shares_prompt):
+    vocabulary, n_tokens, chunk = 5_000, 4 * 3 * 150, module._HEAD_CHUNK
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**{**LLAMA_LIKE, "max_position_embeddings": 512}, vocab_size=vocabulary))
+    pools = [EncodedPool("", (5,) * 20, ((6,) * 150,) * 3, ((0, 1), (1, 2)), (1.0, 1.0)) for _ in range(4)]
+    assert n_tokens > 4 * chunk
+    with LargestTensor() as chunked:
+        response_logps(model, pools, Form(shares_prompt, True)).sum().backward()
+    assert chunked.n_elements == chunk * vocabulary  # forward and backward, the head's weight included
+    with LargestTensor() as whole:
+        response_logps(model, pools, Form(shares_prompt, False)).sum().backward()
+    assert whole.n_elements > n_tokens * vocabulary
+
+
+HEADS = {
+    "untied": (False, None),
+    "tied": (True, None),
+    "untied, adapters without the head": (False, "all-linear"),
+    "untied, adapter on the head": (False, ["q_proj", "lm_head"]),
+    "tied, adapters without the head": (True, ["q_proj", "down_proj"]),
+    "tied, adapter on the head": (True, ["q_proj", "lm_head"]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # by peft
+@pytest.mark.filterwarnings(
+    "ignore:Model has `tie_word_embeddings=True`:UserWarning"
+)  # by peft; nothing is merged here
+@pytest.mark.parametrize("form", FORMS[:2], ids=["packed", "plain"])
+@pytest.mark.parametrize(("tied", "adapted"), HEADS.values(), ids=HEADS)
+def test_every_kind_of_head_has_the_values_and_gradients_of_the_naive_path(encoded_pools, tied, adapted, form):
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(_small(LlamaConfig, tie_word_embeddings=tied, **LLAMA_LIKE))
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+    if adapted:
+        model = get_peft_model(
+            model, LoraConfig(r=4, target_modules=adapted, init_lora_weights=False, task_type="CAUSAL_LM")
+        )
+    pools = encoded_pools(3)
+    assert choose_form(model, longest=30) == FORMS[0]
+    torch.testing.assert_close(response_logps(model, pools, form), expected(model, pools), atol=1e-6, rtol=1e-6)
+    exact = copy.deepcopy(model).double()  # sums in another order: float32 rounds gradients 2e-6 apart
+    trained = [weight for weight in exact.parameters() if weight.requires_grad]
+    wanted = torch.autograd.grad(expected(exact, pools).square().sum(), trained)
+    gradients = torch.autograd.grad(response_logps(exact, pools, form).square().sum(), trained)
+    assert any(bool(want.any()) for want in wanted)
+    scale = float(max(gradient.abs().max() for gradient in wanted))
+    for gradient, want in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(gradient, want, atol=1e-6 * scale, rtol=0)
 
 
 def test_choosing_leaves_the_model_in_its_mode(llama):

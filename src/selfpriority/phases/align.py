@@ -13,8 +13,11 @@ from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.records import PairedPool, Pool, Sifted
 from selfpriority.run import PAIRS, POOLS, Run, Step, key_of, read_json, read_rows, write_json
 
-NOT_IN_RESULT = {"tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing"}
-"""Fields that change memory or safety, never the policy."""
+NOT_IN_RESULT = {
+    *("tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing"),
+    *("stop_on_collapse", "report_to"),
+}
+"""Fields that change memory, safety or what is told, never the policy."""
 
 
 def align_step(run: Run, opened: Opened, number: int) -> Step:
@@ -63,6 +66,8 @@ def align(run: Run, opened: Opened, number: int) -> None:
         f"{step.name}: {trained.n_steps} steps over {trained.n_pairs} pairs; "
         f"{trained.light_share:.0%} of the pairs weigh under 0.1; padding {trained.padding:.1%}"
     )
+    for alarm, n_steps in trained.alarms.items():
+        opened.reporter.note(f"{step.name}: alarm at {n_steps} of {trained.n_steps} steps: {alarm}; see training.jsonl")
 
 
 def _clear_stale(folder: Path, current: Path) -> None:

@@ -8,7 +8,7 @@ given.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from selfpriority.training.groups import plan_steps
 from selfpriority.training.journal import Journal, Record
 from selfpriority.training.logps import choose_form
 from selfpriority.training.objective import n_light, weigh
+from selfpriority.training.trackers import trackers
 from selfpriority.training.trainer import Course, PoolTrainer, training_arguments
 
 
@@ -55,6 +56,8 @@ class Trained:
     """Share of the pairs with weight under 0.1, over all steps."""
     padding: float
     """Share of the computed positions that held no token."""
+    alarms: Mapping[str, int]
+    """Steps that raised an alarm, by its name."""
     resumed_from: int
     """Step of the checkpoint training continued from, 0 for none."""
 
@@ -65,7 +68,7 @@ def train(
     settings: Align,
     seed: int,
     places: Places,
-    on_step: Callable[[dict[str, float]], None] | None = None,
+    on_step: Callable[[Record], None] | None = None,
 ) -> Trained:
     """Trains `model` on all pairs and saves the policy.
 
@@ -76,8 +79,8 @@ def train(
     policy = load_policy(model, settings, seed)
     sifted = _encode(paired, policy, settings, str(model))
     course = _course(sifted.kept, policy, settings, seed)
-    resumed_from = _train(policy, course, seed, places, str(model), on_step)
-    return _summary(course, sifted.dropped, resumed_from)
+    resumed_from, alarms = _train(policy, course, seed, places, str(model), on_step)
+    return _summary(course, sifted.dropped, resumed_from, alarms)
 
 
 def _encode(paired: Sequence[PairedPool], policy: Policy, settings: Align, name: str) -> Sifted[EncodedPool]:
@@ -102,8 +105,12 @@ def _train(
     places: Places,
     name: str,
     on_step: Callable[[Record], None] | None,
-) -> int:
-    """Runs the course from the last checkpoint, saves the policy, and returns the step it continued from."""
+) -> tuple[int, Mapping[str, int]]:
+    """Runs the course from the last checkpoint and saves the policy.
+
+    Returns:
+        The step it continued from, and the alarms of the whole training.
+    """
     arguments = training_arguments(places.checkpoints, course.settings, seed)
     is_main = arguments.process_index == 0
     identity = fingerprint(course.pools, course.settings, seed, name)
@@ -117,6 +124,9 @@ def _train(
     average = Average(course.settings.average, checkpoint) if course.settings.average else None
     if average:
         trainer.add_callback(average)
+    if is_main:
+        for tracker in trackers(course.settings.report_to, places.log.with_name("tensorboard")):
+            trainer.add_callback(tracker)
     trainer.add_callback(Marking(identity))  # the last to write
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -129,10 +139,10 @@ def _train(
         save_policy(policy, places.policy)
         shutil.rmtree(places.checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    return resumed_from
+    return resumed_from, journal.alarms if journal else {}
 
 
-def _summary(course: Course, dropped: tuple[Drop, ...], resumed_from: int) -> Trained:
+def _summary(course: Course, dropped: tuple[Drop, ...], resumed_from: int, alarms: Mapping[str, int]) -> Trained:
     steps = [[course.pools[index] for index in step.pools] for step in course.plan.steps]
     n_visited = sum(len(pool.pairs) for step in steps for pool in step)
     n_light_pairs = sum(n_light(weigh(step, course.settings)) for step in steps)
@@ -143,5 +153,6 @@ def _summary(course: Course, dropped: tuple[Drop, ...], resumed_from: int) -> Tr
         n_tokens=sum(pool.n_tokens for step in steps for pool in step),
         light_share=n_light_pairs / n_visited,
         padding=course.plan.padding,
+        alarms=alarms,
         resumed_from=resumed_from,
     )

@@ -20,7 +20,10 @@ from selfpriority.recipe import Align
 from selfpriority.training.encode import EncodedPool
 
 MARKER = "complete"
-_MAY_CHANGE = {"checkpoint_minutes", "tokens_per_batch", "gradient_checkpointing"}  # none changes the result
+_MAY_CHANGE = {  # none changes the result
+    *("checkpoint_minutes", "tokens_per_batch", "gradient_checkpointing"),
+    *("stop_on_collapse", "report_to"),
+}
 
 
 class Marking(TrainerCallback):

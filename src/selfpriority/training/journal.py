@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-Record = dict[str, float]
+Record = dict[str, Any]  # numbers, and `alarm`, a text, where there is one
 
 
 class Journal:
@@ -23,15 +25,25 @@ class Journal:
         self.on_step = on_step
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(_lines_up_to(path, resumed_from)), encoding="utf-8")
+        lines = _lines_up_to(path, resumed_from)
+        self.alarms: Counter[str] = Counter()
+        """Steps by the alarm they raised."""
+        for line in lines:
+            self._count(json.loads(line))
+        partial.write_text("".join(lines), encoding="utf-8")
         os.replace(partial, path)
 
     def write(self, record: Record) -> None:
         """Appends one record, as JSON."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._count(record)
         if self.on_step:
             self.on_step(record)
+
+    def _count(self, record: Record) -> None:
+        if "alarm" in record:
+            self.alarms.update(record["alarm"].split(", "))
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

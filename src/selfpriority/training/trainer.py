@@ -33,6 +33,7 @@ from selfpriority.training.logps import Form, response_logps
 from selfpriority.training.objective import NEEDS_REFERENCE, TALLIES, Weighted, n_light, part_loss, weigh
 from selfpriority.training.optimizer import MasterAdamW
 from selfpriority.training.reference import Reference
+from selfpriority.training.watch import alarms, fall
 
 T = TypeVar("T")
 
@@ -237,8 +238,24 @@ class PoolTrainer(Trainer):
         }
 
     def _write_record(self) -> None:
+        """Keeps the record, and an alarm in it; every rank comes to the same one.
+
+        Raises:
+            WorkFailed: chosen and rejected answers both became too unlikely.
+        """
+        stop_at, history = self.course.settings.stop_on_collapse, self.state.log_history
+        if found := alarms(history, stop_at):
+            self.record["alarm"] = ", ".join(found)
         if self.journal is not None:
             self.journal.write(self.record)
+        fell = fall(history)
+        if stop_at is not None and fell.common > stop_at:
+            raise WorkFailed(
+                f"training stopped at step {self.record['step']}: since the first step chosen answers lost "
+                f"{fell.chosen:.2f} and rejected ones {fell.rejected:.2f} nats per token (align.stop_on_collapse: "
+                f"{stop_at:g}); the last checkpoint stays in {self.args.output_dir}. Try a lower align.learning_rate "
+                f"or align.nll=1"
+            )
 
 
 class _Clock(TrainerCallback):
@@ -260,6 +277,7 @@ class _Clock(TrainerCallback):
         step = trainer.course.plan.steps[state.global_step - 1]
         n_tokens = sum(trainer.course.pools[index].n_tokens for index in step.pools)
         trainer.record["tokens_per_second"] = n_tokens / max(time.monotonic() - self.began_at, 1e-9)
+        trainer.log({name: value for name, value in trainer.record.items() if name not in ("step", "epoch")})
         trainer._write_record()
         control.should_save = trainer.checkpoint_due
 
