@@ -1,4 +1,4 @@
-"""Agreement measures and their bootstrap intervals: AUC, pair accuracy, mean, rank correlation.
+"""Agreement measures, their bootstrap intervals and paired tests: AUC, pair accuracy, mean, rank correlation.
 
 Plain numbers in, plain numbers out (numpy only). Knows nothing of judges, prompts or systems. Intervals are
 95 % percentile intervals; with `groups` (usually prompts) whole groups are drawn, because answers to one
@@ -106,6 +106,18 @@ def sign_flip_p(differences: Sequence[float], n: int = 2000, seed: int = 0) -> f
         signs = random.integers(0, 2, size=(min(rows, n - start), len(array))) * 2.0 - 1.0
         extreme += int((np.abs(signs @ array) / len(array) >= seen - 1e-12).sum())
     return (1 + extreme) / (1 + n)  # the seen signs are one of the possible ones, so p is never 0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Every test's p, corrected for the number of tests, in the order given (Holm 1979).
+
+    Rejecting all that are <= 0.05 makes even one false rejection at most 5 % likely, whatever the tests share.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -5,8 +5,9 @@ no model.
 
 The refusal patterns are in `text/refusals.txt`. On the 2,074 XSTest answers of five models that people
 labelled full refusal or full compliance they agree with the label on 92.6 % (88 % of the refusals found, 3 %
-of the compliant answers flagged); on 2,770 answers to everyday instructions (Auto-J) they fire on 1.4 %. What
-they miss are mostly answers that argue with the question and never say that they decline.
+of the compliant answers flagged; `benchmarks/refusals.py`); on 2,770 answers to everyday instructions (Auto-J)
+they fire on 1.4 %. What they miss are mostly answers that argue with the question and never say that they
+decline.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from pathlib import Path
 from selfpriority.errors import InputError
 from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.behaviour import is_refusal
-from selfpriority.evaluation.compare import Verdict, summarise, table
+from selfpriority.evaluation.compare import Verdict, summarise
+from selfpriority.evaluation.table import table
 from selfpriority.phases.collect import round_prompts
 from selfpriority.phases.opening import JudgeSpec, Opened, judge_key, model_key
 from selfpriority.prompts import load_prompts
@@ -18,7 +19,7 @@ from selfpriority.records import Drop, Prompt, Rating, Ratings, Response, Sifted
 from selfpriority.run import Run, Spent, Step, key_of, read_rows, write_json, write_rows, write_text
 
 ANSWER_FIELDS = {"max_new_tokens", "temperature"}
-SUMMARY_FIELDS = {"pairwise", "tie", "lambdas"}
+SUMMARY_FIELDS = {"pairwise", "tie", "lambdas", "safe_kinds"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
         verdicts = key_of(answers, "verdicts", judge)
         steps.append(Step(f"evaluation/verdicts-{name}", verdicts, (folder / f"verdicts-{name}.jsonl",)))
         keys.append(verdicts)
-    summary = key_of(keys, recipe.evaluate.model_dump(include=SUMMARY_FIELDS))
+    summary = key_of("summary-2", keys, recipe.evaluate.model_dump(include=SUMMARY_FIELDS))
     steps.append(Step("evaluation/summary", summary, (folder / "summary.json", folder / "table.md")))
     return steps
 
