@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from selfpriority import recipe
@@ -232,3 +233,29 @@ def test_an_override_that_is_not_yaml(tmp_path):
 
 def test_an_unknown_override_suggests_the_nearest(tmp_path):
     assert refusal(write(tmp_path, SMALL), "align.bta=1").endswith("align.bta: unknown field; did you mean beta?")
+
+
+ENDPOINT = "{kind: openai, base_url: http://localhost:8000/v1}"
+
+
+def test_a_judge_may_have_a_backend_of_its_own(tmp_path):
+    text = SMALL + f"evaluate: {{judge: big, backend: {ENDPOINT}}}\n"
+    loaded = recipe.load(write(tmp_path, text), ["score.backend.dtype=float32"])
+    assert loaded.evaluate.backend == recipe.OpenaiBackend(kind="openai", base_url="http://localhost:8000/v1")
+    assert loaded.score.backend == recipe.HfBackend(dtype="float32")
+    assert loaded.backend == recipe.HfBackend()
+    assert recipe.parse(yaml.safe_load(recipe.dump(loaded)), "again") == loaded
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("evaluate.backend={kind: openai, base_url: http://h/v1, modle: x}", "evaluate.backend.modle~model"),
+        ("evaluate.more_judges={big: {judge: x, methd: verbal}}", "evaluate.more_judges.big.methd~method"),
+        ("evaluate.more_judges={big: {judge: x, backend: {dtyp: a}}}", "evaluate.more_judges.big.backend.dtyp~dtype"),
+        ("backend={kind: openai}", "backend.base_url: required field is missing"),
+        ("backend={kind: openai, base_url: 'http://me:pass@h'}", "backend.base_url"),
+    ],
+)
+def test_mistakes_in_a_backend_name_the_field(tmp_path, override, told):
+    assert told.replace("~", ": unknown field; did you mean ") in refusal(write(tmp_path, SMALL), override)

@@ -100,7 +100,7 @@ def check_inputs(opened: Opened) -> None:
     """
     recipe = opened.recipe
     opened.constitution  # noqa: B018 - raises when it does not fit the recipe
-    model_key(recipe.model)
+    model_key(recipe.model)  # of its files, which training needs whoever generates
     load_personas(recipe.sample.personas)
     prompts = round_prompts(recipe, recipe.rounds)
     if not prompts.kept:

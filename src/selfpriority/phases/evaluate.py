@@ -69,10 +69,10 @@ def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
     prompts = [asdict(prompt) for prompt in heldout_prompts(recipe).kept]
     settings = recipe.evaluate.model_dump(include=ANSWER_FIELDS)
     backend = recipe.backend.model_dump(include={"kind", "dtype"})
-    judge = judge_key(JudgeSpec.of(recipe.evaluate), recipe.model, opened.constitution)
+    judge = judge_key(JudgeSpec.of(recipe.evaluate), recipe.model, opened.constitution, recipe.backend)
     steps, keys = [], []
     for name, model in systems(run, recipe).items():
-        answers = key_of("answers", model_key(model), prompts, settings, backend, recipe.seed)
+        answers = key_of("answers", model_key(model, recipe.backend), prompts, settings, backend, recipe.seed)
         steps.append(Step(f"evaluation/answers-{name}", answers, (folder / f"answers-{name}.jsonl",)))
         verdicts = key_of(answers, "verdicts", judge)
         steps.append(Step(f"evaluation/verdicts-{name}", verdicts, (folder / f"verdicts-{name}.jsonl",)))

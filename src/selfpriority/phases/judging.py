@@ -28,7 +28,7 @@ def judge_specs(recipe: Recipe) -> dict[str, JudgeSpec]:
         specs["evaluate"] = evaluating
     if train.method not in ("expected", "verbal"):
         # nearly no mass floor: a model that hardly answers in digits is to be shown as it is, not as unrated
-        specs["words"] = JudgeSpec("self", "expected", recipe.score.model_copy(update={"mass_floor": 0.01}))
+        specs["words"] = JudgeSpec("self", "expected", recipe.score.model_copy(update={"mass_floor": 0.01, "backend": None}))
     return specs
 
 
@@ -36,7 +36,8 @@ def judge_step(run: Run, opened: Opened) -> Step:
     """The check with its key."""
     constitution = opened.constitution
     keys = {
-        role: judge_key(spec, opened.recipe.model, constitution) for role, spec in judge_specs(opened.recipe).items()
+        role: judge_key(spec, opened.recipe.model, constitution, opened.recipe.backend)
+        for role, spec in judge_specs(opened.recipe).items()
     }
     key = key_of("judge", keys, [anchor.model_dump() for anchor in constitution.anchors])
     return Step("judge", key, (run.folder / "judge.json",))
