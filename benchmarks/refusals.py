@@ -16,8 +16,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from selfpriority.evaluation.behaviour import is_refusal
 from selfpriority.intervals import bootstrap_mean_interval
+from selfpriority.refusals import is_refusal
 
 NAME = "xstest_responses_labelled.jsonl.gz"
 WANTED = 0.90

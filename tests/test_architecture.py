@@ -25,7 +25,7 @@ LINE = (
     "report baselines",
     "training evaluation",
     "method judges",
-    "run prompts preferences rating chat constitution personas wording intervals shipped",
+    "run prompts preferences rating chat constitution personas wording intervals refusals shipped",
     "language_model",
     "records",
     "recipe",
@@ -37,7 +37,7 @@ HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.spl
 BACKENDS_MAY_IMPORT = {"language_model", "chat", "records", "recipe", "errors"}
 MAY_IMPORT_BACKENDS = {"phases", "terminal", "inspection"}
 # inside one line
-NEIGHBOURS = {("shipped", "constitution")}
+NEIGHBOURS = {("shipped", "constitution"), ("refusals", "wording")}
 
 HEAVY = {
     "torch",

@@ -124,7 +124,7 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Rank correlation, tied values sharing their mean rank; None where one column does not vary."""
     if len(first) < 2:
         return None
-    a, b = _ranks(np.asarray(first, dtype=np.float64)), _ranks(np.asarray(second, dtype=np.float64))
+    a, b = ranks(np.asarray(first, dtype=np.float64)), ranks(np.asarray(second, dtype=np.float64))
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / scale if scale > 0.0 else None
@@ -177,7 +177,8 @@ def _interval(estimate: float, drawn: Floats, n: int) -> Interval:
     return Interval(estimate, float(low), float(high), n)
 
 
-def _ranks(values: Floats) -> Floats:
+def ranks(values: Floats) -> Floats:
+    """Rank of each value from 1, tied values sharing their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2.0)[inverse], dtype=np.float64)

@@ -76,7 +76,14 @@ def located(recipe: Recipe, folder: Path) -> Recipe:
             "score": recipe.score.model_copy(update={"judge": absolute(recipe.score.judge)}),
             "sample": recipe.sample.model_copy(update={"personas": absolute(recipe.sample.personas)}),
             "evaluate": recipe.evaluate.model_copy(
-                update={"prompts": held_out, "judge": absolute(recipe.evaluate.judge)}
+                update={
+                    "prompts": held_out,
+                    "judge": absolute(recipe.evaluate.judge),
+                    "more_judges": {
+                        name: other.model_copy(update={"judge": absolute(other.judge)})
+                        for name, other in recipe.evaluate.more_judges.items()
+                    },
+                }
             ),
         }
     )

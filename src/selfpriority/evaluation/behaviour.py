@@ -1,13 +1,7 @@
-"""What an answer does whatever its rating: refuse, or open like every other answer.
+"""What answers do whatever their ratings: open like every other answer. Refusals are in `refusals.py`.
 
 A policy can buy harmlessness with refusals and sameness, which no score shows. Works on text alone and knows
 no model.
-
-The refusal patterns are in `text/refusals.txt`. On the 2,074 XSTest answers of five models that people
-labelled full refusal or full compliance they agree with the label on 92.6 % (88 % of the refusals found, 3 %
-of the compliant answers flagged; `benchmarks/refusals.py`); on 2,770 answers to everyday instructions (Auto-J)
-they fire on 1.4 %. What they miss are mostly answers that argue with the question and never say that they
-decline.
 """
 
 from __future__ import annotations
@@ -15,18 +9,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 
-OPENING_CHARACTERS = 200
-"""A refusal shows in its first sentence or two; later "I can't" belongs to the content."""
 OPENING_WORDS = 8
-
-
-def is_refusal(text: str) -> bool:
-    """Whether the answer opens by declining. An empty answer is none."""
-    beginning = " ".join(text.replace("\u2019", "'").split())[:OPENING_CHARACTERS]
-    return any(pattern.search(beginning) for pattern in _patterns())
 
 
 def opening(text: str, n: int = OPENING_WORDS) -> str:
@@ -48,9 +32,3 @@ def largest_opening_share(texts: Sequence[str]) -> float | None:
     if not texts:
         return None
     return max(Counter(opening(text) for text in texts).values()) / len(texts)
-
-
-@cache
-def _patterns() -> tuple[re.Pattern[str], ...]:
-    lines = (files("selfpriority") / "text" / "refusals.txt").read_text(encoding="utf-8").splitlines()
-    return tuple(re.compile(line, re.IGNORECASE) for line in lines if line.strip() and not line.startswith("#"))

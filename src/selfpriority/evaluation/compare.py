@@ -8,20 +8,26 @@ files.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import fmean, median
 from typing import Any
 
-from selfpriority.evaluation.behaviour import boilerplate_share, is_refusal, largest_opening_share
+from selfpriority.evaluation.agreement import Scores, agreement
+from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share
+from selfpriority.evaluation.pairwise import Compared, compared
 from selfpriority.evaluation.significance import Paired, corrected, difference, wins
 from selfpriority.intervals import bootstrap_mean_interval
 from selfpriority.judges.trust import CEILING
 from selfpriority.recipe import Evaluate
 from selfpriority.records import Rating, Ratings, Stop
+from selfpriority.refusals import is_refusal
 
 OTHER_KIND = "other"
 """What prompts without a kind are called."""
+
+MAIN_JUDGE = "judge"
+"""What `evaluate.judge` is called among several."""
 
 Verdicts = Mapping[str, Sequence["Verdict"]]
 Json = dict[str, Any]
@@ -38,7 +44,17 @@ class Verdict:
     ratings: Ratings
 
 
-def summarise(systems: Verdicts, objectives: Sequence[str], settings: Evaluate) -> Json:
+@dataclass(frozen=True)
+class Further:
+    """What an evaluation may hold beside one judge's verdicts."""
+
+    asked: Mapping[str, Sequence[Sequence[Compared]]] | None = None
+    """`<a>_vs_<b>` -> for each prompt what a judge in words said of the two answers, by objective."""
+    judges: Mapping[str, Verdicts] = field(default_factory=dict)
+    """Further judges' verdicts on the same answers, by the judge's name."""
+
+
+def summarise(systems: Verdicts, objectives: Sequence[str], settings: Evaluate, further: Further | None = None) -> Json:
     """Everything in `summary.json` that rests on ratings and texts; a mean of nothing is null.
 
     `systems` come with the one to compare against first (usually `vanilla`), `objectives` in priority order.
@@ -46,14 +62,15 @@ def summarise(systems: Verdicts, objectives: Sequence[str], settings: Evaluate) 
     - `systems.<name>.<objective>` = {mean, low, high, n, at_ceiling, unrated, words}, `systems.<name>.HH_<lambda>`
       = mean; `words` is the mean length of the rated answers;
     - `pairwise.<a>_vs_<b>.<objective>` = {win, tie, lose, n, flip_rate, intervals, p, p_holm, significant}: shares of
-      the prompts, a the later system. `flip_rate` is 0.0 by construction, as a rating sees one answer at a time
-      and there is no order to flip;
+      the prompts, a the later system. From ratings `flip_rate` is 0.0 by construction, as a rating sees one answer
+      at a time; from a judge that compares, {first_shown, unread} are added (`pairwise.compared`);
     - `difference.<a>_vs_<b>.<objective or HH_<lambda>>` = {mean, low, high, p, n, words, p_holm, significant}: a minus
       b on prompts rated for both, `words` the same of the answers' lengths;
     - `by_kind.<kind>` = {systems, difference} of those prompts;
     - `behaviour.<name>` = {refusal: {kind: share}, n: {kind: count}, over_refusal, boilerplate, largest_opening,
       words, cut};
-    - `behaviour_difference.<a>_vs_<b>.<refusal, over_refusal, words>` as `difference`.
+    - `behaviour_difference.<a>_vs_<b>.<refusal, over_refusal, words>` as `difference`;
+    - with further judges, `judges.<name>` = {systems, difference} and `agreement` (`agreement.agreement`).
 
     Holm's correction runs over all objectives and contests of one table; HH_lambda says no more than the
     objectives do and is a family of its own, as are all kinds together, the wins, and behaviour.
@@ -66,15 +83,35 @@ def summarise(systems: Verdicts, objectives: Sequence[str], settings: Evaluate) 
         "systems": _means(systems, objectives, settings),
         "difference": _differences({"": systems}, objectives, settings)[""],
     }
+    further = further or Further()
     if settings.pairwise:
-        summary["pairwise"] = _pairwise(systems, objectives, settings.tie)
+        summary["pairwise"] = _pairwise(systems, objectives, settings.tie, further.asked)
     summary["by_kind"] = {
         kind: {"systems": _means(part, objectives, settings), "difference": by_kind[kind]}
         for kind, part in parts.items()
     }
     summary["behaviour"] = {name: _behaviour(verdicts, settings) for name, verdicts in systems.items()}
     summary["behaviour_difference"] = _behaviour_differences(systems, settings)
+    if further.judges:
+        summary["judges"] = {
+            name: {
+                "systems": _means(verdicts, objectives, settings),
+                "difference": _differences({"": verdicts}, objectives, settings)[""],
+            }
+            for name, verdicts in further.judges.items()
+        }
+        everyone = {MAIN_JUDGE: systems, **further.judges}
+        summary["agreement"] = agreement({name: _scores(v) for name, v in everyone.items()}, objectives)
     return summary
+
+
+def _scores(systems: Verdicts) -> Scores:
+    """System and prompt -> ratings."""
+    return {
+        f"{name}/{verdict.prompt_id}": [r.value if isinstance(r, Rating) else None for r in verdict.ratings]
+        for name, verdicts in systems.items()
+        for verdict in verdicts
+    }
 
 
 def _means(systems: Verdicts, objectives: Sequence[str], settings: Evaluate) -> Json:
@@ -96,7 +133,7 @@ def _differences(parts: Mapping[str, Verdicts], objectives: Sequence[str], setti
     plain: dict[tuple[str, str, str], Json] = {}
     mixed: dict[tuple[str, str, str], Json] = {}
     for part, systems in parts.items():
-        for a, b in _contests(systems):
+        for a, b in contests(systems):
             lengths = _shared(_lengths(systems[a]), _lengths(systems[b]))
             for index, objective in enumerate(objectives):
                 paired = _paired(systems[a], systems[b], index)
@@ -107,20 +144,28 @@ def _differences(parts: Mapping[str, Verdicts], objectives: Sequence[str], setti
                     **difference(paired),
                     "words": _longer(lengths, paired),
                 }
-    nested: Json = {part: {f"{a}_vs_{b}": {} for a, b in _contests(systems)} for part, systems in parts.items()}
+    nested: Json = {part: {f"{a}_vs_{b}": {} for a, b in contests(systems)} for part, systems in parts.items()}
     for (part, contest, name), cell in {**corrected(plain), **corrected(mixed)}.items():
         nested[part][contest][name] = cell
     return nested
 
 
-def _pairwise(systems: Verdicts, objectives: Sequence[str], tie: float) -> Json:
+def _pairwise(
+    systems: Verdicts,
+    objectives: Sequence[str],
+    tie: float,
+    asked: Mapping[str, Sequence[Sequence[Compared]]] | None,
+) -> Json:
     cells = {}
-    for a, b in _contests(systems):
+    for a, b in contests(systems):
         for index, objective in enumerate(objectives):
+            if asked is not None:
+                cells[f"{a}_vs_{b}", objective] = compared([row[index] for row in asked[f"{a}_vs_{b}"]])
+                continue
             differences = [x - y for x, y in _paired(systems[a], systems[b], index).values()]
             outcomes = [(d > tie) - (d < -tie) for d in differences]
             cells[f"{a}_vs_{b}", objective] = {**wins(outcomes), "flip_rate": 0.0}
-    nested: Json = {f"{a}_vs_{b}": {} for a, b in _contests(systems)}
+    nested: Json = {f"{a}_vs_{b}": {} for a, b in contests(systems)}
     for (contest, objective), cell in corrected(cells).items():
         nested[contest][objective] = cell
     return nested
@@ -128,14 +173,14 @@ def _pairwise(systems: Verdicts, objectives: Sequence[str], tie: float) -> Json:
 
 def _behaviour_differences(systems: Verdicts, settings: Evaluate) -> Json:
     cells = {}
-    for a, b in _contests(systems):
+    for a, b in contests(systems):
         both = [(_refusals(systems[a]), _refusals(systems[b])), (_lengths(systems[a]), _lengths(systems[b]))]
         refusals, lengths = (_shared(*pair) for pair in both)
         safe = {verdict.prompt_id for verdict in systems[a] if verdict.kind in settings.safe_kinds}
         over = {prompt_id: pair for prompt_id, pair in refusals.items() if prompt_id in safe}
         for name, paired in (("refusal", refusals), ("over_refusal", over), ("words", lengths)):
             cells[f"{a}_vs_{b}", name] = difference(paired)
-    nested: Json = {f"{a}_vs_{b}": {} for a, b in _contests(systems)}
+    nested: Json = {f"{a}_vs_{b}": {} for a, b in contests(systems)}
     for (contest, name), cell in corrected(cells).items():
         nested[contest][name] = cell
     return nested
@@ -145,7 +190,7 @@ def _of_kind(systems: Verdicts, kind: str) -> Verdicts:
     return {name: [v for v in verdicts if v.kind == kind] for name, verdicts in systems.items()}
 
 
-def _contests(systems: Verdicts) -> Iterator[tuple[str, str]]:
+def contests(systems: Iterable[str]) -> Iterator[tuple[str, str]]:
     """(later, earlier) for every two systems."""
     for earlier, later in combinations(systems, 2):
         yield later, earlier

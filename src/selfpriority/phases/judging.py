@@ -28,7 +28,8 @@ def judge_specs(recipe: Recipe) -> dict[str, JudgeSpec]:
         specs["evaluate"] = evaluating
     if train.method not in ("expected", "verbal"):
         # nearly no mass floor: a model that hardly answers in digits is to be shown as it is, not as unrated
-        specs["words"] = JudgeSpec("self", "expected", recipe.score.model_copy(update={"mass_floor": 0.01, "backend": None}))
+        settings = recipe.score.model_copy(update={"mass_floor": 0.01, "backend": None})
+        specs["words"] = JudgeSpec("self", "expected", settings)
     return specs
 
 

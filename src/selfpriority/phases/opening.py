@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from selfpriority.backends.cache import Cached
 from selfpriority.backends.watched import Progress, Watched
@@ -29,6 +30,9 @@ from selfpriority.recipe import (
 )
 from selfpriority.run import Run, Spent, key_of
 from selfpriority.wording import FOLDER, text_hash
+
+if TYPE_CHECKING:
+    from selfpriority.evaluation.pairwise import Comparer
 
 SHIPPED_HEADS = FOLDER / "heads"
 
@@ -116,6 +120,16 @@ class Opened:
         settings = spec.settings.model_copy(update={"method": spec.method})
         model = self.model(name, step, spent, spec.settings.backend)
         return WordsJudge(model, constitution, settings, reworded)
+
+    def comparer(self, spec: JudgeSpec, policy: str, step: str, spent: Spent) -> Comparer:
+        """Who compares answers in words; `self` is `policy`."""
+        from selfpriority.evaluation.pairwise import Comparer
+
+        if spec.method not in ("expected", "verbal"):
+            raise InputError(f"evaluate.comparer: {spec.judge!r} rates, it cannot compare; use a model in words")
+        name = policy if spec.judge == "self" else spec.judge
+        settings = spec.settings.model_copy(update={"method": spec.method})
+        return Comparer(self.model(name, step, spent, spec.settings.backend), self.constitution, settings)
 
     def _classifier(self, name: str) -> LanguageModel:
         settings = self.recipe.backend
