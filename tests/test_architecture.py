@@ -49,6 +49,7 @@ HEAVY = {
     "pandas",
     "safetensors",
     "sklearn",
+    "lm_eval",
 }
 MAY_BE_HEAVY = re.compile(r"backends/.*|training/.*|judges/.*|method/loss\.py")
 MAX_LINES, MAX_METHOD_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 400, 150, 60, 6

@@ -14,6 +14,7 @@ import numpy as np
 
 from selfpriority.intervals import Floats, ranks
 
+Matrix = Sequence[Sequence[float]] | Floats
 Scores = Mapping[str, Sequence[float | None]]
 """Name of an answer -> its ratings in priority order; None: unrated."""
 
@@ -37,7 +38,7 @@ def alpha(units: Sequence[Sequence[float]], ordinal: bool = False) -> float | No
     return float(1.0 - seen / expected) if expected > 0.0 else None
 
 
-def rv(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> float | None:
+def rv(a: Matrix, b: Matrix) -> float | None:
     """RV coefficient of two judges' score vectors on the same answers, [n, K] each: 0 unrelated, 1 equal in shape.
 
     A squared correlation of configurations: blind to shifts, rotations and scale. None where one does not vary.
