@@ -7,13 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from selfpriority.evaluation.behaviour import (
-    boilerplate_share,
-    is_refusal,
-    largest_opening_share,
-    opening,
-    relevance,
-)
+from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share, opening, relevance
+from selfpriority.refusals import is_refusal
 
 DATA = Path(os.environ.get("SELFPRIORITY_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 LABELLED = DATA / "xstest_responses_labelled.jsonl.gz"

@@ -1,12 +1,7 @@
-"""What an answer does whatever its rating: refuse, open like every other answer, or speak about something else.
+"""What answers do whatever their ratings: open like every other answer, or speak about something else.
 
-A policy can buy its ratings with refusals, sameness and phrases that fit any prompt, which no score shows. Works on
-text alone and knows no model.
-
-The refusal patterns are in `text/refusals.txt`. On the 2,074 XSTest answers of five models that people
-labelled full refusal or full compliance they agree with the label on 92.6 % (88 % of the refusals found, 3 %
-of the compliant answers flagged); on 2,770 answers to everyday instructions (Auto-J) they fire on 1.4 %. What
-they miss are mostly answers that argue with the question and never say that they decline.
+A policy can buy its ratings with sameness and with phrases that fit any prompt, which no score shows. Works on text
+alone and knows no model. Refusals are in `refusals.py`.
 """
 
 from __future__ import annotations
@@ -15,22 +10,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 
-OPENING_CHARACTERS = 200
-"""A refusal shows in its first sentence or two; later "I can't" belongs to the content."""
 OPENING_WORDS = 8
 STEM_LETTERS = 5
 """Words that agree in so many letters are one word: `kettles` is `kettle`, `locking` is `locki`."""
 MOST_OTHERS = 100
 """Other prompts that an answer is held against."""
-
-
-def is_refusal(text: str) -> bool:
-    """Whether the answer opens by declining. An empty answer is none."""
-    beginning = " ".join(text.replace("\u2019", "'").split())[:OPENING_CHARACTERS]
-    return any(pattern.search(beginning) for pattern in _patterns())
 
 
 def opening(text: str, n: int = OPENING_WORDS) -> str:
@@ -86,9 +71,3 @@ def relevance(prompts: Sequence[str], answers: Sequence[str]) -> float | None:
 
 def _stems(text: str) -> frozenset[str]:
     return frozenset(word[:STEM_LETTERS] for word in re.findall(r"[^\W\d_]{3,}", text.casefold()))
-
-
-@cache
-def _patterns() -> tuple[re.Pattern[str], ...]:
-    lines = (files("selfpriority") / "text" / "refusals.txt").read_text(encoding="utf-8").splitlines()
-    return tuple(re.compile(line, re.IGNORECASE) for line in lines if line.strip() and not line.startswith("#"))
