@@ -1,6 +1,6 @@
 // One prompt, unfolded: what was asked, what everybody answered, how it was rated, paired or dropped.
 
-const tagsOf = (answer) => answer.tags.map((tag) => make("span", "tag", tag));
+const tagsOf = (answer) => answer.tags.flatMap((tag) => [" ", make("span", "tag", tag)]);
 
 const scoresOf = (answer, objectives) => {
   const line = make("span", "scores");
@@ -53,8 +53,8 @@ const candidatesOf = (body, objectives) => {
   for (const answer of [...body.answers].sort(byPriority)) {
     const role = { refined: "refined", other: "refined, not the best" }[answer.role];
     const head = make("summary", "", make("span", "id", answer.name));
-    if (role) head.append(make("span", "tag role", role));
-    head.append(...tagsOf(answer), scoresOf(answer, objectives));
+    if (role) head.append(" ", make("span", "tag role", role));
+    head.append(...tagsOf(answer), " ", scoresOf(answer, objectives));
     list.append(make("details", `candidate ${answer.role}`, head, ...textOf(answer)));
   }
   return list;
