@@ -37,12 +37,17 @@ def contests(view: View) -> Iterator[Json]:
         for kind, group in groups.items():
             for name, row in group["difference"][key].items():
                 if kind == "all" or name in view.objectives:
-                    yield contest(key, kind, name, row, reach)
+                    yield contest(_names(key), kind, name, row, reach)
 
 
-def contest(key: str, kind: str, name: str, row: Json, reach: float) -> Json:
-    """One difference; `reach` is what the edges of its figure mean."""
-    system, baseline = key.split("_vs_")
+def _names(key: str) -> tuple[str, str]:
+    system, _, baseline = key.partition("_vs_")
+    return system, baseline
+
+
+def contest(names: tuple[str, str], kind: str, name: str, row: Json, reach: float) -> Json:
+    """One difference of (system, baseline); `reach` is what the edges of its figure mean."""
+    system, baseline = names
     title = f"{name}, {system} minus {baseline}, {kind} prompts: {change_in_numbers(row)}"
     drawn = row["mean"] is not None
     return {
@@ -81,10 +86,17 @@ def wins(view: View) -> list[Wins]:
     first = next(iter(summary.get("systems", {})), "")
     found = []
     for key, rows in summary.get("pairwise", {}).items():
-        system, _, baseline = key.partition("_vs_")
+        system, baseline = _names(key)
         if baseline == first:
             found += [_wins(system, baseline, name, row) for name, row in rows.items() if row["n"]]
     return found
+
+
+def count_wins(names: tuple[str, str], objective: str, differences: Sequence[float], tie: float) -> Wins:
+    """Wins of the first of `names` over the second, from differences by prompt; at most `tie` apart is a tie."""
+    n = len(differences)
+    won, lost = sum(d > tie for d in differences), sum(d < -tie for d in differences)
+    return _wins(*names, objective, {"win": won / n, "tie": (n - won - lost) / n, "lose": lost / n, "n": n})
 
 
 def _wins(system: str, baseline: str, objective: str, row: Json) -> Wins:

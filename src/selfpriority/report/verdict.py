@@ -25,10 +25,10 @@ def headline(view: View) -> str:
         return "Only one system was evaluated, so there is nothing to compare it with."
     system, baseline = contest.split("_vs_")
     changes = view.summary["difference"][contest]
-    parts = [f"{words(objective)} {change_in_words(changes[objective])}" for objective in view.objectives]
     n = max(changes[objective]["n"] for objective in view.objectives)
+    told = changes_in_words({objective: changes[objective] for objective in view.objectives})
     doubt = "" if _evaluation_is_trusted(view) else ", by a judge not shown to be better than chance"
-    return f"On {n} held-out prompts, {system} against {baseline}{doubt}: {'; '.join(parts)}."
+    return f"On {n} held-out prompts, {system} against {baseline}{doubt}: {told}."
 
 
 def evidence(view: View) -> list[tuple[str, str]]:
@@ -50,6 +50,13 @@ def is_clear(change: Json) -> bool:
         return False
     outside = bool(change["low"] > 0 or change["high"] < 0)
     return outside and bool(change.get("significant", True))
+
+
+def changes_in_words(changes: Json) -> str:
+    """Differences by objective, in order of priority; said once where none of several is clear."""
+    if len(changes) > 1 and all(change["mean"] is not None and not is_clear(change) for change in changes.values()):
+        return f"no clear change in {' or '.join(map(words, changes))}"
+    return "; ".join(f"{words(name)} {change_in_words(change)}" for name, change in changes.items())
 
 
 def change_in_words(change: Json) -> str:
