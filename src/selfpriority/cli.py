@@ -128,12 +128,18 @@ def utility(
 
 
 @app.command("report")
-def report_command(directory: Directory) -> None:
-    """Write report.html from what the run directory holds."""
+def report_command(
+    directory: Directory,
+    other: Annotated[Path | None, typer.Argument(metavar="[DIR2]", help="A second run: both side by side.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="File for two runs; default DIR/against-DIR2.html.")] = None,
+) -> None:
+    """Write report.html from what the run directory holds; with a second run, a page about both side by side."""
+    from selfpriority.report.diff import write_diff
     from selfpriority.report.page import write_report
-    from selfpriority.run import Run
 
-    print(f"report: {write_report(Run.existing(directory).folder)}")
+    if other is None and to is not None:
+        raise InputError("--to: belongs to a report about two runs; report.html of one lies in its run directory")
+    print(f"report: {write_report(directory) if other is None else write_diff(directory, other, to)}")
 
 
 @app.command("check-judge")
