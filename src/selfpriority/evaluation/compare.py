@@ -14,7 +14,7 @@ from statistics import fmean, median
 from typing import Any
 
 from selfpriority.evaluation.agreement import Scores, agreement
-from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share
+from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share, relevance
 from selfpriority.evaluation.pairwise import Compared, compared
 from selfpriority.evaluation.significance import Paired, corrected, difference, wins
 from selfpriority.intervals import bootstrap_mean_interval
@@ -42,6 +42,8 @@ class Verdict:
     text: str
     stop: Stop
     ratings: Ratings
+    prompt: str = ""
+    """What was asked, to see whether the answer speaks about it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def summarise(systems: Verdicts, objectives: Sequence[str], settings: Evaluate, 
       b on prompts rated for both, `words` the same of the answers' lengths;
     - `by_kind.<kind>` = {systems, difference} of those prompts;
     - `behaviour.<name>` = {refusal: {kind: share}, n: {kind: count}, over_refusal, boilerplate, largest_opening,
-      words, cut};
+      relevance, words, cut};
     - `behaviour_difference.<a>_vs_<b>.<refusal, over_refusal, words>` as `difference`;
     - with further judges, `judges.<name>` = {systems, difference} and `agreement` (`agreement.agreement`).
 
@@ -264,6 +266,7 @@ def _behaviour(verdicts: Sequence[Verdict], settings: Evaluate) -> Json:
         "over_refusal": fmean(safe) if safe else None,
         "boilerplate": boilerplate_share(texts),
         "largest_opening": largest_opening_share(texts),
+        "relevance": relevance([verdict.prompt for verdict in verdicts], texts),
         "words": median(len(text.split()) for text in texts) if texts else None,
         "cut": fmean(verdict.stop == "length" for verdict in verdicts) if verdicts else None,
     }

@@ -32,12 +32,15 @@ def table(summary: Mapping[str, Any]) -> str:
 
 def _behaviour(behaviour: Mapping[str, Json]) -> list[str]:
     kinds = list(dict.fromkeys(kind for row in behaviour.values() for kind in row["refusal"]))
-    heads = ["system", *(f"refusals, {kind}" for kind in kinds), "over-refusals", "boilerplate", "cut"]
+    heads = ["system", *(f"refusals, {kind}" for kind in kinds), "over-refusals", "boilerplate", "relevance", "cut"]
     rows = [
         [
             name,
             *(_percent(row["refusal"].get(kind)) for kind in kinds),
-            *(_percent(row[column]) for column in ("over_refusal", "boilerplate", "cut")),
+            _percent(row["over_refusal"]),
+            _percent(row["boilerplate"]),
+            "-" if row["relevance"] is None else f"{row['relevance']:.2f}",
+            _percent(row["cut"]),
         ]
         for name, row in behaviour.items()
     ]

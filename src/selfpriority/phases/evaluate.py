@@ -205,5 +205,7 @@ def read_verdicts(folder: Path, system: str, objectives: tuple[str, ...], judge:
     verdicts = []
     for row in read_rows(folder / f"answers-{system}.jsonl", AnswerRow):
         ratings: Ratings = tuple(rows[row.prompt.id].ratings[name] for name in objectives)
-        verdicts.append(Verdict(row.prompt.id, row.prompt.kind, row.response.text, row.response.stop, ratings))
+        verdicts.append(
+            Verdict(row.prompt.id, row.prompt.kind, row.response.text, row.response.stop, ratings, row.prompt.text)
+        )
     return verdicts
