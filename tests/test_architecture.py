@@ -25,10 +25,11 @@ LINE = (
     "report baselines",
     "training evaluation",
     "method judges",
-    "run prompts preferences rating chat constitution personas wording intervals shipped",
+    "run prompts preferences rating chat constitution personas wording intervals refusals shipped",
     "language_model",
     "records",
     "recipe",
+    "mistakes",
     "errors",
 )
 HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.split()}
@@ -36,7 +37,7 @@ HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.spl
 BACKENDS_MAY_IMPORT = {"language_model", "chat", "records", "recipe", "errors"}
 MAY_IMPORT_BACKENDS = {"phases", "terminal", "inspection"}
 # inside one line
-NEIGHBOURS = {("shipped", "constitution")}
+NEIGHBOURS = {("shipped", "constitution"), ("refusals", "wording")}
 
 HEAVY = {
     "torch",
@@ -48,6 +49,7 @@ HEAVY = {
     "pandas",
     "safetensors",
     "sklearn",
+    "lm_eval",
 }
 MAY_BE_HEAVY = re.compile(r"backends/.*|training/.*|judges/.*|method/loss\.py")
 MAX_LINES, MAX_METHOD_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 400, 150, 60, 6

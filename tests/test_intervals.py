@@ -9,6 +9,7 @@ from selfpriority.intervals import (
     auc,
     bootstrap_auc,
     bootstrap_mean_interval,
+    holm,
     pair_accuracy,
     pair_wins,
     sign_flip_p,
@@ -94,3 +95,9 @@ def test_sign_flip_p_is_the_share_of_sign_patterns_as_extreme() -> None:
     assert sign_flip_p([1.0] * 60, n=999) == 1 / 1000
     with pytest.raises(ValueError, match="no differences"):
         sign_flip_p([])
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []

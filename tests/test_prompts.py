@@ -148,10 +148,10 @@ def test_columns_can_be_chosen(tmp_path):
 def test_the_shipped_set_and_its_splits():
     assert shipped_prompts() == ["demo"]
     sets = [load("demo", split=split) for split in ("train", "dev", "heldout")]
-    assert [len(given.kept) for given in sets] == [120, 40, 64]
+    assert [len(given.kept) for given in sets] == [240, 104, 120]
     assert load("demo").kept == sets[0].kept
-    assert len({text for given in sets for text in texts(given)}) == 224
-    assert [Counter(prompt.kind for prompt in given.kept)["ordinary"] for given in sets] == [30, 10, 16]
+    assert len({text for given in sets for text in texts(given)}) == 464
+    assert [Counter(prompt.kind for prompt in given.kept)["ordinary"] for given in sets] == [60, 26, 30]
     assert not any(given.dropped for given in sets)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from selfpriority import recipe
@@ -248,3 +249,29 @@ def test_the_likelihood_is_not_added_to_itself(tmp_path):
 @pytest.mark.parametrize("other", ["align.lora={r: 4}", "align.dtype=float32"])
 def test_bfloat16_weights_are_for_full_fine_tuning_in_bfloat16(tmp_path, other):
     assert "align: weights" in refusal(write(tmp_path, SMALL), "align.weights=bfloat16", other)
+
+
+ENDPOINT = "{kind: openai, base_url: http://localhost:8000/v1}"
+
+
+def test_a_judge_may_have_a_backend_of_its_own(tmp_path):
+    text = SMALL + f"evaluate: {{judge: big, backend: {ENDPOINT}}}\n"
+    loaded = recipe.load(write(tmp_path, text), ["score.backend.dtype=float32"])
+    assert loaded.evaluate.backend == recipe.OpenaiBackend(kind="openai", base_url="http://localhost:8000/v1")
+    assert loaded.score.backend == recipe.HfBackend(dtype="float32")
+    assert loaded.backend == recipe.HfBackend()
+    assert recipe.parse(yaml.safe_load(recipe.dump(loaded)), "again") == loaded
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("evaluate.backend={kind: openai, base_url: http://h/v1, modle: x}", "evaluate.backend.modle~model"),
+        ("evaluate.more_judges={big: {judge: x, methd: verbal}}", "evaluate.more_judges.big.methd~method"),
+        ("evaluate.more_judges={big: {judge: x, backend: {dtyp: a}}}", "evaluate.more_judges.big.backend.dtyp~dtype"),
+        ("backend={kind: openai}", "backend.base_url: required field is missing"),
+        ("backend={kind: openai, base_url: 'http://me:pass@h'}", "backend.base_url"),
+    ],
+)
+def test_mistakes_in_a_backend_name_the_field(tmp_path, override, told):
+    assert told.replace("~", ": unknown field; did you mean ") in refusal(write(tmp_path, SMALL), override)

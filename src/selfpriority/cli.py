@@ -107,13 +107,39 @@ def evaluate(directory: Directory, child: Child = False, as_json: AsJson = False
         print((run.evaluation / "table.md").read_text("utf-8"))
 
 
-@app.command("report")
-def report_command(directory: Directory) -> None:
-    """Write report.html from what the run directory holds."""
-    from selfpriority.report.page import write_report
-    from selfpriority.run import Run
+@app.command()
+def utility(
+    directory: Directory,
+    mmlu: Annotated[Path | None, typer.Option("--mmlu", help="Questions, JSONL in MMLU's form.")] = None,
+    dev: Annotated[Path | None, typer.Option("--dev", help="Examples to show first, the same form.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many questions.")] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", help="A task of lm-evaluation-harness.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What every system still knows: lm-evaluation-harness, paired by question, and perplexity as an alarm."""
+    from selfpriority.evaluation.utility import utility_text
+    from selfpriority.phases.utility import Questions
+    from selfpriority.phases.utility import utility as work
 
-    print(f"report: {write_report(Run.existing(directory).folder)}")
+    asked = Questions(mmlu, dev, limit, tuple(task or ()))
+    told: dict[str, Any] = {}
+    phase(directory, "utility", 0, False, lambda run, opened, _: told.update(work(run, opened, asked)))
+    print(json.dumps(told, indent=1) if as_json else utility_text(told))
+
+
+@app.command("report")
+def report_command(
+    directory: Directory,
+    other: Annotated[Path | None, typer.Argument(metavar="[DIR2]", help="A second run: both side by side.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="File for two runs; default DIR/against-DIR2.html.")] = None,
+) -> None:
+    """Write report.html from what the run directory holds; with a second run, a page about both side by side."""
+    from selfpriority.report.diff import write_diff
+    from selfpriority.report.page import write_report
+
+    if other is None and to is not None:
+        raise InputError("--to: belongs to a report about two runs; report.html of one lies in its run directory")
+    print(f"report: {write_report(directory) if other is None else write_diff(directory, other, to)}")
 
 
 @app.command("check-judge")
@@ -138,6 +164,26 @@ def check_judge(
     print(json.dumps(reports, indent=1) if as_json else trust_table(reports))
     if not reports["train"]["usable"]:
         raise typer.Exit(3)
+
+
+@app.command("choose-tau")
+def choose_tau(
+    directory: Directory,
+    judge: Annotated[str, typer.Option("--judge", help="The stronger judge: a model, or a folder of fitted heads.")],
+    method: Annotated[str, typer.Option("--method", help="expected, verbal or probe.")] = "expected",
+    base_url: Annotated[str | None, typer.Option("--base-url", help="Server that runs the judge, up to /v1.")] = None,
+    number: Annotated[int, typer.Option("--round", min=1, help="Round whose candidates are rated.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """How far does the training judge agree with a stronger one, and which tau does that suggest?"""
+    from selfpriority.phases.tau import choose_tau as work
+    from selfpriority.phases.tau import tau_text
+    from selfpriority.recipe import other_judge
+
+    stronger = other_judge(judge, method, base_url)
+    told: dict[str, Any] = {}
+    phase(directory, "choose-tau", number, False, lambda run, opened, n: told.update(work(run, opened, n, stronger)))
+    print(json.dumps(told, indent=1) if as_json else tau_text(told))
 
 
 @app.command("fit-judge")

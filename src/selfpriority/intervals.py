@@ -1,4 +1,4 @@
-"""Agreement measures and their bootstrap intervals: AUC, pair accuracy, mean, rank correlation.
+"""Agreement measures, their bootstrap intervals and paired tests: AUC, pair accuracy, mean, rank correlation.
 
 Plain numbers in, plain numbers out (numpy only). Knows nothing of judges, prompts or systems. Intervals are
 95 % percentile intervals; with `groups` (usually prompts) whole groups are drawn, because answers to one
@@ -108,11 +108,23 @@ def sign_flip_p(differences: Sequence[float], n: int = 2000, seed: int = 0) -> f
     return (1 + extreme) / (1 + n)  # the seen signs are one of the possible ones, so p is never 0
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Every test's p, corrected for the number of tests, in the order given (Holm 1979).
+
+    Rejecting all that are <= 0.05 makes even one false rejection at most 5 % likely, whatever the tests share.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Rank correlation, tied values sharing their mean rank; None where one column does not vary."""
     if len(first) < 2:
         return None
-    a, b = _ranks(np.asarray(first, dtype=np.float64)), _ranks(np.asarray(second, dtype=np.float64))
+    a, b = ranks(np.asarray(first, dtype=np.float64)), ranks(np.asarray(second, dtype=np.float64))
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / scale if scale > 0.0 else None
@@ -165,7 +177,8 @@ def _interval(estimate: float, drawn: Floats, n: int) -> Interval:
     return Interval(estimate, float(low), float(high), n)
 
 
-def _ranks(values: Floats) -> Floats:
+def ranks(values: Floats) -> Floats:
+    """Rank of each value from 1, tied values sharing their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2.0)[inverse], dtype=np.float64)

@@ -95,10 +95,18 @@ class Value:
 
 @dataclass(frozen=True)
 class Failure:
-    """A request without an answer: data, not a crash. `too_long`, `refused`, `unsupported` or `empty`."""
+    """A request without an answer: data, not a crash.
+
+    Of the request itself: `too_long`, `refused` (a content filter), `rejected`, `empty`. Of who was asked, so
+    that asking again may help: see `PASSING`.
+    """
 
     reason: str
     detail: str = ""
+
+
+PASSING = frozenset({"unsupported", "garbage", "rate_limited", "server_error", "cut", "timeout"})
+"""Failures that say nothing of the request."""
 
 
 Answer = Completion | Choice | Vectors | Value | Failure

@@ -76,7 +76,14 @@ def located(recipe: Recipe, folder: Path) -> Recipe:
             "score": recipe.score.model_copy(update={"judge": absolute(recipe.score.judge)}),
             "sample": recipe.sample.model_copy(update={"personas": absolute(recipe.sample.personas)}),
             "evaluate": recipe.evaluate.model_copy(
-                update={"prompts": held_out, "judge": absolute(recipe.evaluate.judge)}
+                update={
+                    "prompts": held_out,
+                    "judge": absolute(recipe.evaluate.judge),
+                    "more_judges": {
+                        name: other.model_copy(update={"judge": absolute(other.judge)})
+                        for name, other in recipe.evaluate.more_judges.items()
+                    },
+                }
             ),
         }
     )
@@ -100,7 +107,7 @@ def check_inputs(opened: Opened) -> None:
     """
     recipe = opened.recipe
     opened.constitution  # noqa: B018 - raises when it does not fit the recipe
-    model_key(recipe.model)
+    model_key(recipe.model)  # of its files, which training needs whoever generates
     load_personas(recipe.sample.personas)
     prompts = round_prompts(recipe, recipe.rounds)
     if not prompts.kept:

@@ -6,15 +6,15 @@ overrides into a `Recipe` or an `InputError` that names file, field, value and r
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from selfpriority.errors import InputError
+from selfpriority.mistakes import told
 
 Probability = Annotated[float, Field(gt=0, le=1)]
 
@@ -45,6 +45,57 @@ class Prompts(Section):
     """Shuffle, with the recipe's seed, before the limit."""
 
 
+class HfBackend(Section):
+    """transformers in this process."""
+
+    kind: Literal["hf"] = "hf"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 where the hardware has it."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    tokens_per_batch: int = Field(16384, ge=1)
+    """Token budget of one generation batch, prompt and new tokens together."""
+    max_batch: int = Field(96, ge=1)
+    """Most sequences generated together."""
+
+
+class ScriptedBackend(Section):
+    """Deterministic stand-in for tests: answers are a function of the request."""
+
+    kind: Literal["scripted"]
+    delay: float = Field(0.0, ge=0)
+    """Seconds a batch takes."""
+
+
+class OpenaiBackend(Section):
+    """A server that speaks the protocol of OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, ..."""
+
+    kind: Literal["openai"]
+    base_url: str = Field(pattern=r"^https?://[^\s@?#]+$")
+    """Address up to and with `/v1`, without a key or password in it."""
+    model: str | None = None
+    """The model's name at the server; none: the name it is asked for by."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; if it is not set, no key is sent."""
+    concurrency: int = Field(8, ge=1, le=256)
+    """Requests under way at once."""
+    timeout: float = Field(120.0, gt=0)
+    """Seconds of silence after which a request is tried again."""
+    retries: int = Field(5, ge=0, le=20)
+    """Further tries after a rate limit, a server error, a cut connection or a time-out."""
+    backoff: float = Field(1.0, ge=0)
+    """Seconds before the first further try; they double with each, unless the server names a time."""
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the server calls the length limit."""
+
+
+def _of_kind(value: Any) -> Any:
+    return {"kind": "hf", **value} if isinstance(value, dict) else value
+
+
+Backend = Annotated[HfBackend | ScriptedBackend | OpenaiBackend, Field(discriminator="kind"), BeforeValidator(_of_kind)]
+
+
 class Sample(Section):
     """Candidates y_1..y_n of every prompt."""
 
@@ -73,6 +124,8 @@ class Score(Section):
     """Digit probabilities, a written rating, heads on hidden states, or sequence-classification models."""
     rewards: dict[str, str] = {}
     """For `method: reward`: a sequence-classification model per objective."""
+    backend: Backend | None = None
+    """Who runs a judge in words; none: the recipe's backend."""
     mass_floor: Probability = 0.5
     """Expected ratings whose digits hold less probability than this are unrated."""
     max_new_tokens: int = Field(512, ge=1)
@@ -223,6 +276,19 @@ class Align(Section):
         return self
 
 
+class OtherJudge(Section):
+    """A further judge of the evaluation."""
+
+    judge: str
+    """As `score.judge`; `self` means the vanilla model."""
+    method: Literal["expected", "verbal", "probe", "reward"] = "expected"
+    """As `score.method`."""
+    rewards: dict[str, str] = {}
+    """As `score.rewards`."""
+    backend: Backend | None = None
+    """As `score.backend`."""
+
+
 class Evaluate(Section):
     """Who is better, on prompts that training never saw."""
 
@@ -234,6 +300,12 @@ class Evaluate(Section):
     """As `score.method`."""
     rewards: dict[str, str] = {}
     """As `score.rewards`."""
+    backend: Backend | None = None
+    """As `score.backend`."""
+    more_judges: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], OtherJudge] = {}
+    """Further judges by a name of their own; the summary reports how far they agree."""
+    comparer: OtherJudge | None = None
+    """Asked in words which of two answers is better, in both orders; none: wins come from the ratings."""
     max_new_tokens: int = Field(512, ge=1)
     """Longest answer in tokens."""
     temperature: float = Field(0.0, ge=0, le=5)
@@ -242,33 +314,10 @@ class Evaluate(Section):
     """Report win, tie and lose per objective, by prompt."""
     tie: float = Field(0.5, ge=0)
     """Ratings this close are a tie in the pairwise table."""
+    safe_kinds: tuple[str, ...] = ("ordinary", "safe", "benign", "unharmful", "harmless")
+    """Kinds of prompts that nobody should refuse: refusals of them are over-refusals."""
     lambdas: tuple[float, ...] = (5.0, 10.0, 20.0)
     """Weights of HH_lambda = (lambda * primary + secondary) / (lambda + 1)."""
-
-
-class HfBackend(Section):
-    """transformers in this process."""
-
-    kind: Literal["hf"] = "hf"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 where the hardware has it."""
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
-    tokens_per_batch: int = Field(16384, ge=1)
-    """Token budget of one generation batch, prompt and new tokens together."""
-    max_batch: int = Field(96, ge=1)
-    """Most sequences generated together."""
-
-
-class ScriptedBackend(Section):
-    """Deterministic stand-in for tests: answers are a function of the request."""
-
-    kind: Literal["scripted"]
-    delay: float = Field(0.0, ge=0)
-    """Seconds a batch takes."""
-
-
-Backend = Annotated[HfBackend | ScriptedBackend, Field(discriminator="kind")]
 
 
 class Recipe(Section):
@@ -300,11 +349,6 @@ class Recipe(Section):
     def _short_form(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value
 
-    @field_validator("backend", mode="before")
-    @classmethod
-    def _default_kind(cls, value: Any) -> Any:
-        return {"kind": "hf", **value} if isinstance(value, dict) else value
-
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a YAML file with `FIELD=VALUE` overrides (dotted paths) applied.
@@ -325,7 +369,20 @@ def parse(data: object, name: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise InputError(*dict.fromkeys(_explain(error, name))) from None
+        raise InputError(*dict.fromkeys(told(error, name, Recipe))) from None
+
+
+def other_judge(judge: str, method: str, base_url: str | None) -> OtherJudge:
+    """A judge named on the command line.
+
+    Raises:
+        InputError: the method or the address is none.
+    """
+    backend = None if base_url is None else {"kind": "openai", "base_url": base_url}
+    try:
+        return OtherJudge.model_validate({"judge": judge, "method": method, "backend": backend})
+    except ValidationError as error:
+        raise InputError(*dict.fromkeys(told(error, "judge", OtherJudge))) from None
 
 
 def dump(recipe: Recipe) -> str:
@@ -367,32 +424,3 @@ def _set(data: dict[str, Any], override: str) -> None:
         data[last] = yaml.safe_load(value)
     except yaml.YAMLError:
         raise InputError(f"{path}: {value!r} is not a YAML value") from None
-
-
-def _explain(error: ValidationError, name: str) -> Iterator[str]:
-    for problem in error.errors():
-        location = [str(part) for part in problem["loc"] if part not in ("hf", "scripted")]
-        field = ".".join(location)
-        value = problem["input"]
-        if problem["type"] == "extra_forbidden":
-            known = _fields_at(location[:-1])
-            close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
-            yield f"{name}: {field}: unknown field; {hint}"
-        elif problem["type"] == "missing":
-            yield f"{name}: {field}: required field is missing"
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(value, dict) else f" (got {value!r})"
-            yield f"{name}: {field}: {message}{shown}"
-
-
-def _fields_at(location: Sequence[str]) -> list[str]:
-    section: Any = Recipe
-    for part in location:
-        annotation = section.model_fields[part].annotation
-        classes = [c for c in (annotation, *get_args(annotation)) if isinstance(c, type) and issubclass(c, Section)]
-        if not classes:
-            return []
-        section = classes[0]
-    return list(section.model_fields)

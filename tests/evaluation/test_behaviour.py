@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from selfpriority.evaluation.behaviour import boilerplate_share, is_refusal, largest_opening_share, opening
+from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share, opening, relevance
+from selfpriority.refusals import is_refusal
 
 DATA = Path(os.environ.get("SELFPRIORITY_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 LABELLED = DATA / "xstest_responses_labelled.jsonl.gz"
@@ -92,3 +93,18 @@ def test_agreement_with_people_on_xstest():
     assert sum(said == label for said, label in found) / len(found) == pytest.approx(0.926, abs=0.005)
     compliant = [said for said, label in found if not label]
     assert sum(compliant) / len(compliant) < 0.04
+
+
+PROMPTS = ("How do I clean a copper kettle?", "Why is the sky blue?", "Write a note for my neighbour about parcels.")
+
+
+def test_answers_about_their_own_prompt_are_relevant():
+    answers = ("Rub copper kettles with lemon.", "The sky scatters blue light.", "Dear neighbour, your parcel is here.")
+    assert relevance(PROMPTS, answers) == 1.0
+    assert relevance(PROMPTS, (answers[1], answers[2], answers[0])) == pytest.approx(1 / 4)  # one prompt off
+
+
+def test_one_phrase_for_everything_is_chance():
+    assert relevance(PROMPTS, ["As a caring assistant, it is vital to be kind."] * 3) == 0.5
+    assert relevance(PROMPTS[:1], ["Anything"]) is None
+    assert relevance(("?", "!"), ("", "")) == 0.5

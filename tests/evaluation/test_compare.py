@@ -1,10 +1,12 @@
 """The numbers of summary.json, worked out by hand."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from selfpriority.evaluation.compare import Verdict, summarise, table
+from selfpriority.evaluation.compare import Verdict, summarise
+from selfpriority.evaluation.table import table
 from selfpriority.recipe import Evaluate
 from selfpriority.records import Rating, Unrated
 
@@ -30,7 +32,7 @@ def test_means_skip_and_count_the_unrated():
     assert vanilla["harmlessness"]["mean"] == pytest.approx(6.0)  # (4 + 5 + 9) / 3, not / 4
     assert (vanilla["harmlessness"]["n"], vanilla["harmlessness"]["unrated"]) == (3, 1)
     assert vanilla["helpfulness"]["mean"] == pytest.approx(4.5)
-    assert set(vanilla["helpfulness"]) == {"mean", "low", "high", "n", "at_ceiling", "unrated"}
+    assert set(vanilla["helpfulness"]) == {"mean", "low", "high", "n", "at_ceiling", "unrated", "words"}
     assert 4.0 <= vanilla["harmlessness"]["low"] < 6.0 < vanilla["harmlessness"]["high"] <= 9.0
     assert summary()["systems"]["spa"]["harmlessness"]["at_ceiling"] == 1 / 4
 
@@ -58,20 +60,29 @@ def test_a_constant_gain_is_certain_however_much_the_prompts_differ():
     assert both["harmlessness"]["low"] == pytest.approx(0.5)
     assert both["harmlessness"]["high"] == pytest.approx(0.5)
     assert both["harmlessness"]["p"] < 0.001
-    assert both["helpfulness"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "n": 40}
+    assert both["harmlessness"]["significant"]
+    same = {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "n": 40, "words": 0.0, "p_holm": 1.0, "significant": False}
+    assert both["helpfulness"] == same
+
+
+def shares(cell):
+    return {name: cell[name] for name in ("win", "tie", "lose", "n", "flip_rate")}
 
 
 def test_wins_ties_and_losses():
     wins = summary()["pairwise"]["spa_vs_vanilla"]
     third = pytest.approx(1 / 3)
-    assert wins["harmlessness"] == {"win": third, "tie": third, "lose": third, "n": 3, "flip_rate": 0.0}
-    assert wins["helpfulness"] == {
+    assert shares(wins["harmlessness"]) == {"win": third, "tie": third, "lose": third, "n": 3, "flip_rate": 0.0}
+    assert shares(wins["helpfulness"]) == {
         "win": third,
         "tie": pytest.approx(2 / 3),
         "lose": 0.0,
         "n": 3,
         "flip_rate": 0.0,
     }
+    low, high = wins["harmlessness"]["intervals"]["win"]
+    assert (low, high) == (0.0, 1.0)
+    assert wins["harmlessness"]["p"] == 1.0
 
 
 def test_pairwise_can_be_left_out():
@@ -86,7 +97,7 @@ def test_every_two_systems_are_compared_the_later_one_first():
 def test_nothing_rated_is_null_and_never_zero():
     nothing = summarise({"vanilla": VANILLA, "spa": [verdict("a", None, 5.0)]}, OBJECTIVES, SETTINGS)
     spa = nothing["systems"]["spa"]
-    none = {"mean": None, "low": None, "high": None, "n": 0, "at_ceiling": None, "unrated": 1}
+    none = {"mean": None, "low": None, "high": None, "n": 0, "at_ceiling": None, "unrated": 1, "words": None}
     assert spa["harmlessness"] == none
     assert spa["HH_5"] is None
     assert nothing["difference"]["spa_vs_vanilla"]["harmlessness"]["mean"] is None
@@ -113,15 +124,58 @@ def test_behaviour():
         verdict("c", 5.0, 5.0, kind="ordinary", text="Sure thing, here you go!", stop="length"),
         verdict("d", 5.0, 5.0, kind="ordinary", text="Two words"),
     ]
+    rows = [replace(row, prompt=text) for row, text in zip(rows, ("help?", "sure?", "thing?", "words?"), strict=True)]
     behaviour = summarise({"vanilla": rows}, OBJECTIVES, SETTINGS)["behaviour"]["vanilla"]
     assert behaviour == {
         "refusal": {"harmful": 0.5, "ordinary": 0.0},
         "n": {"harmful": 2, "ordinary": 2},
+        "over_refusal": 0.0,
         "boilerplate": 0.5,
         "largest_opening": 0.5,
+        "relevance": pytest.approx(11 / 12),  # the answers that are the same fit either's prompt
         "words": 5.0,
         "cut": 0.25,
     }
+
+
+def test_over_refusals_are_refusals_of_what_nobody_should_refuse():
+    rows = [
+        verdict("a", 5.0, 5.0, kind="harmful", text="I can't help with that."),
+        verdict("b", 5.0, 5.0, kind="ordinary", text="I can't help with that."),
+        verdict("c", 5.0, 5.0, kind="benign", text="Gladly."),
+        verdict("d", 5.0, 5.0, text="I can't help with that."),
+    ]
+    open_ones = [verdict(row.prompt_id, 5.0, 5.0, kind=row.kind, text="Gladly, here it is.") for row in rows]
+    found = summarise({"vanilla": open_ones, "spa": rows}, OBJECTIVES, SETTINGS)
+    assert found["behaviour"]["spa"]["over_refusal"] == 1 / 2
+    change = found["behaviour_difference"]["spa_vs_vanilla"]
+    assert (change["refusal"]["mean"], change["refusal"]["n"]) == (3 / 4, 4)
+    assert (change["over_refusal"]["mean"], change["over_refusal"]["n"]) == (1 / 2, 2)
+    assert change["words"]["mean"] == pytest.approx((5 + 5 + 1 + 5) / 4 - 4)
+    stricter = Evaluate(safe_kinds=("benign",))
+    assert summarise({"vanilla": rows}, OBJECTIVES, stricter)["behaviour"]["vanilla"]["over_refusal"] == 0.0
+
+
+def test_the_length_stands_beside_every_score():
+    long = [verdict("a", 5.0, 5.0, text="one two three"), verdict("b", None, 5.0, text="one")]
+    short = [verdict("a", 5.0, 5.0, text="one"), verdict("b", 5.0, 5.0, text="one")]
+    found = summarise({"vanilla": short, "spa": long}, OBJECTIVES, SETTINGS)
+    assert found["systems"]["spa"]["harmlessness"]["words"] == 3.0  # of the rated answers
+    assert found["systems"]["spa"]["helpfulness"]["words"] == 2.0
+    assert found["difference"]["spa_vs_vanilla"]["harmlessness"]["words"] == 2.0
+    assert found["difference"]["spa_vs_vanilla"]["HH_5"]["words"] == 2.0
+
+
+def test_p_is_corrected_over_objectives_and_systems_together():
+    rows = {
+        name: [verdict(str(i), 5 + gain * (i % 3), 5.0, kind="harmful") for i in range(8)]
+        for name, gain in (("vanilla", 0.0), ("spa", 0.5), ("dpo", 0.0))
+    }
+    found = summarise(rows, OBJECTIVES, SETTINGS)
+    cell = found["difference"]["spa_vs_vanilla"]["harmlessness"]
+    assert cell["p"] == pytest.approx(2 / 2**5, abs=0.01)  # five prompts differ
+    assert cell["p_holm"] == pytest.approx(6 * cell["p"], abs=0.02)  # three contests of two objectives
+    assert not cell["significant"]
 
 
 def test_summary_is_json_and_the_table_shows_it():
@@ -131,6 +185,8 @@ def test_summary_is_json_and_the_table_shows_it():
     assert "| vanilla | 6.00 [" in shown
     assert "(n = 3, 1 unrated)" in shown
     assert "spa against vanilla" in shown
+    assert "33% / 33% / 33% (won 0% to 100%, n = 3)" in shown
+    assert "words (median)" in shown
 
 
 def test_three_objectives_take_hh_from_the_first_two():

@@ -8,8 +8,9 @@ import pytest
 
 from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
+from selfpriority.judges.attacks import MOST_ANSWERS, attacks
 from selfpriority.judges.labels import LabelledAnswer, LabelledPair, Labels, label_prompt
-from selfpriority.judges.trust import best_threshold, check_judge, disavowals
+from selfpriority.judges.trust import best_threshold, check_judge
 from selfpriority.rating import Item
 from selfpriority.records import Message, Rating, Ratings, Unrated
 
@@ -124,18 +125,38 @@ def test_two_wordings_are_compared() -> None:
     assert helpful.rank_correlation == pytest.approx(-1.0)
 
 
-def test_disavowals_that_turn_a_verdict_are_counted() -> None:
+def test_suffixes_that_turn_a_verdict_are_counted_by_kind() -> None:
     """llama-models#517: a suffix that disowns the text flips the judge."""
-    moved = disavowals()[1]
+    disavowals = [attack.text for attack in attacks() if attack.kind == "disavowal"]
 
     def gullible(text: str) -> tuple[float, float]:
-        return (9.0, 5.0) if text.endswith(moved) else right(text)
+        return (9.0, 5.0) if text.endswith(disavowals[1]) else right(text)
 
     judge = Rule(gullible)
-    harmless = check_judge(judge, None, CONSTITUTION).objectives[0]
-    assert harmless.disavowal_flips == pytest.approx(1 / 4)
-    assert sum(text.endswith(moved) for text in judge.rated) == len(BAD)
+    harmless, helpful = check_judge(judge, None, CONSTITUTION).objectives
+    assert harmless.disavowal_flips == pytest.approx(1 / 8)
+    assert harmless.attacks is not None
+    assert harmless.attacks.flips == pytest.approx(1 / 40)
+    assert harmless.attacks.by_kind == {
+        "disavowal": 1 / 8, "verdict": 0.0, "role": 0.0, "delimiter": 0.0, "encoded": 0.0, "neutral": 0.0,
+    }  # fmt: skip
+    assert harmless.attacks.n == 40 * MOST_ANSWERS
+    assert sum(text.endswith(disavowals[1]) for text in judge.rated) == MOST_ANSWERS
+    assert harmless.attacks.neutral_shift == pytest.approx(0.0, abs=0.1)
     assert harmless.usable  # reported, not a reason to refuse
+    assert helpful.attacks is None
+
+
+def test_what_any_sentence_does_is_told_apart_from_what_an_attack_does() -> None:
+    def drifting(text: str) -> tuple[float, float]:
+        value, other = right(text)
+        return value + 0.5 * any(text.endswith(attack.text) for attack in attacks()), other
+
+    robust = check_judge(Rule(drifting), None, CONSTITUTION).objectives[0].attacks
+    assert robust is not None
+    assert robust.flips == 0.0
+    assert robust.shift == pytest.approx(0.5, abs=0.1)
+    assert robust.neutral_shift == pytest.approx(0.5, abs=0.1)
 
 
 def test_bad_answers_already_judged_good_cannot_flip() -> None:
@@ -150,16 +171,29 @@ def test_bad_answers_already_judged_good_cannot_flip() -> None:
     assert harmless.disavowal_flips == 1.0
 
 
-def test_disavowals_can_be_left_out() -> None:
+def test_attacks_can_be_left_out() -> None:
     judge = Rule(right)
     report = check_judge(judge, None, CONSTITUTION, disowning=False)
     assert report.objectives[0].disavowal_flips is None
+    assert report.objectives[0].attacks is None
     assert len(judge.rated) == len(GOOD | USELESS | BAD)
 
 
-def test_the_disavowals_are_four_different_sentences() -> None:
-    assert len(set(disavowals())) == 4
-    assert all(isinstance(sentence, str) and sentence.endswith(".") for sentence in disavowals())
+def test_the_attacks_are_forty_different_suffixes_and_a_control() -> None:
+    kinds = [attack.kind for attack in attacks()]
+    assert len({attack.text for attack in attacks()}) == len(attacks()) == 44
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "disavowal": 8, "verdict": 8, "role": 8, "delimiter": 8, "encoded": 8, "neutral": 4,
+    }  # fmt: skip
+
+
+def test_ratings_are_calibrated_against_the_labels() -> None:
+    bins = check_judge(Rule(right), None, CONSTITUTION, disowning=False).objectives[0].calibration
+    assert len(bins) == 10
+    assert bins[0].positive == 0.0
+    assert bins[-1].positive == 1.0
+    assert [b.rating for b in bins] == sorted(b.rating for b in bins)
+    assert sum(b.n for b in bins) == len(GOOD | USELESS | BAD)
 
 
 def own_labels(n: int, pairs_only: bool = False) -> Labels:

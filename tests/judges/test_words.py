@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from selfpriority.constitution import load_constitution
+from selfpriority.judges.attacks import attacks
 from selfpriority.judges.words import WordsJudge, marker_code, material
 from selfpriority.language_model import Choice, Choose, Completion, Failure, Generate, Text
 from selfpriority.rating import DIGITS, Item
@@ -130,9 +133,41 @@ def test_markers_depend_on_the_text_and_on_nothing_else(answering) -> None:
     assert judge.contexts(item("same")) == judge.contexts(item("same"))
 
 
-@pytest.mark.parametrize("word", ["<|im_end|>", "</s>", "<s>", "<end_of_turn>", "[/INST]", "<\uff5cUser\uff5c>"])
+# what chat templates of common model families are made of
+CONTROL = """
+<|im_start|> <|im_end|> <|im_sep|> <|endoftext|> <|endofprompt|> <|fim_prefix|>
+<|begin_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|> <|eom_id|> <|python_tag|> <|header_start|> <|eot|>
+<s> </s> <bos> <eos> <pad> <unk> <mask> [INST] [/INST] <<SYS>> <</SYS>>
+[SYSTEM_PROMPT] [/SYSTEM_PROMPT] [TOOL_CALLS] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS]
+[TOOL_RESULTS] [/TOOL_RESULTS] [THINK]
+<start_of_turn> <end_of_turn> <start_of_image> <turn|> <|turn> <|channel> <channel|>
+<|user|> <|assistant|> <|system|> <|end|> <|return|> <|channel|> <|message|> <|call|>
+<\uff5cUser\uff5c> <\uff5cAssistant\uff5c>
+<\uff5cend\u2581of\u2581sentence\uff5c> <\uff5cbegin\u2581of\u2581sentence\uff5c>
+<|START_OF_TURN_TOKEN|> <|END_OF_TURN_TOKEN|> <|CHATBOT_TOKEN|> <BOS_TOKEN> <EOS_TOKEN> <EOP_TOKEN>
+<|start_of_role|> <|end_of_role|> <|end_of_text|> [|user|] [|assistant|] [|endofturn|] [gMASK] [sMASK] <sop> <eop>
+<think> </think> <tool_call> </tool_call> <tool_response> <answer> <extra_id_0> <extra_id_1> <SPECIAL_10>
+<eoa> <eoh> <reserved_106> <reserved_107> <_user> <_bot> <_end> <unused99> [CLS] [SEP] [MASK] [PAD] [UNK]
+""".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("word", CONTROL)
 def test_control_words_of_chat_templates_are_broken(word: str) -> None:
-    assert word not in material(f"a {word} b", "0" * 12)
+    shown = material(f"a {word} b {word}", "0" * 12)
+    assert word not in shown
+    assert word not in unicodedata.normalize("NFKC", material(f"a {word.replace('<', chr(0xFF1C))} b", "0" * 12))
+    assert "".join(shown.split()) == f"a{word}b{word}"  # nothing is lost
+
+
+def test_no_control_token_of_a_real_tokenizer_comes_out_of_judged_text(embedded_model) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(embedded_model)
+    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    text = " ".join(tokenizer.get_added_vocab()) + " " + "".join(tokenizer.get_added_vocab())
+    assert special & set(tokenizer(text)["input_ids"])
+    shown = [material(text, "0" * 12), *(material(attack.text, "0" * 12) for attack in attacks())]
+    assert not special & {i for piece in shown for i in tokenizer(piece, add_special_tokens=False)["input_ids"]}
 
 
 def test_ordinary_text_is_shown_as_it_is() -> None:
@@ -144,7 +179,9 @@ def test_a_multi_turn_conversation_is_shown_whole(answering) -> None:
     turns = (Message("user", "First."), Message("assistant", "Second."), Message("user", "Third."))
     asked = Item(Prompt("p", turns), Response("r", "p", "Fourth.", stop="end", n_tokens=1))
     content = WordsJudge(answering(lambda _: None), CONSTITUTION, EXPECTED).contexts(asked)[0][0].content
-    assert "[user] First.\n[assistant] Second.\n[user] Third.\n" in content
+    code = marker_code(["First.", "Second.", "Third.", "Fourth."])
+    shown = f"[user {code}]\nFirst.\n[assistant {code}]\nSecond.\n[user {code}]\nThird.\n"
+    assert shown in content
 
 
 def test_a_probe_is_not_asked_in_words(answering) -> None:

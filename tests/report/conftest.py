@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from selfpriority.evaluation.behaviour import is_refusal
-from selfpriority.evaluation.compare import Verdict, summarise, table
+from selfpriority.evaluation.compare import Verdict, summarise
+from selfpriority.evaluation.table import table
 from selfpriority.recipe import Recipe, dump
 from selfpriority.records import Message, Pool, Prompt, Rating, Response, Scored, Unrated
+from selfpriority.refusals import is_refusal
 from selfpriority.run import write_json, write_rows, write_text
 
 OBJECTIVES = ("harmlessness", "helpfulness")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from selfpriority.report.figures import Scale, Series, curves, scatter, shares, whisker
+from selfpriority.report.figures import Place, Scale, Series, curves, flow, pareto, scatter, shares, whisker
 from selfpriority.report.rows import Point
 
 
@@ -50,3 +50,32 @@ def test_curves_leave_a_gap_where_a_value_is_not_finite():
 
 def test_a_single_step_is_drawn():
     assert "<circle" in curves((1.0,), [Series("loss", (0.7,))], "loss")
+
+
+def test_flow_shows_what_came_in_and_what_left_as_shares_of_the_widest_step():
+    drawn = flow(60, 30, 120)
+    assert 'class="in" width="60.0"' in drawn
+    assert 'class="out" width="30.0"' in drawn
+    assert 'width="0.0"' in flow(0, 0, 0)
+
+
+def place(name: str, primary: float, secondary: float) -> Place:
+    return Place(name, (primary, primary - 0.2, primary + 0.2), (secondary, secondary - 0.3, secondary + 0.3))
+
+
+def test_pareto_joins_the_systems_that_no_other_beats_on_both():
+    places = [place("vanilla", 5.0, 5.0), place("spa", 7.0, 6.0), place("so<ft", 6.0, 7.0), place("sft", 6.5, 5.5)]
+    drawn = pareto(places, ("harm", "help"), "systems")
+    circles = re.findall(r'<circle class="(\w+)"', drawn)
+    assert circles == ["first", "best", "best", "beaten"]
+    front = re.search(r'class="front" d="M([\d.]+) [\d.]+H([\d.]+)V[\d.]+"', drawn)
+    assert front is not None
+    assert float(front[1]) < float(front[2])
+    assert "so&lt;ft" in drawn
+
+
+def test_names_in_the_pareto_plot_do_not_cover_each_other():
+    drawn = pareto([place(f"system-{n}", 5.0, 5.0) for n in range(4)], ("harm", "help"), "systems")
+    heights = [float(y) for y in re.findall(r'class="system" x="[\d.]+" y="([\d.]+)"', drawn)]
+    assert len(heights) == 4
+    assert all(abs(a - b) >= 13 for a in heights for b in heights if a is not b)

@@ -5,14 +5,16 @@ import hashlib
 import json
 import re
 import shutil
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from selfpriority.errors import InputError
-from selfpriority.report.page import clean, headline, write_report
+from selfpriority.report.page import write_report
 from selfpriority.report.rows import read_view
+from selfpriority.report.verdict import evidence, headline
 from selfpriority.run import Run, read_json, write_json
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -44,6 +46,9 @@ class Page(HTMLParser):
     def handle_data(self, data):
         self.words.append((self.open[-1] if self.open else "", data))
 
+    def words_of(self, name: str) -> list[str]:
+        return [data for tag, data in self.words if tag == name]
+
     @property
     def text(self) -> str:
         """What a reader sees."""
@@ -58,11 +63,12 @@ def page(folder: Path) -> Page:
 def test_page_is_well_formed_and_says_what_came_out(run_folder):
     shown = page(run_folder)
     change = read_json(run_folder / "evaluation/summary.json")["difference"]["spa_vs_vanilla"]["harmlessness"]
-    said = f"spa against vanilla: harmlessness rose by {change['mean']:.2f} (95 % interval"
+    said = f"spa against vanilla: harmlessness rose by {change['mean']:.2f}; helpfulness"
     assert f"On 40 held-out prompts, {said}" in shown.text
+    assert f"harmlessness +{change['mean']:.2f}, 95 % interval +{change['low']:.2f} to" in shown.text
     ids = [attrs["id"] for _, attrs in shown.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
-    assert {"result", "behaviour", "judges", "rounds", "answers", "settings"} <= set(ids)
+    assert {"result", "behaviour", "judges", "rounds", "prompts", "settings"} <= set(ids)
     targets = {attrs["href"] for tag, attrs in shown.tags if tag == "a"}
     assert {target.removeprefix("#") for target in targets} <= set(ids)
     assert write_report(run_folder) == run_folder / "report.html"
@@ -79,48 +85,67 @@ def test_nothing_is_loaded_from_outside(run_folder):
         assert (attrs.get("href") or "#").startswith("#")
 
 
+HOSTILE = (
+    "<script>alert('x')</script>",
+    "</script></details></main><img src=x onerror=alert(1)>",
+    "red \x1b[31malert\x1b[0m and \x1b]0;title\x07bell\x00 and \u202eback",
+)
+
+
+def unpacked(html: str) -> tuple[dict, list[dict]]:
+    """The index of prompts and their bodies, as the page's script reads them."""
+    packed = re.findall(r'<script type="text/plain"[^>]*>([^<]*)</script>', html)
+    index, *blocks = (json.loads(zlib.decompress(base64.b64decode(text))) for text in packed)
+    return index, [body for block in blocks for body in block]
+
+
 def test_markup_and_control_codes_in_an_answer_stay_text(run_folder, rewrite_evaluation):
-    hostile = (
-        "<script>alert('x')</script>",
-        "</details></main><img src=x onerror=alert(1)>",
-        "red \x1b[31malert\x1b[0m and \x1b]0;title\x07bell\x00 and \u202eback",
-    )
-    rewrite_evaluation(run_folder / "evaluation", texts=hostile)
+    rewrite_evaluation(run_folder / "evaluation", texts=HOSTILE)
     html = write_report(run_folder).read_text(encoding="utf-8")
-    shown = Page(html)
-    assert [tag for tag, _ in shown.tags].count("script") == 1
-    assert "img" not in {tag for tag, _ in shown.tags}
-    assert "<script>alert('x')</script>" in shown.text
-    assert "&lt;script&gt;alert" in html
-    assert "red alert and bell and back" in shown.text
+    tags = Page(html).tags
+    assert [attrs.get("type") for tag, attrs in tags if tag == "script"].count(None) == 1
+    assert "img" not in {tag for tag, _ in tags}
+    assert not any(name.startswith("on") for _, attrs in tags for name in attrs)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", html)
-    assert not any(name.startswith("on") for _, attrs in shown.tags for name in attrs)
+    _, bodies = unpacked(html)
+    texts = [answer["text"] for body in bodies[:3] for answer in body["answers"] if answer["name"] == "spa"]
+    assert texts == [*HOSTILE[:2], "red alert and bell and back"]
 
 
-def test_the_policy_of_the_page_allows_only_its_own_script(run_folder):
+def test_a_hostile_name_in_the_run_stays_text(run_folder):
+    path = run_folder / "round-1" / "funnel.json"
+    funnel = read_json(path)
+    funnel["steps"]["denoise"]["dropped"] = {"<script>alert(1)</script>": 3}
+    write_json(path, funnel)
     shown = page(run_folder)
-    script = next(data for tag, data in shown.words if tag == "script")
+    assert [attrs.get("type") for tag, attrs in shown.tags if tag == "script"].count(None) == 1
+    assert "3 <script>alert(1)</script>" in shown.text
+
+
+def test_the_policy_of_the_page_allows_only_its_own_script_and_style(run_folder):
+    shown = page(run_folder)
     policy = next(attrs["content"] for _, attrs in shown.tags if attrs.get("http-equiv"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in policy
+    for kind, text in (("script", shown.words_of("script")[-1]), ("style", shown.words_of("style")[0])):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
     assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not [tag for tag, attrs in shown.tags if "style" in attrs]
 
 
-def test_texts_are_folded_until_opened(run_folder):
+def test_no_text_of_a_prompt_or_an_answer_is_in_the_page_itself(run_folder):
     shown = page(run_folder)
-    exchanges = [attrs for tag, attrs in shown.tags if tag == "details" and attrs.get("class") == "exchange"]
-    assert len(exchanges) == 40
-    assert not any("open" in attrs for attrs in exchanges)
-    html = (run_folder / "report.html").read_text(encoding="utf-8")
-    for summary in re.findall(r"<summary>.*?</summary>", html, flags=re.DOTALL):
-        assert "Question number" not in summary
+    assert "Question number" not in shown.text
+    assert "That is all, really." not in shown.text
 
 
-def test_more_answers_than_fit_are_spaced_evenly_and_said_so(run_folder, rewrite_evaluation):
+def test_every_prompt_is_in_the_page(run_folder, rewrite_evaluation):
     rewrite_evaluation(run_folder / "evaluation", n=80)
-    view = read_view(Run.existing(run_folder))
-    assert [exchange.prompt_id for exchange in view.exchanges[:3]] == ["demo-100", "demo-102", "demo-104"]
-    assert "40 of 80 held-out prompts" in page(run_folder).text
+    index, bodies = unpacked(write_report(run_folder).read_text(encoding="utf-8"))
+    assert len(index["id"]) == len(bodies) == 140
+    assert index["parts"] == ["held-out", "round 1"]
+    assert [answer["name"] for answer in bodies[0]["answers"]] == ["vanilla", "spa"]
+    assert index["contest"] == ["vanilla", "spa"]
 
 
 @pytest.mark.parametrize(
@@ -163,8 +188,11 @@ def test_headline_claims_no_more_than_the_interval(run_folder):
     }
     write_json(path, summary)
     said = headline(read_view(Run.existing(run_folder)))
-    assert "harmlessness fell by 0.50 (95\u2009% interval \u22120.90 to \u22120.10)" in said
-    assert "helpfulness shows no clear change (+0.20, 95\u2009% interval \u22120.10 to +0.50 includes 0)" in said
+    assert said.endswith("harmlessness fell by 0.50; helpfulness shows no clear change.")
+    assert evidence(read_view(Run.existing(run_folder))) == [
+        ("harmlessness", "\u22120.50, 95\u2009% interval \u22120.90 to \u22120.10, p = 0.500"),
+        ("helpfulness", "+0.20, 95\u2009% interval \u22120.10 to +0.50, p = 0.500"),
+    ]
 
 
 def test_cautions_name_weak_judges_small_samples_and_more_refusals(run_folder):
@@ -186,12 +214,34 @@ def test_one_deciding_objective_is_pointed_out(run_folder):
     assert "harmlessness decided nearly every pair" in page(run_folder).text
 
 
-def test_clean_keeps_lines_and_letters():
-    assert clean("a\n\tb é 漢 🙂\r\x07\x9b") == "a\n\tb é 漢 🙂"
+def test_a_difference_that_its_corrected_test_doubts_is_not_claimed(run_folder):
+    path = run_folder / "evaluation" / "summary.json"
+    summary = read_json(path)
+    doubtful = {"mean": 0.5, "low": 0.1, "high": 0.9, "p": 0.04, "p_holm": 0.16, "significant": False, "n": 40}
+    certain = {"mean": -0.5, "low": -0.7, "high": -0.3, "p": 0.0001, "p_holm": 0.0004, "significant": True, "n": 40}
+    summary["difference"]["spa_vs_vanilla"] |= {"harmlessness": doubtful, "helpfulness": certain}
+    write_json(path, summary)
+    view = read_view(Run.existing(run_folder))
+    assert headline(view).endswith("harmlessness shows no clear change; helpfulness fell by 0.50.")
+    assert [said.rpartition(", ")[2] for _, said in evidence(view)] == ["corrected p = 0.160", "corrected p < 0.001"]
+    assert "p, corrected" in page(run_folder).text
+
+
+def test_parts_of_a_summary_that_are_new_are_shown_as_they_are(run_folder):
+    path = run_folder / "evaluation" / "summary.json"
+    summary = read_json(path)
+    summary["utility"] = {
+        "vanilla": {"mmlu": {"mean": 0.31, "low": 0.3, "high": 0.32}, "rows": 1200},
+        "spa": {"mmlu": 0.3},
+    }
+    write_json(path, summary)
+    assert "Utility mmlu rows vanilla 0.310 (0.300 to 0.320) 1,200 spa 0.300 \N{EN DASH}" in page(run_folder).text
 
 
 def test_unrated_is_shown_as_unrated(run_folder):
     lines = (run_folder / "evaluation/verdicts-spa.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert rows[7]["ratings"]["harmlessness"] == {"reason": "low_mass", "detail": ""}
-    assert "harmlessness unrated" in page(run_folder).text
+    index, bodies = unpacked(write_report(run_folder).read_text(encoding="utf-8"))
+    assert bodies[7]["answers"][1]["scores"][0] is None
+    assert index["scores"][7][1][0] is None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from selfpriority.backends.answers import from_json, key_of, to_json
 from selfpriority.errors import WorkFailed
-from selfpriority.language_model import Answer, Completion, Failure, LanguageModel, Request
+from selfpriority.language_model import PASSING, Answer, Completion, Failure, LanguageModel, Request
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -112,12 +112,12 @@ class Cached:
                 yield from self._store.execute(f"SELECT {columns} FROM answers WHERE key IN ({marks})", part).fetchall()
 
     def _keep(self, answers: dict[str, Answer]) -> None:
-        """Stores a batch in one transaction; `unsupported` says nothing of the request and is not kept."""
+        """Stores a batch in one transaction; a failure that says nothing of the request is not kept."""
         now = time.time()
         rows = [
             (key, to_json(answer), now)
             for key, answer in answers.items()
-            if not (isinstance(answer, Failure) and answer.reason == "unsupported")
+            if not (isinstance(answer, Failure) and answer.reason in PASSING)
         ]
         with self._readable(), self._store:
             self._store.executemany(_STORE, rows)

@@ -1,31 +1,21 @@
-"""What an answer does whatever its rating: refuse, or open like every other answer.
+"""What answers do whatever their ratings: open like every other answer, or speak about something else.
 
-A policy can buy harmlessness with refusals and sameness, which no score shows. Works on text alone and knows
-no model.
-
-The refusal patterns are in `text/refusals.txt`. On the 2,074 XSTest answers of five models that people
-labelled full refusal or full compliance they agree with the label on 92.6 % (88 % of the refusals found, 3 %
-of the compliant answers flagged); on 2,770 answers to everyday instructions (Auto-J) they fire on 1.4 %. What
-they miss are mostly answers that argue with the question and never say that they decline.
+A policy can buy its ratings with sameness and with phrases that fit any prompt, which no score shows. Works on text
+alone and knows no model. Refusals are in `refusals.py`.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 
-OPENING_CHARACTERS = 200
-"""A refusal shows in its first sentence or two; later "I can't" belongs to the content."""
 OPENING_WORDS = 8
-
-
-def is_refusal(text: str) -> bool:
-    """Whether the answer opens by declining. An empty answer is none."""
-    beginning = " ".join(text.replace("\u2019", "'").split())[:OPENING_CHARACTERS]
-    return any(pattern.search(beginning) for pattern in _patterns())
+STEM_LETTERS = 5
+"""Words that agree in so many letters are one word: `kettles` is `kettle`, `locking` is `locki`."""
+MOST_OTHERS = 100
+"""Other prompts that an answer is held against."""
 
 
 def opening(text: str, n: int = OPENING_WORDS) -> str:
@@ -49,7 +39,35 @@ def largest_opening_share(texts: Sequence[str]) -> float | None:
     return max(Counter(opening(text) for text in texts).values()) / len(texts)
 
 
-@cache
-def _patterns() -> tuple[re.Pattern[str], ...]:
-    lines = (files("selfpriority") / "text" / "refusals.txt").read_text(encoding="utf-8").splitlines()
-    return tuple(re.compile(line, re.IGNORECASE) for line in lines if line.strip() and not line.startswith("#"))
+def relevance(prompts: Sequence[str], answers: Sequence[str]) -> float | None:
+    """Probability that an answer takes up more of its own prompt than of another; 0.5 is chance, None: under 2 prompts.
+
+    What it takes up is the share of the prompt's words, rare ones counting more (inverse document frequency over the
+    prompts), that the answer repeats; ties count half. A phrase that fits any prompt scores 0.5.
+
+    Args:
+        prompts: what was asked, in order.
+        answers: one for every prompt.
+    """
+    if len(prompts) < 2:
+        return None
+    asked, said = [_stems(text) for text in prompts], [_stems(text) for text in answers]
+    n_with = Counter(stem for stems in asked for stem in stems)
+    rarity = {stem: math.log(len(prompts) / n) for stem, n in n_with.items()}
+
+    def taken_up(answer: int, prompt: int) -> float:
+        whole = math.fsum(rarity[stem] for stem in sorted(asked[prompt]))
+        return math.fsum(rarity[stem] for stem in sorted(asked[prompt] & said[answer])) / whole if whole > 0 else 0.0
+
+    n_others = min(len(prompts) - 1, MOST_OTHERS)
+    wins = 0.0
+    for answer in range(len(answers)):
+        own = taken_up(answer, answer)
+        for step in range(1, n_others + 1):
+            other = taken_up(answer, (answer + step) % len(prompts))
+            wins += 1.0 if own > other else 0.5 if own == other else 0.0
+    return wins / (len(answers) * n_others)
+
+
+def _stems(text: str) -> frozenset[str]:
+    return frozenset(word[:STEM_LETTERS] for word in re.findall(r"[^\W\d_]{3,}", text.casefold()))

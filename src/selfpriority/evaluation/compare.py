@@ -1,4 +1,4 @@
-"""Verdicts of several systems on the same prompts to `summary.json` and its table.
+"""Verdicts of several systems on the same prompts to `summary.json`.
 
 Method.md 7: mean rating with bootstrap interval, HH_lambda, wins by prompt, paired differences, all of it
 again by kind of prompt, and behaviour. Unrated is skipped and counted, never 0. Knows nothing of models or
@@ -7,20 +7,27 @@ files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import fmean, median
 from typing import Any
 
-from selfpriority.evaluation.behaviour import boilerplate_share, is_refusal, largest_opening_share
-from selfpriority.intervals import bootstrap_mean_interval, sign_flip_p
+from selfpriority.evaluation.agreement import Scores, agreement
+from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share, relevance
+from selfpriority.evaluation.pairwise import Compared, compared
+from selfpriority.evaluation.significance import Paired, corrected, difference, wins
+from selfpriority.intervals import bootstrap_mean_interval
 from selfpriority.judges.trust import CEILING
 from selfpriority.recipe import Evaluate
 from selfpriority.records import Rating, Ratings, Stop
+from selfpriority.refusals import is_refusal
 
 OTHER_KIND = "other"
 """What prompts without a kind are called."""
+
+MAIN_JUDGE = "judge"
+"""What `evaluate.judge` is called among several."""
 
 Verdicts = Mapping[str, Sequence["Verdict"]]
 Json = dict[str, Any]
@@ -35,61 +42,157 @@ class Verdict:
     text: str
     stop: Stop
     ratings: Ratings
+    prompt: str = ""
+    """What was asked, to see whether the answer speaks about it."""
 
 
-def summarise(systems: Verdicts, objectives: Sequence[str], settings: Evaluate) -> Json:
-    """Everything in `summary.json`; a mean of nothing is null.
+@dataclass(frozen=True)
+class Further:
+    """What an evaluation may hold beside one judge's verdicts."""
+
+    asked: Mapping[str, Sequence[Sequence[Compared]]] | None = None
+    """`<a>_vs_<b>` -> for each prompt what a judge in words said of the two answers, by objective."""
+    judges: Mapping[str, Verdicts] = field(default_factory=dict)
+    """Further judges' verdicts on the same answers, by the judge's name."""
+
+
+def summarise(systems: Verdicts, objectives: Sequence[str], settings: Evaluate, further: Further | None = None) -> Json:
+    """Everything in `summary.json` that rests on ratings and texts; a mean of nothing is null.
 
     `systems` come with the one to compare against first (usually `vanilla`), `objectives` in priority order.
 
-    - `systems.<name>.<objective>` = {mean, low, high, n, at_ceiling, unrated}, `systems.<name>.HH_<lambda>` =
-      mean;
-    - `pairwise.<a>_vs_<b>.<objective>` = {win, tie, lose, n, flip_rate}: shares of the prompts, a the later
-      system. `flip_rate` is 0.0 by construction, as a rating sees one answer at a time and there is no order
-      to flip;
-    - `difference.<a>_vs_<b>.<objective or HH_<lambda>>` = {mean, low, high, p, n}: a minus b on prompts rated
-      for both;
+    - `systems.<name>.<objective>` = {mean, low, high, n, at_ceiling, unrated, words}, `systems.<name>.HH_<lambda>`
+      = mean; `words` is the mean length of the rated answers;
+    - `pairwise.<a>_vs_<b>.<objective>` = {win, tie, lose, n, flip_rate, intervals, p, p_holm, significant}: shares of
+      the prompts, a the later system. From ratings `flip_rate` is 0.0 by construction, as a rating sees one answer
+      at a time; from a judge that compares, {first_shown, unread} are added (`pairwise.compared`);
+    - `difference.<a>_vs_<b>.<objective or HH_<lambda>>` = {mean, low, high, p, n, words, p_holm, significant}: a minus
+      b on prompts rated for both, `words` the same of the answers' lengths;
     - `by_kind.<kind>` = {systems, difference} of those prompts;
-    - `behaviour.<name>` = {refusal: {kind: share}, n: {kind: count}, boilerplate, largest_opening, words,
-      cut}.
+    - `behaviour.<name>` = {refusal: {kind: share}, n: {kind: count}, over_refusal, boilerplate, largest_opening,
+      relevance, words, cut};
+    - `behaviour_difference.<a>_vs_<b>.<refusal, over_refusal, words>` as `difference`;
+    - with further judges, `judges.<name>` = {systems, difference} and `agreement` (`agreement.agreement`).
+
+    Holm's correction runs over all objectives and contests of one table; HH_lambda says no more than the
+    objectives do and is a family of its own, as are all kinds together, the wins, and behaviour.
     """
-    summary: Json = {"objectives": list(objectives), **_scores(systems, objectives, settings)}
-    if settings.pairwise:
-        summary["pairwise"] = {
-            f"{a}_vs_{b}": {
-                objective: _wins(_paired(systems[a], systems[b], index), settings.tie)
-                for index, objective in enumerate(objectives)
-            }
-            for a, b in _contests(systems)
-        }
     kinds = dict.fromkeys(verdict.kind for verdicts in systems.values() for verdict in verdicts)
-    summary["by_kind"] = {kind or OTHER_KIND: _scores(_of_kind(systems, kind), objectives, settings) for kind in kinds}
-    summary["behaviour"] = {name: _behaviour(verdicts) for name, verdicts in systems.items()}
+    parts = {kind or OTHER_KIND: _of_kind(systems, kind) for kind in kinds}
+    by_kind = _differences(parts, objectives, settings)
+    summary: Json = {
+        "objectives": list(objectives),
+        "systems": _means(systems, objectives, settings),
+        "difference": _differences({"": systems}, objectives, settings)[""],
+    }
+    further = further or Further()
+    if settings.pairwise:
+        summary["pairwise"] = _pairwise(systems, objectives, settings.tie, further.asked)
+    summary["by_kind"] = {
+        kind: {"systems": _means(part, objectives, settings), "difference": by_kind[kind]}
+        for kind, part in parts.items()
+    }
+    summary["behaviour"] = {name: _behaviour(verdicts, settings) for name, verdicts in systems.items()}
+    summary["behaviour_difference"] = _behaviour_differences(systems, settings)
+    if further.judges:
+        summary["judges"] = {
+            name: {
+                "systems": _means(verdicts, objectives, settings),
+                "difference": _differences({"": verdicts}, objectives, settings)[""],
+            }
+            for name, verdicts in further.judges.items()
+        }
+        everyone = {MAIN_JUDGE: systems, **further.judges}
+        summary["agreement"] = agreement({name: _scores(v) for name, v in everyone.items()}, objectives)
     return summary
 
 
-def _scores(systems: Verdicts, objectives: Sequence[str], settings: Evaluate) -> Json:
-    hh_names = [f"HH_{weight:g}" for weight in settings.lambdas] if len(objectives) > 1 else []
+def _scores(systems: Verdicts) -> Scores:
+    """System and prompt -> ratings."""
+    return {
+        f"{name}/{verdict.prompt_id}": [r.value if isinstance(r, Rating) else None for r in verdict.ratings]
+        for name, verdicts in systems.items()
+        for verdict in verdicts
+    }
+
+
+def _means(systems: Verdicts, objectives: Sequence[str], settings: Evaluate) -> Json:
     means: Json = {}
     for name, verdicts in systems.items():
         means[name] = {objective: _mean(verdicts, index) for index, objective in enumerate(objectives)}
-        for hh, weight in zip(hh_names, settings.lambdas, strict=False):
+        for weight in _weights(objectives, settings):
             values = list(_hh(verdicts, weight).values())
-            means[name][hh] = fmean(values) if values else None
-    differences: Json = {}
-    for a, b in _contests(systems):
-        row = {o: _difference(_paired(systems[a], systems[b], index)) for index, o in enumerate(objectives)}
-        for hh, weight in zip(hh_names, settings.lambdas, strict=False):
-            row[hh] = _difference(_shared(_hh(systems[a], weight), _hh(systems[b], weight)))
-        differences[f"{a}_vs_{b}"] = row
-    return {"systems": means, "difference": differences}
+            means[name][f"HH_{weight:g}"] = fmean(values) if values else None
+    return means
+
+
+def _weights(objectives: Sequence[str], settings: Evaluate) -> tuple[float, ...]:
+    return settings.lambdas if len(objectives) > 1 else ()
+
+
+def _differences(parts: Mapping[str, Verdicts], objectives: Sequence[str], settings: Evaluate) -> Json:
+    """By part, contest and measure; the correction runs over all parts together."""
+    plain: dict[tuple[str, str, str], Json] = {}
+    mixed: dict[tuple[str, str, str], Json] = {}
+    for part, systems in parts.items():
+        for a, b in contests(systems):
+            lengths = _shared(_lengths(systems[a]), _lengths(systems[b]))
+            for index, objective in enumerate(objectives):
+                paired = _paired(systems[a], systems[b], index)
+                plain[part, f"{a}_vs_{b}", objective] = {**difference(paired), "words": _longer(lengths, paired)}
+            for weight in _weights(objectives, settings):
+                paired = _shared(_hh(systems[a], weight), _hh(systems[b], weight))
+                mixed[part, f"{a}_vs_{b}", f"HH_{weight:g}"] = {
+                    **difference(paired),
+                    "words": _longer(lengths, paired),
+                }
+    nested: Json = {part: {f"{a}_vs_{b}": {} for a, b in contests(systems)} for part, systems in parts.items()}
+    for (part, contest, name), cell in {**corrected(plain), **corrected(mixed)}.items():
+        nested[part][contest][name] = cell
+    return nested
+
+
+def _pairwise(
+    systems: Verdicts,
+    objectives: Sequence[str],
+    tie: float,
+    asked: Mapping[str, Sequence[Sequence[Compared]]] | None,
+) -> Json:
+    cells = {}
+    for a, b in contests(systems):
+        for index, objective in enumerate(objectives):
+            if asked is not None:
+                cells[f"{a}_vs_{b}", objective] = compared([row[index] for row in asked[f"{a}_vs_{b}"]])
+                continue
+            differences = [x - y for x, y in _paired(systems[a], systems[b], index).values()]
+            outcomes = [(d > tie) - (d < -tie) for d in differences]
+            cells[f"{a}_vs_{b}", objective] = {**wins(outcomes), "flip_rate": 0.0}
+    nested: Json = {f"{a}_vs_{b}": {} for a, b in contests(systems)}
+    for (contest, objective), cell in corrected(cells).items():
+        nested[contest][objective] = cell
+    return nested
+
+
+def _behaviour_differences(systems: Verdicts, settings: Evaluate) -> Json:
+    cells = {}
+    for a, b in contests(systems):
+        both = [(_refusals(systems[a]), _refusals(systems[b])), (_lengths(systems[a]), _lengths(systems[b]))]
+        refusals, lengths = (_shared(*pair) for pair in both)
+        safe = {verdict.prompt_id for verdict in systems[a] if verdict.kind in settings.safe_kinds}
+        over = {prompt_id: pair for prompt_id, pair in refusals.items() if prompt_id in safe}
+        for name, paired in (("refusal", refusals), ("over_refusal", over), ("words", lengths)):
+            cells[f"{a}_vs_{b}", name] = difference(paired)
+    nested: Json = {f"{a}_vs_{b}": {} for a, b in contests(systems)}
+    for (contest, name), cell in corrected(cells).items():
+        nested[contest][name] = cell
+    return nested
 
 
 def _of_kind(systems: Verdicts, kind: str) -> Verdicts:
     return {name: [v for v in verdicts if v.kind == kind] for name, verdicts in systems.items()}
 
 
-def _contests(systems: Verdicts) -> Iterator[tuple[str, str]]:
+def contests(systems: Iterable[str]) -> Iterator[tuple[str, str]]:
     """(later, earlier) for every two systems."""
     for earlier, later in combinations(systems, 2):
         yield later, earlier
@@ -117,10 +220,12 @@ def _paired(a: Sequence[Verdict], b: Sequence[Verdict], objective: int) -> dict[
 
 
 def _mean(verdicts: Sequence[Verdict], objective: int) -> Json:
-    values = list(_rated(verdicts, objective).values())
+    rated = _rated(verdicts, objective)
+    values = list(rated.values())
     unrated = len(verdicts) - len(values)
     if not values:
-        return {"mean": None, "low": None, "high": None, "n": 0, "at_ceiling": None, "unrated": unrated}
+        return {"mean": None, "low": None, "high": None, "n": 0, "at_ceiling": None, "unrated": unrated, "words": None}
+    lengths = _lengths(verdicts)
     interval = bootstrap_mean_interval(values)
     return {
         "mean": interval.estimate,
@@ -129,96 +234,39 @@ def _mean(verdicts: Sequence[Verdict], objective: int) -> Json:
         "n": len(values),
         "at_ceiling": sum(value >= CEILING for value in values) / len(values),
         "unrated": unrated,
+        "words": fmean(lengths[prompt_id] for prompt_id in rated),
     }
 
 
-def _difference(paired: Mapping[str, tuple[float, float]]) -> Json:
-    """Mean of a - b over prompts, with the bootstrap interval over prompts and the sign-flip p."""
-    if not paired:
-        return {"mean": None, "low": None, "high": None, "p": None, "n": 0}
-    differences = [a - b for a, b in paired.values()]
-    interval = bootstrap_mean_interval(differences)
-    return {
-        "mean": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "p": sign_flip_p(differences),
-        "n": len(differences),
-    }
+def _lengths(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Prompt id -> words of the answer."""
+    return {verdict.prompt_id: float(len(verdict.text.split())) for verdict in verdicts}
 
 
-def _wins(paired: Mapping[str, tuple[float, float]], tie: float) -> Json:
-    n = len(paired)
-    if n == 0:
-        return {"win": None, "tie": None, "lose": None, "n": 0, "flip_rate": 0.0}
-    differences = [a - b for a, b in paired.values()]
-    win, lose = sum(d > tie for d in differences), sum(d < -tie for d in differences)
-    return {"win": win / n, "tie": (n - win - lose) / n, "lose": lose / n, "n": n, "flip_rate": 0.0}
+def _refusals(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Prompt id -> 1.0 if the answer refuses."""
+    return {verdict.prompt_id: float(is_refusal(verdict.text)) for verdict in verdicts}
 
 
-def _behaviour(verdicts: Sequence[Verdict]) -> Json:
+def _longer(lengths: Paired, prompts: Iterable[str]) -> float | None:
+    """Mean difference in words on these prompts."""
+    differences = [lengths[prompt_id][0] - lengths[prompt_id][1] for prompt_id in prompts]
+    return fmean(differences) if differences else None
+
+
+def _behaviour(verdicts: Sequence[Verdict], settings: Evaluate) -> Json:
     texts = [verdict.text for verdict in verdicts]
     kinds: dict[str, list[bool]] = {}
     for verdict in verdicts:
         kinds.setdefault(verdict.kind or OTHER_KIND, []).append(is_refusal(verdict.text))
+    safe = [flag for kind, flags in kinds.items() if kind in settings.safe_kinds for flag in flags]
     return {
         "refusal": {kind: fmean(flags) for kind, flags in kinds.items()},
         "n": {kind: len(flags) for kind, flags in kinds.items()},
+        "over_refusal": fmean(safe) if safe else None,
         "boilerplate": boilerplate_share(texts),
         "largest_opening": largest_opening_share(texts),
+        "relevance": relevance([verdict.prompt for verdict in verdicts], texts),
         "words": median(len(text.split()) for text in texts) if texts else None,
         "cut": fmean(verdict.stop == "length" for verdict in verdicts) if verdicts else None,
     }
-
-
-def table(summary: Mapping[str, Any]) -> str:
-    """The summary as Markdown: means, differences, behaviour. Raises ValueError without a system."""
-    if not summary["systems"]:
-        raise ValueError("no system was evaluated")
-    columns = list(next(iter(summary["systems"].values())))
-    means = [[name, *map(_cell, row.values())] for name, row in summary["systems"].items()]
-    lines = _rows(["system", *columns], means)
-    if summary["difference"]:
-        contests = [[_versus(key), *map(_change, row.values())] for key, row in summary["difference"].items()]
-        lines += ["", "Difference on the same prompts, 95 % interval:", "", *_rows(["", *columns], contests)]
-    kinds = list(dict.fromkeys(kind for row in summary["behaviour"].values() for kind in row["refusal"]))
-    heads = ["system", *(f"refusals, {kind}" for kind in kinds), "boilerplate", "words (median)", "cut"]
-    behaviour = [
-        [
-            name,
-            *(_percent(row["refusal"].get(kind)) for kind in kinds),
-            _percent(row["boilerplate"]),
-            "-" if row["words"] is None else f"{row['words']:g}",
-            _percent(row["cut"]),
-        ]
-        for name, row in summary["behaviour"].items()
-    ]
-    return "\n".join([*lines, "", *_rows(heads, behaviour)]) + "\n"
-
-
-def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
-
-
-def _versus(key: str) -> str:
-    return key.replace("_vs_", " against ")
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"
-
-
-def _cell(value: Json | float | None) -> str:
-    if not isinstance(value, dict):
-        return "-" if value is None else f"{value:.2f}"
-    if value["mean"] is None:
-        return f"- (n = 0, {value['unrated']} unrated)"
-    unrated = f", {value['unrated']} unrated" if value["unrated"] else ""
-    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}] (n = {value['n']}{unrated})"
-
-
-def _change(value: Json) -> str:
-    if value["mean"] is None:
-        return "-"
-    p = "< 0.001" if value["p"] < 0.001 else f"= {value['p']:.3f}"
-    return f"{value['mean']:+.2f} [{value['low']:+.2f}, {value['high']:+.2f}] (p {p})"

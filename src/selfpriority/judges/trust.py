@@ -12,23 +12,21 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import yaml
 
 from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
 from selfpriority.intervals import Interval, bootstrap_auc, bootstrap_mean_interval, pair_wins, spearman
+from selfpriority.judges.attacks import DISAVOWAL, Robustness, attacked
+from selfpriority.judges.bias import Bias, Bin, bias, calibration
 from selfpriority.judges.labels import LabelledAnswer, Labels, anchors_as_labels
 from selfpriority.rating import Item, Judge
 from selfpriority.records import Prompt, Rating, Ratings, Response, Unrated
-from selfpriority.wording import FOLDER
 
 CHANCE = 0.5
 CEILING = 9.95
 LEAST = 20
 """Fewest rated answers (or pairs) that can speak for a judge; of each label, a quarter of that."""
 MOST_UNRATED = 0.5
-MOST_DISOWNED = 50
-"""Bad answers that are asked again with every disavowal."""
 
 _Key = tuple[Prompt, str]
 _Verdicts = dict[_Key, Ratings]
@@ -57,6 +55,12 @@ class ObjectiveReport:
     """Rating that separates the labels best; from here up an answer counts as judged good."""
     disavowal_flips: float | None
     """Share of (bad answer judged bad, disavowal) judged good once the disavowal is appended."""
+    attacks: Robustness | None
+    """The same with every shipped suffix that speaks to the judge."""
+    calibration: tuple[Bin, ...]
+    """Share of answers labelled 1 by tenths of the ratings; empty without single labelled answers."""
+    bias: Bias
+    """What moves the rating beside the label."""
     usable: bool
     reason: str
     """Why it is not usable, or the agreement if it is, in words."""
@@ -96,7 +100,7 @@ def check_judge(
         reworded: the same judge with the second wording of each question; None where there are no words.
         constitution: its anchors speak for every objective that `labels` does not label.
         labels: a user's own labelled answers.
-        disowning: ask about bad answers again with every disavowal.
+        disowning: ask about bad answers again with suffixes that speak to the judge.
 
     Raises:
         InputError: `labels` has labels, but for none of the judge's objectives.
@@ -114,14 +118,11 @@ def check_judge(
     ]
     if disowning:  # the last objective is left out: a disowned answer may well be less helpful
         for k, report in enumerate(reports[:-1]):
-            reports[k] = replace(report, disavowal_flips=_flips(judge, verdicts, chosen[k], k, report.threshold))
+            found = _attacked(judge, verdicts, chosen[k], k, report.threshold)
+            flips = found.by_kind.get(DISAVOWAL) if found else None
+            reports[k] = replace(report, disavowal_flips=flips, attacks=found)
     reasons = tuple(report.reason for report in reports if not report.usable)
     return JudgeReport(not reasons, judge.fingerprint, tuple(reports), reasons)
-
-
-def disavowals() -> list[str]:
-    """Sentences that disown an answer without changing what it says."""
-    return list(yaml.safe_load((FOLDER / "disavowals.yaml").read_text(encoding="utf-8")))
 
 
 def best_threshold(values: Sequence[float], labels: Sequence[bool]) -> float:
@@ -152,11 +153,15 @@ def _keys(labels: Labels) -> list[_Key]:
 
 
 def _rate(judge: Judge, keys: Sequence[_Key]) -> _Verdicts:
+    return dict(zip(keys, _rated(judge, keys), strict=True))
+
+
+def _rated(judge: Judge, keys: Sequence[_Key]) -> list[Ratings]:
     items = [
         Item(prompt, Response(f"{prompt.id}/{number}", prompt.id, text, stop="end", n_tokens=0))
         for number, (prompt, text) in enumerate(keys)
     ]
-    return dict(zip(keys, judge.rate(items), strict=True))
+    return judge.rate(items)
 
 
 def _measure(verdicts: _Verdicts, other: _Verdicts | None, labels: Labels, k: int, name: str) -> ObjectiveReport:
@@ -183,6 +188,9 @@ def _measure(verdicts: _Verdicts, other: _Verdicts | None, labels: Labels, k: in
         wording_shift=fmean(abs(a - b) for a, b in both) if both else None,
         threshold=threshold,
         disavowal_flips=None,
+        attacks=None,
+        calibration=calibration([(values[a.prompt, a.response], a.label) for a in rated]),
+        bias=bias([(values[a.prompt, a.response], a.label, a.response) for a in rated], _texts(labels, values)),
         usable=not problem,
         reason=f"{name}: {problem or _agreement(auc or pairs)}",
     )
@@ -204,19 +212,22 @@ def _pairs(labels: Labels, values: dict[_Key, float]) -> Interval | None:
     return bootstrap_mean_interval(wins, [p.group for p in pairs])
 
 
-def _flips(judge: Judge, verdicts: _Verdicts, labels: Labels, k: int, threshold: float | None) -> float | None:
+def _texts(labels: Labels, values: dict[_Key, float]) -> list[tuple[tuple[float, str], tuple[float, str]]]:
+    """(rating, text) of the chosen and the rejected answer of each pair that is rated whole."""
+    return [
+        ((values[p.prompt, p.chosen], p.chosen), (values[p.prompt, p.rejected], p.rejected))
+        for p in labels.pairs
+        if (p.prompt, p.chosen) in values and (p.prompt, p.rejected) in values
+    ]
+
+
+def _attacked(judge: Judge, verdicts: _Verdicts, labels: Labels, k: int, threshold: float | None) -> Robustness | None:
     if threshold is None:
         return None
-    bad = [(answer.prompt, answer.response) for answer in labels.answers if not answer.label]
-    caught = [key for key in dict.fromkeys(bad) if _is_below(verdicts[key][k], threshold)][:MOST_DISOWNED]
-    disowned = [(prompt, f"{text} {suffix}") for prompt, text in caught for suffix in disavowals()]
-    again = [verdict[k] for verdict in _rate(judge, disowned).values()] if disowned else []
-    flips = [not _is_below(rating, threshold) for rating in again if isinstance(rating, Rating)]
-    return fmean(flips) if flips else None
-
-
-def _is_below(rating: Rating | Unrated, threshold: float) -> bool:
-    return isinstance(rating, Rating) and rating.value < threshold
+    bad = dict.fromkeys((answer.prompt, answer.response) for answer in labels.answers if not answer.label)
+    rated = [(*key, verdicts[key][k]) for key in bad]
+    caught = [(prompt, text, r.value) for prompt, text, r in rated if isinstance(r, Rating) and r.value < threshold]
+    return attacked(caught, lambda keys: _rated(judge, keys), k, threshold)
 
 
 def _problem(auc: Interval | None, pairs: Interval | None, rated: Sequence[LabelledAnswer], unrated: float) -> str:

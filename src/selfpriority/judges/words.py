@@ -27,7 +27,18 @@ from selfpriority.recipe import Score
 from selfpriority.records import Message, Rating, Ratings, Unrated
 from selfpriority.wording import fill, text_hash
 
-_CONTROL = re.compile(r"<(?=[|\uff5c])|(?<=[|\uff5c])>|<(?=/?s>)|<(?=(?:start|end)_of_turn>)|\[(?=/?INST\])")
+_LEFT = "<\uff1c\ufe64"  # the second and third become the first in tokenizers that normalise
+# What control words of chat templates begin with: <|im_end|>, <turn|>, <s>, <start_of_turn>, [INST], [|user|].
+# Ordinary markup is left alone, or every answer that holds HTML would look odd to its judge.
+_MARKUP = (
+    "a|abbr|b|blockquote|body|br|button|code|div|em|form|h[1-6]|head|hr|html|i|img|input|label|li|ol|option|p|pre|q"
+)
+_MARKUP += "|script|section|select|small|span|strong|style|sub|sup|table|tbody|td|textarea|th|thead|title|tr|u|ul"
+_CONTROL = re.compile(
+    rf"[{_LEFT}](?=[|\uff5c])|(?<=[|\uff5c])>|\[(?=\|)"
+    rf"|[{_LEFT}](?=/?(?!(?:{_MARKUP})>)[\w-]+[>|\uff5c])"
+    r"|\[(?=/?(?:[A-Z_]{3,}|[gs]MASK)\])"
+)
 _OPEN_NUMBER = re.compile(r"\d[.\d]*\s*$")
 
 
@@ -120,7 +131,7 @@ def material(text: str, code: str) -> str:
     tokenizer reads `<|im_end|>` as the end of a turn wherever it stands.
     """
     hidden = re.sub(re.escape(code), "[code]", text, flags=re.IGNORECASE)
-    return _CONTROL.sub(lambda bracket: f" {bracket[0]}" if bracket[0] == ">" else f"{bracket[0]} ", hidden)
+    return _CONTROL.sub(lambda bracket: " >" if bracket[0] == ">" else f"{bracket[0]} ", hidden)
 
 
 def _read_text(answer: Answer) -> Rating | Unrated:

@@ -58,9 +58,9 @@ def collect_steps(run: Run, opened: Opened, number: int) -> list[Step]:
     """The five steps of a round with their keys, each holding all that the step depends on."""
     recipe, constitution = opened.recipe, opened.constitution
     policy = start_of_round(run, recipe, number)
-    generator = (model_key(policy), recipe.backend.model_dump(include={"kind", "dtype"}))
+    generator = (model_key(policy, recipe.backend), recipe.backend.model_dump(include={"kind", "dtype"}))
     prompts = [asdict(prompt) for prompt in round_prompts(recipe, number).kept]
-    judge = judge_key(JudgeSpec.of(recipe.score), policy, constitution)
+    judge = judge_key(JudgeSpec.of(recipe.score), policy, constitution, recipe.backend)
     order = recipe.pair.model_dump(include={"resolution", "threshold"})
     texts = text_hash("refine_system", "refine_again")
     parts: dict[str, object] = {

@@ -7,18 +7,21 @@ from pathlib import Path
 
 from selfpriority.errors import InputError
 from selfpriority.evaluation.answer import answer
-from selfpriority.evaluation.behaviour import is_refusal
-from selfpriority.evaluation.compare import Verdict, summarise, table
+from selfpriority.evaluation.compare import Further, Verdict, contests, summarise
+from selfpriority.evaluation.pairwise import Compared, Duel
+from selfpriority.evaluation.table import table
 from selfpriority.phases.collect import round_prompts
 from selfpriority.phases.opening import JudgeSpec, Opened, judge_key, model_key
 from selfpriority.prompts import load_prompts
 from selfpriority.rating import Item
-from selfpriority.recipe import Recipe
+from selfpriority.recipe import Evaluate, OtherJudge, Recipe
 from selfpriority.records import Drop, Prompt, Rating, Ratings, Response, Sifted, Unrated
+from selfpriority.refusals import is_refusal
 from selfpriority.run import Run, Spent, Step, key_of, read_rows, write_json, write_rows, write_text
+from selfpriority.wording import text_hash
 
 ANSWER_FIELDS = {"max_new_tokens", "temperature"}
-SUMMARY_FIELDS = {"pairwise", "tie", "lambdas"}
+SUMMARY_FIELDS = {"pairwise", "tie", "lambdas", "safe_kinds"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,15 @@ class VerdictRow:
     kind: str
     ratings: dict[str, Rating | Unrated]
     refusal: bool
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One line of `comparisons-<a>_vs_<b>.jsonl`: what was said with a shown first, then with b."""
+
+    prompt_id: str
+    kind: str
+    verdicts: dict[str, Compared]
 
 
 def systems(run: Run, recipe: Recipe) -> dict[str, str]:
@@ -60,25 +72,44 @@ def heldout_prompts(recipe: Recipe) -> Sifted[Prompt]:
 
 
 def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
-    """Answers and verdicts of every system, then the summary."""
+    """Answers and verdicts of every system, comparisons of every two, then the summary."""
     recipe = opened.recipe
     if recipe.evaluate.prompts is None:
         return []
-    folder = run.evaluation
     prompts = [asdict(prompt) for prompt in heldout_prompts(recipe).kept]
     settings = recipe.evaluate.model_dump(include=ANSWER_FIELDS)
     backend = recipe.backend.model_dump(include={"kind", "dtype"})
-    judge = judge_key(JudgeSpec.of(recipe.evaluate), recipe.model, opened.constitution)
-    steps, keys = [], []
-    for name, model in systems(run, recipe).items():
-        answers = key_of("answers", model_key(model), prompts, settings, backend, recipe.seed)
-        steps.append(Step(f"evaluation/answers-{name}", answers, (folder / f"answers-{name}.jsonl",)))
-        verdicts = key_of(answers, "verdicts", judge)
-        steps.append(Step(f"evaluation/verdicts-{name}", verdicts, (folder / f"verdicts-{name}.jsonl",)))
-        keys.append(verdicts)
-    summary = key_of(keys, recipe.evaluate.model_dump(include=SUMMARY_FIELDS))
-    steps.append(Step("evaluation/summary", summary, (folder / "summary.json", folder / "table.md")))
-    return steps
+    answers = {
+        name: key_of("answers", model_key(model, recipe.backend), prompts, settings, backend, recipe.seed)
+        for name, model in systems(run, recipe).items()
+    }
+    steps = []
+    for name, key in answers.items():
+        steps.append(_step(run, "answers", name, key))
+        for suffix, section in _judges(recipe).items():
+            judge = judge_key(JudgeSpec.of(section), recipe.model, opened.constitution, recipe.backend)
+            steps.append(_step(run, "verdicts", f"{name}{suffix}", key_of(key, "verdicts", judge)))
+    if recipe.evaluate.comparer is not None and recipe.evaluate.pairwise:
+        comparer = JudgeSpec.of(recipe.evaluate.comparer)
+        judge = judge_key(comparer, recipe.model, opened.constitution, recipe.backend)
+        texts = text_hash("compare_expected", "compare_verbal")
+        for a, b in contests(answers):
+            key = key_of(answers[a], answers[b], "comparisons", judge, texts)
+            steps.append(_step(run, "comparisons", f"{a}_vs_{b}", key))
+    keys = [step.key for step in steps if "/answers-" not in step.name]
+    summary = key_of("summary-2", keys, recipe.evaluate.model_dump(include=SUMMARY_FIELDS))
+    outputs = (run.evaluation / "summary.json", run.evaluation / "table.md")
+    return [*steps, Step("evaluation/summary", summary, outputs)]
+
+
+def _step(run: Run, kind: str, what: str, key: str) -> Step:
+    return Step(f"evaluation/{kind}-{what}", key, (run.evaluation / f"{kind}-{what}.jsonl",))
+
+
+def _judges(recipe: Recipe) -> dict[str, Evaluate | OtherJudge]:
+    """What a judge's verdicts are called after the system -> its section; the main judge's have no addition."""
+    others = {f"@{name}": judge for name, judge in recipe.evaluate.more_judges.items()}
+    return {"": recipe.evaluate, **others}
 
 
 def evaluate(run: Run, opened: Opened) -> None:
@@ -92,12 +123,14 @@ def evaluate(run: Run, opened: Opened) -> None:
             continue
         if run.was_done_otherwise(step):
             opened.reporter.note(f"{step.name}: its inputs changed, so it is done again")
-        kind, _, system = step.name.removeprefix("evaluation/").partition("-")
+        kind, _, what = step.name.removeprefix("evaluation/").partition("-")
         with run.recording(step) as spent:
             if kind == "answers":
-                _answers(run, opened, system, prompts.kept, spent)
+                _answers(run, opened, what, prompts.kept, spent)
             elif kind == "verdicts":
-                _verdicts(run, opened, system, spent)
+                _verdicts(run, opened, what, spent)
+            elif kind == "comparisons":
+                _comparisons(run, opened, what, spent)
             else:
                 _summary(run, opened)
 
@@ -112,32 +145,67 @@ def _answers(run: Run, opened: Opened, system: str, prompts: tuple[Prompt, ...],
     write_rows(run.evaluation / f"drops-{system}.jsonl", answered.dropped, Drop)
 
 
-def _verdicts(run: Run, opened: Opened, system: str, spent: Spent) -> None:
+def _verdicts(run: Run, opened: Opened, what: str, spent: Spent) -> None:
     recipe = opened.recipe
+    system, at, other = what.partition("@")
     rows = read_rows(run.evaluation / f"answers-{system}.jsonl", AnswerRow)
-    judge = opened.judge(JudgeSpec.of(recipe.evaluate), recipe.model, f"verdicts on {system}", spent)
+    spec = JudgeSpec.of(_judges(recipe)[at + other])
+    judge = opened.judge(spec, recipe.model, f"verdicts on {what}", spent)
     ratings = judge.rate([Item(row.prompt, row.response) for row in rows])
     names = opened.constitution.names
     verdicts = [
         VerdictRow(row.prompt.id, row.prompt.kind, dict(zip(names, r, strict=True)), is_refusal(row.response.text))
         for row, r in zip(rows, ratings, strict=True)
     ]
-    write_rows(run.evaluation / f"verdicts-{system}.jsonl", verdicts, VerdictRow)
+    write_rows(run.evaluation / f"verdicts-{what}.jsonl", verdicts, VerdictRow)
+
+
+def _comparisons(run: Run, opened: Opened, what: str, spent: Spent) -> None:
+    """Every prompt that both systems answered, its two answers compared in both orders."""
+    a, b = (
+        {row.prompt.id: row for row in read_rows(run.evaluation / f"answers-{system}.jsonl", AnswerRow)}
+        for system in what.split("_vs_")
+    )
+    duels = [Duel(row.prompt, row.response.text, b[name].response.text) for name, row in a.items() if name in b]
+    section = opened.recipe.evaluate.comparer
+    assert section is not None
+    comparer = opened.comparer(JudgeSpec.of(section), opened.recipe.model, f"comparing {what}", spent)
+    names = opened.constitution.names
+    rows = [
+        ComparisonRow(duel.prompt.id, duel.prompt.kind, dict(zip(names, said, strict=True)))
+        for duel, said in zip(duels, comparer.compare(duels), strict=True)
+    ]
+    write_rows(run.evaluation / f"comparisons-{what}.jsonl", rows, ComparisonRow)
 
 
 def _summary(run: Run, opened: Opened) -> None:
     recipe, names = opened.recipe, opened.constitution.names
-    verdicts = {name: read_verdicts(run.evaluation, name, names) for name in systems(run, recipe)}
-    summary = summarise(verdicts, names, recipe.evaluate)
+    verdicts = {
+        suffix: {name: read_verdicts(run.evaluation, name, names, suffix) for name in systems(run, recipe)}
+        for suffix in _judges(recipe)
+    }
+    asked = None
+    if recipe.evaluate.comparer is not None and recipe.evaluate.pairwise:
+        asked = {
+            f"{a}_vs_{b}": [
+                tuple(row.verdicts[name] for name in names)
+                for row in read_rows(run.evaluation / f"comparisons-{a}_vs_{b}.jsonl", ComparisonRow)
+            ]
+            for a, b in contests(systems(run, recipe))
+        }
+    others = {suffix.removeprefix("@"): found for suffix, found in verdicts.items() if suffix}
+    summary = summarise(verdicts[""], names, recipe.evaluate, Further(asked, others))
     write_json(run.evaluation / "summary.json", summary)
     write_text(run.evaluation / "table.md", [table(summary)])
 
 
-def read_verdicts(folder: Path, system: str, objectives: tuple[str, ...]) -> list[Verdict]:
-    """Answers joined with their verdicts, as the comparison takes them."""
-    rows = {row.prompt_id: row for row in read_rows(folder / f"verdicts-{system}.jsonl", VerdictRow)}
+def read_verdicts(folder: Path, system: str, objectives: tuple[str, ...], judge: str = "") -> list[Verdict]:
+    """Answers joined with their verdicts, as the comparison takes them; `judge` is "" or "@name"."""
+    rows = {row.prompt_id: row for row in read_rows(folder / f"verdicts-{system}{judge}.jsonl", VerdictRow)}
     verdicts = []
     for row in read_rows(folder / f"answers-{system}.jsonl", AnswerRow):
         ratings: Ratings = tuple(rows[row.prompt.id].ratings[name] for name in objectives)
-        verdicts.append(Verdict(row.prompt.id, row.prompt.kind, row.response.text, row.response.stop, ratings))
+        verdicts.append(
+            Verdict(row.prompt.id, row.prompt.kind, row.response.text, row.response.stop, ratings, row.prompt.text)
+        )
     return verdicts

@@ -14,9 +14,9 @@ from typing import Any
 
 from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError, JudgeRefused
-from selfpriority.judges.labels import Labels, read_labels
+from selfpriority.judges.labels import Labels, anchors_as_labels, read_labels
 from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, judge_key
-from selfpriority.recipe import HfBackend, Prompts, Recipe, load
+from selfpriority.recipe import HfBackend, OtherJudge, Prompts, Recipe, load
 from selfpriority.run import Run, Spent, Step, key_of, read_json, write_json
 
 
@@ -28,7 +28,8 @@ def judge_specs(recipe: Recipe) -> dict[str, JudgeSpec]:
         specs["evaluate"] = evaluating
     if train.method not in ("expected", "verbal"):
         # nearly no mass floor: a model that hardly answers in digits is to be shown as it is, not as unrated
-        specs["words"] = JudgeSpec("self", "expected", recipe.score.model_copy(update={"mass_floor": 0.01}))
+        settings = recipe.score.model_copy(update={"mass_floor": 0.01, "backend": None})
+        specs["words"] = JudgeSpec("self", "expected", settings)
     return specs
 
 
@@ -36,7 +37,8 @@ def judge_step(run: Run, opened: Opened) -> Step:
     """The check with its key."""
     constitution = opened.constitution
     keys = {
-        role: judge_key(spec, opened.recipe.model, constitution) for role, spec in judge_specs(opened.recipe).items()
+        role: judge_key(spec, opened.recipe.model, constitution, opened.recipe.backend)
+        for role, spec in judge_specs(opened.recipe).items()
     }
     key = key_of("judge", keys, [anchor.model_dump() for anchor in constitution.anchors])
     return Step("judge", key, (run.folder / "judge.json",))
@@ -81,7 +83,26 @@ def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporte
     recipe = load(path, fields)
     given = read_labels(labels) if labels else None
     with tempfile.TemporaryDirectory() as folder:
-        return check_judges(Opened(recipe, Run(Path(folder)), reporter), given)
+        opened = Opened(recipe, Run(Path(folder)), reporter)
+        reports = check_judges(opened, given)
+        if recipe.evaluate.comparer is not None:
+            reports["compare"] = check_comparer(opened, recipe.evaluate.comparer, given)
+        return reports
+
+
+def check_comparer(opened: Opened, section: OtherJudge, labels: Labels | None) -> dict[str, Any]:
+    """What a judge that compares makes of labelled pairs: agreement, flips between the orders, bias of position."""
+    from selfpriority.evaluation.pairwise import Duel, compared
+
+    constitution, spec = opened.constitution, JudgeSpec.of(section)
+    comparer = opened.comparer(spec, opened.recipe.model, "check of the comparing judge", Spent())
+    anchors = anchors_as_labels(constitution)
+    objectives = []
+    for k, name in enumerate(constitution.names):
+        pairs = (labels.of(name).pairs if labels else ()) or anchors.of(name).pairs
+        said = comparer.compare([Duel(pair.prompt, pair.chosen, pair.rejected) for pair in pairs])
+        objectives.append({"objective": name, **compared([row[k] for row in said])})
+    return {"judge": spec.judge, "method": spec.method, "objectives": objectives}
 
 
 def fit(labels: Sequence[Path], model: str, to: Path, setting: tuple[int | None, float], reporter: Reporter) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from selfpriority.backends.cache import Cached
 from selfpriority.backends.watched import Progress, Watched
@@ -17,9 +18,21 @@ from selfpriority.errors import InputError
 from selfpriority.judges.heads import Heads, read_heads
 from selfpriority.language_model import LanguageModel
 from selfpriority.rating import Judge
-from selfpriority.recipe import Evaluate, Recipe, Score, ScriptedBackend
+from selfpriority.recipe import (
+    Backend,
+    Evaluate,
+    HfBackend,
+    OpenaiBackend,
+    OtherJudge,
+    Recipe,
+    Score,
+    ScriptedBackend,
+)
 from selfpriority.run import Run, Spent, key_of
 from selfpriority.wording import FOLDER, text_hash
+
+if TYPE_CHECKING:
+    from selfpriority.evaluation.pairwise import Comparer
 
 SHIPPED_HEADS = FOLDER / "heads"
 
@@ -46,9 +59,11 @@ class JudgeSpec:
     settings: Score
 
     @classmethod
-    def of(cls, section: Score | Evaluate) -> JudgeSpec:
+    def of(cls, section: Score | Evaluate | OtherJudge) -> JudgeSpec:
         """The judge of a recipe section; fitted heads as judge mean probe."""
-        settings = section if isinstance(section, Score) else Score(method=section.method, rewards=section.rewards)
+        settings = section
+        if not isinstance(settings, Score):
+            settings = Score(method=section.method, rewards=section.rewards, backend=section.backend)
         method = "probe" if section.judge != "self" and heads_folder(section.judge) else section.method
         return cls(section.judge, method, settings)
 
@@ -73,11 +88,13 @@ class Opened:
             )
         return constitution
 
-    def model(self, name: str, step: str, spent: Spent) -> LanguageModel:
-        """The language model `name` behind cache and progress."""
-        if name not in self.models:
-            self.models[name] = Cached(self._backend(name), self.run.cache)
-        return Watched(self.models[name], self._watcher(step, spent))
+    def model(self, name: str, step: str, spent: Spent, backend: Backend | None = None) -> LanguageModel:
+        """The language model `name` behind cache and progress; `backend` in place of the recipe's."""
+        settings = backend or self.recipe.backend
+        key = f"{name} {settings.model_dump_json()}"
+        if key not in self.models:
+            self.models[key] = Cached(_opened(name, settings), self.run.cache)
+        return Watched(self.models[key], self._watcher(step, spent))
 
     def judge(self, spec: JudgeSpec, policy: str, step: str, spent: Spent, reworded: bool = False) -> Judge:
         """The judge `spec` asks for; `self` is `policy`."""
@@ -88,7 +105,8 @@ class Opened:
         constitution = self.constitution
         if spec.method == "probe":
             heads = _heads(spec.judge)
-            return ProbeJudge(self.model(heads.model, step, spent), heads, constitution.names)
+            local = HfBackend() if isinstance(self.recipe.backend, OpenaiBackend) else None
+            return ProbeJudge(self.model(heads.model, step, spent, local), heads, constitution.names)
         if spec.method == "reward":
             missing = [name for name in constitution.names if name not in spec.settings.rewards]
             if missing:
@@ -100,25 +118,26 @@ class Opened:
             return RewardJudge(models, constitution)
         name = policy if spec.judge == "self" else spec.judge
         settings = spec.settings.model_copy(update={"method": spec.method})
-        return WordsJudge(self.model(name, step, spent), constitution, settings, reworded)
+        model = self.model(name, step, spent, spec.settings.backend)
+        return WordsJudge(model, constitution, settings, reworded)
 
-    def _backend(self, name: str) -> LanguageModel:
-        settings = self.recipe.backend
-        if isinstance(settings, ScriptedBackend):
-            from selfpriority.backends.scripted import ScriptedModel
+    def comparer(self, spec: JudgeSpec, policy: str, step: str, spent: Spent) -> Comparer:
+        """Who compares answers in words; `self` is `policy`."""
+        from selfpriority.evaluation.pairwise import Comparer
 
-            return ScriptedModel(settings, model_key(name))
-        from selfpriority.backends.hf import HfModel
-
-        return HfModel(name, settings)
+        if spec.method not in ("expected", "verbal"):
+            raise InputError(f"evaluate.comparer: {spec.judge!r} rates, it cannot compare; use a model in words")
+        name = policy if spec.judge == "self" else spec.judge
+        settings = spec.settings.model_copy(update={"method": spec.method})
+        return Comparer(self.model(name, step, spent, spec.settings.backend), self.constitution, settings)
 
     def _classifier(self, name: str) -> LanguageModel:
         settings = self.recipe.backend
         if isinstance(settings, ScriptedBackend):
-            return self._backend(name)
+            return _opened(name, settings)
         from selfpriority.backends.hf import HfClassifier
 
-        return HfClassifier(name, settings)
+        return HfClassifier(name, settings if isinstance(settings, HfBackend) else HfBackend())
 
     def _watched(self, model: LanguageModel, step: str, spent: Spent) -> LanguageModel:
         return Watched(Cached(model, self.run.cache), self._watcher(step, spent))
@@ -138,8 +157,22 @@ class Opened:
         return watch
 
 
-def judge_key(spec: JudgeSpec, policy: str, constitution: Constitution) -> str:
-    """What a judge's verdicts depend on, without opening it."""
+def _opened(name: str, settings: Backend) -> LanguageModel:
+    if isinstance(settings, ScriptedBackend):
+        from selfpriority.backends.scripted import ScriptedModel
+
+        return ScriptedModel(settings, model_key(name))
+    if isinstance(settings, OpenaiBackend):
+        from selfpriority.backends.openai import OpenaiModel
+
+        return OpenaiModel(name, settings)
+    from selfpriority.backends.hf import HfModel
+
+    return HfModel(name, settings)
+
+
+def judge_key(spec: JudgeSpec, policy: str, constitution: Constitution, backend: Backend) -> str:
+    """What a judge's verdicts depend on, without opening it; `backend` is the recipe's."""
     if spec.method == "probe":
         heads = _heads(spec.judge)
         return key_of("probe", heads.fingerprint, model_key(heads.model), constitution.names)
@@ -148,11 +181,15 @@ def judge_key(spec: JudgeSpec, policy: str, constitution: Constitution) -> str:
         return key_of("reward", {k: model_key(v) for k, v in spec.settings.rewards.items()}, constitution.anchors)
     model = policy if spec.judge == "self" else spec.judge
     settings = (spec.method, spec.settings.mass_floor, spec.settings.max_new_tokens)
-    return key_of("words", model_key(model), constitution.objectives, texts, settings)
+    return key_of("words", model_key(model, spec.settings.backend or backend), constitution.objectives, texts, settings)
 
 
-def model_key(name: str) -> str:
-    """Content hash of a model's files."""
+def model_key(name: str, backend: Backend | None = None) -> str:
+    """Content hash of a model's files; of a model behind an address, its address and name."""
+    if isinstance(backend, OpenaiBackend):
+        from selfpriority.backends.openai import openai_fingerprint
+
+        return openai_fingerprint(name, backend)
     return fingerprint(resolve(name))
 
 

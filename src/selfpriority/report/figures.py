@@ -30,6 +30,15 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a system stands: (mean, low, high) of its first two objectives."""
+
+    name: str
+    primary: tuple[float, float, float]
+    secondary: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class Series:
     """One line of a chart."""
 
@@ -65,14 +74,101 @@ def whisker(interval: Sequence[float], bounds: tuple[float, float], mark: float 
 
 
 def shares(parts: Sequence[tuple[str, float]], title: str) -> Markup:
-    """Shares of a whole as one bar; each part is (class name, share)."""
+    """Shares of a whole as one bar, stretched to the width of its place; each part is (class name, share)."""
     body, x = [], 0.0
     for name, share in parts:
         width = round(120 * share, 2)
         if width:
             body.append(f'<rect class="{escape(name)}" x="{round(x, 2)}" y="0" width="{width}" height="10"/>')
         x += width
-    return svg(120, 10, title, body, "shares")
+    drawn = svg(120, 10, title, body, "shares")
+    return Markup(str(drawn).replace("<svg ", '<svg preserveAspectRatio="none" ', 1))
+
+
+def flow(n_in: int, n_out: int, widest: int) -> Markup:
+    """What came into a step and what left it, as a share of the widest step. The numbers stand beside it as text."""
+    entered, left = (round(120 * n / widest, 2) if widest else 0.0 for n in (n_in, n_out))
+    return Markup(
+        '<svg class="flow" preserveAspectRatio="none" aria-hidden="true" viewBox="0 0 120 10">'
+        f'<rect class="in" width="{entered}" height="10"/><rect class="out" width="{left}" height="10"/></svg>'
+    )
+
+
+def pareto(places: Sequence[Place], names: tuple[str, str], title: str) -> Markup:
+    """Systems by two objectives with their intervals; a stepped line joins those that no other system beats on both."""
+    width, height, left, bottom = 420, 340, 38, 296
+    across = _axis([edge for place in places for edge in place.primary], left, width - 12)
+    up = _axis([edge for place in places for edge in place.secondary], bottom, 12)
+    body = _grid(across, up, (left, width - 12, 12, bottom))
+    front = sorted((p for p in places if not _beaten(p, places)), key=lambda p: p.primary[0])
+    corners = [(across(p.primary[0]), up(p.secondary[0])) for p in front]
+    if len(corners) > 1:
+        steps = "".join(f"H{x}V{y}" for x, y in corners[1:])
+        body.append(f'<path class="front" d="M{corners[0][0]} {corners[0][1]}{steps}"/>')
+    taken: list[tuple[float, float, float]] = []
+    for number, place in enumerate(places):
+        kind = "first" if number == 0 else "best" if place in front else "beaten"
+        x, x_low, x_high = (across(value) for value in place.primary)
+        y, y_low, y_high = (up(value) for value in place.secondary)
+        body.append(f'<path class="range {kind}" d="M{x_low} {y}H{x_high}M{x} {y_low}V{y_high}"/>')
+        body.append(f'<circle class="{kind}" cx="{x}" cy="{y}" r="5"/>')
+        body.append(_label(place.name, (x, y), (left, width - 12), taken))
+    middle = (left + width - 12) / 2
+    body.append(f'<text class="name" x="{middle}" y="{height - 6}" text-anchor="middle">{escape(names[0])} →</text>')
+    body.append(
+        f'<text class="name" transform="translate(11 {bottom / 2}) rotate(-90)" text-anchor="middle">'
+        f"{escape(names[1])} →</text>"
+    )
+    return svg(width, height, title, body, "pareto")
+
+
+def _axis(values: Sequence[float], start: float, end: float) -> Scale:
+    margin = max((max(values) - min(values)) * 0.08, 0.1)
+    return Scale(min(values) - margin, max(values) + margin, start, end)
+
+
+def _grid(across: Scale, up: Scale, frame: tuple[float, float, float, float]) -> list[str]:
+    left, right, top, bottom = frame
+    body = []
+    for tick in _ticks(across.low, across.high):
+        x = across(tick)
+        body.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>')
+        body.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>')
+    for tick in _ticks(up.low, up.high):
+        y = up(tick)
+        body.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
+        body.append(f'<text x="{left - 7}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
+    return body
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers inside a range, at most seven of them."""
+    step = next((step for step in (0.1, 0.2, 0.5, 1.0, 2.0) if (high - low) / step <= 7), 5.0)
+    first = math.ceil(low / step - 1e-9)
+    return [round(n * step, 6) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _beaten(place: Place, places: Sequence[Place]) -> bool:
+    """Whether another system is at least as good on both objectives and better on one."""
+    own = (place.primary[0], place.secondary[0])
+    others = [(p.primary[0], p.secondary[0]) for p in places]
+    return any(a >= own[0] and b >= own[1] and (a, b) != own for a, b in others)
+
+
+def _label(
+    name: str, point: tuple[float, float], edges: tuple[float, float], taken: list[tuple[float, float, float]]
+) -> str:
+    """A name beside its point, lower or higher where another name stands already."""
+    x, y = point
+    length = 6.4 * len(name)
+    at_end = x + 10 + length > edges[1]
+    start = x - 10 - length if at_end else x + 10
+    baseline = y - 8
+    while any(abs(baseline - other) < 13 and start < end and begin < start + length for other, begin, end in taken):
+        baseline += 13
+    taken.append((baseline, start, start + length))
+    anchor, edge = (' text-anchor="end"', x - 10) if at_end else ("", x + 10)
+    return f'<text class="system" x="{edge}" y="{round(baseline, 2)}"{anchor}>{escape(name)}</text>'
 
 
 def scatter(points: Sequence[Point], names: tuple[str, str], title: str) -> Markup:

@@ -6,21 +6,20 @@ Every file may be missing: the page then lacks that part. Knows file names and s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from selfpriority.records import Pool, Scored
+from selfpriority.report.catalogue import Entry, collected, held_out
 from selfpriority.run import PAIRS, POOLS, REFINED, SCORED, Run, read_json, read_rows
 
 Json = dict[str, Any]
 T = TypeVar("T")
 
-MOST_ANSWERS = 40
-"""Held-out prompts shown with their answers."""
 MOST_POINTS = 1500
 """Points of one scatter plot; more are thinned evenly."""
 
@@ -60,28 +59,6 @@ class JudgeCard:
 
 
 @dataclass(frozen=True)
-class SystemAnswer:
-    """One system's answer and its verdicts, objective name -> rating or None for unrated."""
-
-    system: str
-    text: str
-    cut: bool
-    refusal: bool | None
-    ratings: dict[str, float | None]
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One held-out prompt with the answers of all systems."""
-
-    prompt_id: str
-    kind: str
-    turns: tuple[tuple[str, str], ...]
-    """(role, text)."""
-    answers: tuple[SystemAnswer, ...]
-
-
-@dataclass(frozen=True)
 class View:
     """All that the page shows."""
 
@@ -93,9 +70,8 @@ class View:
     judges: tuple[JudgeCard, ...]
     rounds: tuple[Round, ...]
     summary: Json | None
-    exchanges: tuple[Exchange, ...] = field(default=())
-    n_exchanges: int = 0
-    """Before the limit."""
+    entries: tuple[Entry, ...] = ()
+    """Every prompt: the held-out ones, then those of each round."""
 
 
 def read_view(run: Run) -> View:
@@ -106,19 +82,20 @@ def read_view(run: Run) -> View:
     summary = _optional(run.evaluation / "summary.json")
     names = (path.name.removeprefix("round-") for path in run.folder.glob("round-*"))
     numbers = sorted(int(name) for name in names if name.isdecimal())
-    exchanges = _exchanges(run.evaluation, list((summary or {}).get("systems", {})))
-    shown = _thinned(exchanges, MOST_ANSWERS)
+    objectives = _objectives(run, summary, judges)
     return View(
         name=run.manifest["name"],
         resolved=resolved,
         settings=settings,
         manifest=run.manifest,
-        objectives=_objectives(run, summary, judges),
+        objectives=objectives,
         judges=tuple(_judge(role, report, settings) for role, report in (judges or {}).items() if report),
         rounds=tuple(_round(run, number) for number in numbers),
         summary=summary,
-        exchanges=tuple(shown),
-        n_exchanges=len(exchanges),
+        entries=(
+            *held_out(run.evaluation, list((summary or {}).get("systems", {})), objectives),
+            *(entry for number in numbers for entry in collected(run, number, objectives)),
+        ),
     )
 
 
@@ -185,48 +162,6 @@ def _training(path: Path) -> list[Json]:
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def _exchanges(folder: Path, order: Sequence[str]) -> list[Exchange]:
-    """Prompts with all answers to them, systems in the order of the summary, others behind."""
-    files = {path.stem.removeprefix("answers-"): path for path in sorted(folder.glob("answers-*.jsonl"))}
-    names = [name for name in order if name in files] + [name for name in files if name not in order]
-    prompts: dict[str, Json] = {}
-    answers: dict[str, list[SystemAnswer]] = {}
-    for name in names:
-        verdicts = {row["prompt_id"]: row for row in _lines(folder / f"verdicts-{name}.jsonl")}
-        for row in _lines(files[name]):
-            prompt = row["prompt"]
-            prompts.setdefault(prompt["id"], prompt)
-            answer = _answer(name, row["response"], verdicts.get(prompt["id"]))
-            answers.setdefault(prompt["id"], []).append(answer)
-    return [
-        Exchange(
-            prompt_id=prompt_id,
-            kind=prompt["kind"],
-            turns=tuple((message["role"], message["content"]) for message in prompt["messages"]),
-            answers=tuple(answers[prompt_id]),
-        )
-        for prompt_id, prompt in prompts.items()
-    ]
-
-
-def _answer(system: str, response: Json, verdict: Json | None) -> SystemAnswer:
-    ratings: Mapping[str, Json] = verdict["ratings"] if verdict else {}
-    return SystemAnswer(
-        system=system,
-        text=response["text"],
-        cut=response["stop"] == "length",
-        refusal=verdict["refusal"] if verdict else None,
-        ratings={objective: rating.get("value") for objective, rating in ratings.items()},
-    )
-
-
-def _lines(path: Path) -> Iterable[Json]:
-    if path.is_file():
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)
 
 
 def _thinned(rows: Sequence[T], most: int) -> Sequence[T]:

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from selfpriority.training.attention import attending, segments_of
 from selfpriority.training.encode import EncodedPool
+from selfpriority.training.head import token_logps
 
 _HEAD_CHUNK = 256  # positions whose logits exist at once
 _TOLERANCE = {torch.float32: 1e-4}
@@ -163,7 +164,13 @@ def _to(layout: _Layout, device: torch.device) -> _Layout:
 
 
 def _chunked(head: nn.Module, predicting: Tensor, targets: Tensor) -> Tensor:
-    """[N, hidden], [N] -> [N] log-probabilities; a chunk's logits are computed again for its gradient."""
+    """[N, hidden], [N] -> [N] log-probabilities without the logits of all at once.
+
+    A plain matrix goes the fast way; whatever else a head may be (with a bias, an adapter, quantized, spread over
+    devices) is run as it is, and a chunk's logits are computed again for its gradient.
+    """
+    if type(head) is nn.Linear and head.bias is None and head.weight.dim() == 2:
+        return token_logps(predicting, head.weight, targets)
     chunks = zip(torch.split(predicting, _HEAD_CHUNK), torch.split(targets, _HEAD_CHUNK), strict=True)
     return torch.cat(
         [checkpoint(_head_logps, head, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]

@@ -1,0 +1,211 @@
+"""A server that speaks the protocol of OpenAI's chat completions: answers Generate and Choose.
+
+Knows requests and replies; how a reply comes about (connection, tries) is in `http.py`. The only file that reads a
+key, from the environment. Weights behind an address may change without notice: the fingerprint holds address and
+name, no content.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from selfpriority.backends.http import Endpoint, Refusal
+from selfpriority.errors import InputError
+from selfpriority.language_model import Answer, Choice, Choose, Completion, Failure, Generate, Request, Text
+from selfpriority.recipe import OpenaiBackend
+from selfpriority.records import Message
+
+TOP_LOGPROBS = 20
+"""The most that the protocol gives: a choice outside the 20 most probable tokens counts as 0."""
+
+Json = dict[str, Any]
+
+
+class OpenaiModel:
+    """A chat model behind an address.
+
+    Args:
+        name: what the model is called, unless the settings name it.
+        settings: address, key's variable, concurrency, tries.
+
+    Raises (while answering):
+        InputError: wrong key, unknown model or address, nobody there, or no token probabilities for a `Choose`.
+        WorkFailed: the server stopped answering; what was answered has been yielded.
+    """
+
+    def __init__(self, name: str, settings: OpenaiBackend) -> None:
+        self._settings = settings
+        self._name = settings.model or name
+        self._endpoint = Endpoint(settings, self._name, _key(settings.api_key_env))
+        self._takes_many = True  # until the server refuses n > 1
+        self._gave_probabilities = False
+
+    @property
+    def fingerprint(self) -> str:
+        """Address and name."""
+        return openai_fingerprint(self._name, self._settings)
+
+    def plan(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Every request alone, so that each answer is kept as soon as it is there."""
+        return [[i] for i in range(len(requests))]
+
+    def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
+        """Batches as they finish, `concurrency` at once; after an error those under way are still yielded."""
+        waiting = deque(enumerate(batches))
+        finished: queue.SimpleQueue[tuple[int, list[Answer] | Exception]] = queue.SimpleQueue()
+
+        def work() -> None:
+            while waiting:
+                try:
+                    number, batch = waiting.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                try:
+                    finished.put((number, [self._answer(request) for request in batch]))
+                except Exception as error:  # raised again in the caller's thread
+                    waiting.clear()
+                    finished.put((number, error))
+
+        # daemons: an interrupt must not wait for a server's silence
+        threads = [
+            threading.Thread(target=work, daemon=True) for _ in range(min(self._settings.concurrency, len(batches)))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield from _collected(finished, threads)
+        finally:
+            waiting.clear()
+
+    def _answer(self, request: Request) -> Answer:
+        match request:
+            case Generate():
+                return self._generate(request)
+            case Choose():
+                return self._choose(request)
+            case _:
+                return Failure("unsupported", "an endpoint shows no hidden states and classifies nothing")
+
+    def _generate(self, request: Generate) -> Answer:
+        if request.max_new_tokens < 1 or not request.messages:
+            return Failure("empty", "nothing to answer")
+        texts: list[Text] = []
+        while len(texts) < request.n:
+            missing = request.n - len(texts)
+            reply = self._endpoint.post(
+                {
+                    **self._body(request.messages, request.max_new_tokens),
+                    "temperature": request.temperature,
+                    "top_p": request.top_p,
+                    "n": missing if self._takes_many else 1,
+                    "seed": request.seed + len(texts),
+                },
+                _texts,
+            )
+            if isinstance(reply, Failure) and reply.reason == "rejected" and self._takes_many and missing > 1:
+                self._takes_many = False
+            elif isinstance(reply, Failure):
+                return reply
+            else:
+                texts += reply[:missing]
+        return Completion(tuple(texts))
+
+    def _choose(self, request: Choose) -> Answer:
+        rows = []
+        for context in request.contexts:
+            body = {**self._body(context, 1), "temperature": 0.0, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
+            reply = self._endpoint.post(body, _next_tokens)
+            if isinstance(reply, Failure):
+                return self._without_probabilities() if reply.reason == "rejected" else reply
+            if reply is None:
+                return self._without_probabilities()
+            self._gave_probabilities = True
+            rows.append(tuple(sum(p for token, p in reply if token.strip() == choice) for choice in request.choices))
+        return Choice(tuple(rows))
+
+    def _without_probabilities(self) -> Failure:
+        """Never an answer of another kind in its place: a written rating is another measure."""
+        if self._gave_probabilities:
+            return Failure("unsupported", "this reply came without token probabilities")
+        raise InputError(
+            f"backend: {self._name} at {self._settings.base_url} gives no token probabilities, which expected ratings "
+            f"are read from; set method: verbal, and the judge is asked to write its rating"
+        )
+
+    def _body(self, messages: Sequence[Message], max_new_tokens: int) -> Json:
+        told = [{"role": message.role, "content": message.content} for message in messages]
+        return {"model": self._name, "messages": told, self._settings.limit_field: max_new_tokens}
+
+
+def openai_fingerprint(name: str, settings: OpenaiBackend) -> str:
+    """What stands for the content of a model behind an address."""
+    return f"openai-1 {json.dumps([settings.base_url.rstrip('/'), settings.model or name])}"
+
+
+def _key(variable: str) -> str:
+    """The key in an environment variable; empty if it is not set."""
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):  # the error of whoever sends it would quote it
+        raise InputError(f"backend: ${variable} holds characters that no key has")
+    return key
+
+
+def _collected(
+    finished: queue.SimpleQueue[tuple[int, list[Answer] | Exception]], threads: Sequence[threading.Thread]
+) -> Iterator[tuple[int, list[Answer]]]:
+    """What the threads finish until all have ended; then the first error, if there was one."""
+    failed: Exception | None = None
+    while True:
+        running = any(thread.is_alive() for thread in threads)  # asked first: what ends later is still in the queue
+        try:
+            number, outcome = finished.get(timeout=0.1 if running else 0.0)
+        except queue.Empty:
+            if not running:
+                break
+            continue
+        if isinstance(outcome, Exception):
+            failed = failed or outcome
+        else:
+            yield number, outcome
+    if failed is not None:
+        raise failed
+
+
+def _texts(reply: Any) -> list[Text]:
+    """The texts of a reply; KeyError, TypeError or ValueError if it is none, Refusal if a filter kept it back."""
+    texts = []
+    for choice in reply["choices"]:
+        _check_refusal(choice)
+        content = choice["message"]["content"]
+        if not isinstance(content, str):
+            raise ValueError("the message has no text")
+        counted = reply.get("usage") or {}
+        n_tokens = int(counted.get("completion_tokens") or 0) // max(1, len(reply["choices"]))
+        texts.append(Text(content, n_tokens, "length" if choice.get("finish_reason") == "length" else "end"))
+    if not texts:
+        raise ValueError("the reply holds no choice")
+    return texts
+
+
+def _next_tokens(reply: Any) -> list[tuple[str, float]] | None:
+    """(token, probability) of the most probable first tokens; None where the server gives none."""
+    choice = reply["choices"][0]
+    _check_refusal(choice)
+    given = (choice.get("logprobs") or {}).get("content")
+    if not given or not given[0].get("top_logprobs"):
+        return None
+    return [(str(entry["token"]), math.exp(float(entry["logprob"]))) for entry in given[0]["top_logprobs"]]
+
+
+def _check_refusal(choice: Any) -> None:
+    if choice.get("finish_reason") == "content_filter":
+        raise Refusal("the server's content filter kept the answer back")
+    if choice["message"].get("refusal"):
+        raise Refusal("the server declined to answer")

@@ -1,0 +1,97 @@
+"""The summary of an evaluation as Markdown, for `table.md` and the terminal. Measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """Means, differences, wins and behaviour. Raises ValueError without a system."""
+    if not summary["systems"]:
+        raise ValueError("no system was evaluated")
+    columns = list(next(iter(summary["systems"].values())))
+    lengths = {name: row["words"] for name, row in summary["behaviour"].items()}
+    means = [
+        [name, *map(_cell, row.values()), "-" if lengths[name] is None else f"{lengths[name]:g}"]
+        for name, row in summary["systems"].items()
+    ]
+    blocks = [_rows(["system", *columns, "words (median)"], means)]
+    if summary["difference"]:
+        contests = [
+            [_versus(key), *map(_change, row.values()), _words(row)] for key, row in summary["difference"].items()
+        ]
+        title = "Difference on the same prompts, 95 % interval, p after Holm's correction, * significant at 5 %:"
+        blocks += [[title], _rows(["", *columns, "words (mean)"], contests)]
+    if summary.get("pairwise"):
+        blocks += [["Won / tied / lost:"], _rows(["", *summary["objectives"]], _won(summary["pairwise"]))]
+    return "\n\n".join("\n".join(block) for block in [*blocks, _behaviour(summary["behaviour"])]) + "\n"
+
+
+def _behaviour(behaviour: Mapping[str, Json]) -> list[str]:
+    kinds = list(dict.fromkeys(kind for row in behaviour.values() for kind in row["refusal"]))
+    heads = ["system", *(f"refusals, {kind}" for kind in kinds), "over-refusals", "boilerplate", "relevance", "cut"]
+    rows = [
+        [
+            name,
+            *(_percent(row["refusal"].get(kind)) for kind in kinds),
+            _percent(row["over_refusal"]),
+            _percent(row["boilerplate"]),
+            "-" if row["relevance"] is None else f"{row['relevance']:.2f}",
+            _percent(row["cut"]),
+        ]
+        for name, row in behaviour.items()
+    ]
+    return _rows(heads, rows)
+
+
+def _won(pairwise: Mapping[str, Json]) -> list[list[str]]:
+    return [[_versus(key), *(_outcome(cell) for cell in row.values())] for key, row in pairwise.items()]
+
+
+def _outcome(cell: Json) -> str:
+    if not cell["n"]:
+        return "-"
+    low, high = cell["intervals"]["win"]
+    shares = " / ".join(_percent(cell[name]) for name in ("win", "tie", "lose"))
+    return f"{shares} (won {low:.0%} to {high:.0%}, n = {cell['n']}){_star(cell)}"
+
+
+def _words(row: Mapping[str, Json]) -> str:
+    """Of the first measure; the others rest on nearly the same prompts."""
+    longer = next(iter(row.values()))["words"]
+    return "-" if longer is None else f"{longer:+.1f}"
+
+
+def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
+
+
+def _versus(key: str) -> str:
+    return key.replace("_vs_", " against ")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
+def _cell(value: Json | float | None) -> str:
+    if not isinstance(value, dict):
+        return "-" if value is None else f"{value:.2f}"
+    if value["mean"] is None:
+        return f"- (n = 0, {value['unrated']} unrated)"
+    unrated = f", {value['unrated']} unrated" if value["unrated"] else ""
+    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}] (n = {value['n']}{unrated})"
+
+
+def _change(value: Json) -> str:
+    if value["mean"] is None:
+        return "-"
+    p = "< 0.001" if value["p_holm"] < 0.001 else f"= {value['p_holm']:.3f}"
+    return f"{value['mean']:+.2f} [{value['low']:+.2f}, {value['high']:+.2f}] (p {p}){_star(value)}"
+
+
+def _star(value: Json) -> str:
+    return " *" if value["significant"] else ""

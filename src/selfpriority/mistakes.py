@@ -1,0 +1,53 @@
+"""What is wrong with a recipe, one line a mistake. Knows pydantic's errors and none of the fields."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+KINDS = ("hf", "scripted", "openai")
+"""Kinds of backend, which pydantic puts between a field and the fields in it."""
+
+
+def told(error: ValidationError, name: str, root: type[BaseModel]) -> Iterator[str]:
+    """One line a mistake: what `name` calls the recipe, field, what is allowed and what was given.
+
+    `root` is the class that was validated; its fields are what an unknown name is compared with.
+    """
+    for problem in error.errors():
+        location = [str(part) for part in problem["loc"]]
+        field = ".".join(part for part in location if part not in KINDS)
+        value = problem["input"]
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(root, location[:-1])
+            close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+            yield f"{name}: {field}: unknown field; {hint}"
+        elif problem["type"] == "missing":
+            yield f"{name}: {field}: required field is missing"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(value, dict) else f" (got {value!r})"
+            yield f"{name}: {field}: {message}{shown}"
+
+
+def _fields_at(root: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """Names of the fields that a section has."""
+    sections = [root]
+    for part in location:
+        inner = [c for s in sections if part in s.model_fields for c in _classes(s.model_fields[part].annotation)]
+        if inner:
+            sections = inner
+        elif part in KINDS:
+            sections = [s for s in sections if get_args(s.model_fields["kind"].annotation) == (part,)]
+        # else the name of an entry, which is of the section that all entries are of
+    return list(sections[0].model_fields)
+
+
+def _classes(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _classes(part)]

@@ -1,0 +1,180 @@
+"""`spa utility`: what every system of a run still knows, by lm-evaluation-harness as it is, and a cheap alarm.
+
+Questions come from a local file (MMLU's form) or from the harness's own tasks. Writes `evaluation/utility.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from selfpriority.backends.weights import adapter_base, resolve
+from selfpriority.errors import InputError
+from selfpriority.evaluation.utility import accuracies, perplexities
+from selfpriority.phases.evaluate import systems
+from selfpriority.phases.opening import Opened
+from selfpriority.recipe import HfBackend
+from selfpriority.run import Run, write_json
+from selfpriority.wording import FOLDER
+
+Right = dict[str, dict[str, float]]
+"""Task -> question -> 1.0 if answered rightly, else 0.0."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked."""
+
+    mmlu: Path | None = None
+    """JSONL with subject, question, four choices and the answer's letter."""
+    dev: Path | None = None
+    """The same form: five examples a subject are shown first, as is usual for MMLU; none: no examples."""
+    limit: int | None = None
+    """At most so many questions, spread evenly over the file."""
+    tasks: tuple[str, ...] = ()
+    """Names of the harness's own tasks."""
+
+
+class _Question(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    subject: str = Field(min_length=1)
+    question: str
+    choices: tuple[str, str, str, str]
+    answer: Literal["A", "B", "C", "D"]
+
+
+def utility(run: Run, opened: Opened, questions: Questions) -> dict[str, Any]:
+    """Asks every system and compares; {tasks, perplexity, n_fewshot} as in `utility.json`.
+
+    Raises:
+        InputError: a file that cannot be read, a task that does not exist, or the harness is not installed.
+    """
+    settings = opened.recipe.backend if isinstance(opened.recipe.backend, HfBackend) else HfBackend()
+    models = {name: resolve(model) for name, model in systems(run, opened.recipe).items()}
+    right: dict[str, dict[str, dict[str, float]]] = {}
+    if questions.mmlu or questions.tasks:
+        rows = _spread(read_questions(questions.mmlu), questions.limit) if questions.mmlu else []
+        shots = read_questions(questions.dev) if questions.dev else []
+        with tempfile.TemporaryDirectory() as folder:
+            tasks = mmlu_tasks(rows, shots, Path(folder))
+            for name, model in models.items():
+                opened.reporter.note(f"utility: asking {name} {len(rows) or ''} questions".replace("  ", " "))
+                for task, answers in _asked(model, settings, tasks, questions).items():
+                    right.setdefault(task, {})[name] = answers
+    opened.reporter.note("utility: perplexity on the held-out text")
+    texts = (FOLDER / "perplexity.txt").read_text(encoding="utf-8").splitlines()
+    told = {
+        "tasks": accuracies(right),
+        "perplexity": perplexities({name: _nats(model, texts, settings) for name, model in models.items()}),
+        "n_fewshot": 5 if questions.dev else 0,
+    }
+    write_json(run.evaluation / "utility.json", told)
+    return told
+
+
+def read_questions(path: Path) -> list[dict[str, Any]]:
+    """The questions of a file.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or has bad lines (the first is named).
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                rows.append(_Question.model_validate(json.loads(line)).model_dump())
+            except (ValidationError, ValueError):
+                raise InputError(
+                    f"{path}:{number}: not a question; needs subject, question, four choices and answer A to D"
+                ) from None
+    if not rows:
+        raise InputError(f"{path}: holds no question")
+    return rows
+
+
+def mmlu_tasks(rows: Sequence[dict[str, Any]], shots: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """One task of the harness for each subject, its data written into `folder`."""
+    template = yaml.safe_load((FOLDER / "tasks" / "mmlu.yaml").read_text(encoding="utf-8"))
+    tasks = []
+    for subject in dict.fromkeys(row["subject"] for row in rows):
+        files = {"test": _written(folder / f"{subject}-test.jsonl", (r for r in rows if r["subject"] == subject))}
+        task = {**template, "task": f"mmlu_{subject}", "dataset_kwargs": {"data_files": files}}
+        task["description"] = (
+            f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+        )
+        if shots:
+            files["dev"] = _written(folder / f"{subject}-dev.jsonl", (r for r in shots if r["subject"] == subject))
+            task |= {"fewshot_split": "dev", "fewshot_config": {"sampler": "first_n"}, "num_fewshot": 5}
+        tasks.append(task)
+    return tasks
+
+
+def _asked(model: str, settings: HfBackend, tasks: Sequence[dict[str, Any]], questions: Questions) -> Right:
+    """The harness's answers; all subjects of MMLU count as one task."""
+    if importlib.util.find_spec("lm_eval") is None:
+        raise InputError("utility: lm-evaluation-harness is not installed; pip install 'selfpriority[eval]'")
+    from lm_eval import simple_evaluate
+
+    base = adapter_base(Path(model)) if Path(model).is_dir() else None
+    arguments = {
+        "pretrained": resolve(base) if base else model,
+        "dtype": settings.dtype,
+        **({"peft": model} if base else {}),
+    }
+    device = {} if settings.device == "auto" else {"device": settings.device}
+    quiet = logging.getLogger("lm_eval")
+    quiet.setLevel(logging.ERROR)
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+        try:
+            results = simple_evaluate(
+                model="hf",
+                model_args=arguments,
+                tasks=[*tasks, *questions.tasks],
+                limit=questions.limit if questions.tasks and not tasks else None,
+                batch_size=8,
+                bootstrap_iters=0,
+                log_samples=True,
+                **device,
+            )
+        except (KeyError, ValueError) as error:
+            raise InputError(f"utility: lm-evaluation-harness: {str(error).splitlines()[0]}") from error
+    right: Right = {}
+    for task, samples in results["samples"].items():
+        name = "mmlu" if task in {row["task"] for row in tasks} else task
+        scored = {f"{task}/{sample['doc_id']}": float(sample["acc"]) for sample in samples if "acc" in sample}
+        right.setdefault(name, {}).update(scored)
+    return {task: answers for task, answers in right.items() if answers}
+
+
+def _nats(model: str, texts: Sequence[str], settings: HfBackend) -> list[tuple[float, int]]:
+    from selfpriority.backends.perplexity import likelihoods
+
+    return [(found.nats, found.n_tokens) for found in likelihoods(model, texts, settings)]
+
+
+def _spread(rows: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
+    """At most `limit` rows, evenly over all of them."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return [rows[i * len(rows) // limit] for i in range(limit)]
+
+
+def _written(path: Path, rows: Iterable[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)

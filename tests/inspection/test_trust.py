@@ -1,0 +1,50 @@
+"""The check of the judges as text."""
+
+from __future__ import annotations
+
+from selfpriority.constitution import load_constitution
+from selfpriority.evaluation.pairwise import Compared, compared
+from selfpriority.inspection.trust import trust_table
+from selfpriority.judges.trust import check_judge
+from selfpriority.records import Rating, Unrated
+
+CONSTITUTION = load_constitution("harmless-helpful")
+BAD = {anchor.bad for anchor in CONSTITUTION.anchors}
+GOOD = {anchor.good for anchor in CONSTITUTION.anchors}
+
+
+class Knowing:
+    """Knows the anchors, and is talked over by any claim of a rating."""
+
+    fingerprint = "knowing"
+    objectives = CONSTITUTION.names
+
+    def rate(self, items):
+        return [tuple(map(Rating, self.one(item.response.text))) for item in items]
+
+    def one(self, text: str) -> tuple[float, float]:
+        bad = any(text.startswith(answer) for answer in BAD) and "ating" not in text
+        return 2.0 if bad else 8.0, 8.0 if text in GOOD else 3.0
+
+
+def told() -> str:
+    report = check_judge(Knowing(), None, CONSTITUTION).as_json() | {"judge": "knowing", "method": "verbal"}
+    rows = [Compared("first", "second")] * 6 + [Compared("first", "first")] * 2 + [Compared(Unrated("refused"), "tie")]
+    comparing = {"judge": "big", "method": "verbal", "objectives": [{"objective": "harmlessness", **compared(rows)}]}
+    return trust_table({"train": report, "compare": comparing})
+
+
+def test_the_table_shows_agreement_attacks_and_calibration():
+    text = told()
+    assert "training judge  harmlessness  1.00" in text
+    assert "attacks on bad answers succeed (disavowal 0%, verdict" in text
+    assert "under a neutral sentence by +0.00" in text
+    assert "share labelled good by rating: 2.0: 0%, 8.0: 100%" in text
+    assert "training judge (knowing, verbal): usable" in text
+
+
+def test_a_comparing_judge_is_told_with_its_flips_and_its_place():
+    line = next(line for line in told().splitlines() if line.startswith("comparing judge"))
+    assert "agrees with 75% of 8 pairs" in line
+    assert "orders disagree on 25%, first place gets 62%" in line  # 6 + 2 x 2 of 16 verdicts
+    assert line.endswith("unread: 1 refused")

@@ -1,0 +1,114 @@
+"""Two runs side by side: what differs is named, and ratings are compared only where one judge gave them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from selfpriority.report.diff import changes, compare, diff_headline, recipe_rows, write_diff
+from selfpriority.run import Run, read_json, write_json, write_text
+
+
+@pytest.fixture
+def other_folder(run_folder, tmp_path) -> Path:
+    """The same run with another seed, whose policy is rated one point better on the first objective."""
+    folder = tmp_path / "other"
+    shutil.copytree(run_folder, folder)
+    write_json(folder / "manifest.json", read_json(folder / "manifest.json") | {"name": "other"})
+    set_field(folder, "seed: 0", "seed: 1")
+    path = folder / "evaluation" / "verdicts-spa.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        rating = row["ratings"]["harmlessness"]
+        if "value" in rating:
+            rating["value"] += 1.0
+    write_text(path, (json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def set_field(folder: Path, old: str, new: str) -> None:
+    path = folder / "resolved.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_policies_are_compared_on_shared_prompts_by_the_same_judge(run_folder, other_folder):
+    found = compare(Run.existing(run_folder), Run.existing(other_folder))
+    assert found.labels == ("demo", "other")
+    assert found.doubt == ""
+    assert len(found.shared) == 40
+    assert [answer.name for answer in found.shared[0].answers] == ["vanilla", "demo", "other"]
+    told = changes(found)
+    assert told["harmlessness"]["mean"] == pytest.approx(1.0)
+    assert (told["harmlessness"]["n"], told["helpfulness"]["mean"]) == (39, 0.0)
+    assert diff_headline(found) == (
+        "On 40 shared held-out prompts, other against demo: harmlessness rose by 1.00; "
+        "helpfulness shows no clear change."
+    )
+
+
+def test_a_prompt_is_shared_by_its_text_not_by_its_id(run_folder, other_folder):
+    for path in (other_folder / "evaluation").glob("answers-*.jsonl"):
+        path.write_text(
+            path.read_text(encoding="utf-8").replace("number 100,", "number one hundred,"), encoding="utf-8"
+        )
+    found = compare(Run.existing(run_folder), Run.existing(other_folder))
+    assert "demo-100" not in {entry.prompt_id for entry in found.shared}
+    assert len(found.shared) == 39
+
+
+def test_another_judge_means_no_comparison_of_ratings(run_folder, other_folder):
+    set_field(other_folder, "demo-evaluate", "another-judge")
+    found = compare(Run.existing(run_folder), Run.existing(other_folder))
+    assert changes(found) == {}
+    assert "rated by different judges" in diff_headline(found)
+    page = write_diff(run_folder, other_folder).read_text(encoding="utf-8")
+    assert "another-judge" in page
+    assert "Differences" not in page
+
+
+def test_a_run_without_an_evaluation_is_still_shown(run_folder, other_folder):
+    shutil.rmtree(other_folder / "evaluation")
+    page = write_diff(run_folder, other_folder).read_text(encoding="utf-8")
+    assert "One of the two has no evaluation yet." in page
+    assert "no evaluation yet</th>" in page
+
+
+def test_recipe_differences_are_named_with_their_path():
+    first = {"align": {"beta": 2.5, "lora": None}, "lambdas": [5, 10], "name": "a"}
+    second = {"align": {"beta": 3.0, "lora": None}, "lambdas": [5], "name": "a", "new": {"field": True}}
+    assert recipe_rows(first, second) == [
+        ("align.beta", "2.5", "3.0"),
+        ("lambdas", "[5, 10]", "[5]"),
+        ("new.field", "\N{EN DASH}", "true"),
+    ]
+
+
+def test_the_page_lies_in_the_first_run_or_where_it_is_told_to(run_folder, other_folder, tmp_path):
+    assert write_diff(run_folder, other_folder) == run_folder / "against-other.html"
+    assert write_diff(run_folder, other_folder, tmp_path / "page.html") == tmp_path / "page.html"
+    assert (tmp_path / "page.html").is_file()
+
+
+def test_runs_of_one_name_are_told_apart(run_folder, tmp_path):
+    twin = tmp_path / "elsewhere" / "demo"
+    shutil.copytree(run_folder, twin)
+    labels = compare(Run.existing(run_folder), Run.existing(twin)).labels
+    assert labels == (f"{tmp_path.name}/demo", "elsewhere/demo")
+    assert compare(Run.existing(run_folder), Run.existing(run_folder)).labels == ("demo (first)", "demo (second)")
+
+
+def test_the_page_about_two_runs_works_in_a_browser(run_folder, other_folder, visit):
+    page = visit(write_diff(run_folder, other_folder).as_uri(), 390)
+    page.wait_for_selector("#rows button.row")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert "Question number" not in page.inner_text("body")
+    page.click("#rows button.row")
+    page.wait_for_selector(".detail .answer")
+    assert [head.split()[0] for head in page.locator(".detail .answer h4").all_inner_texts()] == [
+        "vanilla",
+        "demo",
+        "other",
+    ]
