@@ -60,6 +60,7 @@ const present = (next) => {
   byId("answers").replaceChildren(
     ...next.answers.map((text, place) => make("article", "answer", make("h2", "", names[place]), make("p", "text", text || "(empty)"))),
   );
+  byId("verdicts").className = next.mode;
   byId("verdicts").replaceChildren(...next.objectives.map(fieldOf));
   byId("back").disabled = next.number === 0;
   byId("keys").textContent = next.mode === "compare" ? "Keys: ← left, → right, ↓ no difference" : "Keys: 1 to 9, and 0 for 10";
