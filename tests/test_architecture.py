@@ -23,7 +23,7 @@ LINE = (
     "pipeline",
     "phases",
     "report baselines",
-    "training evaluation",
+    "training evaluation review",
     "method judges",
     "run prompts preferences rating chat constitution personas wording intervals refusals shipped",
     "language_model",
