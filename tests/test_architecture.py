@@ -29,7 +29,7 @@ LINE = (
     "language_model",
     "records",
     "recipe",
-    "mistakes",
+    "mistakes written",
     "errors",
 )
 HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.split()}
