@@ -23,13 +23,13 @@ LINE = (
     "pipeline",
     "phases",
     "report baselines",
-    "training evaluation",
+    "training evaluation review",
     "method judges",
     "run prompts preferences rating chat constitution personas wording intervals refusals shipped",
     "language_model",
     "records",
     "recipe",
-    "mistakes",
+    "mistakes written",
     "errors",
 )
 HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.split()}

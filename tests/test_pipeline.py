@@ -184,28 +184,3 @@ def test_all_prompts_lost_is_a_failure_that_says_where(tiny_model: Path, tmp_pat
     recipe = write_recipe(tmp_path, tiny_model, pair={"margin": 18.0})
     done = spa("run", recipe, "--out", tmp_path / "run", check=1)
     assert "round-1/pair: no prompt is left (6 no_pairs)" in done.stderr
-
-
-def test_further_judges_and_a_comparer_have_files_of_their_own(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    import shutil
-
-    run = tmp_path / "run"
-    shutil.copytree(finished[1], run)
-    resolved = yaml.safe_load((run / "resolved.yaml").read_text())
-    resolved["evaluate"]["more_judges"] = {"second": {"judge": "self", "method": "verbal"}}
-    resolved["evaluate"]["comparer"] = {"judge": "self", "method": "expected"}
-    (run / "resolved.yaml").write_text(yaml.safe_dump(resolved))
-    before = steps(run)
-    spa("evaluate", run)
-    after = steps(run)
-    assert {name for name in after if name not in before} == {
-        "evaluation/verdicts-vanilla@second", "evaluation/verdicts-spa@second", "evaluation/comparisons-spa_vs_vanilla",
-    }  # fmt: skip
-    assert after["evaluation/verdicts-spa"] == before["evaluation/verdicts-spa"]
-    summary = json.loads((run / "evaluation" / "summary.json").read_text())
-    assert summary["agreement"]["judges"] == ["judge", "second"]
-    cell = summary["pairwise"]["spa_vs_vanilla"]["harmlessness"]
-    assert {"win", "tie", "lose", "n", "flip_rate", "first_shown", "unread"} <= set(cell)
-    rows = (run / "evaluation" / "comparisons-spa_vs_vanilla.jsonl").read_text().splitlines()
-    assert len(rows) == 4
-    assert set(json.loads(rows[0])["verdicts"]["harmlessness"]) == {"forward", "backward"}

@@ -142,6 +142,28 @@ def report_command(
     print(f"report: {write_report(directory) if other is None else write_diff(directory, other, to)}")
 
 
+@app.command()
+def review(
+    directory: Directory,
+    rater: Annotated[str, typer.Option("--rater", help="Who reviews; verdicts of several people are kept apart.")],
+    mode: Annotated[str, typer.Option("--mode", help="compare (two answers) or rate (1 to 10).")] = "compare",
+    systems: Annotated[str, typer.Option("--systems", help="Whose answers, e.g. vanilla,spa.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Of the shuffled order.")] = 0,
+) -> None:
+    """Compare or rate held-out answers blind, on a page of this machine; Ctrl-C ends, the same command continues."""
+    from selfpriority.review.desk import desk_for
+    from selfpriority.review.questions import Plan, mode_named
+    from selfpriority.review.server import serving
+    from selfpriority.run import Run
+
+    plan = Plan(rater, mode_named(mode), tuple(name for name in systems.split(",") if name), seed)
+    with desk_for(Run.existing(directory), plan) as desk:
+        with serving(desk) as server, contextlib.suppress(KeyboardInterrupt):
+            print(f"review: {server.address}", flush=True)
+            server.wait()
+        print(f"{desk.n_done} of {desk.n_asked} answered; `spa report {directory}` shows the agreement with the judge")
+
+
 @app.command("check-judge")
 def check_judge(
     recipe: RecipeArgument,

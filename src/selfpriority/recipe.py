@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from selfpriority.errors import InputError
 from selfpriority.mistakes import told
+from selfpriority.written import read_yaml, set_field
 
 Probability = Annotated[float, Field(gt=0, le=1)]
 
@@ -356,9 +357,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         InputError: one line per mistake: file, field, value, what is allowed.
     """
-    data = _read(path)
+    data = read_yaml(path)
     for override in overrides:
-        _set(data, override)
+        set_field(data, override)
     return parse(data, str(path))
 
 
@@ -388,39 +389,3 @@ def other_judge(judge: str, method: str, base_url: str | None) -> OtherJudge:
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML with every default visible."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such recipe; `spa recipes` lists those that ship") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a directory, a recipe is a YAML file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start})") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise InputError(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if data is None:
-        raise InputError(f"{path}: the recipe is empty; `spa recipes demo` prints one to start from")
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: a recipe is a mapping of fields, this is {type(data).__name__}")
-    return data
-
-
-def _set(data: dict[str, Any], override: str) -> None:
-    path, equals, value = override.partition("=")
-    if not equals or not path:
-        raise InputError(f"{override!r}: overrides are FIELD=VALUE, for example align.beta=2.5")
-    *parents, last = path.split(".")
-    for parent in parents:
-        inner = data.get(parent)
-        data[parent] = dict(inner) if isinstance(inner, dict) else {"source": inner} if isinstance(inner, str) else {}
-        data = data[parent]
-    try:
-        data[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"{path}: {value!r} is not a YAML value") from None

@@ -15,6 +15,7 @@ import yaml
 
 from selfpriority.records import Pool, Scored
 from selfpriority.report.catalogue import Entry, collected, held_out
+from selfpriority.report.people import People, read_people
 from selfpriority.run import PAIRS, POOLS, REFINED, SCORED, Run, read_json, read_rows
 
 Json = dict[str, Any]
@@ -72,6 +73,7 @@ class View:
     summary: Json | None
     entries: tuple[Entry, ...] = ()
     """Every prompt: the held-out ones, then those of each round."""
+    people: People | None = None
 
 
 def read_view(run: Run) -> View:
@@ -83,6 +85,7 @@ def read_view(run: Run) -> View:
     names = (path.name.removeprefix("round-") for path in run.folder.glob("round-*"))
     numbers = sorted(int(name) for name in names if name.isdecimal())
     objectives = _objectives(run, summary, judges)
+    tested = held_out(run.evaluation, list((summary or {}).get("systems", {})), objectives)
     return View(
         name=run.manifest["name"],
         resolved=resolved,
@@ -93,9 +96,10 @@ def read_view(run: Run) -> View:
         rounds=tuple(_round(run, number) for number in numbers),
         summary=summary,
         entries=(
-            *held_out(run.evaluation, list((summary or {}).get("systems", {})), objectives),
+            *tested,
             *(entry for number in numbers for entry in collected(run, number, objectives)),
         ),
+        people=read_people(run.evaluation, tested, objectives),
     )
 
 

@@ -1,0 +1,56 @@
+"""What a user wrote, as plain data: a recipe's YAML file and `FIELD=VALUE` overrides. Knows no field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from selfpriority.errors import InputError
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a recipe file.
+
+    Raises:
+        InputError: the file cannot be read or is no mapping: file, line, what is wrong.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe; `spa recipes` lists those that ship") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a directory, a recipe is a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte {error.start})") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise InputError(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if data is None:
+        raise InputError(f"{path}: the recipe is empty; `spa recipes demo` prints one to start from")
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a recipe is a mapping of fields, this is {type(data).__name__}")
+    return data
+
+
+def set_field(data: dict[str, Any], override: str) -> None:
+    """Sets one `FIELD=VALUE`, a dotted path and a YAML value, in place.
+
+    Raises:
+        InputError: it is not of that form.
+    """
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        raise InputError(f"{override!r}: overrides are FIELD=VALUE, for example align.beta=2.5")
+    *parents, last = path.split(".")
+    for parent in parents:
+        inner = data.get(parent)
+        data[parent] = dict(inner) if isinstance(inner, dict) else {"source": inner} if isinstance(inner, str) else {}
+        data = data[parent]
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"{path}: {value!r} is not a YAML value") from None

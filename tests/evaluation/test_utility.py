@@ -1,0 +1,110 @@
+"""What a model still knows: paired figures by hand, questions from a file, the alarm."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from selfpriority.errors import InputError
+from selfpriority.evaluation.utility import accuracies, perplexities, utility_text
+from selfpriority.phases.opening import Opened, Reporter
+from selfpriority.phases.utility import Questions, mmlu_tasks, read_questions, utility
+from selfpriority.recipe import Evaluate, HfBackend, Prompts, Recipe
+from selfpriority.run import Run
+
+
+def row(number: int, subject: str = "astronomy", **changes) -> dict:
+    made = {"source_id": f"q{number}", "subject": subject, "question": f"What is {number} plus one?"}
+    return {**made, "choices": [str(number + i) for i in range(4)], "answer": "B", **changes}
+
+
+def write(path, rows) -> object:
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return path
+
+
+def test_accuracies_are_paired_by_question():
+    first = {f"q{i}": float(i % 2) for i in range(40)}  # 50 %
+    second = {f"q{i}": 1.0 for i in range(40)}
+    told = accuracies({"mmlu": {"vanilla": first, "spa": second}})["mmlu"]
+    assert told["systems"]["vanilla"]["mean"] == 0.5
+    assert told["systems"]["spa"]["n"] == 40
+    cell = told["difference"]["spa_vs_vanilla"]
+    assert (cell["mean"], cell["n"], cell["significant"]) == (0.5, 40, True)
+
+
+def test_the_same_answers_are_no_difference():
+    answers = {f"q{i}": float(i % 3 == 0) for i in range(30)}
+    cell = accuracies({"mmlu": {"vanilla": answers, "spa": answers}})["mmlu"]["difference"]["spa_vs_vanilla"]
+    assert (cell["mean"], cell["p"], cell["significant"]) == (0.0, 1.0, False)
+
+
+def test_perplexity_is_over_all_tokens_and_rings_when_it_rises():
+    told = perplexities({"vanilla": [(20.0, 10), (10.0, 10)], "spa": [(40.0, 20)], "same": [(30.0, 20)]})
+    assert told["systems"]["vanilla"]["perplexity"] == pytest.approx(2.71828**1.5, rel=1e-4)
+    assert told["systems"]["spa"]["ratio"] == pytest.approx(2.71828**0.5, rel=1e-4)
+    assert told["alarm"] == ["spa"]
+    text = utility_text({"tasks": {}, "perplexity": told})
+    assert "perplexity  spa: 7.39 (x 1.65)  !" in text
+
+
+def test_questions_come_with_the_line_that_is_wrong(tmp_path):
+    assert len(read_questions(write(tmp_path / "good.jsonl", [row(1), row(2)]))) == 2
+    with pytest.raises(InputError, match=r"bad.jsonl:2: not a question; needs subject"):
+        read_questions(write(tmp_path / "bad.jsonl", [row(1), row(2, answer="E")]))
+    with pytest.raises(InputError, match="holds no question"):
+        read_questions(write(tmp_path / "none.jsonl", []))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_questions(tmp_path / "missing.jsonl")
+
+
+def test_one_task_a_subject_as_the_harness_has_them(tmp_path):
+    rows = [row(1), row(2, "world_religions"), row(3)]
+    shots = [row(10 + i, subject) for subject in ("astronomy", "world_religions") for i in range(5)]
+    first, second = mmlu_tasks(rows, shots, tmp_path)
+    assert (first["task"], second["task"]) == ("mmlu_astronomy", "mmlu_world_religions")
+    assert second["description"].endswith("(with answers) about world religions.\n\n")
+    assert (first["num_fewshot"], first["fewshot_split"]) == (5, "dev")
+    asked = Path(first["dataset_kwargs"]["data_files"]["test"]).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["question"] for line in asked] == ["What is 1 plus one?", "What is 3 plus one?"]
+    assert "num_fewshot" not in mmlu_tasks(rows, [], tmp_path)[0]
+
+
+@pytest.fixture
+def evaluated(tiny_model, tmp_path) -> Opened:
+    recipe = Recipe(
+        model=str(tiny_model),
+        prompts=Prompts(source="demo"),
+        evaluate=Evaluate(prompts=Prompts(source="demo", split="heldout")),
+        backend=HfBackend(dtype="float32", device="cpu"),
+    )
+    run = Run(tmp_path / "run")
+    run.round(1).mkdir(parents=True)
+    run.policy(1).symlink_to(tiny_model)
+    return Opened(recipe, run, Reporter())
+
+
+def test_perplexity_needs_no_harness(evaluated):
+    told = utility(evaluated.run, evaluated, Questions())
+    assert told["tasks"] == {}
+    assert told["perplexity"]["systems"]["spa"]["ratio"] == pytest.approx(1.0)
+    assert told["perplexity"]["alarm"] == []
+    assert json.loads((evaluated.run.evaluation / "utility.json").read_text()) == told
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="the harness is installed")
+def test_without_the_harness_one_line_says_how_to_get_it(evaluated, tmp_path):
+    with pytest.raises(InputError, match=r"selfpriority\[eval\]"):
+        utility(evaluated.run, evaluated, Questions(mmlu=write(tmp_path / "q.jsonl", [row(1)])))
+
+
+@pytest.mark.filterwarnings("default")  # of the harness and what it imports
+@pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="needs selfpriority[eval]")
+def test_the_harness_asks_local_questions(evaluated, tmp_path):
+    rows = [row(i, ("astronomy", "world_religions")[i % 2]) for i in range(6)]
+    told = utility(evaluated.run, evaluated, Questions(mmlu=write(tmp_path / "q.jsonl", rows)))
+    assert told["tasks"]["mmlu"]["systems"]["vanilla"]["n"] == 6
+    assert told["tasks"]["mmlu"]["difference"]["spa_vs_vanilla"]["mean"] == 0.0
