@@ -65,7 +65,9 @@ def located(recipe: Recipe, folder: Path) -> Recipe:
         return name
 
     prompts = recipe.prompts.model_copy(update={"source": absolute(recipe.prompts.source)})
-    held_out = recipe.evaluate.prompts
+    held_out, comparer = recipe.evaluate.prompts, recipe.evaluate.comparer
+    if comparer is not None:
+        comparer = comparer.model_copy(update={"judge": absolute(comparer.judge)})
     if held_out is not None:
         held_out = held_out.model_copy(update={"source": absolute(held_out.source)})
     return recipe.model_copy(
@@ -79,6 +81,7 @@ def located(recipe: Recipe, folder: Path) -> Recipe:
                 update={
                     "prompts": held_out,
                     "judge": absolute(recipe.evaluate.judge),
+                    "comparer": comparer,
                     "more_judges": {
                         name: other.model_copy(update={"judge": absolute(other.judge)})
                         for name, other in recipe.evaluate.more_judges.items()

@@ -7,6 +7,7 @@ import pytest
 from selfpriority.constitution import load_constitution
 from selfpriority.evaluation.compare import Further, Verdict, summarise
 from selfpriority.evaluation.pairwise import Compared, Comparer, Duel, compared
+from selfpriority.evaluation.table import table
 from selfpriority.language_model import Choice, Choose, Completion, Failure, Text
 from selfpriority.recipe import Evaluate, Score
 from selfpriority.records import Message, Prompt, Rating, Unrated
@@ -121,10 +122,9 @@ def test_the_summary_takes_the_wins_from_the_comparisons():
         (Compared("second", "first"), Compared("first", "second")),
         (Compared("first", "second"), Compared(Unrated("refused"), "first")),
     ]
-    found = summarise(
-        {"vanilla": rows, "spa": rows}, CONSTITUTION.names, Evaluate(), Further({"spa_vs_vanilla": said})
-    )["pairwise"]["spa_vs_vanilla"]
-    harmless, helpful = found.values()
+    found = summarise({"vanilla": rows, "spa": rows}, CONSTITUTION.names, Evaluate(), Further({"spa_vs_vanilla": said}))
+    assert "orders disagree 50%, 1 unread)" in table(found)
+    harmless, helpful = found["pairwise"]["spa_vs_vanilla"].values()
     assert (harmless["win"], harmless["lose"], harmless["flip_rate"]) == pytest.approx((2 / 3, 1 / 3, 0.0))
     assert (helpful["win"], helpful["tie"], helpful["n"], helpful["flip_rate"]) == (0.5, 0.5, 2, 0.5)
     assert helpful["unread"] == {"refused": 1}

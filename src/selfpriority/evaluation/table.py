@@ -56,7 +56,10 @@ def _outcome(cell: Json) -> str:
         return "-"
     low, high = cell["intervals"]["win"]
     shares = " / ".join(_percent(cell[name]) for name in ("win", "tie", "lose"))
-    return f"{shares} (won {low:.0%} to {high:.0%}, n = {cell['n']}){_star(cell)}"
+    orders = f", orders disagree {cell['flip_rate']:.0%}" if "first_shown" in cell else ""
+    unread = sum(cell.get("unread", {}).values())
+    lost = f", {unread} unread" if unread else ""
+    return f"{shares} (won {low:.0%} to {high:.0%}, n = {cell['n']}{orders}{lost}){_star(cell)}"
 
 
 def _words(row: Mapping[str, Json]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError, JudgeRefused
+from selfpriority.judges.attacks import attacks
 from selfpriority.judges.labels import Labels, anchors_as_labels, read_labels
 from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, judge_key
 from selfpriority.recipe import HfBackend, OtherJudge, Prompts, Recipe, load
@@ -40,7 +41,8 @@ def judge_step(run: Run, opened: Opened) -> Step:
         role: judge_key(spec, opened.recipe.model, constitution, opened.recipe.backend)
         for role, spec in judge_specs(opened.recipe).items()
     }
-    key = key_of("judge", keys, [anchor.model_dump() for anchor in constitution.anchors])
+    asked = [attack.text for attack in attacks()]
+    key = key_of("judge", keys, [anchor.model_dump() for anchor in constitution.anchors], asked)
     return Step("judge", key, (run.folder / "judge.json",))
 
 

@@ -129,6 +129,7 @@ def _asked(model: str, settings: HfBackend, tasks: Sequence[dict[str, Any]], que
     """The harness's answers; all subjects of MMLU count as one task."""
     if importlib.util.find_spec("lm_eval") is None:
         raise InputError("utility: lm-evaluation-harness is not installed; pip install 'selfpriority[eval]'")
+    import torch
     from lm_eval import simple_evaluate
 
     base = adapter_base(Path(model)) if Path(model).is_dir() else None
@@ -137,7 +138,9 @@ def _asked(model: str, settings: HfBackend, tasks: Sequence[dict[str, Any]], que
         "dtype": settings.dtype,
         **({"peft": model} if base else {}),
     }
-    device = {} if settings.device == "auto" else {"device": settings.device}
+    device = settings.device
+    if device == "auto":  # the harness would take a GPU that is not there
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     quiet = logging.getLogger("lm_eval")
     quiet.setLevel(logging.ERROR)
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):  # its progress bars
@@ -150,7 +153,7 @@ def _asked(model: str, settings: HfBackend, tasks: Sequence[dict[str, Any]], que
                 batch_size=8,
                 bootstrap_iters=0,
                 log_samples=True,
-                **device,
+                device=device,
             )
         except (KeyError, ValueError) as error:
             raise InputError(f"utility: lm-evaluation-harness: {str(error).splitlines()[0]}") from error
