@@ -25,6 +25,19 @@ def test_prompt_opens_the_assistants_turn(tokenizer) -> None:
     assert tokenizer.decode(ids) == chat.text([USER])
 
 
+@pytest.mark.parametrize("text", ["Hello", "x", "Is it so?\nYes.", "user", "", "assistant"])
+@pytest.mark.parametrize("before", [(), (SYSTEM,), (USER, Message("assistant", "Hi"))])
+def test_the_last_turn_lies_where_its_text_is(tokenizer, before: tuple[Message, ...], text: str) -> None:
+    chat = Chat(tokenizer)
+    messages = [*before, Message("user", text)]
+    ids, turn = chat.prompt_ids(messages), chat.last_turn(messages)
+    assert 0 < turn.start < turn.stop <= len(ids)
+    if text:
+        assert tokenizer.decode(ids[turn.start : turn.stop]) == text
+    else:  # never empty: a mean needs a token
+        assert len(turn) == 1
+
+
 def test_a_finished_answer_ends_in_one_end_token(tokenizer) -> None:
     chat = Chat(tokenizer)
     assert chat.end_id == tokenizer.eos_token_id == 2

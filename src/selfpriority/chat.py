@@ -7,6 +7,7 @@ token that ends an assistant turn. Training and generation both render here, so 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from selfpriority.errors import InputError
@@ -41,6 +42,18 @@ class Chat:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of `text(messages)`; special tokens appear exactly once, where the template puts them."""
         return self._encode(self.text(messages))
+
+    def last_turn(self, messages: Sequence[Message]) -> range:
+        """Positions in `prompt_ids(messages)` of what the last message says, without the template around it.
+
+        Found by rendering the same conversation with nothing said last; where the two part, the content lies.
+        """
+        ids, empty = self.prompt_ids(messages), self.prompt_ids([*messages[:-1], replace(messages[-1], content="")])
+        n_most = min(len(ids), len(empty))
+        start = next((i for i in range(n_most) if ids[i] != empty[i]), n_most)
+        n_after = next((i for i in range(n_most - start) if ids[-1 - i] != empty[-1 - i]), n_most - start)
+        start = min(start, len(ids) - 1)
+        return range(start, max(len(ids) - n_after, start + 1))
 
     def response_ids(self, text: str, stop: Stop) -> list[int]:
         """Token ids of an answer. A finished answer ends in exactly one end token, a cut one in none."""

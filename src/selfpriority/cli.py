@@ -214,7 +214,7 @@ def fit_judge(
     model: Annotated[str, typer.Option("--model", help="Model whose hidden states the heads read.")],
     to: Annotated[Path, typer.Option("--to", help="Folder for heads.safetensors and card.json.")],
     layer: Annotated[
-        int | None, typer.Option("--layer", min=0, help="Layer; default: three fifths of the depth.")
+        list[int] | None, typer.Option("--layer", min=0, help="Layer, repeatable; default: 1/2 and 3/4 of the depth.")
     ] = None,
     c: Annotated[float, typer.Option("--c", min=1e-9, help="Inverse strength of the penalty.")] = 1e-3,
 ) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from selfpriority.records import Message, Stop
 
@@ -35,14 +35,19 @@ class Choose:
     choices: tuple[str, ...]
 
 
+Span = Literal["response", "prompt"]
+"""What a hidden state is the mean over: the tokens of the response, or those of the last user turn."""
+
+
 @dataclass(frozen=True)
 class Embed:
-    """Mean hidden state over the tokens of `response`, answered to `messages`, at each of `layers`."""
+    """Mean hidden states of `response`, answered to `messages`: for each of `spans`, at each of `layers`."""
 
     messages: tuple[Message, ...]
     response: str
     layers: tuple[int, ...]
     """0 is the embedding, L the output of the L-th block."""
+    spans: tuple[Span, ...] = ("response",)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Vectors:
-    """Answer to `Embed`: [layers, hidden size], float32."""
+    """Answer to `Embed`: [spans x layers, hidden size], the first span's layers first, float32."""
 
     vectors: tuple[tuple[float, ...], ...]
 

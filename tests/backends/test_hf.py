@@ -164,6 +164,27 @@ def test_embed_is_the_mean_over_the_response(model: HfModel, plain, chat: Chat) 
         assert len(answer.vectors[0]) == 32
 
 
+def test_embed_of_the_prompt_is_the_mean_over_what_the_user_said(model: HfModel, plain, chat: Chat) -> None:
+    requests = [
+        Embed(user(text), f"Answer to {text}", (2, 1), spans)
+        for text in PROMPTS
+        for spans in (("response", "prompt"), ("prompt",), ("response",))
+    ]
+    answers = ask(model, requests)
+    for i in range(0, len(requests), 3):
+        both, asked, said = answers[i : i + 3]
+        assert isinstance(both, Vectors)
+        assert isinstance(asked, Vectors)
+        assert isinstance(said, Vectors)
+        prompt, turn = chat.prompt_ids(requests[i].messages), chat.last_turn(requests[i].messages)
+        assert 0 < len(turn) < len(prompt)
+        with torch.inference_mode():
+            out = plain.model(torch.tensor([prompt]), output_hidden_states=True).hidden_states
+        expected = out[1][0, turn.start : turn.stop].mean(0)
+        torch.testing.assert_close(torch.tensor(asked.vectors[1]), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(torch.tensor(both.vectors), torch.tensor(said.vectors + asked.vectors))
+
+
 def test_the_last_layer_is_before_the_final_norm(model: HfModel, plain, chat: Chat) -> None:
     [answer] = ask(model, [Embed(user("Hello"), "a", (2,))])
     assert isinstance(answer, Vectors)

@@ -17,7 +17,7 @@ from selfpriority.judges.heads import Head, Heads, rating_of, read_heads, write_
 def head(objective: str = "harmlessness", layer: int = 2) -> Head:
     return Head(
         objective,
-        layer,
+        (layer,),
         "mean",
         mean=np.array([1.0, 0.0, -1.0]),
         scale=np.array([2.0, 1.0, 0.5]),
@@ -31,6 +31,28 @@ def head(objective: str = "harmlessness", layer: int = 2) -> Head:
 def test_logit_by_hand() -> None:
     # (3-1)/2 * 1 - 2 * 1 + (0+1)/0.5 * 0.5 + 0.25
     assert head().logit([3.0, 2.0, 0.0]) == pytest.approx(1 - 2 + 1 + 0.25)
+
+
+def test_a_match_multiplies_what_was_asked_with_what_is_said() -> None:
+    wide = Head(
+        "helpfulness",
+        (2,),
+        "match",
+        mean=np.array([1.0, 0.0, 2.0, 0.0]),
+        scale=np.array([1.0, 2.0, 1.0, 1.0]),
+        weights=np.array([1.0, 10.0, 100.0, 1000.0]),
+        bias=0.0,
+        centre=0.0,
+        spread=1.0,
+    )
+    # response (3-1, 4/2) = (2, 2), prompt (5-2, -1) = (3, -1), products (6, -2)
+    assert wide.logit([3.0, 4.0, 5.0, -1.0]) == pytest.approx(2 + 20 + 600 - 2000)
+
+
+def test_a_card_with_a_single_layer_is_still_read(tmp_path: Path) -> None:
+    write_heads(tmp_path, Heads("tiny", {"harmlessness": head()}, {}))
+    _with_card(objectives={"harmlessness": {"layer": 2, "pooling": "mean"}})(tmp_path)
+    assert read_heads(tmp_path).by_objective["harmlessness"].layers == (2,)
 
 
 def test_the_centre_is_rated_in_the_middle_and_one_spread_by_the_formula() -> None:
@@ -57,8 +79,8 @@ def test_a_folder_gives_back_what_was_written(tmp_path: Path) -> None:
     back = read_heads(tmp_path / "heads")
     assert back.model == "tiny"
     assert back.fingerprint == heads.fingerprint
-    assert (back.by_objective["helpfulness"].layer, back.card["licence"]) == (1, "MIT")
-    assert back.card["objectives"]["helpfulness"] == {"layer": 1, "pooling": "mean", "data": "ours"}
+    assert (back.by_objective["helpfulness"].layers, back.card["licence"]) == ((1,), "MIT")
+    assert back.card["objectives"]["helpfulness"] == {"layers": [1], "pooling": "mean", "data": "ours"}
     vector = [0.3, -2.0, 4.0]
     assert back.by_objective["harmlessness"].rating(vector) == pytest.approx(head().rating(vector))
 
@@ -69,11 +91,12 @@ def test_the_fingerprint_sees_every_number() -> None:
 
     plain = head()
     changes = (
-        replace(plain, layer=3),
+        replace(plain, layers=(3,)),
         replace(plain, centre=0.6),
         replace(plain, weights=plain.weights + np.array([0, 0, 0.1])),
+        replace(plain, pooling="match"),
     )
-    assert len({heads(h).fingerprint for h in (plain, *changes)}) == 4
+    assert len({heads(h).fingerprint for h in (plain, *changes)}) == 5
 
 
 def _broken(tmp_path: Path, change) -> str:

@@ -15,7 +15,7 @@ NAMES = ("harmlessness", "helpfulness")
 
 def head(objective: str, layer: int, weights: tuple[float, float]) -> Head:
     w = np.asarray(weights)
-    return Head(objective, layer, "mean", np.zeros(2), np.ones(2), w, bias=0.0, centre=0.0, spread=1.0)
+    return Head(objective, (layer,), "mean", np.zeros(2), np.ones(2), w, bias=0.0, centre=0.0, spread=1.0)
 
 
 HEADS = Heads(

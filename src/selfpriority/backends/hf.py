@@ -15,7 +15,7 @@ from torch import Tensor
 
 from selfpriority.backends.batches import Cost, cut
 from selfpriority.backends.decoding import Sampling, generate, next_token_logits
-from selfpriority.backends.hidden import response_means, right_padded
+from selfpriority.backends.hidden import right_padded, span_means
 from selfpriority.backends.loading import Loaded, load_causal, load_classifier
 from selfpriority.errors import InputError
 from selfpriority.language_model import (
@@ -28,6 +28,7 @@ from selfpriority.language_model import (
     Failure,
     Generate,
     Request,
+    Span,
     Text,
     Value,
     Vectors,
@@ -138,10 +139,17 @@ class HfModel:
 
     def _embed(self, requests: Sequence[Embed]) -> list[Answer]:
         layers = sorted({layer for request in requests for layer in request.layers})
-        rows = [_encoded(self._loaded, request) for request in requests]
-        means = response_means(self._loaded.model, rows, layers, self._loaded.pad_id)
+        spans = sorted({span for request in requests for span in request.spans})
+        rows = [_with_spans(self._loaded, request, spans) for request in requests]
+        means = span_means(self._loaded.model, rows, layers, self._loaded.pad_id)
         return [
-            Vectors(tuple(tuple(means[layer][row].tolist()) for layer in request.layers))
+            Vectors(
+                tuple(
+                    tuple(means[layer][row, spans.index(span)].tolist())
+                    for span in request.spans
+                    for layer in request.layers
+                )
+            )
             for row, request in enumerate(requests)
         ]
 
@@ -246,6 +254,16 @@ def _too_long(loaded: Loaded, n_prompt: int, n_after: int) -> Failure | None:
 def _encoded(loaded: Loaded, request: Embed | Classify) -> tuple[list[int], list[int]]:
     """Token ids of prompt and response, the end token included."""
     return loaded.chat.prompt_ids(request.messages), loaded.chat.response_ids(request.response, "end")
+
+
+def _with_spans(loaded: Loaded, request: Embed, spans: Sequence[Span]) -> tuple[list[int], list[range]]:
+    """Token ids of prompt and response, and where each span lies in them."""
+    prompt, response = _encoded(loaded, request)
+    ids = [*prompt, *response]
+    where = {"response": range(len(prompt), len(ids))}
+    if "prompt" in spans:
+        where["prompt"] = loaded.chat.last_turn(request.messages)
+    return ids, [where[span] for span in spans]
 
 
 def _seed(requests: Sequence[Request]) -> int:

@@ -1,4 +1,4 @@
-"""Mean hidden states of responses: one forward pass, as deep as the deepest layer asked for.
+"""Mean hidden states over spans of tokens: one forward pass, as deep as the deepest layer asked for.
 
 Knows a transformers causal model and token ids; nothing of requests or heads.
 """
@@ -19,27 +19,28 @@ class _DeepEnough(Exception):
 
 
 @torch.inference_mode()
-def response_means(
-    model: Any, rows: Sequence[tuple[Sequence[int], Sequence[int]]], layers: Sequence[int], pad_id: int
+def span_means(
+    model: Any, rows: Sequence[tuple[Sequence[int], Sequence[range]]], layers: Sequence[int], pad_id: int
 ) -> dict[int, Tensor]:
-    """Mean over the response's tokens at each layer.
+    """Mean over the tokens of each span at each layer.
 
     Args:
         model: a causal language model.
-        rows: (prompt ids, response ids) each.
+        rows: (token ids, positions of each span) each; every row has as many spans, none of them empty.
         layers: 0 is the embedding, L the output of the L-th block (before any final norm).
         pad_id: fills the rows up; what it is does not matter.
 
     Returns:
-        layer -> [rows, hidden size], float32, on CPU.
+        layer -> [rows, spans, hidden size], float32, on CPU.
 
     Raises:
         InputError: a layer that the model does not have.
     """
-    ids, mask = right_padded([[*prompt, *response] for prompt, response in rows], pad_id, model.device)
-    weights = torch.zeros(ids.shape, device=model.device)
-    for i, (prompt, response) in enumerate(rows):
-        weights[i, len(prompt) : len(prompt) + len(response)] = 1 / len(response)
+    ids, mask = right_padded([tokens for tokens, _ in rows], pad_id, model.device)
+    weights = torch.zeros(len(rows), len(rows[0][1]), ids.shape[1], device=model.device)
+    for i, (_, spans) in enumerate(rows):
+        for s, span in enumerate(spans):
+            weights[i, s, span.start : span.stop] = 1 / len(span)
     modules = _modules(model)
     if layers[0] < 0 or layers[-1] >= len(modules):
         raise InputError(f"layer {layers[-1]}: this model has layers 0 to {len(modules) - 1}")
@@ -47,7 +48,7 @@ def response_means(
 
     def keep(layer: int, output: Any) -> None:
         states: Tensor = output[0] if isinstance(output, tuple) else output
-        means[layer] = torch.einsum("bt,bth->bh", weights, states.float()).cpu()
+        means[layer] = torch.einsum("bst,bth->bsh", weights, states.float()).cpu()
         if len(means) == len(layers):
             raise _DeepEnough
 

@@ -16,6 +16,7 @@ from selfpriority.language_model import (
     Embed,
     Generate,
     Request,
+    Span,
     Text,
     Value,
     Vectors,
@@ -70,7 +71,8 @@ class ScriptedModel:
             case Choose():
                 return Choice(tuple(self._spread(request, i) for i in range(len(request.contexts))))
             case Embed():
-                return Vectors(tuple(self._vector(request, layer) for layer in request.layers))
+                each = ((span, layer) for span in request.spans for layer in request.layers)
+                return Vectors(tuple(self._vector(request, span, layer) for span, layer in each))
             case Classify():
                 return Value(2 * self._fraction(request) - 1)
 
@@ -88,9 +90,10 @@ class ScriptedModel:
         weights = [1 / (1 + (i - peak) ** 2) for i in range(len(request.choices))]
         return tuple(0.95 * weight / sum(weights) for weight in weights)
 
-    def _vector(self, request: Embed, layer: int) -> tuple[float, ...]:
+    def _vector(self, request: Embed, span: Span, layer: int) -> tuple[float, ...]:
         """Multiples of 1/256 in [-1, 1]: exact in float32."""
-        numbers = (self._fraction(request.messages, request.response, layer, i) for i in range(_HIDDEN_SIZE))
+        told = (request.messages, request.response) if span == "response" else (request.messages,)
+        numbers = (self._fraction(*told, layer, i) for i in range(_HIDDEN_SIZE))
         return tuple(round((2 * number - 1) * 256) / 256 for number in numbers)
 
     def _fraction(self, *content: object) -> float:

@@ -1,16 +1,16 @@
 """Fit one linear head per objective on labelled answers, cross-validated by prompt.
 
-Logistic regression with a quadratic penalty (C * sum(loss) + |w|^2 / 2, as in scikit-learn) on standardised
-mean hidden states, by Newton's method. A single label is an observation of w.x + b; a pair is one of
-w.(x_chosen - x_rejected), without b. Strong shrinkage (C about 1e-3) transfers best. Knows no model but
-through `Embed`.
+Logistic regression with a quadratic penalty (C * sum(loss) + |w|^2 / 2, as in scikit-learn) on the features of
+standardised mean hidden states (`heads.features`), by Newton's method. A single label is an observation of
+w.x + b; a pair is one of w.(x_chosen - x_rejected), without b. Strong shrinkage (C about 1e-3) transfers
+best. Knows no model but through `Embed`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from selfpriority.errors import InputError
 from selfpriority.intervals import bootstrap_auc, bootstrap_mean_interval, pair_wins
-from selfpriority.judges.heads import Head, Heads
+from selfpriority.judges.heads import SPANS, Head, Heads, Pooling, features
 from selfpriority.judges.labels import Labels
 from selfpriority.language_model import Embed, Failure, LanguageModel, Vectors, ask
 from selfpriority.records import Prompt
 
 Floats = NDArray[np.float64]
+Layers = int | tuple[int, ...]
 
 _STEPS = 100
 _TOLERANCE = 1e-8
@@ -33,19 +34,33 @@ _TOLERANCE = 1e-8
 class FitSettings:
     """How heads are fitted."""
 
-    layers: int | Mapping[str, int]
-    """Layer of the hidden states, one for all objectives or one each; start with the middle of the model."""
+    layers: Layers | Mapping[str, Layers]
+    """Layer or layers of the hidden states, for all objectives or for each; start with the middle of the model."""
     c: float | Mapping[str, float] = 1e-3
     """Inverse strength of the penalty, one for all objectives or one each."""
+    pooling: Pooling | Mapping[str, Pooling] = "match"
+    """What of the hidden states is read, for all objectives or for each."""
     folds: int = 5
     """Parts of the cross-validation; answers to one prompt stay together."""
     seed: int = 0
     """Deals prompts to folds."""
 
 
+@dataclass(frozen=True)
+class Reads:
+    """Which hidden states of a model one head reads."""
+
+    layers: tuple[int, ...]
+    pooling: Pooling
+
+    def request(self, prompt: Prompt, response: str) -> Embed:
+        """The states of one answer."""
+        return Embed(prompt.messages, response, self.layers, SPANS[self.pooling])
+
+
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Hidden states of one objective's labels, [n, hidden size] each."""
+    """Hidden states of one objective's labels, [n, width] each: a head's spans and layers side by side."""
 
     singles: Floats
     labels: NDArray[np.bool_]
@@ -53,11 +68,18 @@ class Observations:
     rejected: Floats
     single_groups: tuple[str, ...]
     pair_groups: tuple[str, ...]
+    single_weights: Floats
+    pair_weights: Floats
 
     @property
     def answers(self) -> Floats:
-        """All answers, single or in pairs, [n, hidden size]."""
+        """All answers, single or in pairs, [n, width]."""
         return np.concatenate([self.singles, self.chosen, self.rejected])
+
+    def mapped(self, function: Callable[[Floats], Floats]) -> Observations:
+        """The same labels with `function` of the vectors."""
+        singles, chosen, rejected = map(function, (self.singles, self.chosen, self.rejected))
+        return replace(self, singles=singles, chosen=chosen, rejected=rejected)
 
     def take(self, groups: set[str]) -> Observations:
         """Only the answers of these groups."""
@@ -70,6 +92,8 @@ class Observations:
             self.rejected[p],
             tuple(group for group in self.single_groups if group in groups),
             tuple(group for group in self.pair_groups if group in groups),
+            self.single_weights[s],
+            self.pair_weights[p],
         )
 
 
@@ -88,34 +112,34 @@ def fit_heads(labels: Labels, model: LanguageModel, model_name: str, settings: F
     fitted: dict[str, Head] = {}
     described: dict[str, Any] = {}
     for objective in labels.objectives:
-        layer, c = _setting(settings.layers, objective, "layer"), _setting(settings.c, objective, "c")
-        observed, failed = observe(labels.of(objective), model, layer)
+        reads, c = _reads(settings, objective), _setting(settings.c, objective, "c")
+        observed, failed = observe(labels.of(objective), model, reads)
         _require_enough(objective, observed, settings.folds)
-        fitted[objective] = fit_head(objective, layer, observed, c)
+        fitted[objective] = fit_head(objective, reads, observed, c)
         described[objective] = {
-            "layer": layer,
-            "pooling": "mean",
+            "layers": list(reads.layers),
+            "pooling": reads.pooling,
             "c": c,
             "n_answers": len(observed.singles),
             "n_pairs": len(observed.chosen),
             "n_prompts": len({*observed.single_groups, *observed.pair_groups}),
             "failed": failed,
-            "cross_validation": {"folds": settings.folds, **cross_validate(observed, c, settings)},
+            "cross_validation": {"folds": settings.folds, **cross_validate(observed, reads, c, settings)},
         }
     card = {"model": model_name, "model_fingerprint": model.fingerprint, "objectives": described}
     return Heads(model_name, fitted, card)
 
 
-def observe(labels: Labels, model: LanguageModel, layer: int) -> tuple[Observations, dict[str, int]]:
+def observe(labels: Labels, model: LanguageModel, reads: Reads) -> tuple[Observations, dict[str, int]]:
     """Hidden states of labelled answers, and how many requests failed for which reason.
 
     A pair is left out where one of its answers failed.
     """
-    requests = [_embed(row.prompt, row.response, layer) for row in labels.answers]
+    requests = [reads.request(row.prompt, row.response) for row in labels.answers]
     for pair in labels.pairs:
-        requests += [_embed(pair.prompt, pair.chosen, layer), _embed(pair.prompt, pair.rejected, layer)]
+        requests += [reads.request(pair.prompt, pair.chosen), reads.request(pair.prompt, pair.rejected)]
     answers = ask(model, requests)
-    states = [answer.vectors[0] if isinstance(answer, Vectors) else None for answer in answers]
+    states = [np.concatenate(answer.vectors) if isinstance(answer, Vectors) else None for answer in answers]
     failed = Counter(answer.reason for answer in answers if isinstance(answer, Failure))
     n = len(labels.answers)
     singles = [(row, state) for row, state in zip(labels.answers, states[:n], strict=True) if state is not None]
@@ -129,21 +153,24 @@ def observe(labels: Labels, model: LanguageModel, layer: int) -> tuple[Observati
         _rows([bad for _, _, bad in pairs], size),
         tuple(row.group for row, _ in singles),
         tuple(row.group for row, _, _ in pairs),
+        np.asarray([row.weight for row, _ in singles], dtype=np.float64),
+        np.asarray([row.weight for row, _, _ in pairs], dtype=np.float64),
     )
     return observed, dict(failed)
 
 
-def fit_head(objective: str, layer: int, observed: Observations, c: float) -> Head:
+def fit_head(objective: str, reads: Reads, observed: Observations, c: float) -> Head:
     """The head that explains the observations best under the penalty; rated 5.5 at their mean logit."""
     mean, scale = observed.answers.mean(axis=0), observed.answers.std(axis=0)
     scale = np.where(scale > 1e-6, scale, 1.0)
-    weights, bias = _solve(observed, mean, scale, c)
-    logits = ((observed.answers - mean) / scale) @ weights + bias
+    seen = observed.mapped(lambda states: features((states - mean) / scale, reads.pooling))
+    weights, bias = _solve(seen, c)
+    logits = seen.answers @ weights + bias
     spread = float(logits.std())
     return Head(
         objective,
-        layer,
-        "mean",
+        reads.layers,
+        reads.pooling,
         mean,
         scale,
         weights,
@@ -153,7 +180,7 @@ def fit_head(objective: str, layer: int, observed: Observations, c: float) -> He
     )
 
 
-def cross_validate(observed: Observations, c: float, settings: FitSettings) -> dict[str, Any]:
+def cross_validate(observed: Observations, reads: Reads, c: float, settings: FitSettings) -> dict[str, Any]:
     """Agreement on unseen prompts: AUC of single answers and accuracy on pairs, with intervals."""
     scores: list[float] = []
     labels: list[bool] = []
@@ -164,7 +191,7 @@ def cross_validate(observed: Observations, c: float, settings: FitSettings) -> d
     for held in folds:
         seen = observed.take(set().union(*(fold for fold in folds if fold is not held)))
         unseen = observed.take(held)
-        head = fit_head("", 0, seen, c)
+        head = fit_head("", reads, seen, c)
         scores += [head.logit(x) for x in unseen.singles]
         labels += unseen.labels.tolist()
         wins += pair_wins([head.logit(x) for x in unseen.chosen], [head.logit(x) for x in unseen.rejected])
@@ -182,15 +209,15 @@ def deal(groups: Sequence[str], folds: int, seed: int) -> list[set[str]]:
     return [{groups[i] for i in order[fold::folds]} for fold in range(folds)]
 
 
-def _solve(observed: Observations, mean: Floats, scale: Floats, c: float) -> tuple[Floats, float]:
+def _solve(observed: Observations, c: float) -> tuple[Floats, float]:
     """Weights and bias. A pair counts as two answers (both signs); with both kinds, each kind counts half."""
-    n, m = len(observed.singles), len(observed.chosen)
-    singles = np.c_[(observed.singles - mean) / scale, np.ones(n)]
-    pairs = np.c_[(observed.chosen - observed.rejected) / scale, np.zeros(m)]
-    total = n + 2 * m
-    sources = (n > 0) + (m > 0)
-    each = np.r_[np.full(n, total / sources / max(n, 1)), np.full(m, total / sources / max(m, 1))]
-    signs = np.r_[np.where(observed.labels, 1.0, -1.0), np.ones(m)]
+    singles = np.c_[observed.singles, np.ones(len(observed.singles))]
+    pairs = np.c_[observed.chosen - observed.rejected, np.zeros(len(observed.chosen))]
+    n, m = float(observed.single_weights.sum()), float(observed.pair_weights.sum())
+    share = (n + 2 * m) / ((n > 0) + (m > 0))
+    kinds = ((observed.single_weights, n), (observed.pair_weights, m))
+    each = np.concatenate([weights * share / total if total else weights for weights, total in kinds])
+    signs = np.r_[np.where(observed.labels, 1.0, -1.0), np.ones(len(pairs))]
     solution = _newton(np.concatenate([singles, pairs]) * signs[:, None], c * each)
     return solution[:-1], float(solution[-1])
 
@@ -218,11 +245,13 @@ def _cost(signed: Floats, weights: Floats, penalty: Floats, v: Floats) -> float:
     return float(weights @ np.logaddexp(0.0, -(signed @ v)) + 0.5 * (penalty * v) @ v)
 
 
-def _embed(prompt: Prompt, response: str, layer: int) -> Embed:
-    return Embed(prompt.messages, response, (layer,))
+def _reads(settings: FitSettings, objective: str) -> Reads:
+    layers = _setting(settings.layers, objective, "layer")
+    pooling = _setting(settings.pooling, objective, "pooling")
+    return Reads((layers,) if isinstance(layers, int) else tuple(layers), pooling)
 
 
-def _rows(states: Sequence[Sequence[float]], size: int) -> Floats:
+def _rows(states: Sequence[Floats], size: int) -> Floats:
     return np.asarray(states, dtype=np.float64).reshape(len(states), size)
 
 

@@ -1,7 +1,7 @@
 """Fitted heads: one linear direction per objective on a model's hidden states, as plain numbers in a folder.
 
-A folder holds `heads.safetensors` (the numbers) and `card.json` (model, layer and pooling per objective,
-data, licence, agreement). Source: method.md 4, "Probe". Knows no model: the hidden state comes as a vector.
+A folder holds `heads.safetensors` (the numbers) and `card.json` (model, layers and pooling per objective,
+data, licence, agreement). Source: method.md 4, "Probe". Knows no model: hidden states come as one vector.
 Another pooling is another word in `Pooling`, written in the card and refused by whoever does not know it.
 """
 
@@ -21,9 +21,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from selfpriority.errors import InputError
+from selfpriority.language_model import Span
 from selfpriority.rating import HIGHEST, LOWEST
 
-Pooling = Literal["mean"]
+Pooling = Literal["mean", "match"]
+"""`mean`: over the tokens of the response. `match`: also over those of the last user turn, and whether both agree."""
+SPANS: dict[Pooling, tuple[Span, ...]] = {"mean": ("response",), "match": ("response", "prompt")}
+"""Spans whose mean hidden states a pooling reads."""
 Floats = NDArray[np.float64]
 
 STEEPNESS = 0.8
@@ -32,19 +36,18 @@ _PARTS = ("mean", "scale", "weights", "line")
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """One objective's direction in the hidden states of one layer."""
+    """One objective's direction in the hidden states of some layers."""
 
     objective: str
-    layer: int
+    layers: tuple[int, ...]
     """0 is the embedding, L the output of the L-th block."""
     pooling: Pooling
-    """`mean`: over the tokens of the response."""
     mean: Floats
-    """[hidden size], subtracted from the vector."""
+    """[width], subtracted from the vector; width = spans x layers x hidden size, in the order of `Embed`."""
     scale: Floats
-    """[hidden size], divides it; positive."""
+    """[width], divides it; positive."""
     weights: Floats
-    """[hidden size]"""
+    """[width], of `features`."""
     bias: float
     centre: float
     """Logit that is rated 5.5: the mean over the fitted answers."""
@@ -52,9 +55,9 @@ class Head:
     """Standard deviation of the logit over the fitted answers."""
 
     def logit(self, vector: Sequence[float] | Floats) -> float:
-        """The number w . ((x - mean) / scale) + b."""
+        """The number w . features((x - mean) / scale) + b."""
         standardised = (np.asarray(vector, dtype=np.float64) - self.mean) / self.scale
-        return float(self.weights @ standardised) + self.bias
+        return float(self.weights @ features(standardised, self.pooling)) + self.bias
 
     def rating(self, vector: Sequence[float] | Floats) -> float:
         """1 + 9 sigmoid(0.8 z), z = (logit - centre) / spread: rising, 5.5 at the centre, inside (1, 10)."""
@@ -75,10 +78,22 @@ class Heads:
         """Hash of the numbers."""
         digest = hashlib.sha256()
         for name, head in sorted(self.by_objective.items()):
-            digest.update(f"{name}|{head.layer}|{head.pooling}".encode())
+            digest.update(f"{name}|{head.layers}|{head.pooling}".encode())
             for array in _arrays(head).values():
                 digest.update(array.tobytes())
         return digest.hexdigest()
+
+
+def features(standardised: Floats, pooling: Pooling) -> Floats:
+    """What the weights of a head multiply, [..., width] from [..., width].
+
+    `mean` takes the states as they are. `match` takes the response's, and in place of the prompt's the products
+    of both, element by element: what an answer says can only be beside the point against what was asked.
+    """
+    if pooling == "mean":
+        return standardised
+    response, prompt = np.split(standardised, 2, axis=-1)
+    return np.concatenate([response, response * prompt], axis=-1)
 
 
 def rating_of(z: float) -> float:
@@ -97,7 +112,7 @@ def write_heads(folder: Path, heads: Heads) -> None:
     save_file(tensors, folder / "heads.safetensors")
     described = heads.card.get("objectives", {})
     objectives = {
-        name: {"layer": head.layer, "pooling": head.pooling, **described.get(name, {})}
+        name: {"layers": list(head.layers), "pooling": head.pooling, **described.get(name, {})}
         for name, head in heads.by_objective.items()
     }
     card = {**heads.card, "model": heads.model, "objectives": objectives}
@@ -119,7 +134,7 @@ def read_heads(folder: Path) -> Heads:
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
         described, model = card["objectives"], card["model"]
-        layers = {name: (int(entry["layer"]), entry["pooling"]) for name, entry in described.items()}
+        layers = {name: (_layers(entry), entry["pooling"]) for name, entry in described.items()}
     except (
         json.JSONDecodeError,
         UnicodeDecodeError,
@@ -145,7 +160,12 @@ def _arrays(head: Head) -> dict[str, NDArray[Any]]:
     }
 
 
-def _head(name: str, layer: int, pooling: Any, tensors: Mapping[str, NDArray[Any]], path: Path) -> Head:
+def _layers(entry: Mapping[str, Any]) -> tuple[int, ...]:
+    """Of a card's objective; cards of version 0.1 name a single layer."""
+    return tuple(map(int, entry["layers"] if "layers" in entry else [entry["layer"]]))
+
+
+def _head(name: str, layers: tuple[int, ...], pooling: Any, tensors: Mapping[str, NDArray[Any]], path: Path) -> Head:
     if pooling not in get_args(Pooling):
         raise InputError(f"{path.parent}/card.json: {name}: pooling {pooling!r} is unknown, known: {get_args(Pooling)}")
     missing = [part for part in _PARTS if f"{name}.{part}" not in tensors]
@@ -157,4 +177,4 @@ def _head(name: str, layer: int, pooling: Any, tensors: Mapping[str, NDArray[Any
     if not all(np.isfinite(array).all() for array in (mean, scale, weights, line)) or scale.min() <= 0 or line[2] <= 0:
         raise InputError(f"{path}: {name}: numbers must be finite, scale and spread positive")
     bias, centre, spread = map(float, line)
-    return Head(name, layer, "mean", mean, scale, weights, bias, centre, spread)
+    return Head(name, layers, pooling, mean, scale, weights, bias, centre, spread)

@@ -1,7 +1,8 @@
 """Answers that somebody labelled, to fit a probe on or to check a judge against: from a file or from anchors.
 
 A file holds JSON lines, plain or gzip-compressed, each a single answer (1 = it meets the objective) or a
-pair; `prompt` and `messages` are interchangeable. Knows no judge and no model.
+pair; `prompt` and `messages` are interchangeable, `weight` (default 1) is how much it counts in a fit. Knows
+no judge and no model.
 
     {"prompt": "...", "response": "...", "objective": "harmlessness", "label": 1}
     {"messages": [...], "chosen": "...", "rejected": "...", "objective": "helpfulness"}
@@ -37,6 +38,8 @@ class LabelledAnswer:
     label: bool
     group: str
     """Answers of one group are never split between fitting and checking."""
+    weight: float = 1.0
+    """How much it counts in a fit, against other labels."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class LabelledPair:
     rejected: str
     objective: str
     group: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ class _Row(BaseModel):
     chosen: _Text | None = None
     rejected: _Text | None = None
     objective: _Text
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     @model_validator(mode="after")
     def _complete(self) -> _Row:
@@ -182,9 +187,9 @@ class _Row(BaseModel):
         prompt = label_prompt(turns)
         group = prompt_group(prompt)
         if self.chosen is not None and self.rejected is not None:
-            return LabelledPair(prompt, self.chosen, self.rejected, self.objective, group)
+            return LabelledPair(prompt, self.chosen, self.rejected, self.objective, group, self.weight)
         assert self.response is not None
-        return LabelledAnswer(prompt, self.response, self.objective, bool(self.label), group)
+        return LabelledAnswer(prompt, self.response, self.objective, bool(self.label), group, self.weight)
 
     def _turns(self) -> list[Message]:
         return [Message(turn.role, turn.content) for turn in self.messages or ()]

@@ -10,15 +10,17 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+import numpy as np
+
 from selfpriority.errors import InputError
-from selfpriority.judges.heads import Head, Heads
+from selfpriority.judges.heads import SPANS, Head, Heads
 from selfpriority.language_model import Answer, Embed, Failure, LanguageModel, Vectors, ask
 from selfpriority.rating import Item
 from selfpriority.records import Rating, Ratings, Unrated
 
 
 class ProbeJudge:
-    """Rates by the projection of an answer's mean hidden state.
+    """Rates by the projection of an answer's mean hidden states.
 
     Args:
         model: whose hidden states; the model the heads were fitted on, or one trained from it.
@@ -38,7 +40,8 @@ class ProbeJudge:
             )
         self._model, self._heads, self._objectives = model, heads, objectives
         self._chosen = [heads.by_objective[name] for name in objectives]
-        self._layers = tuple(sorted({head.layer for head in self._chosen}))
+        self._layers = tuple(sorted({layer for head in self._chosen for layer in head.layers}))
+        self._spans = max((SPANS[head.pooling] for head in self._chosen), key=len)
 
     @property
     def fingerprint(self) -> str:
@@ -57,20 +60,25 @@ class ProbeJudge:
         Raises:
             InputError: the heads were fitted on another hidden size.
         """
-        requests = [Embed(item.prompt.messages, item.response.text, self._layers) for item in items]
+        requests = [Embed(item.prompt.messages, item.response.text, self._layers, self._spans) for item in items]
         return [self._read(answer) for answer in ask(self._model, requests)]
 
     def _read(self, answer: Answer) -> Ratings:
         if isinstance(answer, Failure):
             return tuple(Unrated(answer.reason, answer.detail) for _ in self._chosen)
         assert isinstance(answer, Vectors)
-        by_layer = dict(zip(self._layers, answer.vectors, strict=True))
-        return tuple(self._verdict(head, by_layer[head.layer]) for head in self._chosen)
+        places = ((span, layer) for span in self._spans for layer in self._layers)
+        states = dict(zip(places, answer.vectors, strict=True))
+        return tuple(
+            self._verdict(head, [states[span, layer] for span in SPANS[head.pooling] for layer in head.layers])
+            for head in self._chosen
+        )
 
-    def _verdict(self, head: Head, vector: Sequence[float]) -> Rating:
-        if len(vector) != len(head.weights):
+    def _verdict(self, head: Head, vectors: Sequence[Sequence[float]]) -> Rating:
+        if sum(map(len, vectors)) != len(head.weights):
             raise InputError(
                 f"score.judge: the head for {head.objective} was fitted on {self._heads.model}, hidden size "
-                f"{len(head.weights)}; this model has {len(vector)}; `spa fit-judge` fits heads for it"
+                f"{len(head.weights) // len(vectors)}; this model has {len(vectors[0])}; `spa fit-judge` fits heads "
+                f"for it"
             )
-        return Rating(head.rating(vector))
+        return Rating(head.rating(np.concatenate(vectors)))

@@ -107,31 +107,34 @@ def check_comparer(opened: Opened, section: OtherJudge, labels: Labels | None) -
     return {"judge": spec.judge, "method": spec.method, "objectives": objectives}
 
 
-def fit(labels: Sequence[Path], model: str, to: Path, setting: tuple[int | None, float], reporter: Reporter) -> Any:
+def fit(
+    labels: Sequence[Path], model: str, to: Path, setting: tuple[Sequence[int] | None, float], reporter: Reporter
+) -> Any:
     """`spa fit-judge`: heads for `model` from labelled answers, written to `to`; returns the card."""
     from selfpriority.judges.fit import FitSettings, fit_heads
     from selfpriority.judges.heads import write_heads
 
     read = [read_labels(path) for path in labels]
     merged = Labels(tuple(a for r in read for a in r.answers), tuple(p for r in read for p in r.pairs))
-    layer, c = setting
+    layers, c = setting
     recipe = Recipe(model=model, prompts=Prompts(source="none"), backend=HfBackend())
     to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         opened = Opened(recipe, Run(Path(folder)), reporter)
         watched = opened.model(model, "hidden states", Spent())
-        heads = fit_heads(merged, watched, model, FitSettings(layer if layer is not None else middle(model), c))
+        heads = fit_heads(merged, watched, model, FitSettings(tuple(layers or middle(model)), c))
     write_heads(to, heads)
     return read_json(to / "card.json")
 
 
-def middle(model: str) -> int:
-    """Three fifths of a model's depth, where hidden states say most about an answer."""
+def middle(model: str) -> tuple[int, ...]:
+    """A half and three quarters of a model's depth, between which hidden states say most about an answer."""
     from transformers import AutoConfig
 
     from selfpriority.backends.weights import resolve
 
-    return round(0.6 * int(AutoConfig.from_pretrained(resolve(model)).num_hidden_layers))
+    n_layers = int(AutoConfig.from_pretrained(resolve(model)).num_hidden_layers)
+    return tuple(sorted({round(share * n_layers) for share in (0.5, 0.75)}))
 
 
 def gate(run: Run, opened: Opened) -> None:
