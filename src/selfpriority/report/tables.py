@@ -31,11 +31,11 @@ def contests(view: View) -> Iterator[Json]:
     groups = {"all": summary} | (summary["by_kind"] if len(summary["by_kind"]) > 1 else {})
     first = next(iter(summary["systems"]), "")
     keys = [key for key in summary["difference"] if key.endswith(f"_vs_{first}")]
-    rated = [row for group in groups.values() for key in keys for row in group["difference"][key].values()]
+    rated = [row for group in groups.values() for key in keys for row in group["difference"].get(key, {}).values()]
     reach = max([1.0, *(abs(row[edge]) for row in rated if row["mean"] is not None for edge in ("low", "high"))])
     for key in keys:
         for kind, group in groups.items():
-            for name, row in group["difference"][key].items():
+            for name, row in group["difference"].get(key, {}).items():
                 if kind == "all" or name in view.objectives:
                     yield contest(_names(key), kind, name, row, reach)
 
