@@ -68,7 +68,7 @@ def test_pareto_joins_the_systems_that_no_other_beats_on_both():
     drawn = pareto(places, ("harm", "help"), "systems")
     circles = re.findall(r'<circle class="(\w+)"', drawn)
     assert circles == ["first", "best", "best", "beaten"]
-    front = re.search(r'class="front" d="M([\d.]+) [\d.]+H([\d.]+)V[\d.]+"', drawn)
+    front = re.search(r'class="front" d="M([\d.]+) [\d.]+V[\d.]+H([\d.]+)"', drawn)
     assert front is not None
     assert float(front[1]) < float(front[2])
     assert "so&lt;ft" in drawn

@@ -123,7 +123,7 @@ const startBrowser = async () => {
   };
   const drawRow = (number) => {
     const outcome = index.part[number] === heldOut ? "" : inWords(index.outcomes[index.outcome[number]]);
-    const pairs = index.pairs[number] ? `, ${index.pairs[number]} pairs` : "";
+    const pairs = index.pairs[number] ? `, ${index.pairs[number]} pair${index.pairs[number] === 1 ? "" : "s"}` : "";
     const row = make("button", "row", make("span", "id", index.id[number]), make("span", "kind", index.kinds[index.kind[number]]));
     row.append(make("span", "outcome", index.parts.length > 1 ? `${index.parts[index.part[number]]}${outcome ? `: ${outcome}${pairs}` : ""}` : outcome));
     row.append(...index.objectives.map((_, objective) => scoreCell(number, objective)));

@@ -103,7 +103,7 @@ def pareto(places: Sequence[Place], names: tuple[str, str], title: str) -> Marku
     front = sorted((p for p in places if not _beaten(p, places)), key=lambda p: p.primary[0])
     corners = [(across(p.primary[0]), up(p.secondary[0])) for p in front]
     if len(corners) > 1:
-        steps = "".join(f"H{x}V{y}" for x, y in corners[1:])
+        steps = "".join(f"V{y}H{x}" for x, y in corners[1:])  # below and left of the line somebody is better on both
         body.append(f'<path class="front" d="M{corners[0][0]} {corners[0][1]}{steps}"/>')
     taken: list[tuple[float, float, float]] = []
     for number, place in enumerate(places):

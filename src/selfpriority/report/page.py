@@ -22,7 +22,7 @@ from selfpriority.report.figures import Series, curves, flow, scatter, whisker
 from selfpriority.report.packing import Packed, pack
 from selfpriority.report.plain import clean, number, percent, words
 from selfpriority.report.rows import Round, View, read_view
-from selfpriority.report.tables import contests, grid, pareto_of, span, wins
+from selfpriority.report.tables import beside_the_label, contests, grid, pareto_of, span, wins
 from selfpriority.report.verdict import cautions, evidence, headline, main_contest
 from selfpriority.run import Run, write_text
 
@@ -53,7 +53,7 @@ def write_report(run: Path) -> Path:
 
 def render(view: View) -> str:
     """The page."""
-    summary = view.summary or {}
+    summary = {"utility": view.utility, **(view.summary or {})}
     return page(
         "report.html.j2",
         packed(view),
@@ -66,6 +66,7 @@ def render(view: View) -> str:
         span=span(view),
         pareto=pareto_of(view),
         extras=[(title, table) for key, title in UNKNOWN_PARTS.items() if (table := grid(summary.get(key)))],
+        beside_the_label=beside_the_label,
         charts=charts,
         scatter_of=scatter_of,
         mean_whisker=mean_whisker,

@@ -74,6 +74,8 @@ class View:
     entries: tuple[Entry, ...] = ()
     """Every prompt: the held-out ones, then those of each round."""
     people: People | None = None
+    utility: Json | None = None
+    """What the systems still know, where somebody asked."""
 
 
 def read_view(run: Run) -> View:
@@ -100,6 +102,7 @@ def read_view(run: Run) -> View:
             *(entry for number in numbers for entry in collected(run, number, objectives)),
         ),
         people=read_people(run.evaluation, tested, objectives),
+        utility=_optional(run.evaluation / "utility.json"),
     )
 
 

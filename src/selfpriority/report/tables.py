@@ -31,11 +31,11 @@ def contests(view: View) -> Iterator[Json]:
     groups = {"all": summary} | (summary["by_kind"] if len(summary["by_kind"]) > 1 else {})
     first = next(iter(summary["systems"]), "")
     keys = [key for key in summary["difference"] if key.endswith(f"_vs_{first}")]
-    rated = [row for group in groups.values() for key in keys for row in group["difference"][key].values()]
+    rated = [row for group in groups.values() for key in keys for row in group["difference"].get(key, {}).values()]
     reach = max([1.0, *(abs(row[edge]) for row in rated if row["mean"] is not None for edge in ("low", "high"))])
     for key in keys:
         for kind, group in groups.items():
-            for name, row in group["difference"][key].items():
+            for name, row in group["difference"].get(key, {}).items():
                 if kind == "all" or name in view.objectives:
                     yield contest(_names(key), kind, name, row, reach)
 
@@ -78,6 +78,8 @@ class Wins:
     clear: bool | None
     """Whether a test says that as many won as lost is unlikely; None without a test."""
     bar: Markup
+    flip_rate: float | None = None
+    """Where a judge saw both answers in both orders: how often its verdict depended on the order. None: by ratings."""
 
 
 def wins(view: View) -> list[Wins]:
@@ -103,8 +105,9 @@ def _wins(system: str, baseline: str, objective: str, row: Json) -> Wins:
     intervals = row.get("intervals") or {}
     parts = tuple((name, row[name], _share_interval(intervals.get(name))) for name in ("win", "tie", "lose"))
     title = ", ".join(f"{name} {share:.0%}" for name, share, _ in parts)
+    flips = row.get("flip_rate") if "first_shown" in row else None
     bar = shares([part[:2] for part in parts], f"{objective}, {system} against {baseline}: {title}")
-    return Wins(system, baseline, objective, row["n"], parts, row.get("significant"), bar)
+    return Wins(system, baseline, objective, row["n"], parts, row.get("significant"), bar, flips)
 
 
 def _share_interval(edges: Sequence[float] | None) -> str:
@@ -136,6 +139,13 @@ def span(view: View) -> tuple[float, float]:
         return LOWEST, HIGHEST
     low, high = math.floor(min(row["low"] for row in rated)), math.ceil(max(row["high"] for row in rated))
     return float(low), float(max(high, low + 1))
+
+
+def beside_the_label(report: Json) -> Grid | None:
+    """What else moves a judge (length, refusals, texts that speak to it), where its check has measured that."""
+    objectives = report.get("objectives", ())
+    found = {o["objective"]: {name: o.get(name) or {} for name in ("bias", "attacks")} for o in objectives}
+    return grid(found)
 
 
 @dataclass(frozen=True)

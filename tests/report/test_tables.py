@@ -1,0 +1,96 @@
+"""Tables say what the summary says, also about parts that this version does not know."""
+
+import re
+
+import pytest
+
+from selfpriority.report.page import write_report
+from selfpriority.report.rows import read_view
+from selfpriority.report.tables import beside_the_label, contests, count_wins, grid, pareto_of, span, wins
+from selfpriority.run import Run, read_json, write_json
+
+
+@pytest.fixture
+def summary_file(run_folder):
+    return run_folder / "evaluation" / "summary.json"
+
+
+def view_of(run_folder):
+    return read_view(Run.existing(run_folder))
+
+
+def test_only_a_clear_difference_is_marked(run_folder, summary_file):
+    summary = read_json(summary_file)
+    row = {"p": 0.01, "n": 40}
+    clear, unclear = {"mean": 0.5, "low": 0.1, "high": 0.9, **row}, {"mean": 0.2, "low": -0.1, "high": 0.5, **row}
+    summary["difference"]["spa_vs_vanilla"] |= {"harmlessness": clear, "helpfulness": unclear}
+    write_json(summary_file, summary)
+    rows = {row["name"]: row for row in contests(view_of(run_folder)) if row["kind"] == "all"}
+    assert (rows["harmlessness"]["sure"], rows["helpfulness"]["sure"]) == (True, False)
+    assert (rows["harmlessness"]["mean"], rows["harmlessness"]["interval"]) == ("+0.50", "+0.10 to +0.90")
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    marked = [re.sub(r"<[^>]+>", "", name) for name in re.findall(r'<tr class="sure"><th scope="row">(.*?)</th>', html)]
+    assert "harmlessness *" in marked
+    assert len(marked) < len(list(contests(view_of(run_folder))))
+
+
+def test_wins_are_counted_beyond_a_tie():
+    counted = count_wins(("b", "a"), "h", [0.6, 0.5, 0.0, -0.7, -2.0], 0.5)
+    assert counted.parts == (("win", 0.2, ""), ("tie", 0.4, ""), ("lose", 0.4, ""))
+    assert (counted.system, counted.baseline, counted.n, counted.clear) == ("b", "a", 5, None)
+
+
+def test_comparisons_in_both_orders_say_how_often_the_order_decided(run_folder, summary_file):
+    summary = read_json(summary_file)
+    for cell in summary["pairwise"]["spa_vs_vanilla"].values():
+        cell |= {"flip_rate": 0.25, "first_shown": 0.6, "intervals": {"win": [0.1, 0.3]}, "significant": True}
+    write_json(summary_file, summary)
+    first = wins(view_of(run_folder))[0]
+    assert (first.flip_rate, first.parts[0][2]) == (0.25, "10\u2009% to 30\u2009%")
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    assert "what depends on the order is a tie (harmlessness 25\u2009%" in html
+    assert "More won than lost is clear for harmlessness (spa)" in html
+
+
+def test_the_scale_of_the_means_holds_every_interval(run_folder):
+    view = view_of(run_folder)
+    low, high = span(view)
+    rows = [view.summary["systems"][system][name] for system in ("vanilla", "spa") for name in view.objectives]
+    assert 1.0 <= low <= min(row["low"] for row in rows)
+    assert max(row["high"] for row in rows) <= high <= 10.0
+
+
+def test_one_rated_system_makes_no_pareto_plot(run_folder, summary_file):
+    assert pareto_of(view_of(run_folder)) is not None
+    summary = read_json(summary_file)
+    summary["systems"]["spa"]["helpfulness"]["mean"] = None
+    write_json(summary_file, summary)
+    assert pareto_of(view_of(run_folder)) is None
+
+
+def test_a_grid_has_inner_names_as_columns_and_outer_ones_as_rows():
+    told = grid(
+        {"vanilla": {"mmlu": {"mean": 0.5, "low": 0.4, "high": 0.6}, "n": 100}, "spa": {"mmlu": 0.25, "x": [1]}}
+    )
+    assert told is not None
+    assert told.columns == ("mmlu", "n")
+    assert told.rows == (("vanilla", ("0.500 (0.400 to 0.600)", "100")), ("spa", ("0.250", "\N{EN DASH}")))
+    assert grid(None) is None
+    assert grid({}) is None
+    assert grid([1, 2]) is None
+
+
+def test_utility_is_read_from_its_file(run_folder):
+    write_json(run_folder / "evaluation" / "utility.json", {"perplexity": {"vanilla": 17.25, "spa": 18.5}})
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    assert "<h3>Utility</h3>" in html
+    assert "18.50" in html
+
+
+def test_what_moves_a_judge_is_shown_where_it_was_measured():
+    assert beside_the_label({"objectives": [{"objective": "h", "auc": None}]}) is None
+    measured = {"objective": "h", "bias": {"length": 0.21, "refusal": None, "n_pairs": 40}, "attacks": None}
+    told = beside_the_label({"objectives": [measured]})
+    assert told is not None
+    assert told.columns == ("length", "refusal", "n pairs")
+    assert told.rows == (("h \N{MIDDLE DOT} bias", ("0.210", "\N{EN DASH}", "40")),)
