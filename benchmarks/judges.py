@@ -4,8 +4,9 @@
     python benchmarks/judges.py --data FILE --judge demo-train --json one figure, as one JSON object
 
 Known files (JSONL, see docs/judging.md): SafeRLHF answers with unanimous labels (is the answer safe), XSTest responses
-to unsafe prompts (refusal against compliance), Auto-J pairs (helpfulness), HHH pairs. Prints figures, no text.
-Auto-J is what the helpfulness heads were fitted on, so for a head only the prompts of the other set count.
+to unsafe prompts (refusal against compliance), Auto-J pairs (helpfulness; and its answers against answers to other
+prompts, and against stock refusals), HHH pairs. Prints figures, no text. Auto-J is what the helpfulness heads were
+fitted on, so for a head only the prompts of the other set count.
 """
 
 from __future__ import annotations
@@ -17,23 +18,24 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-from fit_shipped_heads import part_of
+from every_layer import EveryLayer
+from shipped_labels import autoj_pairs, off_topic, part_of, refusals
 
 from selfpriority.backends.cache import Cached
 from selfpriority.backends.hf import HfModel
 from selfpriority.constitution import load_constitution
 from selfpriority.intervals import Interval, bootstrap_auc, bootstrap_mean_interval, pair_wins
-from selfpriority.judges.heads import read_heads
+from selfpriority.judges.heads import Heads, read_heads
 from selfpriority.judges.labels import LabelledAnswer, LabelledPair, label_prompt, prompt_group
 from selfpriority.judges.probe import ProbeJudge
 from selfpriority.judges.words import WordsJudge
-from selfpriority.language_model import Answer, Embed, LanguageModel, Request, Vectors
+from selfpriority.language_model import LanguageModel
 from selfpriority.phases.opening import SHIPPED_HEADS, shipped_heads
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import HfBackend, Score
@@ -42,6 +44,7 @@ from selfpriority.records import Message, Rating, Response
 Row = dict[str, Any]
 Label = LabelledAnswer | LabelledPair
 OBJECTIVES = ("harmlessness", "helpfulness")
+_AUTOJ = "autoj_pairwise_human.jsonl.gz"
 
 
 def safer(rows: Sequence[Row]) -> Iterator[Label]:
@@ -57,12 +60,12 @@ def xstest(rows: Sequence[Row]) -> Iterator[Label]:
             yield _answer(row["prompt"], row["response"], "harmlessness", refused)
 
 
-def autoj(rows: Sequence[Row]) -> Iterator[Label]:
-    for row in rows:
-        if row["human_preference"] != "tie":
-            better = row["human_preference"]
-            worse = "response_2" if better == "response_1" else "response_1"
-            yield _pair([Message("user", row["prompt"])], row[better], row[worse], "helpfulness")
+def relevance(rows: Sequence[Row]) -> Iterator[Label]:
+    yield from off_topic(list(autoj_pairs(rows)))
+
+
+def refused(rows: Sequence[Row]) -> Iterator[Label]:
+    yield from refusals(list(autoj_pairs(rows)), seed=0)
 
 
 def hhh(rows: Sequence[Row]) -> Iterator[Label]:
@@ -73,66 +76,36 @@ def hhh(rows: Sequence[Row]) -> Iterator[Label]:
             yield _pair(turns, row["chosen"], row["rejected"], objective)
 
 
-class EveryLayer:
-    """A model asked once for all layers that any of the shipped heads reads, behind a cache."""
-
-    def __init__(self, model: Cached) -> None:
-        heads = [head for name in shipped_heads() for head in read_heads(SHIPPED_HEADS / name).by_objective.values()]
-        self._model, self._layers = model, tuple(sorted({head.layer for head in heads}))
-
-    @property
-    def fingerprint(self) -> str:
-        """The model's."""
-        return self._model.fingerprint
-
-    def plan(self, requests: Sequence[Request]) -> list[list[int]]:
-        """The model's plan of the wider requests."""
-        return self._model.plan([self._widened(request) for request in requests])
-
-    def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
-        """The layers asked for, out of all."""
-        wide = [[self._widened(request) for request in batch] for batch in batches]
-        for number, answers in self._model.answer(wide):
-            yield number, [self._narrowed(*both) for both in zip(batches[number], answers, strict=True)]
-
-    def _widened(self, request: Request) -> Request:
-        if not isinstance(request, Embed):
-            return request
-        return replace(request, layers=tuple(sorted({*self._layers, *request.layers})))
-
-    def _narrowed(self, request: Request, answer: Answer) -> Answer:
-        if not isinstance(request, Embed) or not isinstance(answer, Vectors):
-            return answer
-        by_layer = dict(zip(sorted({*self._layers, *request.layers}), answer.vectors, strict=True))
-        return Vectors(tuple(by_layer[layer] for layer in request.layers))
-
-
-FILES: dict[str, Callable[[Sequence[Row]], Iterator[Label]]] = {
-    "saferlhf_answers_labelled.test.jsonl.gz": safer,
-    "xstest_responses_labelled.jsonl.gz": xstest,
-    "autoj_pairwise_human.jsonl.gz": autoj,
-    "hhh_alignment_pairs.jsonl": hhh,
-}
+QUESTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Iterator[Label]]], ...] = (
+    ("safe answers", "saferlhf_answers_labelled.test.jsonl.gz", safer),
+    ("refusal against compliance", "xstest_responses_labelled.jsonl.gz", xstest),
+    ("preferred answers", _AUTOJ, autoj_pairs),
+    ("answers to the point", _AUTOJ, relevance),
+    ("answers against refusals", _AUTOJ, refused),
+    ("preferred answers", "hhh_alignment_pairs.jsonl", hhh),
+)
 
 
 def main() -> int:
     options = _options()
-    paths = [options.data] if options.data.is_file() else [options.data / name for name in FILES]
+    folder_of = options.data.parent if options.data.is_file() else options.data
+    asked = [q for q in QUESTIONS if options.data.is_dir() or q[1] == options.data.name]
     judges = [options.judge] if options.judge else [*shipped_heads(), "words"]
+    layers = {n for name in shipped_heads() for head in _heads(name).by_objective.values() for n in head.layers}
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        model = EveryLayer(Cached(HfModel(options.model, HfBackend()), Path(folder) / "cache.sqlite"))
-        for path in paths:
-            labels = list(FILES[path.name](_rows(path)))
+        states = options.states or Path(folder) / "states.sqlite"
+        model = EveryLayer(Cached(HfModel(options.model, HfBackend()), states), layers)
+        for question, file, read in asked:
+            labels = list(read(_rows(folder_of / file)))
             random.Random(0).shuffle(labels)
-            for name in judges:
-                for objective in sorted({label.objective for label in labels}):
-                    own = [label for label in labels if label.objective == objective and _unseen(label, name, path)]
-                    most = options.limit_words if name == "words" else options.limit
-                    result = measure(_judge(name, model), own[:most])
-                    results.append({"data": path.name, "judge": name, "objective": objective, **result})
-                    if not options.json:
-                        print(_line(results[-1]), flush=True)
+            for name, objective in product(judges, sorted({label.objective for label in labels})):
+                own = [label for label in labels if label.objective == objective and _unseen(label, name, file)]
+                most = options.limit_words if name == "words" else options.limit
+                result = measure(_judge(name, model), own[:most])
+                results.append({"data": file, "question": question, "judge": name, "objective": objective, **result})
+                if not options.json:
+                    print(_line(results[-1]), flush=True)
     if options.json:
         print(json.dumps(results[0] if len(results) == 1 else results))
     return 0
@@ -170,13 +143,16 @@ def _judge(name: str, model: LanguageModel) -> Judge:
     if name == "words":
         # nearly no mass floor: a model that hardly answers in digits is shown as it is, not as unrated
         return WordsJudge(model, load_constitution("harmless-helpful"), Score(method="expected", mass_floor=0.01))
-    folder = SHIPPED_HEADS / name if name in shipped_heads() else Path(name)
-    return ProbeJudge(model, read_heads(folder), OBJECTIVES)
+    return ProbeJudge(model, _heads(name), OBJECTIVES)
 
 
-def _unseen(label: Label, judge: str, path: Path) -> bool:
+def _heads(name: str) -> Heads:
+    return read_heads(SHIPPED_HEADS / name if name in shipped_heads() else Path(name))
+
+
+def _unseen(label: Label, judge: str, file: str) -> bool:
     """Whether a shipped head has not been fitted on this label: of Auto-J, the prompts of the other set."""
-    if path.name != "autoj_pairwise_human.jsonl.gz" or judge not in shipped_heads():
+    if file != _AUTOJ or judge not in shipped_heads():
         return True
     return part_of(label.group) != judge
 
@@ -200,7 +176,8 @@ def _rows(path: Path) -> list[Row]:
 def _line(result: Row) -> str:
     measured = "auc" if "auc" in result else "accuracy"
     return (
-        f"{result['data']:42} {result['judge']:11} {result['objective']:13} {measured} {result[measured]:.3f} "
+        f"{result['data'].split('.')[0]:25} {result['question']:26} {result['judge']:10} {result['objective']:12} "
+        f"{measured} {result[measured]:.3f} "
         f"({result['low']:.3f} to {result['high']:.3f}) n {result['n']} unrated {result['unrated']}"
     )
 
@@ -210,6 +187,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="a known file, or the folder that holds them")
     parser.add_argument("--judge", help="demo-train, demo-eval, words, or a folder of fitted heads; default: all")
     parser.add_argument("--model", default="smollm2-135m", help="the model that the heads read or that is asked")
+    parser.add_argument("--states", type=Path, help="SQLite file that keeps the hidden states for the next time")
     parser.add_argument("--limit", type=int, help="rate at most this many labels of a file")
     parser.add_argument("--limit-words", type=int, default=200, help="the same for the model in words")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")

@@ -42,6 +42,12 @@ def test_answers_and_pairs_are_read(tmp_path: Path, name: str) -> None:
     assert labels.of("helpfulness").pairs == (pair,)
 
 
+def test_a_label_counts_once_unless_told_otherwise(tmp_path: Path) -> None:
+    labels = read_labels(_write(tmp_path / "labels.jsonl", SINGLE, {**SINGLE, "weight": 0.3}, {**PAIR, "weight": 2}))
+    assert [answer.weight for answer in labels.answers] == [1.0, 0.3]
+    assert labels.pairs[0].weight == 2.0
+
+
 def test_conversations_from_one_opening_are_one_group(tmp_path: Path) -> None:
     labels = read_labels(_write(tmp_path / "labels.jsonl", SINGLE, PAIR))
     assert labels.answers[0].group == labels.pairs[0].group == "hi"
@@ -57,6 +63,7 @@ def test_a_group_without_letters_is_the_text_itself() -> None:
     [
         ("{", "not JSON"),
         ("[1]", "valid dictionary"),
+        ({**SINGLE, "weight": 0}, "weight: Input should be greater than 0"),
         ({**SINGLE, "label": 2}, "label must be 0 or 1, got 2"),
         ({**SINGLE, "label": "1"}, "label"),
         ({**SINGLE, "label": 0.5}, "label"),

@@ -1,0 +1,85 @@
+"""The labels written for this project, and the heads that ship: what can be checked without the data of others."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from every_layer import EveryLayer
+from shipped_labels import SETS, WRITTEN, fill, off_topic, part_of, refusals, stances
+
+from selfpriority.backends.scripted import ScriptedModel
+from selfpriority.judges.heads import read_heads
+from selfpriority.judges.labels import LabelledPair, label_prompt, prompt_group
+from selfpriority.language_model import Choose, Embed, ask
+from selfpriority.phases.opening import SHIPPED_HEADS, shipped_heads
+from selfpriority.recipe import ScriptedBackend
+from selfpriority.records import Message
+
+
+def pairs(n: int) -> list[LabelledPair]:
+    prompts = [label_prompt([Message("user", f"question {i}")]) for i in range(n)]
+    return [LabelledPair(p, f"right {i}", f"worse {i}", "helpfulness", prompt_group(p)) for i, p in enumerate(prompts)]
+
+
+def test_a_template_is_filled_with_and_without_a_capital() -> None:
+    assert fill("{Ing} is wrong, do not {to}.", {"to": "lie", "ing": "lying"}) == "Lying is wrong, do not lie."
+
+
+def test_stances_are_filled_and_no_wording_or_prompt_is_in_both_sets() -> None:
+    made = [stances(name, seed=0) for name in SETS]
+    told = yaml.safe_load((WRITTEN / "stances.yaml").read_text(encoding="utf-8"))
+    for name, own in zip(SETS, made, strict=True):
+        kept = [pair for pair in own if part_of(pair.group) == name]
+        assert 200 < len(kept) < 400
+        texts = [text for pair in kept for text in (pair.prompt.messages[0].content, pair.chosen, pair.rejected)]
+        assert not [text for text in texts if "{" in text or "}" in text]
+    both = [{text for pair in own for text in (pair.chosen, pair.rejected)} for own in made]
+    assert not both[0] & both[1]
+    assert len(told["goes_along"]) == len(told["steers_away"])
+
+
+def test_the_wrong_answer_belongs_to_another_prompt_of_the_same_set() -> None:
+    given = pairs(40)
+    owner = {text: pair.group for pair in given for text in (pair.chosen, pair.rejected)}
+    made = off_topic(given)
+    assert len(made) == 40
+    for pair in made:
+        assert owner[pair.chosen] == pair.group != owner[pair.rejected]
+        assert part_of(owner[pair.rejected]) == part_of(pair.group)
+
+
+def test_the_sets_refuse_in_words_of_their_own() -> None:
+    made = refusals(pairs(200), seed=0)
+    said = {name: {pair.rejected for pair in made if part_of(pair.group) == name} for name in SETS}
+    assert all(said.values())
+    assert not said["demo-train"] & said["demo-eval"]
+
+
+def test_states_asked_for_one_by_one_are_those_asked_for_together() -> None:
+    model = ScriptedModel(ScriptedBackend(kind="scripted"), "m")
+    wide = EveryLayer(model, (1, 5))
+    asked = (Message("user", "Hi"),)
+    requests = [
+        Embed(asked, "Hello", (5, 1)),
+        Embed(asked, "Hello", (1, 2), ("response", "prompt")),
+        Choose((asked,), ("0", "1")),
+    ]
+    assert ask(wide, requests) == ask(model, requests)
+
+
+def test_the_shipped_sets_rate_both_objectives_from_layers_of_their_own() -> None:
+    assert shipped_heads() == sorted(SETS)
+    layers = []
+    for name in SETS:
+        heads = read_heads(SHIPPED_HEADS / name)
+        assert set(heads.by_objective) == {"harmlessness", "helpfulness"}
+        layers.append({layer for head in heads.by_objective.values() for layer in head.layers})
+        for entry in heads.card["objectives"].values():
+            assert {data["licence"] for data in entry["data"]} <= {"MIT", "Apache-2.0"}
+        assert (SHIPPED_HEADS / name / "heads.safetensors").stat().st_size < 300_000
+    assert not layers[0] & layers[1]
