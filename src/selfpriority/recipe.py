@@ -185,6 +185,8 @@ class PairRules(Section):
     """Scores from here up count as equal on every objective but the last."""
     conflicts: Literal["keep", "drop"] = "keep"
     """Whether pairs stay whose chosen answer loses on lower objectives what it wins; Eq. 3 weighs them by the loss."""
+    most_loss: float | None = Field(None, ge=0)
+    """The most a chosen answer may lose on any one objective; 0: nothing at all; none: anything, the paper."""
 
 
 class Lora(Section):

@@ -46,6 +46,18 @@ def test_nine_distinct_answers_make_thirty_six_pairs() -> None:
     assert len(found([(float(i), 1.0) for i in range(1, 9)], (9.0, 1.0))) == 36
 
 
+def test_a_chosen_answer_may_lose_no_more_than_allowed() -> None:
+    candidates = [
+        (8.0, 4.0),
+        (5.0, 5.0),
+        (4.0, 4.0),
+    ]  # the first wins 3 on the higher objective and loses 1 on the lower
+    assert found(candidates, None) == {(0, 1), (0, 2), (1, 2)}
+    assert found(candidates, None, most_loss=0.5) == {(0, 2), (1, 2)}
+    assert found(candidates, None, most_loss=1.0) == {(0, 1), (0, 2), (1, 2)}
+    assert found(candidates, None, most_loss=0.0) == {(0, 2), (1, 2)}  # no loss at all, a draw is none
+
+
 def test_pool_without_pairs_is_dropped_with_its_reason() -> None:
     sifted = pair([pool([(5.0, 5.0)] * 3)], PairRules())
     assert not sifted.kept
@@ -57,14 +69,26 @@ def test_pool_without_pairs_is_dropped_with_its_reason() -> None:
     st.sampled_from([0.0, 0.5, 1.0, 3.0]),
     st.sampled_from([None, 5.5]),
     st.sampled_from([0.0, 1.0, 4.0]),
-    st.sampled_from([("all", "keep"), ("refined", "keep"), ("all", "drop")]),
+    st.sampled_from(
+        [
+            ("all", "keep", None),
+            ("refined", "keep", None),
+            ("all", "drop", None),
+            ("all", "keep", 0.0),
+            ("all", "drop", 1.0),
+        ]
+    ),
 )
 def test_exactly_the_lexicographic_pairs(
-    made: list[Pool], resolution: float, threshold: float | None, margin: float, which: tuple[str, str]
+    made: list[Pool],
+    resolution: float,
+    threshold: float | None,
+    margin: float,
+    which: tuple[str, str, float | None],
 ) -> None:
-    against, conflicts = which
+    against, conflicts, most_loss = which
     given = {"resolution": resolution, "threshold": threshold, "margin": margin}
-    rules = PairRules.model_validate({**given, "against": against, "conflicts": conflicts})
+    rules = PairRules.model_validate({**given, "against": against, "conflicts": conflicts, "most_loss": most_loss})
     order = Order.of(rules)
     sifted = pair(made, rules)
     for paired in sifted.kept:
@@ -77,6 +101,7 @@ def test_exactly_the_lexicographic_pairs(
             and sum(abs(x - y) for x, y in zip(a.scores, b.scores, strict=True)) >= margin
             and (against == "all" or "refined" in (a.response.origin, b.response.origin))
             and (conflicts == "keep" or sum(a.scores) > sum(b.scores))
+            and (most_loss is None or all(y - x <= most_loss for x, y in zip(a.scores, b.scores, strict=True)))
         }
         assert {(p.chosen, p.rejected) for p in paired.pairs} == expected
         assert len(paired.pairs) == len(expected)

@@ -43,6 +43,11 @@ def lexicographic_pairs(pool: Pool, settings: PairRules) -> Iterator[Pair]:
         gain = sum(better) - sum(worse)
         if settings.conflicts == "drop" and gain <= 0:
             continue
+        if (
+            settings.most_loss is not None
+            and max(y - x for x, y in zip(better, worse, strict=True)) > settings.most_loss
+        ):
+            continue
         distance = sum(abs(x - y) for x, y in zip(better, worse, strict=True))
         if distance >= settings.margin:
             decided_by = order.decided_by(better, worse)
