@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +29,9 @@ from selfpriority.recipe import Align
 from selfpriority.training.encode import EncodedPool
 from selfpriority.training.groups import Plan, Step
 from selfpriority.training.journal import Journal, Record
-from selfpriority.training.logps import Form, response_logps
+from selfpriority.training.logps import Form, called_as, response_logps
 from selfpriority.training.objective import TALLIES, Weighted, n_light, part_loss, weigh
-
-T = TypeVar("T")
+from selfpriority.training.ranks import deal, in_pieces, smallest
 
 
 @dataclass(frozen=True)
@@ -121,53 +121,75 @@ class PoolTrainer(Trainer):
         step: Step = inputs["step"]
         model.train()
         batch = weigh([self.course.pools[index] for index in step.pools], self.course.settings)
-        by_index = dict(zip(step.pools, batch, strict=True))
-        work = rank_share(step.micro_batches, self.accelerator.process_index, self.accelerator.num_processes)
         tallies = torch.zeros(len(TALLIES), device=self.args.device)
-        for number, (micro_batch, counts) in enumerate(work, start=1):
-            part = [by_index[index] for index in micro_batch]
-            tallies += counts * self._backward(model, part, counts, is_last=number == len(work))
+        passes = self._passes(model, step, batch, tallies)
+        for number, each in enumerate(passes, start=1):
+            with self._exchanging(model, is_last=number == len(passes)):
+                loss = each.loss(self._logps(model, each.pools))
+                # engines average gradients over the ranks, the shares are of the whole batch
+                self.accelerator.backward(loss * self.accelerator.num_processes)
         self._agree_on_checkpoint()
         totals: Tensor = self.accelerator.reduce(tallies, reduction="sum")
         grad_norm = self.accelerator.clip_grad_norm_(model.parameters(), self.course.settings.max_grad_norm)
         self._note(step, batch, dict(zip(TALLIES, totals.tolist(), strict=True)), float(grad_norm or 0.0))
         return totals[TALLIES.index("loss")]
 
-    def _backward(self, model: nn.Module, part: Sequence[Weighted], counts: int, is_last: bool) -> Tensor:
-        """Gradients of one micro-batch; a pool over the budget goes through the model in pieces, twice.
+    def _passes(self, model: nn.Module, step: Step, batch: Sequence[Weighted], tallies: Tensor) -> list[_Pass]:
+        """This rank's passes with gradients over one optimizer batch, as many as every other rank makes.
 
-        The first pass knows no gradients and yields the log-probabilities, hence the slope of the loss in each of
-        them; in the second every piece adds slope times gradient. Same sum, and only one piece's activations exist.
+        A pool over the budget goes through the model in pieces, twice. The first pass is made here, without gradients:
+        it yields the log-probabilities, hence the slope of the loss in each of them; in the second every piece adds
+        slope times gradient. Same sum, and only one piece's activations exist.
         """
-        settings = self.course.settings
-        pieces = in_pieces([weighted.pool for weighted in part], settings)
-        if len(pieces) == 1:
-            with self._exchanging(model, is_last):
-                loss, tallies = part_loss(self._logps(model, pieces[0]), part, settings)
-                self._descend(loss, counts)
-            return tallies
+        course, n_ranks = self.course, self.accelerator.num_processes
+        shares = deal(step.pools, course.pools, course.settings, course.form.shares_prompt, n_ranks)
+        share = shares[self.accelerator.process_index]
+        by_index = dict(zip(step.pools, batch, strict=True))
+        passes: list[_Pass] = []
+        n_looks = 0
+        for micro_batch in share.micro_batches:
+            part = [by_index[index] for index in micro_batch]
+            pieces = in_pieces([weighted.pool for weighted in part], course.settings)
+            if len(pieces) == 1:
+                passes.append(_Pass(pieces[0], partial(self._tallied, part, tallies)))
+            else:
+                passes += self._looked_at(model, pieces, part, tallies)
+                n_looks += len(pieces)
+        spare = smallest([weighted.pool for weighted in batch])
+        for _ in range(share.n_looks - n_looks):
+            with torch.no_grad():
+                self._logps(model, [spare])
+        return passes + [_Pass([spare], _nothing)] * (share.n_passes - len(passes))
+
+    def _looked_at(
+        self, model: nn.Module, pieces: Sequence[list[EncodedPool]], part: Sequence[Weighted], tallies: Tensor
+    ) -> Iterator[_Pass]:
+        """The second passes over a pool in pieces, after the first."""
         with torch.no_grad():
             logps = torch.cat([self._logps(model, piece) for piece in pieces])
-        loss, tallies = part_loss(logps.requires_grad_(), part, settings)
+        loss = self._tallied(part, tallies, logps.requires_grad_())
         slopes = torch.split(torch.autograd.grad(loss, logps)[0], [len(piece[0].response_ids) for piece in pieces])
-        for piece, slope in zip(pieces, slopes, strict=True):
-            with self._exchanging(model, is_last and piece is pieces[-1]):
-                self._descend((self._logps(model, piece) * slope).sum(), counts)
-        return tallies
+        return (_Pass(piece, partial(_inner, slope)) for piece, slope in zip(pieces, slopes, strict=True))
+
+    def _tallied(self, part: Sequence[Weighted], tallies: Tensor, logps: Tensor) -> Tensor:
+        loss, counted = part_loss(logps, part, self.course.settings)
+        tallies += counted
+        return loss
 
     def _logps(self, model: nn.Module, pools: Sequence[EncodedPool]) -> Tensor:
         inner = self.accelerator.unwrap_model(model)
         in_bfloat16 = self.course.compute_dtype is torch.bfloat16
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=in_bfloat16):
-            return _through(model, inner, lambda: response_logps(inner, pools, self.course.form))
+            # inside the call of the wrapper, so that its hooks see the pass
+            return called_as(inner, lambda _: response_logps(inner, pools, self.course.form), wrapper=model)
 
-    def _descend(self, loss: Tensor, counts: int) -> None:
-        # data-parallel wrappers average gradients over the ranks, the shares are of the whole batch
-        self.accelerator.backward(loss * counts * self.accelerator.num_processes)
-
-    def _exchanging(self, model: nn.Module, exchanges: bool) -> AbstractContextManager[None]:
-        """Ranks exchange gradients once a step, at its last backward pass."""
-        return nullcontext() if exchanges else self.accelerator.no_sync(model)
+    @contextmanager
+    def _exchanging(self, model: nn.Module, is_last: bool) -> Iterator[None]:
+        """Whole copies exchange gradients once a step; shards do in every pass, or each rank held all gradients."""
+        if self.is_deepspeed_enabled:  # steps within the backward pass of a batch that is said to be whole
+            self.accelerator.gradient_state._set_sync_gradients(is_last)
+        with nullcontext() if is_last or self.is_fsdp_enabled else self.accelerator.no_sync(model):
+            yield
 
     def _agree_on_checkpoint(self) -> None:
         """The main process's clock decides, for a checkpoint is written by all ranks together."""
@@ -230,48 +252,23 @@ class _Clock(TrainerCallback):
         self.saved_at = time.monotonic()
 
 
-def rank_share(micro_batches: Sequence[T], rank: int, n_ranks: int) -> list[tuple[T, int]]:
-    """This rank's micro-batches, and 1 for each that counts, 0 for one that does not.
+@dataclass(frozen=True)
+class _Pass:
+    """One forward and backward pass."""
 
-    Ranks must make equally many passes; one that has no micro-batch left repeats another's.
-    """
-    n_passes = math.ceil(len(micro_batches) / n_ranks)
-    mine = [(number * n_ranks + rank) for number in range(n_passes)]
-    return [(micro_batches[index % len(micro_batches)], int(index < len(micro_batches))) for index in mine]
+    pools: Sequence[EncodedPool]
+    loss: Callable[[Tensor], Tensor]
+    """What the log-probabilities of the pools add to the loss of the batch."""
 
 
-def in_pieces(pools: Sequence[EncodedPool], settings: Align) -> list[list[EncodedPool]]:
-    """Pools that go through the model together: all of them, or a lone pool over the token budget cut by responses.
+def _inner(slope: Tensor, logps: Tensor) -> Tensor:
+    return (logps * slope).sum()
 
-    With dropout the two passes of a pool in pieces would not see the same model, so such a pool stays whole.
-    """
-    [first, *others] = pools
-    drops_out = settings.lora is not None and settings.lora.dropout > 0
-    if others or first.n_tokens <= settings.tokens_per_batch or drops_out:
-        return [list(pools)]
-    pieces: list[list[tuple[int, ...]]] = []
-    room = 0
-    for response in first.response_ids:
-        if not pieces or len(response) > room:
-            pieces.append([])
-            room = settings.tokens_per_batch - len(first.prompt_ids)
-        pieces[-1].append(response)
-        room -= len(response)
-    return [[replace(first, response_ids=tuple(piece), pairs=(), gaps=())] for piece in pieces]
+
+def _nothing(logps: Tensor) -> Tensor:
+    """Gradients of 0, so that the pass takes part in every exchange and adds nothing."""
+    return 0.0 * logps.sum()
 
 
 def _one_step(items: list[Step]) -> dict[str, Step]:
     return {"step": items[0]}
-
-
-def _through(wrapper: nn.Module, inner: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
-    """`compute` as if it were the forward pass of `wrapper`, so that data-parallel hooks see it."""
-    forward: Callable[..., Any] = inner.forward
-
-    def redirected() -> Tensor:
-        inner.forward = forward
-        return compute()
-
-    inner.forward = redirected
-    result: Tensor = wrapper()
-    return result
