@@ -183,6 +183,10 @@ class Align(Section):
     """A checkpoint at least this often."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; weights stay float32 in full fine-tuning."""
+    processes: int = Field(1, ge=1, le=1024)
+    """Processes of this machine that train together, one a GPU; changes time and memory, never the result."""
+    parallel: Literal["ddp", "fsdp", "zero3"] = "ddp"
+    """What several processes hold: a copy of the model each (`ddp`), or shards (FSDP2; DeepSpeed ZeRO-3)."""
 
 
 class Evaluate(Section):

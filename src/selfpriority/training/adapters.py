@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -93,16 +94,25 @@ def weight_dtype(settings: Align) -> torch.dtype:
     return torch.float32 if settings.lora is None else compute_dtype(settings)
 
 
-def save_policy(policy: Policy, folder: Path) -> None:
-    """Writes weights, configuration and tokenizer beside `folder`, then renames: whole or not at all."""
+def save_policy(policy: Policy, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Writes weights, configuration and tokenizer beside `folder`, then renames: whole or not at all.
+
+    Args:
+        policy: what was trained.
+        folder: where it shall lie.
+        weights: by name, where the model itself holds but a shard of them.
+    """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     model = policy.model
     if not isinstance(model, PeftModel) and model.num_parameters() > _BIG:
-        model = model.to(torch.bfloat16)
+        if weights is None:
+            model = model.to(torch.bfloat16)
+        else:
+            weights = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # progress is the caller's to show
-    model.save_pretrained(partial)
+    model.save_pretrained(partial, state_dict=weights)
     policy.tokenizer.save_pretrained(partial)
     if folder.exists():
         shutil.rmtree(folder)

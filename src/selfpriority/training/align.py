@@ -119,8 +119,9 @@ def _train(
     except torch.OutOfMemoryError as error:
         raise WorkFailed("out of memory while training; lower align.tokens_per_batch") from error
     policy.model.config.use_cache = uses_cache
+    weights = trainer.whole_weights()
     if is_main:
-        save_policy(policy, places.policy)
+        save_policy(policy, places.policy, weights)
         shutil.rmtree(places.checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return resumed_from

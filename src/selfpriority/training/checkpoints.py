@@ -20,7 +20,7 @@ from selfpriority.recipe import Align
 from selfpriority.training.encode import EncodedPool
 
 MARKER = "complete"
-_MAY_CHANGE = {"checkpoint_minutes", "tokens_per_batch"}  # neither changes the result
+_MAY_CHANGE = {"checkpoint_minutes", "tokens_per_batch", "processes", "parallel"}  # none changes the result
 
 
 class Marking(TrainerCallback):

@@ -27,11 +27,15 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align
 from selfpriority.training.encode import EncodedPool
+from selfpriority.training.engines import engine_arguments, shard_on_cpu
 from selfpriority.training.groups import Plan, Step
 from selfpriority.training.journal import Journal, Record
 from selfpriority.training.logps import Form, called_as, response_logps
 from selfpriority.training.objective import TALLIES, Weighted, n_light, part_loss, weigh
 from selfpriority.training.ranks import deal, in_pieces, smallest
+from selfpriority.training.states import load_states, save_states, whole_weights
+
+STATES, SCHEDULER = "states", "scheduler.pt"  # what a checkpoint holds beside what `Trainer` notes
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ def learning_rate_factor(step: int, n_warmup: int, n_steps: int) -> float:
 
 def training_arguments(folder: Path, settings: Align, seed: int) -> TrainingArguments:
     """Arguments under which `Trainer` neither logs, reports, clips nor rescales on its own."""
+    clipping = {"max_grad_norm": 0.0}  # done in training_step, where a norm that is not finite can stop the run
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,
@@ -62,7 +67,6 @@ def training_arguments(folder: Path, settings: Align, seed: int) -> TrainingArgu
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         optim="adamw_torch",
-        max_grad_norm=0.0,  # clipped in training_step, where a norm that is not finite can stop the run
         logging_strategy="no",
         logging_nan_inf_filter=False,
         save_strategy="no",  # `Clock` asks for checkpoints
@@ -72,6 +76,7 @@ def training_arguments(folder: Path, settings: Align, seed: int) -> TrainingArgu
         dataloader_pin_memory=False,
         use_cpu=not torch.accelerator.is_available(),  # unsaid, several processes on a CPU do not find each other
         seed=seed,
+        **{**clipping, **engine_arguments(settings)},
     )
     arguments._setup_devices  # noqa: B018 - counts the GPUs
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs mean several processes, never DataParallel
@@ -91,6 +96,13 @@ class PoolTrainer(Trainer):
         self.clock = _Clock(self)
         self.add_callback(self.clock)
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """As `Trainer`, and shards where the arguments say so."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
+            self.is_fsdp_enabled = True
+
     def get_train_dataloader(self) -> DataLoader[Step]:
         """One optimizer batch an item, the same on every rank; ranks share it out in `training_step`."""
         steps: Any = self.course.plan.steps
@@ -105,6 +117,44 @@ class PoolTrainer(Trainer):
         self.lr_scheduler = LambdaLR(scheduled, lambda step: learning_rate_factor(step, n_warmup, num_training_steps))
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Nothing within a checkpoint: its weights are written with the optimizer's state."""
+        if self.is_deepspeed_enabled or not _internal_call:
+            super().save_model(output_dir, _internal_call)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        save_states(self.model_wrapped, self._plain_optimizer, Path(output_dir) / STATES)
+        if self.args.should_save:
+            assert self.lr_scheduler is not None
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_deepspeed_enabled:  # else read with the optimizer's state, once the model is cut into shards
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.is_deepspeed_enabled or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        load_states(self.model_wrapped, self._plain_optimizer, Path(checkpoint) / STATES)
+        assert self.lr_scheduler is not None
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER, weights_only=True))
+
+    @property
+    def _plain_optimizer(self) -> torch.optim.Optimizer:
+        optimizer: Any = self.optimizer  # accelerate's wrapper of the real one
+        return optimizer.optimizer  # type: ignore[no-any-return]
+
+    def whole_weights(self) -> dict[str, Tensor] | None:
+        """All weights by name on the main process, where the model itself holds a part; None where it holds all."""
+        if self.is_deepspeed_enabled:
+            weights: dict[str, Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
+            return weights
+        return whole_weights(self.model_wrapped) if self.is_fsdp_enabled else None
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the inputs are pools, not tensors."""
