@@ -242,10 +242,23 @@ def phase(directory: Path, name: str, number: int | None, child: bool, work: Cal
         opened = Opened(load(run.recipe), run, reporter)
         if number is None:
             number = next_round(run, opened, name)
-        # A child of a killed run may need a moment to notice; the next one waits for it.
-        with contextlib.nullcontext() if child else run.locked("run"), run.locked("phase", wait=30):
+        with alone(run, child):
             work(run, opened, number)
     return run
+
+
+@contextlib.contextmanager
+def alone(run: Run, child: bool) -> Iterator[None]:
+    """Locks a run for one phase; of several processes that work together the main one does."""
+    from selfpriority.phases.launch import is_main, rank
+
+    if not is_main():
+        yield
+        return
+    lock = "phase" if rank() is None else "ranks"  # who starts several processes holds the former
+    # A child of a killed run may need a moment to notice; the next one waits for it.
+    with contextlib.nullcontext() if child else run.locked("run"), run.locked(lock, wait=30):
+        yield
 
 
 def die_with_parent() -> None:
@@ -263,11 +276,16 @@ def die_with_parent() -> None:
 
 @contextlib.contextmanager
 def reporting(title: str) -> Iterator[Reporter]:
-    """Progress on stderr."""
+    """Progress on stderr; of several processes that work together the main one reports."""
     from rich.console import Console
 
+    from selfpriority.phases.launch import is_main
+    from selfpriority.phases.opening import Reporter
     from selfpriority.terminal import LiveReporter
 
+    if not is_main():
+        yield Reporter()
+        return
     with LiveReporter(Console(stderr=True), title) as reporter:
         yield reporter
 
@@ -276,27 +294,49 @@ def main() -> NoReturn:
     """Entry point: every error a user can cause becomes one line on stderr and its exit code."""
     debug = "--debug" in sys.argv
     try:
-        result: Any = app(standalone_mode=False)
+        with kept_for_launcher():
+            result: Any = app(standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except SelfPriorityError as error:
         if debug:
             raise
         lines = error.lines if isinstance(error, InputError) else [str(error)]
         for line in lines:
-            print(f"spa: {line}", file=sys.stderr)
+            tell(f"spa: {line}")
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):  # some versions of typer return 130 instead
         code = INTERRUPTED
     except OSError as error:
         if debug or error.filename is None:
             raise
-        print(f"spa: {error.filename}: {error.strerror}", file=sys.stderr)
+        tell(f"spa: {error.filename}: {error.strerror}")
         code = 1
     except Exception as error:  # a bug of ours must reach the user as one line too
         code = _usage_or_bug(error, debug)
     if code == INTERRUPTED and "--child" not in sys.argv:
-        print("spa: interrupted; what is done is kept and the same command continues", file=sys.stderr)
+        tell("spa: interrupted; what is done is kept and the same command continues")
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def kept_for_launcher() -> Iterator[None]:
+    """Keeps the error of one of several processes for whoever started them."""
+    from selfpriority.phases.launch import rank, record
+
+    try:
+        yield
+    except Exception as error:  # it goes on to where every error is told
+        if rank() is not None:
+            record(error)
+        raise
+
+
+def tell(line: str) -> None:
+    """One line on stderr; of several processes none speaks, for one error is the cause of the others'."""
+    from selfpriority.phases.launch import rank
+
+    if rank() is None:
+        print(line, file=sys.stderr)
 
 
 def _usage_or_bug(error: Exception, debug: bool) -> int:
@@ -304,10 +344,10 @@ def _usage_or_bug(error: Exception, debug: bool) -> int:
     describe = getattr(error, "format_message", None)  # click's errors, which some versions of typer bring along
     if describe is not None:
         bare = type(error).__name__ == "NoArgsIsHelpError"
-        print(describe() if bare else f"spa: {describe()}", file=sys.stderr)
+        tell(describe() if bare else f"spa: {describe()}")
         return 2
     if debug:
         raise error
     kind = type(error).__name__
-    print(f"spa: unexpected {kind}: {error}; please report it with the output of --debug", file=sys.stderr)
+    tell(f"spa: unexpected {kind}: {error}; please report it with the output of --debug")
     return 1
