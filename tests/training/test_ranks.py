@@ -5,29 +5,41 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from selfpriority.recipe import Align
+from selfpriority.chat import Chat
+from selfpriority.recipe import Align, Lora
 from selfpriority.training.align import Places, train
+from selfpriority.training.encode import encode_all
+from selfpriority.training.groups import plan_steps
+from selfpriority.training.ranks import deal, in_pieces
 
 SCRIPT = """
-import pickle, sys
+import os, pickle, sys
 from pathlib import Path
 from selfpriority.training.align import train
-train(*pickle.loads(Path(sys.argv[1]).read_bytes()))
+folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
+(folder / f"process-{rank}").write_text(str(os.getpid()))
+trained = train(*pickle.loads((folder / "arguments").read_bytes()))
+(folder / "resumed").write_text(str(trained.resumed_from))
 """
 COMPARED = ("loss", "margin", "accuracy", "chosen_logp", "grad_norm", "n_pairs", "n_pools", "light_share")
 TEXTS = ("No, that is not safe.", "Yes, go.", "The lazy dog.", "Here is something safe that you can do instead.")
 
 
 def settings(**changes):
-    # 70 tokens hold the small pools and not the large ones, which go through the model in pieces
-    given = {"learning_rate": 1e-3, "dtype": "float32", "epochs": 2, "tokens_per_step": 200, "tokens_per_batch": 70}
+    # 50 tokens hold the small pools and not the large ones, which go through the model in pieces
+    given = {"learning_rate": 1e-3, "dtype": "float32", "epochs": 2, "tokens_per_step": 200, "tokens_per_batch": 50}
     return Align(**{**given, **changes})
 
 
@@ -46,7 +58,7 @@ def started(arguments, folder, n_ranks):
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_ranks}"] if n_ranks > 1 else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
-        [sys.executable, *launcher, str(folder / "script.py"), str(folder / "arguments")],
+        [sys.executable, *launcher, str(folder / "script.py"), str(folder)],
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
@@ -66,20 +78,96 @@ def records(where):
 def assert_same(got, wanted):
     assert len(records(got)) == len(records(wanted)) > 2
     for together, alone in zip(records(got), records(wanted), strict=True):
-        assert [together[name] for name in COMPARED] == pytest.approx([alone[name] for name in COMPARED], rel=1e-5)
+        assert [together[name] for name in COMPARED] == pytest.approx(
+            [alone[name] for name in COMPARED], rel=1e-5, abs=1e-5
+        )
     (file,) = [path.name for path in wanted.policy.glob("*.safetensors")]
     weights, others = load_file(wanted.policy / file), load_file(got.policy / file)
     assert weights.keys() == others.keys()
     assert max(float((weights[name] - others[name]).abs().max()) for name in weights) < 1e-5
 
 
+def tied(folder, like):
+    """The tiny Llama with one tensor for embeddings and head."""
+    model = AutoModelForCausalLM.from_pretrained(like, dtype=torch.float32, tie_word_embeddings=True)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(like).save_pretrained(folder)
+    return folder
+
+
+def pieces_of(checkpoint):
+    """Into how many pieces the largest tensor of a checkpoint is cut."""
+    metadata = FileSystemReader(checkpoint / "states").read_metadata().state_dict_metadata
+    return max(len(given.chunks) for given in metadata.values() if isinstance(given, TensorStorageMetadata))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_ranks_equal_one(tiny_model, paired_pool, tmp_path, parallel):
+@pytest.mark.parametrize(
+    ("changes", "is_tied"),
+    [
+        ({"parallel": "ddp"}, False),
+        ({"parallel": "fsdp"}, False),
+        ({"parallel": "fsdp"}, True),
+        ({"parallel": "fsdp", "lora": Lora(r=4)}, False),
+    ],
+    ids=["ddp", "fsdp", "fsdp, tied embeddings", "fsdp, adapters"],
+)
+def test_two_ranks_equal_one(tiny_model, paired_pool, tmp_path, changes, is_tied):
     one, two = places(tmp_path / "one"), places(tmp_path / "two")
-    pools = pools_of(paired_pool)
-    train(pools, tiny_model, settings(), 0, one)
-    finished(started((pools, tiny_model, settings(parallel=parallel), 0, two), tmp_path / "two", 2))
+    model, pools = tied(tmp_path / "tied", tiny_model) if is_tied else tiny_model, pools_of(paired_pool)
+    train(pools, model, settings(**changes), 0, one)
+    finished(started((pools, model, settings(**changes), 0, two), tmp_path / "two", 2))
     assert_same(two, one)
-    assert type(AutoModelForCausalLM.from_pretrained(two.policy)).__name__ == "LlamaForCausalLM"
-    assert json.loads((two.policy / "config.json").read_text()) == json.loads((one.policy / "config.json").read_text())
+    if "lora" not in changes:
+        configs = [(where.policy / "config.json").read_text() for where in (one, two)]
+        assert configs[0] == configs[1]
+        assert type(AutoModelForCausalLM.from_pretrained(two.policy)).__name__ == "LlamaForCausalLM"
+
+
+def test_pools_in_pieces_fall_to_one_rank(tiny_model, paired_pool):
+    """What the tests here train on holds the uneven case: one rank has a pool in pieces and the other none."""
+    chat = Chat(AutoTokenizer.from_pretrained(tiny_model), [2], "tiny")
+    pools = encode_all(pools_of(paired_pool), chat, 512, "signed").kept
+    uneven = 0
+    for step in plan_steps(pools, settings(), 0).steps:
+        shares = deal(step.pools, pools, settings(), True, 2)
+        n_looks = [
+            sum(n for n in (len(in_pieces(part, settings())) for part in parts) if n > 1)
+            for parts in ([[pools[index] for index in part] for part in share.micro_batches] for share in shares)
+        ]
+        uneven += n_looks[0] != n_looks[1]
+    assert uneven > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("parallel", "before", "after"), [("ddp", 2, 1), ("fsdp", 2, 1), ("fsdp", 1, 2)])
+def test_a_killed_training_continues_on_another_number_of_processes(
+    tiny_model, paired_pool, tmp_path, parallel, before, after
+):
+    pools = pools_of(paired_pool)
+    many = settings(parallel=parallel, epochs=12, learning_rate=1e-4)
+    often = many.model_copy(update={"checkpoint_minutes": 0.002})
+    one, other = places(tmp_path / "one"), places(tmp_path / "other")
+    train(pools, tiny_model, many, 0, one)
+    process = started((pools, tiny_model, often, 0, other), tmp_path / "other", before)
+    wait_for(lambda: next(other.checkpoints.glob("checkpoint-*/complete"), None), process)
+    victim = tmp_path / "other" / f"process-{before - 1}"
+    os.kill(int(victim.read_text()), signal.SIGKILL)
+    process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert not other.policy.exists()
+    complete = [path.parent for path in other.checkpoints.glob("checkpoint-*/complete")]
+    assert pieces_of(complete[0]) == (before if parallel == "fsdp" else 1)
+    finished(started((pools, tiny_model, many, 0, other), tmp_path / "other", after))
+    resumed_from = int((tmp_path / "other" / "resumed").read_text())
+    assert resumed_from == max(int(path.name.rpartition("-")[2]) for path in complete) > 0
+    assert_same(other, one)
+
+
+def wait_for(what, process):
+    deadline = time.monotonic() + 120
+    while not (found := what()):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found

@@ -6,11 +6,14 @@ nothing of training.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -27,13 +30,15 @@ _TRAINED = StateDictOptions(
 
 def save_states(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
     """Writes what is trained of `model`, and its optimizer's state; called on all processes."""
-    save(_states(model, optimizer), checkpoint_id=folder, no_dist=not _many())
+    with _alone_or_not():
+        save(_states(model, optimizer), checkpoint_id=folder)
 
 
 def load_states(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
     """Reads them back in place; called on all processes."""
     states = _states(model, optimizer)
-    load(states, checkpoint_id=folder, no_dist=not _many())
+    with _alone_or_not():
+        load(states, checkpoint_id=folder)
     set_state_dict(
         model, optimizer, model_state_dict=states["model"], optim_state_dict=states["optimizer"], options=_TRAINED
     )
@@ -57,5 +62,9 @@ def _states(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any
     return {"model": weights, "optimizer": state}
 
 
-def _many() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
+@contextmanager
+def _alone_or_not() -> Iterator[None]:
+    """Without torch's warning that one process saves for itself alone, which is what one process means to do."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        yield
