@@ -1,6 +1,6 @@
 """Which engine trains on several processes: whole copies (DDP), FSDP2's shards or DeepSpeed's ZeRO-3.
 
-What an engine is told stands in `text/accelerate/*.yaml`, files that `accelerate launch` reads too; started by it, the
+What an engine is told stands in `accelerate/*.yaml`, files that `accelerate launch` reads too; started by it, the
 launcher's word counts and nothing is said here. Knows processes and settings; nothing of pools.
 """
 
@@ -19,7 +19,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from selfpriority.errors import InputError
 from selfpriority.recipe import Align
 
-CONFIGS = Path(__file__).parent.parent / "text" / "accelerate"
+CONFIGS = Path(__file__).parent / "accelerate"
 FILES = {"ddp": "ddp.yaml", "fsdp": "fsdp2.yaml", "zero3": "zero3.yaml"}
 
 

@@ -251,9 +251,10 @@ class PoolTrainer(Trainer):
         number = self.state.global_step + 1
         n_pairs = sum(len(weighted.pool.pairs) for weighted in batch)
         if not (math.isfinite(tallies["loss"]) and math.isfinite(grad_norm)):
+            outcome = "was applied by DeepSpeed" if self.is_deepspeed_enabled else "was not applied"
             raise WorkFailed(
                 f"training stopped at step {number}: loss {tallies['loss']:g}, gradient norm {grad_norm:g}, "
-                f"{tallies['nonfinite']:g} of {n_pairs} pairs not finite; step {number} was not applied. "
+                f"{tallies['nonfinite']:g} of {n_pairs} pairs not finite; step {number} {outcome}. "
                 f"Try a lower align.learning_rate or align.dtype=float32"
             )
         assert self.lr_scheduler is not None
