@@ -332,10 +332,10 @@ def kept_for_launcher() -> Iterator[None]:
 
 
 def tell(line: str) -> None:
-    """One line on stderr; of several processes none speaks, for one error is the cause of the others'."""
-    from selfpriority.phases.launch import rank
+    """One line on stderr; of several processes none speaks, for one's error is the cause of the others'."""
+    from selfpriority.phases.launch import is_heard
 
-    if rank() is None:
+    if is_heard():
         print(line, file=sys.stderr)
 
 

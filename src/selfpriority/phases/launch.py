@@ -29,6 +29,11 @@ def is_main() -> bool:
     return not rank()
 
 
+def is_heard() -> bool:
+    """Whether what this process says of an error is heard once: it works alone, or none keeps the errors of all."""
+    return rank() is None or (is_main() and not os.environ.get("TORCHELASTIC_ERROR_FILE"))
+
+
 def record(error: BaseException) -> None:
     """Keeps the error of a process for the one that started it."""
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
