@@ -140,12 +140,23 @@ def test_pools_in_pieces_fall_to_one_rank(tiny_model, paired_pool):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("parallel", "before", "after"), [("ddp", 2, 1), ("fsdp", 2, 1), ("fsdp", 1, 2)])
+@pytest.mark.parametrize(
+    ("changes", "processes"),
+    [
+        ({"parallel": "ddp"}, (2, 1)),
+        ({"parallel": "ddp"}, (1, 2)),
+        ({"parallel": "fsdp"}, (2, 1)),
+        ({"parallel": "fsdp"}, (1, 2)),
+        ({"parallel": "fsdp", "lora": Lora(r=4)}, (2, 1)),
+    ],
+    ids=["ddp, 2 to 1", "ddp, 1 to 2", "fsdp, 2 to 1", "fsdp, 1 to 2", "fsdp, adapters"],
+)
 def test_a_killed_training_continues_on_another_number_of_processes(
-    tiny_model, paired_pool, tmp_path, parallel, before, after
+    tiny_model, paired_pool, tmp_path, changes, processes
 ):
+    before, after = processes
     pools = pools_of(paired_pool)
-    many = settings(parallel=parallel, epochs=12, learning_rate=1e-4)
+    many = settings(epochs=12, learning_rate=1e-4, **changes)
     often = many.model_copy(update={"checkpoint_minutes": 0.002})
     one, other = places(tmp_path / "one"), places(tmp_path / "other")
     train(pools, tiny_model, many, 0, one)
@@ -157,7 +168,7 @@ def test_a_killed_training_continues_on_another_number_of_processes(
     assert process.returncode != 0
     assert not other.policy.exists()
     complete = [path.parent for path in other.checkpoints.glob("checkpoint-*/complete")]
-    assert pieces_of(complete[0]) == (before if parallel == "fsdp" else 1)
+    assert pieces_of(complete[0]) == (before if many.parallel == "fsdp" else 1)
     finished(started((pools, tiny_model, many, 0, other), tmp_path / "other", after))
     resumed_from = int((tmp_path / "other" / "resumed").read_text())
     assert resumed_from == max(int(path.name.rpartition("-")[2]) for path in complete) > 0
