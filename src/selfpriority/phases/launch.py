@@ -106,6 +106,8 @@ def _told(failures: Mapping[int, Any], phase: str) -> SelfPriorityError:
 
 
 def _urgency(failure: Any) -> int:
+    if failure.exitcode == -signal.SIGTERM:
+        return 3  # how the others are stopped once one has failed
     if failure.exitcode < 0:
         return 0
     return 1 if _recorded(failure)[0] in _our_errors() else 2
