@@ -246,6 +246,22 @@ def test_the_likelihood_is_not_added_to_itself(tmp_path):
     assert "method sft is that likelihood already" in refusal(write(tmp_path, SMALL), "align.method=sft", "align.nll=1")
 
 
+@pytest.mark.parametrize("parallel", ["fsdp", "zero3"])
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("average", "align.average=0.9"),
+        ("weights", "align.weights=bfloat16"),
+        ("lora.quantize", "align.lora={quantize: nf4}"),
+    ],
+)
+def test_what_needs_the_whole_model_is_refused_with_shards(tmp_path, parallel, name, field):
+    path = write(tmp_path, SMALL)
+    recipe.load(path, [field, "align.parallel=ddp"])
+    recipe.load(path, ["align.method=dpo", f"align.parallel={parallel}"])
+    assert f"{name} needs parallel: ddp" in refusal(path, field, f"align.parallel={parallel}")
+
+
 @pytest.mark.parametrize("other", ["align.lora={r: 4}", "align.dtype=float32"])
 def test_bfloat16_weights_are_for_full_fine_tuning_in_bfloat16(tmp_path, other):
     assert "align: weights" in refusal(write(tmp_path, SMALL), "align.weights=bfloat16", other)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -298,6 +297,7 @@ def named_recipe(path: Path) -> Path:
 
 def phase(directory: Path, name: str, number: int | None, child: bool, work: Callable[[Run, Opened, int], None]) -> Run:
     """Runs one phase of an existing run under its lock."""
+    from selfpriority.phases.launch import alone, die_with_parent
     from selfpriority.phases.opening import Opened
     from selfpriority.pipeline import next_round
     from selfpriority.recipe import load
@@ -310,61 +310,63 @@ def phase(directory: Path, name: str, number: int | None, child: bool, work: Cal
         opened = Opened(load(run.recipe), run, reporter)
         if number is None:
             number = next_round(run, opened, name)
-        # A child of a killed run may need a moment to notice; the next one waits for it.
-        with contextlib.nullcontext() if child else run.locked("run"), run.locked("phase", wait=30):
+        with alone(run, child):
             work(run, opened, number)
     return run
 
 
-def die_with_parent() -> None:
-    """Ends this process when the pipe on stdin closes: its parent is gone, and a new run must not meet it."""
-
-    def watch() -> None:
-        import os
-
-        while os.read(0, 1):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 @contextlib.contextmanager
 def reporting(title: str) -> Iterator[Reporter]:
-    """Progress on stderr."""
+    """Progress on stderr; of several processes that work together the main one reports."""
     from rich.console import Console
 
+    from selfpriority.phases.launch import is_main
+    from selfpriority.phases.opening import Reporter
     from selfpriority.terminal import LiveReporter
 
+    if not is_main():
+        yield Reporter()
+        return
     with LiveReporter(Console(stderr=True), title) as reporter:
         yield reporter
 
 
 def main() -> NoReturn:
     """Entry point: every error a user can cause becomes one line on stderr and its exit code."""
+    from selfpriority.phases.launch import kept_for_launcher
+
     debug = "--debug" in sys.argv
     try:
-        result: Any = app(standalone_mode=False)
+        with kept_for_launcher():
+            result: Any = app(standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except SelfPriorityError as error:
         if debug:
             raise
         lines = error.lines if isinstance(error, InputError) else [str(error)]
         for line in lines:
-            print(f"spa: {line}", file=sys.stderr)
+            tell(f"spa: {line}")
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):  # some versions of typer return 130 instead
         code = INTERRUPTED
     except OSError as error:
         if debug or error.filename is None:
             raise
-        print(f"spa: {error.filename}: {error.strerror}", file=sys.stderr)
+        tell(f"spa: {error.filename}: {error.strerror}")
         code = 1
     except Exception as error:  # a bug of ours must reach the user as one line too
         code = _usage_or_bug(error, debug)
     if code == INTERRUPTED and "--child" not in sys.argv:
-        print("spa: interrupted; what is done is kept and the same command continues", file=sys.stderr)
+        tell("spa: interrupted; what is done is kept and the same command continues")
     sys.exit(code)
+
+
+def tell(line: str) -> None:
+    """One line on stderr; of several processes none speaks, for one's error is the cause of the others'."""
+    from selfpriority.phases.launch import is_heard
+
+    if is_heard():
+        print(line, file=sys.stderr)
 
 
 def _usage_or_bug(error: Exception, debug: bool) -> int:
@@ -372,10 +374,10 @@ def _usage_or_bug(error: Exception, debug: bool) -> int:
     describe = getattr(error, "format_message", None)  # click's errors, which some versions of typer bring along
     if describe is not None:
         bare = type(error).__name__ == "NoArgsIsHelpError"
-        print(describe() if bare else f"spa: {describe()}", file=sys.stderr)
+        tell(describe() if bare else f"spa: {describe()}")
         return 2
     if debug:
         raise error
     kind = type(error).__name__
-    print(f"spa: unexpected {kind}: {error}; please report it with the output of --debug", file=sys.stderr)
+    tell(f"spa: unexpected {kind}: {error}; please report it with the output of --debug")
     return 1

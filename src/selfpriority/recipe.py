@@ -1,7 +1,6 @@
 """What a user may set: one frozen class per step, bounds in the type, one sentence a field.
 
-The only place with defaults. Knows YAML and nothing of models. `load` turns a file and `FIELD=VALUE`
-overrides into a `Recipe` or an `InputError` that names file, field, value and remedy.
+The only place with defaults; knows nothing of models. A mistake is an `InputError`: file, field, value, remedy.
 """
 
 from __future__ import annotations
@@ -253,29 +252,39 @@ class Align(Section):
     """Weights of full fine-tuning; with `bfloat16` the optimizer holds the bits that complete them to float32."""
     gradient_checkpointing: bool = False
     """Compute a layer's activations again for its gradient instead of keeping them; less memory, a third slower."""
+    processes: int = Field(1, ge=1, le=1024)
+    """Processes of this machine that train together, one a GPU; changes time and memory, never the result."""
+    parallel: Literal["ddp", "fsdp", "zero3"] = "ddp"
+    """What several processes hold: a copy of the model each (`ddp`), or shards (FSDP2; DeepSpeed ZeRO-3)."""
 
     @model_validator(mode="before")
     @classmethod
     def _beta_of_method(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("method") in ("dpo", "ipo") and "beta" not in data:
-            return {**data, "beta": 0.1}
-        return data
+        lacks_beta = isinstance(data, dict) and data.get("method") in ("dpo", "ipo") and "beta" not in data
+        return {**data, "beta": 0.1} if lacks_beta else data
 
     @property
     def gap_exponent(self) -> float:
         """Alpha as the method takes it: `simpo` is alpha 0."""
         return 0.0 if self.method == "simpo" else self.alpha
 
+    @property
+    def needs_copies(self) -> str | None:
+        """The field, if any, that only whole copies of the model can follow, not shards."""
+        in_4_bits = self.lora is not None and self.lora.quantize == "nf4"
+        given = {"average": self.average, "weights": self.weights == "bfloat16", "lora.quantize": in_4_bits}
+        return next((name for name, is_given in given.items() if is_given), None)
+
     @model_validator(mode="after")
     def _possible(self) -> Align:
         if self.weights == "bfloat16" and self.lora is not None:
-            raise ValueError(
-                "weights is for full fine-tuning; the base under an adapter follows dtype or lora.quantize"
-            )
+            raise ValueError("weights is for full fine-tuning; an adapter's base follows dtype or lora.quantize")
         if self.weights == "bfloat16" and self.dtype == "float32":
             raise ValueError("weights bfloat16 cannot be multiplied in dtype float32; leave dtype at auto")
         if self.method == "sft" and self.nll:
             raise ValueError("nll adds the likelihood to a loss of pairs; method sft is that likelihood already")
+        if self.parallel != "ddp" and self.needs_copies:
+            raise ValueError(f"{self.needs_copies} needs parallel: ddp; {self.parallel} leaves a process only shards")
         return self
 
 

@@ -1,59 +1,225 @@
-"""Two processes train what one does: weights of the loss belong to the whole optimizer batch, all ranks."""
+"""Two processes train what one does, whichever engine holds the weights; a killed training continues on any number."""
 
 from __future__ import annotations
 
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from selfpriority.recipe import Align
+from selfpriority.chat import Chat
+from selfpriority.recipe import Align, Lora
 from selfpriority.training.align import Places, train
+from selfpriority.training.encode import encode_all
+from selfpriority.training.groups import plan_steps
+from selfpriority.training.ranks import deal, in_pieces
 
 SCRIPT = """
-import pickle, sys
+import os, pickle, sys
 from pathlib import Path
 from selfpriority.training.align import train
-train(*pickle.loads(Path(sys.argv[1]).read_bytes()))
+folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
+(folder / f"process-{rank}").write_text(str(os.getpid()))
+trained = train(*pickle.loads((folder / "arguments").read_bytes()))
+(folder / "resumed").write_text(str(trained.resumed_from))
 """
+COMPARED = ("loss", "nll", "margin", "chosen_logp", "grad_norm", "n_pairs", "n_pools", "light_share")
+DPO = {"method": "dpo", "beta": 0.1, "nll": 0.2, "gradient_checkpointing": True}
+TEXTS = ("No, that is not safe.", "Yes, go.", "The lazy dog.", "Here is something safe that you can do instead.")
+
+
+def settings(**changes):
+    # 50 tokens hold the small pools and not the large ones, which go through the model in pieces;
+    # the rate is small because Adam turns the rounding of a gradient near 0 into a share of it
+    given = {"learning_rate": 1e-4, "dtype": "float32", "epochs": 2, "tokens_per_step": 200, "tokens_per_batch": 50}
+    return Align(**{**given, **changes})
+
+
+def places(folder):
+    return Places(folder / "policy", folder / "log", folder / "checkpoints")
+
+
+def pools_of(paired_pool):
+    return [paired_pool(f"Question {n}?" + " a" * n, TEXTS[: 2 + n % 3]) for n in range(7)]
+
+
+def started(arguments, folder, n_ranks):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "arguments").write_bytes(pickle.dumps(arguments))
+    (folder / "script.py").write_text(SCRIPT)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_ranks}"] if n_ranks > 1 else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(folder / "script.py"), str(folder)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(process):
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, errors
+
+
+def records(where):
+    return [json.loads(line) for line in where.log.read_text().splitlines()]
+
+
+def assert_same(got, wanted):
+    assert len(records(got)) == len(records(wanted)) > 2
+    for together, alone in zip(records(got), records(wanted), strict=True):
+        # before the first step of DPO margins are rounding, of either sign
+        names = COMPARED if abs(alone["margin"]) < 1e-3 else (*COMPARED, "accuracy")
+        assert [together[name] for name in names] == pytest.approx([alone[name] for name in names], rel=1e-5, abs=1e-5)
+    weights, others = weights_of(wanted.policy), weights_of(got.policy)
+    assert weights.keys() == others.keys()
+    assert max(float((weights[name] - others[name]).abs().max()) for name in weights) < 1e-5
+
+
+def assert_moved(policy, start):
+    """Weights went much farther than two trainings may be apart."""
+    trained = weights_of(policy)
+    if start is None:  # a fresh adapter's second factor is 0
+        assert max(float(weight.abs().max()) for name, weight in trained.items() if "lora_B" in name) > 1e-4
+    else:
+        before = weights_of(start)
+        assert max(float((trained[name] - before[name]).abs().max()) for name in trained) > 1e-4
+
+
+def weights_of(folder):
+    (file,) = folder.glob("*.safetensors")
+    return load_file(file)
+
+
+def tied(folder, like):
+    """The tiny Llama with one tensor for embeddings and head."""
+    model = AutoModelForCausalLM.from_pretrained(like, dtype=torch.float32, tie_word_embeddings=True)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(like).save_pretrained(folder)
+    return folder
+
+
+def pieces_of(checkpoint):
+    """Into how many pieces the largest tensor of a checkpoint is cut."""
+    metadata = FileSystemReader(checkpoint / "states").read_metadata().state_dict_metadata
+    return max(len(given.chunks) for given in metadata.values() if isinstance(given, TensorStorageMetadata))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "changes", [{}, {"method": "dpo", "beta": 0.1, "nll": 0.2, "average": 0.9}], ids=["spa", "dpo"]
+    ("changes", "is_tied"),
+    [
+        ({"parallel": "ddp"}, False),
+        ({"parallel": "fsdp"}, False),
+        ({"parallel": "fsdp"}, True),
+        ({"parallel": "fsdp", "lora": Lora(r=4)}, False),
+        ({"parallel": "ddp", "average": 0.5, **DPO}, False),
+        ({"parallel": "fsdp", **DPO}, False),
+        ({"parallel": "fsdp", "lora": Lora(r=4), **DPO}, True),
+    ],
+    ids=[
+        *("ddp", "fsdp", "fsdp, tied embeddings", "fsdp, adapters"),
+        *("ddp, dpo, averaged", "fsdp, dpo", "fsdp, dpo of adapters, tied embeddings"),
+    ],
 )
-def test_two_ranks_equal_one(tiny_model, paired_pool, tmp_path, changes):
-    texts = ("No, that is not safe.", "Yes, go.", "The lazy dog.")
-    pools = [paired_pool(f"Question {number}?" + " a" * number, texts[: 2 + number % 2]) for number in range(7)]
-    settings = Align(learning_rate=1e-3, dtype="float32", epochs=2, tokens_per_step=200, tokens_per_batch=70)
-    settings = settings.model_copy(update=changes)
-    one, two = (
-        Places(tmp_path / name / "policy", tmp_path / name / "log", tmp_path / name / "checkpoints")
-        for name in ("one", "two")
-    )
-    train(pools, tiny_model, settings, 0, one)
-    (tmp_path / "arguments").write_bytes(pickle.dumps((pools, tiny_model, settings, 0, two)))
-    (tmp_path / "script.py").write_text(SCRIPT)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run(
-        [*launcher, str(tmp_path / "script.py"), str(tmp_path / "arguments")],
-        env=environment,
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    records = [[json.loads(line) for line in places.log.read_text().splitlines()] for places in (one, two)]
-    assert len(records[0]) == len(records[1]) > 2
-    for alone, together in zip(*records, strict=True):
-        names = ["loss", "nll", "margin", "grad_norm", "n_pairs", "n_pools", "light_share"]
-        if abs(alone["margin"]) > 1e-3:  # before the first step of DPO margins are rounding, of either sign
-            names.append("accuracy")
-        for name in names:
-            assert together[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-5)
-    wanted, got = (load_file(places.policy / "model.safetensors") for places in (one, two))
-    assert max(float((wanted[name] - got[name]).abs().max()) for name in wanted) < 1e-5
+def test_two_ranks_equal_one(tiny_model, paired_pool, tmp_path, changes, is_tied):
+    one, two = places(tmp_path / "one"), places(tmp_path / "two")
+    model, pools = tied(tmp_path / "tied", tiny_model) if is_tied else tiny_model, pools_of(paired_pool)
+    train(pools, model, settings(**changes), 0, one)
+    finished(started((pools, model, settings(**changes), 0, two), tmp_path / "two", 2))
+    assert_same(two, one)
+    assert_moved(two.policy, None if "lora" in changes else model)
+    if "lora" not in changes:
+        configs = [(where.policy / "config.json").read_text() for where in (one, two)]
+        assert configs[0] == configs[1]
+        assert type(AutoModelForCausalLM.from_pretrained(two.policy)).__name__ == "LlamaForCausalLM"
+
+
+@pytest.mark.slow
+def test_two_ranks_train_bfloat16_weights(tiny_model, paired_pool, tmp_path):
+    """Gradients are summed in bfloat16 and in another order, so the ranks follow one process and do not equal it."""
+    align = settings(weights="bfloat16", dtype="auto", learning_rate=1e-3, epochs=4)
+    one, two = places(tmp_path / "one"), places(tmp_path / "two")
+    train(pools_of(paired_pool), tiny_model, align, 0, one)
+    finished(started((pools_of(paired_pool), tiny_model, align, 0, two), tmp_path / "two", 2))
+    (first, last), together = (records(one)[0], records(one)[-1]), records(two)[-1]
+    assert last["margin"] > first["margin"] + 0.3
+    assert together["margin"] == pytest.approx(last["margin"], rel=0.05)
+    assert together["loss"] == pytest.approx(last["loss"], rel=0.05)
+
+
+def test_pools_in_pieces_fall_to_one_rank(tiny_model, paired_pool):
+    """What the tests here train on holds the uneven case: one rank has a pool in pieces and the other none."""
+    chat = Chat(AutoTokenizer.from_pretrained(tiny_model), [2], "tiny")
+    pools = encode_all(pools_of(paired_pool), chat, 512, "signed").kept
+    uneven = 0
+    for step in plan_steps(pools, settings(), 0).steps:
+        shares = deal(step.pools, pools, settings(), True, 2)
+        n_looks = [
+            sum(n for n in (len(in_pieces(part, settings())) for part in parts) if n > 1)
+            for parts in ([[pools[index] for index in part] for part in share.micro_batches] for share in shares)
+        ]
+        uneven += n_looks[0] != n_looks[1]
+    assert uneven > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "processes"),
+    [
+        ({"parallel": "ddp"}, (2, 1)),
+        ({"parallel": "ddp"}, (1, 2)),
+        ({"parallel": "fsdp"}, (2, 1)),
+        ({"parallel": "fsdp"}, (1, 2)),
+        ({"parallel": "fsdp", "lora": Lora(r=4)}, (2, 1)),
+        ({"parallel": "ddp", "average": 0.5, **DPO}, (2, 1)),
+        ({"parallel": "fsdp", **DPO}, (1, 2)),
+    ],
+    ids=[
+        *("ddp, 2 to 1", "ddp, 1 to 2", "fsdp, 2 to 1", "fsdp, 1 to 2", "fsdp, adapters"),
+        *("ddp, dpo, averaged", "fsdp, dpo"),
+    ],
+)
+def test_a_killed_training_continues_on_another_number_of_processes(
+    tiny_model, paired_pool, tmp_path, changes, processes
+):
+    before, after = processes
+    pools = pools_of(paired_pool)
+    many = settings(epochs=12, **changes)
+    often = many.model_copy(update={"checkpoint_minutes": 0.002})
+    one, other = places(tmp_path / "one"), places(tmp_path / "other")
+    train(pools, tiny_model, many, 0, one)
+    process = started((pools, tiny_model, often, 0, other), tmp_path / "other", before)
+    wait_for(lambda: next(other.checkpoints.glob("checkpoint-*/complete"), None), process)
+    victim = tmp_path / "other" / f"process-{before - 1}"
+    os.kill(int(victim.read_text()), signal.SIGKILL)
+    process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert not other.policy.exists()
+    complete = [path.parent for path in other.checkpoints.glob("checkpoint-*/complete")]
+    assert pieces_of(complete[0]) == (before if many.parallel == "fsdp" else 1)
+    finished(started((pools, tiny_model, many, 0, other), tmp_path / "other", after))
+    resumed_from = int((tmp_path / "other" / "resumed").read_text())
+    assert resumed_from == max(int(path.name.rpartition("-")[2]) for path in complete) > 0
+    assert_same(other, one)
+
+
+def wait_for(what, process):
+    deadline = time.monotonic() + 120
+    while not (found := what()):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found

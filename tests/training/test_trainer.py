@@ -18,9 +18,7 @@ from selfpriority.training.logps import Form
 from selfpriority.training.trainer import (
     Course,
     PoolTrainer,
-    in_pieces,
     learning_rate_factor,
-    rank_share,
     training_arguments,
 )
 
@@ -205,23 +203,3 @@ def test_scheduled_rate_is_logged(llama, encoded_pools, tmp_path):
     records = trained(llama, encoded_pools(4), settings(epochs=5, warmup=0.2, learning_rate=2e-4), tmp_path)
     wanted = [2e-4 * learning_rate_factor(step, 1, 5) for step in range(5)]
     assert [record["learning_rate"] for record in records] == pytest.approx(wanted)
-
-
-@pytest.mark.parametrize("n_ranks", [1, 2, 3, 5])
-def test_ranks_share_the_micro_batches_and_pass_equally_often(n_ranks):
-    shares = [rank_share("abcd", rank, n_ranks) for rank in range(n_ranks)]
-    assert {len(share) for share in shares} == {math.ceil(4 / n_ranks)}
-    assert sorted(name for share in shares for name, counts in share if counts) == [*"abcd"]
-
-
-def test_a_pool_over_the_budget_is_cut_by_responses(encoded_pools):
-    pool = encoded_pools(1)[0]
-    n_prompt, lengths = len(pool.prompt_ids), [len(ids) for ids in pool.response_ids]
-    assert in_pieces([pool], settings(tokens_per_batch=pool.n_tokens)) == [[pool]]
-    budget = n_prompt + max(lengths)
-    pieces = [piece for [piece] in in_pieces([pool], settings(tokens_per_batch=budget))]
-    assert len(pieces) > 1
-    assert all(piece.n_tokens <= budget for piece in pieces)
-    assert [ids for piece in pieces for ids in piece.response_ids] == list(pool.response_ids)
-    assert len(in_pieces([pool], settings(tokens_per_batch=1))) == len(lengths)
-    assert in_pieces([pool], settings(tokens_per_batch=1, lora=Lora(dropout=0.1))) == [[pool]]

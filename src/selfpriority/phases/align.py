@@ -8,6 +8,7 @@ from pathlib import Path
 from selfpriority.backends.weights import resolve
 from selfpriority.errors import WorkFailed
 from selfpriority.phases.collect import collect_steps, start_of_round
+from selfpriority.phases.launch import is_main, launch, rank
 from selfpriority.phases.opening import Opened
 from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.records import PairedPool, Pool, Sifted
@@ -15,9 +16,10 @@ from selfpriority.run import PAIRS, POOLS, Run, Step, key_of, read_json, read_ro
 
 NOT_IN_RESULT = {
     *("tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing"),
+    *("processes", "parallel"),
     *("stop_on_collapse", "report_to"),
 }
-"""Fields that change memory, safety or what is told, never the policy."""
+"""Fields that change time, memory, safety or what is told, never the policy."""
 
 
 def align_step(run: Run, opened: Opened, number: int) -> Step:
@@ -39,20 +41,29 @@ def read_paired(run: Run, opened: Opened, number: int) -> list[PairedPool]:
 
 
 def align(run: Run, opened: Opened, number: int) -> None:
-    """Trains one round, from its last checkpoint if there is one for the very same inputs."""
-    from selfpriority.training.align import Places, train
+    """Trains one round, from its last checkpoint if there is one for the very same inputs.
 
+    With `align.processes` this process starts that many, each of which comes here again; the main one alone writes.
+    """
     step = align_step(run, opened, number)
     if run.is_done(step):
         return
-    if run.was_done_otherwise(step):
-        opened.reporter.note(f"{step.name}: its inputs changed, so it is done again")
+    if opened.recipe.align.processes > 1 and rank() is None:
+        _on_many(run, opened, number)
+        return
+    from selfpriority.training.align import Places, train
+
     folder = run.round(number)
     checkpoints = folder / f"checkpoints-{step.key[:12]}"  # another recipe never resumes these
-    _clear_stale(folder, checkpoints)
     paired = read_paired(run, opened, number)
     places = Places(run.policy(number), folder / "training.jsonl", checkpoints)
     base = resolve(start_of_round(run, opened.recipe, number))
+    if not is_main():
+        train(paired, base, opened.recipe.align, opened.recipe.seed, places)
+        return
+    if run.was_done_otherwise(step):
+        opened.reporter.note(f"{step.name}: its inputs changed, so it is done again")
+    _clear_stale(folder, checkpoints)
     with run.recording(step) as spent:
         trained = train(paired, base, opened.recipe.align, opened.recipe.seed, places, opened.reporter.training)
         spent.tokens = trained.n_tokens
@@ -68,6 +79,17 @@ def align(run: Run, opened: Opened, number: int) -> None:
     )
     for alarm, n_steps in trained.alarms.items():
         opened.reporter.note(f"{step.name}: alarm at {n_steps} of {trained.n_steps} steps: {alarm}; see training.jsonl")
+
+
+def _on_many(run: Run, opened: Opened, number: int) -> None:
+    from selfpriority.training.engines import check_engine
+
+    settings = opened.recipe.align
+    check_engine(settings)
+    read_paired(run, opened, number)  # what is wrong with it is found here once
+    resolve(start_of_round(run, opened.recipe, number))  # converted once, not by all at the same time
+    arguments = ("align", str(run.folder), "--child", "--round", str(number))
+    launch(arguments, settings.processes, f"align (round {number})")
 
 
 def _clear_stale(folder: Path, current: Path) -> None:

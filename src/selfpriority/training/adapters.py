@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -72,7 +73,10 @@ def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
         has_tokenizer = not is_adapter or (Path(name) / "tokenizer_config.json").is_file()
         tokenizer = AutoTokenizer.from_pretrained(name if has_tokenizer else base)
         policy: Any = AutoModelForCausalLM.from_pretrained(
-            base, dtype=weight_dtype(settings), quantization_config=quantization
+            base,
+            dtype=weight_dtype(settings),
+            quantization_config=quantization,
+            device_map=_own_gpu() if quantization else None,
         )
         if is_adapter:
             policy = PeftModel.from_pretrained(policy, name, is_trainable=True)
@@ -109,16 +113,25 @@ def weight_dtype(settings: Align) -> torch.dtype:
     return torch.bfloat16 if settings.weights == "bfloat16" else torch.float32
 
 
-def save_policy(policy: Policy, folder: Path) -> None:
-    """Writes weights, configuration and tokenizer beside `folder`, then renames: whole or not at all."""
+def save_policy(policy: Policy, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Writes weights, configuration and tokenizer beside `folder`, then renames: whole or not at all.
+
+    Args:
+        policy: what was trained.
+        folder: where it shall lie.
+        weights: by name, where the model itself holds but a shard of them.
+    """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     model = policy.model
     if not isinstance(model, PeftModel) and model.num_parameters() > _BIG:
-        model = model.to(torch.bfloat16)
+        if weights is None:
+            model = model.to(torch.bfloat16)
+        else:
+            weights = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # progress is the caller's to show
-    model.save_pretrained(partial)
+    model.save_pretrained(partial, state_dict=weights)
     policy.tokenizer.save_pretrained(partial)
     if folder.exists():
         shutil.rmtree(folder)
@@ -159,6 +172,11 @@ def _quantization(settings: Align) -> BitsAndBytesConfig | None:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype(settings),
     )
+
+
+def _own_gpu() -> dict[str, int] | None:
+    """Where this process trains: quantized weights have to be loaded there, others are moved later."""
+    return {"": int(os.environ.get("LOCAL_RANK", "0"))} if torch.cuda.is_available() else None
 
 
 def _lora_config(lora: Lora) -> LoraConfig:

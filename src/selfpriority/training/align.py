@@ -135,8 +135,9 @@ def _train(
     policy.model.config.use_cache = uses_cache
     if average:
         average.move_into(policy.model)
+    weights = trainer.whole_weights()
     if is_main:
-        save_policy(policy, places.policy)
+        save_policy(policy, places.policy, weights)
         shutil.rmtree(places.checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return resumed_from, journal.alarms if journal else {}

@@ -22,6 +22,7 @@ from selfpriority.training.encode import EncodedPool
 MARKER = "complete"
 _MAY_CHANGE = {  # none changes the result
     *("checkpoint_minutes", "tokens_per_batch", "gradient_checkpointing"),
+    *("processes", "parallel"),
     *("stop_on_collapse", "report_to"),
 }
 

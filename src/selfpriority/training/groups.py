@@ -7,7 +7,7 @@ computes and changes memory, never the result. Knows token counts, no tensors an
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -48,13 +48,25 @@ def plan_steps(pools: Sequence[EncodedPool], settings: Align, seed: int, shares_
         shares_prompt: whether pools are packed into one row or a row is one response (`logps.Form`); it shapes
             the micro-batches and leaves the optimizer steps as they are.
     """
-    shapes = [_shape(pool, shares_prompt) for pool in pools]
+    shapes = {index: _shape(pool, shares_prompt) for index, pool in enumerate(pools)}
     steps = tuple(
         Step(epoch, _micro_batches(batch, shapes, settings.tokens_per_batch))
         for epoch in range(settings.epochs)
         for batch in _optimizer_batches(pools, settings.tokens_per_step, random.Random(f"{seed}:{epoch}"))
     )
     return Plan(steps, _padding(steps, shapes))
+
+
+def cut(
+    batch: Sequence[int], pools: Sequence[EncodedPool], budget: int, shares_prompt: bool
+) -> tuple[tuple[int, ...], ...]:
+    """Some pools of an optimizer batch, by index, as micro-batches of at most `budget` tokens."""
+    return _micro_batches(batch, {index: _shape(pools[index], shares_prompt) for index in batch}, budget)
+
+
+def n_computed(pool: EncodedPool, shares_prompt: bool) -> int:
+    """Tokens that a pass over the pool computes, in the packed or the plain form."""
+    return _shape(pool, shares_prompt).n_tokens
 
 
 @dataclass(frozen=True)
@@ -85,21 +97,21 @@ def _optimizer_batches(pools: Sequence[EncodedPool], budget: int, draw: random.R
     return [batch for batch in batches if batch]
 
 
-def _micro_batches(batch: Sequence[int], shapes: Sequence[_Shape], budget: int) -> tuple[tuple[int, ...], ...]:
+def _micro_batches(batch: Sequence[int], shapes: Mapping[int, _Shape], budget: int) -> tuple[tuple[int, ...], ...]:
     """Longest first, so that rows of one forward pass are alike; a pool over the budget stands alone."""
-    cut: list[list[int]] = []
+    batches: list[list[int]] = []
     n_rows = width = 0
     for index in sorted(batch, key=lambda index: (-shapes[index].width, -shapes[index].n_tokens, index)):
-        if cut and (n_rows + shapes[index].n_rows) * width <= budget:
-            cut[-1].append(index)
+        if batches and (n_rows + shapes[index].n_rows) * width <= budget:
+            batches[-1].append(index)
             n_rows += shapes[index].n_rows
         else:
-            cut.append([index])
+            batches.append([index])
             n_rows, width = shapes[index].n_rows, shapes[index].width
-    return tuple(map(tuple, cut))
+    return tuple(map(tuple, batches))
 
 
-def _padding(steps: Sequence[Step], shapes: Sequence[_Shape]) -> float:
+def _padding(steps: Sequence[Step], shapes: Mapping[int, _Shape]) -> float:
     n_tokens = n_positions = 0
     for micro_batch in (micro_batch for step in steps for micro_batch in step.micro_batches):
         rows = [shapes[index] for index in micro_batch]

@@ -7,7 +7,7 @@ after it, positions restarting behind the prompt and `attention` keeping them ap
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
@@ -167,18 +168,59 @@ def _chunked(head: nn.Module, predicting: Tensor, targets: Tensor) -> Tensor:
     """[N, hidden], [N] -> [N] log-probabilities without the logits of all at once.
 
     A plain matrix goes the fast way; whatever else a head may be (with a bias, an adapter, quantized, spread over
-    devices) is run as it is, and a chunk's logits are computed again for its gradient.
+    devices or processes) is run as it is, and a chunk's logits are computed again for its gradient. Either way is one
+    call of the head: an engine that shards weights gathers them when a module is called and frees them behind its
+    gradient, which must come once, after the last chunk's.
     """
-    if type(head) is nn.Linear and head.bias is None and head.weight.dim() == 2:
-        return token_logps(predicting, head.weight, targets)
-    chunks = zip(torch.split(predicting, _HEAD_CHUNK), torch.split(targets, _HEAD_CHUNK), strict=True)
-    return torch.cat(
-        [checkpoint(_head_logps, head, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
-    )
+    weight = head.weight if type(head) is nn.Linear and head.bias is None else None
+    matrix = weight if weight is not None and _is_whole(weight) else None
+
+    def all_tokens(forward: Callable[[Tensor], Tensor], predicting: Tensor) -> Tensor:
+        def one(hidden: Tensor, targets: Tensor) -> Tensor:
+            return _token_logps(forward(hidden), targets)
+
+        if matrix is not None:
+            return token_logps(predicting, matrix, targets)
+        chunks = zip(torch.split(predicting, _HEAD_CHUNK), torch.split(targets, _HEAD_CHUNK), strict=True)
+        return torch.cat([checkpoint(one, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
+
+    return called_as(head, all_tokens, predicting)
 
 
-def _head_logps(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-    return _token_logps(head(hidden), targets)
+def _is_whole(weight: Tensor) -> bool:
+    """Whether it is the matrix itself, not a shard of FSDP2's nor what ZeRO-3 leaves of one."""
+    return weight.dim() == 2 and not isinstance(weight, DTensor)
+
+
+def called_as(
+    module: nn.Module, compute: Callable[..., Tensor], *inputs: Tensor, wrapper: nn.Module | None = None
+) -> Tensor:
+    """`compute(forward, *inputs)` as if it were the forward pass of `module`, so that hooks see one call of it.
+
+    Args:
+        module: its own `forward` is put aside for this call, and handed to `compute`.
+        compute: what is done instead.
+        inputs: what hooks see go in.
+        wrapper: called instead of the module; it calls the module in turn.
+    """
+    forward: Callable[..., Any] = module.forward
+    before = vars(module).get("forward")
+
+    def restore() -> None:
+        vars(module).pop("forward", None)
+        if before is not None:
+            vars(module)["forward"] = before
+
+    def redirected(*given: Tensor) -> Tensor:
+        restore()
+        return compute(forward, *given)
+
+    vars(module)["forward"] = redirected
+    try:
+        result: Tensor = (wrapper or module)(*inputs)
+    finally:
+        restore()
+    return result
 
 
 def _token_logps(logits: Tensor, targets: Tensor) -> Tensor:

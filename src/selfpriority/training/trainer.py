@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,15 +28,18 @@ from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align
 from selfpriority.training.attention import attending
 from selfpriority.training.encode import EncodedPool
+from selfpriority.training.engines import engine_arguments, shard_on_cpu
 from selfpriority.training.groups import Plan, Step
 from selfpriority.training.journal import Journal, Record
-from selfpriority.training.logps import Form, response_logps
+from selfpriority.training.logps import Form, called_as, response_logps
 from selfpriority.training.objective import NEEDS_REFERENCE, TALLIES, Weighted, n_light, part_loss, weigh
 from selfpriority.training.optimizer import MasterAdamW
+from selfpriority.training.ranks import Share, deal, in_pieces, smallest
 from selfpriority.training.reference import Reference
+from selfpriority.training.states import load_states, save_states, whole_weights
 from selfpriority.training.watch import alarms, fall
 
-T = TypeVar("T")
+STATES, SCHEDULER = "states", "scheduler.pt"  # what a checkpoint holds beside what `Trainer` notes
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def learning_rate_factor(step: int, n_warmup: int, n_steps: int) -> float:
 
 def training_arguments(folder: Path, settings: Align, seed: int) -> TrainingArguments:
     """Arguments under which `Trainer` neither logs, reports, clips nor rescales on its own."""
+    clipping = {"max_grad_norm": 0.0}  # done in training_step, where a norm that is not finite can stop the run
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,
@@ -66,7 +71,6 @@ def training_arguments(folder: Path, settings: Align, seed: int) -> TrainingArgu
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         optim="adamw_torch",
-        max_grad_norm=0.0,  # clipped in training_step, where a norm that is not finite can stop the run
         logging_strategy="no",
         logging_nan_inf_filter=False,
         save_strategy="no",  # `Clock` asks for checkpoints
@@ -76,6 +80,7 @@ def training_arguments(folder: Path, settings: Align, seed: int) -> TrainingArgu
         dataloader_pin_memory=False,
         use_cpu=not torch.accelerator.is_available(),  # unsaid, several processes on a CPU do not find each other
         seed=seed,
+        **{**clipping, **engine_arguments(settings)},
     )
     arguments._setup_devices  # noqa: B018 - counts the GPUs
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs mean several processes, never DataParallel
@@ -98,6 +103,13 @@ class PoolTrainer(Trainer):
         if self.reference:
             self.add_callback(self.reference)
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """As `Trainer`, and shards where the arguments say so."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
+            self.is_fsdp_enabled = True
+
     def get_train_dataloader(self) -> DataLoader[Step]:
         """One optimizer batch an item, the same on every rank; ranks share it out in `training_step`."""
         steps: Any = self.course.plan.steps
@@ -112,6 +124,44 @@ class PoolTrainer(Trainer):
         self.lr_scheduler = LambdaLR(scheduled, lambda step: learning_rate_factor(step, n_warmup, num_training_steps))
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Nothing within a checkpoint: its weights are written with the optimizer's state."""
+        if self.is_deepspeed_enabled or not _internal_call:
+            super().save_model(output_dir, _internal_call)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        save_states(self.model_wrapped, self._plain_optimizer, Path(output_dir) / STATES)
+        if self.args.should_save:
+            assert self.lr_scheduler is not None
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_deepspeed_enabled:  # else read with the optimizer's state, once the model is cut into shards
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.is_deepspeed_enabled or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        load_states(self.model_wrapped, self._plain_optimizer, Path(checkpoint) / STATES)
+        assert self.lr_scheduler is not None
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER, weights_only=True))
+
+    @property
+    def _plain_optimizer(self) -> torch.optim.Optimizer:
+        optimizer: Any = self.optimizer  # accelerate's wrapper of the real one
+        return optimizer.optimizer  # type: ignore[no-any-return]
+
+    def whole_weights(self) -> dict[str, Tensor] | None:
+        """All weights by name on the main process, where the model itself holds a part; None where it holds all."""
+        if self.is_deepspeed_enabled:
+            weights: dict[str, Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
+            return weights
+        return whole_weights(self.model_wrapped) if self.is_fsdp_enabled else None
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the inputs are pools, not tensors."""
@@ -129,15 +179,15 @@ class PoolTrainer(Trainer):
         references = self._references(model, step)
         model.train()
         batch = weigh([self.course.pools[index] for index in step.pools], self.course.settings, references)
-        by_index = dict(zip(step.pools, batch, strict=True))
-        work = rank_share(step.micro_batches, self.accelerator.process_index, self.accelerator.num_processes)
         tallies = torch.zeros(len(TALLIES), device=self.args.device)
-        inner = self.accelerator.unwrap_model(model)
+        passes = self._passes(model, step, batch, tallies)
         # a checkpointed layer runs once more in the backward pass, and has to find the same attention there
-        with attending(inner) if self.course.form.shares_prompt else nullcontext():
-            for number, (micro_batch, counts) in enumerate(work, start=1):
-                part = [by_index[index] for index in micro_batch]
-                tallies += counts * self._backward(model, part, counts, is_last=number == len(work))
+        with attending(self.accelerator.unwrap_model(model)) if self.course.form.shares_prompt else nullcontext():
+            for number, each in enumerate(passes, start=1):
+                with self._exchanging(model, is_last=number == len(passes)):
+                    loss = each.loss(self._logps(model, each.pools))
+                    # engines average gradients over the ranks, the shares are of the whole batch
+                    self.accelerator.backward(loss * self.accelerator.num_processes)
         self._agree_on_checkpoint()
         totals: Tensor = self.accelerator.reduce(tallies, reduction="sum")
         grad_norm = self.accelerator.clip_grad_norm_(model.parameters(), self.course.settings.max_grad_norm)
@@ -158,54 +208,84 @@ class PoolTrainer(Trainer):
         """Mean log-probability of every response of the course as the model is now, without dropout: [R]."""
         model.eval()
         pools, settings = self.course.pools, self.course.settings
-        first_epoch = [step for step in self.course.plan.steps if step.epoch == 0]  # visits every pool once
-        micro_batches = [micro_batch for step in first_epoch for micro_batch in step.micro_batches]
         found = [torch.zeros(len(pool.response_ids), device=self.args.device) for pool in pools]
-        ranks = self.accelerator.process_index, self.accelerator.num_processes
-        for micro_batch, counts in rank_share(micro_batches, *ranks):
-            pieces = in_pieces([pools[index] for index in micro_batch], settings)
-            logps = torch.cat([self._logps(model, piece) for piece in pieces])
-            sizes = [len(pools[index].response_ids) for index in micro_batch]
-            for index, of_pool in zip(micro_batch, torch.split(logps, sizes), strict=True):
-                found[index] += counts * of_pool
+        first_epoch = [step for step in self.course.plan.steps if step.epoch == 0]  # visits every pool once
+        for step in first_epoch:
+            share, n_passes = self._share(step), 0
+            for micro_batch in share.micro_batches:
+                pieces = in_pieces([pools[index] for index in micro_batch], settings)
+                logps = torch.cat([self._logps(model, piece) for piece in pieces])
+                sizes = [len(pools[index].response_ids) for index in micro_batch]
+                for index, of_pool in zip(micro_batch, torch.split(logps, sizes), strict=True):
+                    found[index] += of_pool
+                n_passes += len(pieces)
+            spare = smallest([pools[index] for index in step.pools])
+            for _ in range(share.n_passes - n_passes):  # of other ranks
+                self._logps(model, [spare])
         total: Tensor = self.accelerator.reduce(torch.cat(found), reduction="sum")
         return total
 
-    def _backward(self, model: nn.Module, part: Sequence[Weighted], counts: int, is_last: bool) -> Tensor:
-        """Gradients of one micro-batch; a pool over the budget goes through the model in pieces, twice.
+    def _share(self, step: Step) -> Share:
+        """What this rank computes of an optimizer batch."""
+        course, n_ranks = self.course, self.accelerator.num_processes
+        shares = deal(step.pools, course.pools, course.settings, course.form.shares_prompt, n_ranks)
+        rank: int = self.accelerator.process_index
+        return shares[rank]
 
-        The first pass knows no gradients and yields the log-probabilities, hence the slope of the loss in each of
-        them; in the second every piece adds slope times gradient. Same sum, and only one piece's activations exist.
+    def _passes(self, model: nn.Module, step: Step, batch: Sequence[Weighted], tallies: Tensor) -> list[_Pass]:
+        """This rank's passes with gradients over one optimizer batch, as many as every other rank makes.
+
+        A pool over the budget goes through the model in pieces, twice. The first pass is made here, without gradients:
+        it yields the log-probabilities, hence the slope of the loss in each of them; in the second every piece adds
+        slope times gradient. Same sum, and only one piece's activations exist.
         """
-        settings = self.course.settings
-        pieces = in_pieces([weighted.pool for weighted in part], settings)
-        if len(pieces) == 1:
-            with self._exchanging(model, is_last):
-                loss, tallies = part_loss(self._logps(model, pieces[0]), part, settings)
-                self._descend(loss, counts)
-            return tallies
+        course, share = self.course, self._share(step)
+        by_index = dict(zip(step.pools, batch, strict=True))
+        passes: list[_Pass] = []
+        n_looks = 0
+        for micro_batch in share.micro_batches:
+            part = [by_index[index] for index in micro_batch]
+            pieces = in_pieces([weighted.pool for weighted in part], course.settings)
+            if len(pieces) == 1:
+                passes.append(_Pass(pieces[0], partial(self._tallied, part, tallies)))
+            else:
+                passes += self._looked_at(model, pieces, part, tallies)
+                n_looks += len(pieces)
+        spare = smallest([weighted.pool for weighted in batch])
+        for _ in range(share.n_looks - n_looks):
+            with torch.no_grad():
+                self._logps(model, [spare])
+        return passes + [_Pass([spare], _nothing)] * (share.n_passes - len(passes))
+
+    def _looked_at(
+        self, model: nn.Module, pieces: Sequence[list[EncodedPool]], part: Sequence[Weighted], tallies: Tensor
+    ) -> Iterator[_Pass]:
+        """The second passes over a pool in pieces, after the first."""
         with torch.no_grad():
             logps = torch.cat([self._logps(model, piece) for piece in pieces])
-        loss, tallies = part_loss(logps.requires_grad_(), part, settings)
+        loss = self._tallied(part, tallies, logps.requires_grad_())
         slopes = torch.split(torch.autograd.grad(loss, logps)[0], [len(piece[0].response_ids) for piece in pieces])
-        for piece, slope in zip(pieces, slopes, strict=True):
-            with self._exchanging(model, is_last and piece is pieces[-1]):
-                self._descend((self._logps(model, piece) * slope).sum(), counts)
-        return tallies
+        return (_Pass(piece, partial(_inner, slope)) for piece, slope in zip(pieces, slopes, strict=True))
+
+    def _tallied(self, part: Sequence[Weighted], tallies: Tensor, logps: Tensor) -> Tensor:
+        loss, counted = part_loss(logps, part, self.course.settings)
+        tallies += counted
+        return loss
 
     def _logps(self, model: nn.Module, pools: Sequence[EncodedPool]) -> Tensor:
         inner = self.accelerator.unwrap_model(model)
         in_bfloat16 = self.course.compute_dtype is torch.bfloat16
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=in_bfloat16):
-            return _through(model, inner, lambda: response_logps(inner, pools, self.course.form))
+            # inside the call of the wrapper, so that its hooks see the pass
+            return called_as(inner, lambda _: response_logps(inner, pools, self.course.form), wrapper=model)
 
-    def _descend(self, loss: Tensor, counts: int) -> None:
-        # data-parallel wrappers average gradients over the ranks, the shares are of the whole batch
-        self.accelerator.backward(loss * counts * self.accelerator.num_processes)
-
-    def _exchanging(self, model: nn.Module, exchanges: bool) -> AbstractContextManager[None]:
-        """Ranks exchange gradients once a step, at its last backward pass."""
-        return nullcontext() if exchanges else self.accelerator.no_sync(model)
+    @contextmanager
+    def _exchanging(self, model: nn.Module, is_last: bool) -> Iterator[None]:
+        """Whole copies exchange gradients once a step; shards do in every pass, or each rank held all gradients."""
+        if self.is_deepspeed_enabled:  # steps within the backward pass of a batch that is said to be whole
+            self.accelerator.gradient_state._set_sync_gradients(is_last)
+        with nullcontext() if is_last or self.is_fsdp_enabled else self.accelerator.no_sync(model):
+            yield
 
     def _agree_on_checkpoint(self) -> None:
         """The main process's clock decides, for a checkpoint is written by all ranks together."""
@@ -217,9 +297,10 @@ class PoolTrainer(Trainer):
         number = self.state.global_step + 1
         n_pairs = sum(len(weighted.pool.pairs) for weighted in batch)
         if not (math.isfinite(tallies["loss"]) and math.isfinite(grad_norm)):
+            outcome = "was applied by DeepSpeed" if self.is_deepspeed_enabled else "was not applied"
             raise WorkFailed(
                 f"training stopped at step {number}: loss {tallies['loss']:g}, gradient norm {grad_norm:g}, "
-                f"{tallies['nonfinite']:g} of {n_pairs} pairs not finite; step {number} was not applied. "
+                f"{tallies['nonfinite']:g} of {n_pairs} pairs not finite; step {number} {outcome}. "
                 f"Try a lower align.learning_rate or align.dtype=float32"
             )
         assert self.lr_scheduler is not None
@@ -286,34 +367,22 @@ class _Clock(TrainerCallback):
         self.saved_at = time.monotonic()
 
 
-def rank_share(micro_batches: Sequence[T], rank: int, n_ranks: int) -> list[tuple[T, int]]:
-    """This rank's micro-batches, and 1 for each that counts, 0 for one that does not.
+@dataclass(frozen=True)
+class _Pass:
+    """One forward and backward pass."""
 
-    Ranks must make equally many passes; one that has no micro-batch left repeats another's.
-    """
-    n_passes = math.ceil(len(micro_batches) / n_ranks)
-    mine = [(number * n_ranks + rank) for number in range(n_passes)]
-    return [(micro_batches[index % len(micro_batches)], int(index < len(micro_batches))) for index in mine]
+    pools: Sequence[EncodedPool]
+    loss: Callable[[Tensor], Tensor]
+    """What the log-probabilities of the pools add to the loss of the batch."""
 
 
-def in_pieces(pools: Sequence[EncodedPool], settings: Align) -> list[list[EncodedPool]]:
-    """Pools that go through the model together: all of them, or a lone pool over the token budget cut by responses.
+def _inner(slope: Tensor, logps: Tensor) -> Tensor:
+    return (logps * slope).sum()
 
-    With dropout the two passes of a pool in pieces would not see the same model, so such a pool stays whole.
-    """
-    [first, *others] = pools
-    drops_out = settings.lora is not None and settings.lora.dropout > 0
-    if others or first.n_tokens <= settings.tokens_per_batch or drops_out:
-        return [list(pools)]
-    pieces: list[list[tuple[int, ...]]] = []
-    room = 0
-    for response in first.response_ids:
-        if not pieces or len(response) > room:
-            pieces.append([])
-            room = settings.tokens_per_batch - len(first.prompt_ids)
-        pieces[-1].append(response)
-        room -= len(response)
-    return [[replace(first, response_ids=tuple(piece), pairs=(), gaps=())] for piece in pieces]
+
+def _nothing(logps: Tensor) -> Tensor:
+    """Gradients of 0, so that the pass takes part in every exchange and adds nothing."""
+    return 0.0 * logps.sum()
 
 
 def _optimizer(settings: Align) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
@@ -325,16 +394,3 @@ def _optimizer(settings: Align) -> tuple[type[torch.optim.Optimizer], dict[str, 
 
 def _one_step(items: list[Step]) -> dict[str, Step]:
     return {"step": items[0]}
-
-
-def _through(wrapper: nn.Module, inner: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
-    """`compute` as if it were the forward pass of `wrapper`, so that data-parallel hooks see it."""
-    forward: Callable[..., Any] = inner.forward
-
-    def redirected() -> Tensor:
-        inner.forward = forward
-        return compute()
-
-    inner.forward = redirected
-    result: Tensor = wrapper()
-    return result

@@ -1,0 +1,167 @@
+"""Starts one phase on several processes of this machine, and says in one line what became of them.
+
+The processes are torch's to start and to stop (`torch.distributed.launcher`); the main one reports and writes, the
+others are silent. An error of any is kept in a file and told here, once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from selfpriority.errors import InputError, SelfPriorityError, WorkFailed
+
+if TYPE_CHECKING:  # `--help` needs none of it
+    from selfpriority.run import Run
+
+
+def rank() -> int | None:
+    """This process's place among those that work together; None where it works alone."""
+    given = os.environ.get("RANK")
+    return None if given is None else int(given)
+
+
+def is_main() -> bool:
+    """Whether this process writes and reports."""
+    return not rank()
+
+
+def is_heard() -> bool:
+    """Whether what this process says of an error is heard once: it works alone, or none keeps the errors of all."""
+    return rank() is None or (is_main() and not os.environ.get("TORCHELASTIC_ERROR_FILE"))
+
+
+def record(error: BaseException) -> None:
+    """Keeps the error of a process for the one that started it."""
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    get_error_handler().record_exception(error)
+
+
+@contextmanager
+def kept_for_launcher() -> Iterator[None]:
+    """Keeps the error of one of several processes for whoever started them."""
+    try:
+        yield
+    except Exception as error:  # it goes on to where every error is told
+        if rank() is not None:
+            record(error)
+        raise
+
+
+@contextmanager
+def alone(run: Run, child: bool) -> Iterator[None]:
+    """Locks a run for one phase; of several processes that work together the main one does."""
+    if not is_main():
+        yield
+        return
+    lock = "phase" if rank() is None else "ranks"  # who starts several processes holds the former
+    # A child of a killed run may need a moment to notice; the next one waits for it.
+    with nullcontext() if child else run.locked("run"), run.locked(lock, wait=30):
+        yield
+
+
+def die_with_parent() -> None:
+    """Ends this process when the pipe on stdin closes: its parent is gone, and a new run must not meet it."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def launch(arguments: Sequence[str], n_processes: int, phase: str) -> None:
+    """Runs `spa` with `arguments` on several processes, until all are done; called from a main thread.
+
+    Raises:
+        WorkFailed: one failed or was killed; the others were stopped.
+        InputError: what a process found wrong with recipe or model.
+        KeyboardInterrupt: interrupted; all were stopped.
+    """
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # told below in one line
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // n_processes, 1)))
+    alive = _die_with_this()
+    with tempfile.TemporaryDirectory(prefix="spa-") as folder:
+        silent = dict.fromkeys(range(1, n_processes), Std.ALL)
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=n_processes,
+            logs_specs=DefaultLogsSpecs(folder, redirects={0: Std.NONE, **silent}),
+            run_id=phase.replace(" ", "-"),
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            max_restarts=0,
+        )
+        try:
+            debug = ["--debug"] if "--debug" in sys.argv else []
+            elastic_launch(config, sys.executable)("-m", "selfpriority", *debug, *arguments)
+        except ChildFailedError as error:
+            raise _told(error.failures, phase) from error
+        except SignalException as error:
+            if error.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise WorkFailed(f"{phase}: stopped by {error.sigval.name}; the same command continues") from None
+        finally:
+            os.close(alive)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # torch had put its own
+
+
+def _die_with_this() -> int:
+    """Gives the processes to come a pipe for stdin that closes with this process; returns its other end."""
+    readable, writable = os.pipe()
+    os.dup2(readable, 0)
+    os.close(readable)
+    return writable
+
+
+def _told(failures: Mapping[int, Any], phase: str) -> SelfPriorityError:
+    """The one failure that the others follow from: a kill before an error of ours before a broken connection."""
+    number, failure = min(failures.items(), key=lambda item: _urgency(item[1]))
+    if failure.exitcode < 0:
+        name = signal.Signals(-failure.exitcode).name
+        return WorkFailed(f"{phase}: process {number} was killed by {name}; the same command continues")
+    kind, message = _recorded(failure)
+    if kind == InputError.__name__:
+        return InputError(*message.splitlines())
+    if kind in _our_errors():
+        return WorkFailed(message)
+    return WorkFailed(f"{phase}: process {number}: unexpected {kind}: {message.splitlines()[0]}; --debug tells more")
+
+
+def _urgency(failure: Any) -> int:
+    if failure.exitcode == -signal.SIGTERM:
+        return 3  # how the others are stopped once one has failed
+    if failure.exitcode < 0:
+        return 0
+    return 1 if _recorded(failure)[0] in _our_errors() else 2
+
+
+def _recorded(failure: Any) -> tuple[str, str]:
+    """Name and text of the error a process kept."""
+    try:
+        with open(failure.error_file, encoding="utf-8") as file:
+            text = json.load(file)["message"]["message"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "exit", f"code {failure.exitcode}"
+    kind, _, message = text.partition(": ")
+    return kind, message or "no message"
+
+
+def _our_errors() -> Iterable[str]:
+    return {InputError.__name__, WorkFailed.__name__}

@@ -1,0 +1,50 @@
+"""Of several processes' failures the one the others follow from is told."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from selfpriority.errors import InputError, WorkFailed
+from selfpriority.phases.launch import _told
+
+
+def failures(folder, *given):
+    """Process by process: the signal that ended it (negative), or the error it kept."""
+    found = {}
+    for number, what in enumerate(given):
+        file = folder / f"{number}.json"
+        if isinstance(what, str):
+            file.write_text(json.dumps({"message": {"message": what}}))
+        found[number] = SimpleNamespace(exitcode=what if isinstance(what, int) else 1, error_file=str(file))
+    return found
+
+
+BROKEN = "RuntimeError: Connection closed by peer\nmore"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ((BROKEN, -9), "align: process 1 was killed by SIGKILL; the same command continues"),
+        ((-15, "WorkFailed: out of memory"), "out of memory"),
+        ((BROKEN, "WorkFailed: out of memory"), "out of memory"),
+        (
+            (-15, BROKEN),
+            "align: process 1: unexpected RuntimeError: Connection closed by peer; --debug tells more",
+        ),
+        ((-15, 1), "align: process 1: unexpected exit: code 1; --debug tells more"),
+    ],
+)
+def test_the_cause_is_told(tmp_path, given, told):
+    error = _told(failures(tmp_path, *given), "align")
+    assert isinstance(error, WorkFailed)
+    assert str(error) == told
+
+
+def test_what_is_wrong_with_the_input_stays_that(tmp_path):
+    error = _told(failures(tmp_path, -15, "InputError: model: x cannot be loaded\nnor y"), "align")
+    assert isinstance(error, InputError)
+    assert error.lines == ("model: x cannot be loaded", "nor y")

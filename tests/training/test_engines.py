@@ -1,0 +1,69 @@
+"""The shipped accelerate files say what accelerate reads, and what the recipe's engine is told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from accelerate import DistributedType
+from accelerate.commands.config.config_args import load_config_from_file
+from torch import nn
+
+from selfpriority.errors import InputError
+from selfpriority.recipe import Align
+from selfpriority.training.engines import CONFIGS, FILES, engine_arguments
+from selfpriority.training.logps import called_as
+
+
+@pytest.mark.parametrize(
+    ("parallel", "kind"),
+    [("ddp", DistributedType.MULTI_GPU), ("fsdp", DistributedType.FSDP), ("zero3", DistributedType.DEEPSPEED)],
+)
+def test_accelerate_reads_what_ships(parallel, kind):
+    config = load_config_from_file(str(CONFIGS / FILES[parallel]))
+    assert config.distributed_type == kind
+    assert config.mixed_precision == "no"
+    assert sorted(path.name for path in CONFIGS.iterdir()) == sorted(FILES.values())
+
+
+def test_one_process_has_no_engine(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert [engine_arguments(Align(parallel=parallel)) for parallel in FILES] == [{}] * 3
+
+
+def test_several_processes_are_told_the_recipes_engine(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert engine_arguments(Align(parallel="ddp")) == {}
+    told = engine_arguments(Align(parallel="fsdp"))
+    assert told["fsdp"] is True
+    assert told["fsdp_config"]["fsdp_version"] == 2
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # the launcher has said it
+    assert engine_arguments(Align(parallel="fsdp")) == {}
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert engine_arguments(Align(max_grad_norm=0.5)) == {"max_grad_norm": 0.5}
+
+
+@pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED"])
+def test_a_launcher_that_shards_is_refused_what_needs_the_whole_model(monkeypatch, engine):
+    monkeypatch.setenv(f"ACCELERATE_USE_{engine}", "true")
+    with pytest.raises(InputError, match=r"align\.average needs parallel: ddp"):
+        engine_arguments(Align(average=0.9))
+    with pytest.raises(InputError, match=r"align\.weights needs parallel: ddp"):
+        engine_arguments(Align(weights="bfloat16"))
+
+
+def test_hooks_see_one_call_of_a_module_that_computes_something_else():
+    module, seen = nn.Linear(2, 2), []
+    module.register_forward_hook(lambda *given: seen.append(given[-1]))
+    given = torch.ones(3, 2)
+    got = called_as(module, lambda forward, x: forward(x) + forward(2 * x), given)
+    torch.testing.assert_close(got, module.forward(given) + module.forward(2 * given))
+    assert len(seen) == 1
+    assert "forward" not in vars(module)
+
+
+def test_a_module_keeps_its_forward_when_the_call_fails():
+    module = nn.Linear(2, 2)
+    with pytest.raises(ZeroDivisionError):
+        called_as(module, lambda forward: torch.ones(1) * (1 / 0))
+    assert module(torch.ones(1, 2)).shape == (1, 2)
