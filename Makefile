@@ -28,7 +28,10 @@ format: $(VENV)/.ready-dev
 	$(BIN)/python scripts/tree.py --write
 
 bench: $(VENV)/.ready-dev
-	@shopt -s nullglob; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit; done
+	$(BIN)/python -c 'import trl' 2>/dev/null || $(PIP) --no-deps trl
+	$(BIN)/python benchmarks/align.py
+	@if [ -n "$(DATA)" ]; then $(BIN)/python benchmarks/judges.py --data "$(DATA)"; \
+		else echo "benchmarks/judges.py: make bench DATA=FOLDER names the labelled answers it needs"; fi
 
 # runs/ holds paid work and stays
 clean:

@@ -228,6 +228,10 @@ def limit(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": seconds, "memory": _peak() - before, "loss": float(loss)}
 
 
+class CannotRun(Exception):
+    """A process of a case failed; the message says whose, and why."""
+
+
 WHO = {"ours": ours, "trl": trl, "limit": limit}
 
 
@@ -269,12 +273,16 @@ def main() -> int:
     cases = [Case(*row) for row in TABLE] if options.n is None else [Case(options.n, options.prompt, options.response)]
     results = []
     for case in cases:
-        results.append(compare(case, options))
+        try:
+            results.append(compare(case, options))
+        except CannotRun as reason:
+            print(reason, file=sys.stderr, flush=True)
+            continue
         if not options.json:
             print(_row(results[-1]), flush=True)
-    if options.json:
+    if options.json and results:
         print(json.dumps(results[0] if len(results) == 1 else results))
-    return 0
+    return 0 if results else 1
 
 
 def _child(name: str, case: Case, options: argparse.Namespace) -> dict[str, Any]:
@@ -283,7 +291,7 @@ def _child(name: str, case: Case, options: argparse.Namespace) -> dict[str, Any]
     command += ["--steps", str(options.steps), *(["--lean"] if options.lean else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{name} cannot run {case}:\n{done.stderr[-2000:]}")
+        raise CannotRun(f"{name} cannot run {case}: {done.stderr.strip().splitlines()[-1]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
