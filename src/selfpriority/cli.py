@@ -198,8 +198,7 @@ def choose_tau(
 ) -> None:
     """How far does the training judge agree with a stronger one, and which tau does that suggest?"""
     from selfpriority.phases.tau import choose_tau as work
-    from selfpriority.phases.tau import tau_text
-    from selfpriority.recipe import other_judge
+    from selfpriority.phases.tau import other_judge, tau_text
 
     stronger = other_judge(judge, method, base_url)
     told: dict[str, Any] = {}

@@ -384,19 +384,6 @@ def parse(data: object, name: str) -> Recipe:
         raise InputError(*dict.fromkeys(told(error, name, Recipe))) from None
 
 
-def other_judge(judge: str, method: str, base_url: str | None) -> OtherJudge:
-    """A judge named on the command line.
-
-    Raises:
-        InputError: the method or the address is none.
-    """
-    backend = None if base_url is None else {"kind": "openai", "base_url": base_url}
-    try:
-        return OtherJudge.model_validate({"judge": judge, "method": method, "backend": backend})
-    except ValidationError as error:
-        raise InputError(*dict.fromkeys(told(error, "judge", OtherJudge))) from None
-
-
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML with every default visible."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import ValidationError
+
 from selfpriority.errors import InputError
 from selfpriority.evaluation.tau import Curve, Point, TwiceRated, curve
+from selfpriority.mistakes import told
 from selfpriority.phases.opening import JudgeSpec, Opened
 from selfpriority.rating import Item
 from selfpriority.recipe import OtherJudge
@@ -47,6 +50,19 @@ def choose_tau(run: Run, opened: Opened, number: int, judge: OtherJudge) -> dict
     write_json(run.folder / "tau.json", told)
     write_text(run.folder / "tau.svg", [figure(found)])
     return told
+
+
+def other_judge(judge: str, method: str, base_url: str | None) -> OtherJudge:
+    """A judge named on the command line.
+
+    Raises:
+        InputError: the method or the address is none.
+    """
+    backend = None if base_url is None else {"kind": "openai", "base_url": base_url}
+    try:
+        return OtherJudge.model_validate({"judge": judge, "method": method, "backend": backend})
+    except ValidationError as error:
+        raise InputError(*dict.fromkeys(told(error, "judge", OtherJudge))) from None
 
 
 def tau_text(told: dict[str, Any]) -> str:
