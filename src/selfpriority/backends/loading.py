@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,7 +84,9 @@ def _weights(source: str, name: str, kind: Any, dtype: torch.dtype) -> Any:
         return model
     from peft import PeftModel  # a base model needs no peft
 
-    merged: Any = PeftModel.from_pretrained(_weights(resolve(base), base, kind, torch.float32), source)
+    with warnings.catch_warnings():  # peft asks for a property by its former name; nothing the user could change
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        merged: Any = PeftModel.from_pretrained(_weights(resolve(base), base, kind, torch.float32), source)
     return merged.merge_and_unload().to(dtype)
 
 
