@@ -1,6 +1,6 @@
 """What a person sees while work goes on: a live progress bar per step on a terminal, plain lines otherwise.
 
-Everything here goes to stderr; results go to stdout, from `cli.py`. Never shows the text of a prompt or an answer.
+Everything here goes to stderr; results go to stdout, from `cli`. Never shows the text of a prompt or an answer.
 """
 
 from __future__ import annotations

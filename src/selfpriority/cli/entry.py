@@ -1,0 +1,69 @@
+"""Entry point of `spa`: the only place that turns errors into exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import typer
+
+from selfpriority.cli import judges, looking, shipped, working
+from selfpriority.cli.app import app
+from selfpriority.errors import InputError, SelfPriorityError
+
+VERBS = (working, judges, looking, shipped)
+"""Importing them makes them known to the app, in the order of `--help`."""
+
+INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Entry point: every error a user can cause becomes one line on stderr and its exit code."""
+    from selfpriority.phases.launch import kept_for_launcher
+
+    debug = "--debug" in sys.argv
+    try:
+        with kept_for_launcher():
+            result: Any = app(standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except SelfPriorityError as error:
+        if debug:
+            raise
+        lines = error.lines if isinstance(error, InputError) else [str(error)]
+        for line in lines:
+            tell(f"spa: {line}")
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):  # some versions of typer return 130 instead
+        code = INTERRUPTED
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        tell(f"spa: {error.filename}: {error.strerror}")
+        code = 1
+    except Exception as error:  # a bug of ours must reach the user as one line too
+        code = _usage_or_bug(error, debug)
+    if code == INTERRUPTED and "--child" not in sys.argv:
+        tell("spa: interrupted; what is done is kept and the same command continues")
+    sys.exit(code)
+
+
+def tell(line: str) -> None:
+    """One line on stderr; of several processes none speaks, for one's error is the cause of the others'."""
+    from selfpriority.phases.launch import is_heard
+
+    if is_heard():
+        print(line, file=sys.stderr)
+
+
+def _usage_or_bug(error: Exception, debug: bool) -> int:
+    """A mistake on the command line is exit 2 in one line; anything else is a bug of ours, told in one line."""
+    describe = getattr(error, "format_message", None)  # click's errors, which some versions of typer bring along
+    if describe is not None:
+        bare = type(error).__name__ == "NoArgsIsHelpError"
+        tell(describe() if bare else f"spa: {describe()}")
+        return 2
+    if debug:
+        raise error
+    kind = type(error).__name__
+    tell(f"spa: unexpected {kind}: {error}; please report it with the output of --debug")
+    return 1

@@ -1,0 +1,72 @@
+"""Verbs about judges: whether one can be trained on, up to which spread, and fitting one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selfpriority.cli.app import AsJson, Child, Directory, Fields, RecipeArgument, app, named_recipe, phase, reporting
+
+
+@app.command("check-judge")
+def check_judge(
+    recipe: RecipeArgument,
+    fields: Fields = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="Labelled answers or pairs, JSONL.")] = None,
+    as_json: AsJson = False,
+    child: Child = False,
+) -> None:
+    """Is this model's judgement worth training on? Exit code 0 only if usable."""
+    if child:
+        from selfpriority.phases.judging import gate
+
+        phase(recipe, "check-judge", 0, child, lambda run, opened, _: gate(run, opened))
+        return
+    from selfpriority.inspection.trust import trust_table
+    from selfpriority.phases.judging import check_recipe
+
+    with reporting("check-judge") as reporter:
+        reports = check_recipe(named_recipe(recipe), fields or [], labels, reporter)
+    print(json.dumps(reports, indent=1) if as_json else trust_table(reports))
+    if not reports["train"]["usable"]:
+        raise typer.Exit(3)
+
+
+@app.command("choose-tau")
+def choose_tau(
+    directory: Directory,
+    judge: Annotated[str, typer.Option("--judge", help="The stronger judge: a model, or a folder of fitted heads.")],
+    method: Annotated[str, typer.Option("--method", help="expected, verbal or probe.")] = "expected",
+    base_url: Annotated[str | None, typer.Option("--base-url", help="Server that runs the judge, up to /v1.")] = None,
+    number: Annotated[int, typer.Option("--round", min=1, help="Round whose candidates are rated.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """How far does the training judge agree with a stronger one, and which tau does that suggest?"""
+    from selfpriority.phases.tau import choose_tau as work
+    from selfpriority.phases.tau import other_judge, tau_text
+
+    stronger = other_judge(judge, method, base_url)
+    told: dict[str, Any] = {}
+    phase(directory, "choose-tau", number, False, lambda run, opened, n: told.update(work(run, opened, n, stronger)))
+    print(json.dumps(told, indent=1) if as_json else tau_text(told))
+
+
+@app.command("fit-judge")
+def fit_judge(
+    labels: Annotated[list[Path], typer.Option("--labels", help="Labelled answers or pairs, JSONL; repeatable.")],
+    model: Annotated[str, typer.Option("--model", help="Model whose hidden states the heads read.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder for heads.safetensors and card.json.")],
+    layer: Annotated[
+        list[int] | None, typer.Option("--layer", min=0, help="Layer, repeatable; default: 1/2 and 3/4 of the depth.")
+    ] = None,
+    c: Annotated[float, typer.Option("--c", min=1e-9, help="Inverse strength of the penalty.")] = 1e-3,
+) -> None:
+    """Fit probe heads on labelled answers, cross-validated by prompt, with a card."""
+    from selfpriority.phases.judging import fit
+
+    with reporting("fit-judge") as reporter:
+        card = fit(labels, model, to, (layer, c), reporter)
+    print(json.dumps(card, indent=1))

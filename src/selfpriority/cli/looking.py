@@ -1,0 +1,97 @@
+"""Verbs that show what a run made: the report, people's verdicts, one prompt's way, a check-up, exports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from selfpriority.cli.app import AsJson, Directory, Reveal, Round, app
+from selfpriority.errors import InputError
+
+
+@app.command("report")
+def report_command(
+    directory: Directory,
+    other: Annotated[Path | None, typer.Argument(metavar="[DIR2]", help="A second run: both side by side.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="File for two runs; default DIR/against-DIR2.html.")] = None,
+) -> None:
+    """Write report.html from what the run directory holds; with a second run, a page about both side by side."""
+    from selfpriority.report.diff import write_diff
+    from selfpriority.report.page import write_report
+
+    if other is None and to is not None:
+        raise InputError("--to: belongs to a report about two runs; report.html of one lies in its run directory")
+    print(f"report: {write_report(directory) if other is None else write_diff(directory, other, to)}")
+
+
+@app.command()
+def review(
+    directory: Directory,
+    rater: Annotated[str, typer.Option("--rater", help="Who reviews; verdicts of several people are kept apart.")],
+    mode: Annotated[str, typer.Option("--mode", help="compare (two answers) or rate (1 to 10).")] = "compare",
+    systems: Annotated[str, typer.Option("--systems", help="Whose answers, e.g. vanilla,spa.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Of the shuffled order.")] = 0,
+) -> None:
+    """Compare or rate held-out answers blind, on a page of this machine; Ctrl-C ends, the same command continues."""
+    from selfpriority.review.desk import desk_for
+    from selfpriority.review.questions import Plan, mode_named
+    from selfpriority.review.server import serving
+    from selfpriority.run import Run
+
+    plan = Plan(rater, mode_named(mode), tuple(name for name in systems.split(",") if name), seed)
+    with desk_for(Run.existing(directory), plan) as desk:
+        with serving(desk) as server, contextlib.suppress(KeyboardInterrupt):
+            print(f"review: {server.address}", flush=True)
+            server.wait()
+        print(f"{desk.n_done} of {desk.n_asked} answered; `spa report {directory}` shows the agreement with the judge")
+
+
+@app.command()
+def show(
+    directory: Directory,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Id of one prompt: its whole way.")] = None,
+    reveal: Reveal = False,
+    as_json: AsJson = False,
+) -> None:
+    """The funnel, or the whole way of one prompt."""
+    from selfpriority.inspection.show import funnel, funnel_text, prompt_story, prompt_text
+    from selfpriority.run import Run
+
+    run = Run.existing(directory)
+    if prompt is None:
+        counts = funnel(run)
+        print(json.dumps(counts, indent=1) if as_json else funnel_text(counts))
+    else:
+        story = prompt_story(run, prompt, reveal)
+        print(json.dumps(story, indent=1) if as_json else prompt_text(story))
+
+
+@app.command()
+def doctor(directory: Directory, number: Round = None, reveal: Reveal = False, as_json: AsJson = False) -> None:
+    """Decoded sample pairs with the loss mask, end-token counts, and the first loss recomputed independently."""
+    from selfpriority.inspection.doctor import diagnose, diagnosis_text
+    from selfpriority.run import Run
+
+    found = diagnose(Run.existing(directory), number, reveal=reveal)
+    print(json.dumps(found, indent=1) if as_json else diagnosis_text(found))
+    if not found["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    directory: Directory,
+    to: Annotated[Path, typer.Option("--to", help="File or folder to write.")],
+    form: Annotated[str, typer.Option("--format", help="trl, llama-factory or parquet.")] = "trl",
+    number: Annotated[int | None, typer.Option("--round", min=1, help="One round; default: all.")] = None,
+) -> None:
+    """The preference data for other trainers. It holds harmful text by nature."""
+    from selfpriority.inspection.export import export as work
+    from selfpriority.run import Run
+
+    written = work(Run.existing(directory), form, to, number)
+    print(f"{written.rows} pairs: {written.path}")

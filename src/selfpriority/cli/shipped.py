@@ -1,0 +1,25 @@
+"""Verbs that list and print what ships."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from selfpriority.cli.app import app
+
+
+@app.command()
+def recipes(name: Annotated[str | None, typer.Argument(help="Print this one.")] = None) -> None:
+    """What recipes ship, one line each; with a name, the recipe itself."""
+    from selfpriority.shipped import recipe_lines, recipe_text
+
+    print(recipe_text(name) if name else recipe_lines())
+
+
+@app.command()
+def constitutions(name: Annotated[str | None, typer.Argument(help="Print this one.")] = None) -> None:
+    """What constitutions ship, one line each; with a name, its text."""
+    from selfpriority.shipped import constitution_lines, constitution_text
+
+    print(constitution_text(name) if name else constitution_lines())

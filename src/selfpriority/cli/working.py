@@ -1,0 +1,91 @@
+"""Verbs that do the work: the whole way, one phase of it, and what a model still knows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selfpriority.cli.app import (
+    AsJson,
+    Child,
+    Directory,
+    Fields,
+    RecipeArgument,
+    Round,
+    app,
+    named_recipe,
+    phase,
+    reporting,
+)
+
+
+@app.command("run")
+def run_command(
+    context: typer.Context,
+    recipe: RecipeArgument,
+    fields: Fields = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/<recipe name>.")] = None,
+) -> None:
+    """Check the judge, collect, align, evaluate, report. The same command again continues."""
+    from selfpriority.pipeline import report, run_all, start
+
+    run, parsed = start(named_recipe(recipe), fields or [], out)
+    with reporting("spa") as reporter:
+        code = run_all(run, parsed, reporter, debug=bool(context.obj))
+    if code:
+        raise typer.Exit(code)
+    table = run.evaluation / "table.md"
+    if table.is_file():
+        print(table.read_text("utf-8"))
+    print(f"report: {report(run)}")
+
+
+@app.command()
+def collect(directory: Directory, number: Round = None, child: Child = False) -> None:
+    """Sample, score, refine, denoise and pair for one round."""
+    from selfpriority.phases.collect import collect as work
+
+    phase(directory, "collect", number, child, work)
+
+
+@app.command()
+def align(directory: Directory, number: Round = None, child: Child = False) -> None:
+    """Train one round on its pairs."""
+    from selfpriority.phases.align import align as work
+
+    phase(directory, "align", number, child, work)
+
+
+@app.command()
+def evaluate(directory: Directory, child: Child = False, as_json: AsJson = False) -> None:
+    """Answer the held-out prompts with every system, rate and compare."""
+    from selfpriority.phases.evaluate import evaluate as work
+
+    run = phase(directory, "evaluate", 0, child, lambda run, opened, _: work(run, opened))
+    if as_json:
+        print((run.evaluation / "summary.json").read_text("utf-8"))
+    elif not child:
+        print((run.evaluation / "table.md").read_text("utf-8"))
+
+
+@app.command()
+def utility(
+    directory: Directory,
+    mmlu: Annotated[Path | None, typer.Option("--mmlu", help="Questions, JSONL in MMLU's form.")] = None,
+    dev: Annotated[Path | None, typer.Option("--dev", help="Examples to show first, the same form.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many questions.")] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", help="A task of lm-evaluation-harness.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What every system still knows: lm-evaluation-harness, paired by question, and perplexity as an alarm."""
+    from selfpriority.evaluation.utility import utility_text
+    from selfpriority.phases.utility import Questions
+    from selfpriority.phases.utility import utility as work
+
+    asked = Questions(mmlu, dev, limit, tuple(task or ()))
+    told: dict[str, Any] = {}
+    phase(directory, "utility", 0, False, lambda run, opened, _: told.update(work(run, opened, asked)))
+    print(json.dumps(told, indent=1) if as_json else utility_text(told))
