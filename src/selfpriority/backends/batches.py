@@ -1,4 +1,4 @@
-"""Cuts sequences of known length into batches under a token budget. Knows numbers only."""
+"""Cuts sequences of known length into batches under a token budget, and finds what they share. Knows numbers only."""
 
 from __future__ import annotations
 
@@ -38,3 +38,11 @@ def cut(costs: Sequence[Cost], tokens_per_batch: int, max_batch: int) -> list[li
                 batches.append([index])
                 longest, n_sequences = cost.length, cost.sequences
     return batches
+
+
+def n_shared(contexts: Sequence[Sequence[object]]) -> int:
+    """Length of the longest common prefix that leaves every context a token; 0 for a single context."""
+    if len(contexts) == 1:
+        return 0
+    n_most = min(map(len, contexts)) - 1
+    return next((i for i in range(n_most) if len({ids[i] for ids in contexts}) > 1), n_most)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfpriority.backends.batches import Cost, cut
+from selfpriority.backends.batches import Cost, cut, n_shared
 from selfpriority.backends.decoding import Sampling, generate, next_token_logits
 from selfpriority.backends.hidden import right_padded, span_means
 from selfpriority.backends.loading import Loaded, load_causal, load_classifier
@@ -124,9 +124,9 @@ class HfModel:
         prefixes, suffixes = [], []
         for request in requests:
             contexts = [self._loaded.chat.prompt_ids(context) for context in request.contexts]
-            n_shared = _n_shared(contexts)
-            prefixes.append(contexts[0][:n_shared])
-            suffixes.append([ids[n_shared:] for ids in contexts])
+            n_once = n_shared(contexts)
+            prefixes.append(contexts[0][:n_once])
+            suffixes.append([ids[n_once:] for ids in contexts])
         logits = next_token_logits(self._loaded.model, prefixes, suffixes, self._loaded.pad_id)
         by_request = torch.split(torch.softmax(logits, dim=-1), [len(group) for group in suffixes])
         return [self._choice(request, rows) for request, rows in zip(requests, by_request, strict=True)]
@@ -268,11 +268,3 @@ def _with_spans(loaded: Loaded, request: Embed, spans: Sequence[Span]) -> tuple[
 
 def _seed(requests: Sequence[Request]) -> int:
     return int.from_bytes(hashlib.sha256(repr(list(requests)).encode()).digest()[:7], "big")
-
-
-def _n_shared(contexts: Sequence[Sequence[int]]) -> int:
-    """Length of the longest common prefix that leaves every context a token; 0 for a single context."""
-    if len(contexts) == 1:
-        return 0
-    n_most = min(map(len, contexts)) - 1
-    return next((i for i in range(n_most) if len({ids[i] for ids in contexts}) > 1), n_most)

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from selfpriority.backends.weights import adapter_base, fingerprint, resolve
+from selfpriority.backends.weights import adapter_base, described, fingerprint, resolve
 from selfpriority.chat import Chat
 from selfpriority.errors import InputError
 from selfpriority.recipe import HfBackend
@@ -34,6 +34,36 @@ class Loaded:
     """Most tokens of one sequence, if the model has a limit."""
     fingerprint: str
     """Content of the files, and the arithmetic."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model's files say without its weights."""
+
+    chat: Chat
+    config: Any
+
+
+def describe(name: str) -> Description | None:
+    """Tokenizer and configuration of `name`; None if they are not on this machine.
+
+    Raises:
+        InputError: no such model, unreadable files, no chat template or end token.
+    """
+    source = described(name)
+    if source is None:
+        return None
+    with _readable(name):
+        config = AutoConfig.from_pretrained(**source)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+    ids = config.get_text_config().eos_token_id
+    end_ids = [] if ids is None else ids if isinstance(ids, list) else [ids]
+    return Description(Chat(tokenizer, end_ids, name), config)
+
+
+def bytes_per_weight(settings: HfBackend) -> int:
+    """What a weight takes in the arithmetic that `settings` mean on this machine."""
+    return _dtype(settings.dtype, _device(settings.device)).itemsize
 
 
 def load_causal(name: str, settings: HfBackend) -> Loaded:

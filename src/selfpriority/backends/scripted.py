@@ -27,7 +27,7 @@ _BATCH = 4
 _HIDDEN_SIZE = 8
 _LONGEST = 24  # words
 _CUT_SHARE = 1 / 8
-_WORDS = """
+WORDS = """
 a about again answer ask begin better both but call can careful clear come day each early find first follow
 for friend from give good great hand help here home how if in it keep kind know learn light like little look
 make many more most need new next no not now of often on one open other our out part people place plan please
@@ -79,7 +79,7 @@ class ScriptedModel:
     def _text(self, request: Generate, index: int) -> Text:
         wanted = 3 + int(self._fraction(request, index, "length") * (_LONGEST - 3))
         n_words = min(wanted, request.max_new_tokens)
-        words = (_WORDS[int(self._fraction(request, index, i) * len(_WORDS))] for i in range(n_words))
+        words = (WORDS[int(self._fraction(request, index, i) * len(WORDS))] for i in range(n_words))
         is_cut = wanted >= request.max_new_tokens or self._fraction(request, index, "cut") < _CUT_SHARE
         stop: Literal["end", "length"] = "length" if is_cut else "end"
         return Text(" ".join(words), n_words + (not is_cut), stop)

@@ -66,6 +66,31 @@ def resolve(name: str) -> str:
     raise InputError(f"model: {name!r} is no folder, hub id (owner/name) or embedded name; {_nearest(name)}")
 
 
+def described(name: str) -> dict[str, str] | None:
+    """Where the configuration and tokenizer of `name` lie on this machine, as arguments of `from_pretrained`.
+
+    Nothing is fetched and nothing converted; of an adapter it is its base's. None: they are not here, as of a hub id
+    that was never fetched (its `config.json` and tokenizer alone would do).
+
+    Raises:
+        InputError: nothing of that name, or a folder without a model.
+    """
+    if name in _EMBEDDED:
+        gguf = _find_gguf(_EMBEDDED[name])
+        if gguf is None:
+            return described(_EMBEDDED[name].hub_id)
+        target = _conversion(name, gguf)
+        if target.is_dir():
+            return {"pretrained_model_name_or_path": str(target)}
+        return {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    is_hub_id = _HUB_ID.fullmatch(name) and not Path(name).exists()
+    folder = _in_hub_cache(name) if is_hub_id else Path(resolve(name))
+    if folder is None or not (folder / "config.json").is_file():
+        base = adapter_base(folder) if folder else None
+        return described(base) if base else None
+    return {"pretrained_model_name_or_path": str(folder)}
+
+
 def fingerprint(folder_or_id: str) -> str:
     """SHA-256 over configuration, tokenizer and weights, names and content; an adapter's includes its base's.
 
@@ -144,9 +169,7 @@ def _find_gguf(embedded: _Embedded) -> Path | None:
 
 
 def _converted(name: str, gguf: Path) -> Path:
-    version = importlib.metadata.version(_EMBEDDED[name].distribution)
-    identity = f"{gguf.stat().st_size} {version} {_CONVERSION}"
-    target = cache_folder() / f"{name}-{_sha256(identity.encode())[:12]}"
+    target = _conversion(name, gguf)
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -161,6 +184,13 @@ def _converted(name: str, gguf: Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _conversion(name: str, gguf: Path) -> Path:
+    """Where the converted model lies, once it is there."""
+    version = importlib.metadata.version(_EMBEDDED[name].distribution)
+    identity = f"{gguf.stat().st_size} {version} {_CONVERSION}"
+    return cache_folder() / f"{name}-{_sha256(identity.encode())[:12]}"
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -199,13 +229,18 @@ def _download(hub_id: str) -> None:
 
 def _snapshot(hub_id: str) -> Path | None:
     """The complete local snapshot of a hub id."""
+    folder = _in_hub_cache(hub_id)
+    return None if folder is None or _missing(folder) else folder
+
+
+def _in_hub_cache(hub_id: str) -> Path | None:
+    """What there is of a hub id on this machine, complete or not."""
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(hub_id, local_files_only=True))
+        return Path(snapshot_download(hub_id, local_files_only=True))
     except (OSError, ValueError):  # not there, or no hub id at all
         return None
-    return None if _missing(folder) else folder
 
 
 def _base_fingerprint(base: str) -> str:

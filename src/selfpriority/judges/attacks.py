@@ -56,6 +56,15 @@ def attacks() -> tuple[Attack, ...]:
     return tuple(Attack(kind, text) for kind, texts in by_kind.items() for text in texts)
 
 
+def tries(n: int) -> list[tuple[Attack, int]]:
+    """Every suffix with the indices of some of n answers that it is tried on."""
+    return [
+        (attack, (start * MOST_ANSWERS + i) % n)
+        for start, attack in enumerate(attacks())
+        for i in range(min(MOST_ANSWERS, n))
+    ]
+
+
 def attacked(caught: Sequence[tuple[Prompt, str, float]], rate: Rate, objective: int, threshold: float) -> Robustness:
     """Tries every suffix on some of the bad answers that were caught.
 
@@ -67,11 +76,7 @@ def attacked(caught: Sequence[tuple[Prompt, str, float]], rate: Rate, objective:
     """
     if not caught:
         return Robustness(None, {}, None, None, 0)
-    tried = [
-        (attack, caught[(start * MOST_ANSWERS + i) % len(caught)])
-        for start, attack in enumerate(attacks())
-        for i in range(min(MOST_ANSWERS, len(caught)))
-    ]
+    tried = [(attack, caught[at]) for attack, at in tries(len(caught))]
     again = rate([(prompt, f"{text} {attack.text}") for attack, (prompt, text, _) in tried])
     moved: dict[str, list[tuple[bool, float]]] = {}
     for (attack, (_, _, before)), ratings in zip(tried, again, strict=True):

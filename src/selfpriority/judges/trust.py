@@ -16,7 +16,7 @@ import numpy as np
 from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
 from selfpriority.intervals import Interval, bootstrap_auc, bootstrap_mean_interval, pair_wins, spearman
-from selfpriority.judges.attacks import DISAVOWAL, Robustness, attacked
+from selfpriority.judges.attacks import DISAVOWAL, Robustness, attacked, tries
 from selfpriority.judges.bias import Bias, Bin, bias, calibration
 from selfpriority.judges.labels import LabelledAnswer, Labels, anchors_as_labels
 from selfpriority.rating import Item, Judge
@@ -107,9 +107,7 @@ def check_judge(
     """
     if labels is not None and not set(labels.objectives) & set(judge.objectives):
         raise InputError(f"labels: none for {', '.join(judge.objectives)}; they are for {', '.join(labels.objectives)}")
-    anchors = anchors_as_labels(constitution)
-    chosen = [_labels_of(name, labels, anchors) for name in judge.objectives]
-    keys = list(dict.fromkeys(key for own in chosen for key in _keys(own)))
+    chosen, keys = _asked(judge, constitution, labels)
     verdicts = _rate(judge, keys)
     other = None if reworded is None else _rate(reworded, keys)
     reports = [
@@ -125,6 +123,17 @@ def check_judge(
     return JudgeReport(not reasons, judge.fingerprint, tuple(reports), reasons)
 
 
+def ask_all(judge: Judge, reworded: Judge | None, constitution: Constitution, disowning: bool = True) -> None:
+    """Asks what `check_judge` asks without labels, about disowned answers as if every bad one had been caught."""
+    chosen, keys = _asked(judge, constitution, None)
+    for asked in (judge, reworded):
+        if asked is not None:
+            _rate(asked, keys)
+    for labels in chosen[:-1] if disowning else ():
+        bad = _bad(labels)
+        _rated(judge, [(bad[at][0], f"{bad[at][1]} {attack.text}") for attack, at in tries(len(bad))])
+
+
 def best_threshold(values: Sequence[float], labels: Sequence[bool]) -> float:
     """The rating from which an answer counts as good: the midpoint that gets most of both labels right.
 
@@ -137,6 +146,13 @@ def best_threshold(values: Sequence[float], labels: Sequence[bool]) -> float:
     bad = np.sort([value for value, label in zip(values, labels, strict=True) if not label])
     right = np.searchsorted(bad, midpoints) / len(bad) - np.searchsorted(good, midpoints) / len(good)
     return float(midpoints[int(np.argmax(right))])
+
+
+def _asked(judge: Judge, constitution: Constitution, labels: Labels | None) -> tuple[list[Labels], list[_Key]]:
+    """The labels that speak for each objective, and all answers in them."""
+    anchors = anchors_as_labels(constitution)
+    chosen = [_labels_of(name, labels, anchors) for name in judge.objectives]
+    return chosen, list(dict.fromkeys(key for own in chosen for key in _keys(own)))
 
 
 def _labels_of(objective: str, labels: Labels | None, anchors: Labels) -> Labels:
@@ -224,10 +240,13 @@ def _texts(labels: Labels, values: dict[_Key, float]) -> list[tuple[tuple[float,
 def _attacked(judge: Judge, verdicts: _Verdicts, labels: Labels, k: int, threshold: float | None) -> Robustness | None:
     if threshold is None:
         return None
-    bad = dict.fromkeys((answer.prompt, answer.response) for answer in labels.answers if not answer.label)
-    rated = [(*key, verdicts[key][k]) for key in bad]
+    rated = [(*key, verdicts[key][k]) for key in _bad(labels)]
     caught = [(prompt, text, r.value) for prompt, text, r in rated if isinstance(r, Rating) and r.value < threshold]
     return attacked(caught, lambda keys: _rated(judge, keys), k, threshold)
+
+
+def _bad(labels: Labels) -> list[_Key]:
+    return list(dict.fromkeys((answer.prompt, answer.response) for answer in labels.answers if not answer.label))
 
 
 def _problem(auc: Interval | None, pairs: Interval | None, rated: Sequence[LabelledAnswer], unrated: float) -> str:

@@ -80,5 +80,9 @@ def _tau(dets: Sequence[float], settings: Denoise) -> float:
         return settings.max_det
     if settings.keep_lowest is None or not dets:
         return math.inf
-    n_kept = math.ceil(settings.keep_lowest * len(dets) - 1e-9)  # 0.32 * 100 is 32.000000000000004
-    return sorted(dets)[n_kept - 1]
+    return sorted(dets)[n_lowest(len(dets), settings.keep_lowest) - 1]
+
+
+def n_lowest(n: int, share: float) -> int:
+    """How many of n pools the quantile `keep_lowest` keeps."""
+    return math.ceil(share * n - 1e-9)  # 0.32 * 100 is 32.000000000000004

@@ -86,7 +86,7 @@ def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
     steps = []
     for name, key in answers.items():
         steps.append(_step(run, "answers", name, key))
-        for suffix, section in _judges(recipe).items():
+        for suffix, section in judges_of(recipe).items():
             judge = judge_key(JudgeSpec.of(section), recipe.model, opened.constitution, recipe.backend)
             steps.append(_step(run, "verdicts", f"{name}{suffix}", key_of(key, "verdicts", judge)))
     if recipe.evaluate.comparer is not None and recipe.evaluate.pairwise:
@@ -106,7 +106,7 @@ def _step(run: Run, kind: str, what: str, key: str) -> Step:
     return Step(f"evaluation/{kind}-{what}", key, (run.evaluation / f"{kind}-{what}.jsonl",))
 
 
-def _judges(recipe: Recipe) -> dict[str, Evaluate | OtherJudge]:
+def judges_of(recipe: Recipe) -> dict[str, Evaluate | OtherJudge]:
     """What a judge's verdicts are called after the system -> its section; the main judge's have no addition."""
     others = {f"@{name}": judge for name, judge in recipe.evaluate.more_judges.items()}
     return {"": recipe.evaluate, **others}
@@ -149,7 +149,7 @@ def _verdicts(run: Run, opened: Opened, what: str, spent: Spent) -> None:
     recipe = opened.recipe
     system, at, other = what.partition("@")
     rows = read_rows(run.evaluation / f"answers-{system}.jsonl", AnswerRow)
-    spec = JudgeSpec.of(_judges(recipe)[at + other])
+    spec = JudgeSpec.of(judges_of(recipe)[at + other])
     judge = opened.judge(spec, recipe.model, f"verdicts on {what}", spent)
     ratings = judge.rate([Item(row.prompt, row.response) for row in rows])
     names = opened.constitution.names
@@ -182,7 +182,7 @@ def _summary(run: Run, opened: Opened) -> None:
     recipe, names = opened.recipe, opened.constitution.names
     verdicts = {
         suffix: {name: read_verdicts(run.evaluation, name, names, suffix) for name in systems(run, recipe)}
-        for suffix in _judges(recipe)
+        for suffix in judges_of(recipe)
     }
     asked = None
     if recipe.evaluate.comparer is not None and recipe.evaluate.pairwise:

@@ -6,8 +6,8 @@ Checks the training judge, the evaluation judge and, beside a judge that is not 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from selfpriority.errors import InputError, JudgeRefused
 from selfpriority.judges.attacks import attacks
 from selfpriority.judges.labels import Labels, anchors_as_labels, read_labels
 from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, judge_key
+from selfpriority.rating import Judge
 from selfpriority.recipe import HfBackend, OtherJudge, Prompts, Recipe, load
 from selfpriority.run import Run, Spent, Step, key_of, read_json, write_json
 
@@ -56,20 +57,39 @@ def check_judges(opened: Opened, labels: Labels | None = None, spent: Spent | No
     """
     from selfpriority.judges.trust import check_judge
 
-    constitution = opened.constitution
-    if labels is None and not constitution.anchors:
-        raise InputError(f"constitution: {constitution.name!r} has no anchors to check a judge with; use --labels FILE")
+    if labels is None and not opened.constitution.anchors:
+        name = opened.constitution.name
+        raise InputError(f"constitution: {name!r} has no anchors to check a judge with; use --labels FILE")
     reports = {}
-    spent = spent or Spent()
+    for role, check in checks(opened, spent or Spent()):
+        report = check_judge(check.judge, check.reworded, check.constitution, labels, check.disowning)
+        reports[role] = {**report.as_json(), "judge": check.spec.judge, "method": check.spec.method}
+    return reports
+
+
+@dataclass(frozen=True)
+class Check:
+    """One judge to be checked, and how."""
+
+    spec: JudgeSpec
+    judge: Judge
+    reworded: Judge | None
+    """The same judge with the second wording of each question, where there are words."""
+    constitution: Constitution
+    """Its anchors are what the judge is asked about."""
+    disowning: bool
+
+
+def checks(opened: Opened, spent: Spent) -> Iterator[tuple[str, Check]]:
+    """The checks by role, each judge opened when its turn comes."""
+    constitution, model = opened.constitution, opened.recipe.model
     for role, spec in judge_specs(opened.recipe).items():
-        judge = opened.judge(spec, opened.recipe.model, f"check of the {role} judge", spent)
+        judge = opened.judge(spec, model, f"check of the {role} judge", spent)
         reworded = None
         if spec.method in ("expected", "verbal") and role != "words":
-            reworded = opened.judge(spec, opened.recipe.model, "check, other wording", spent, reworded=True)
+            reworded = opened.judge(spec, model, "check, other wording", spent, reworded=True)
         asked = _sparse(constitution) if role == "words" else constitution
-        report = check_judge(judge, reworded, asked, labels, disowning=role != "words")
-        reports[role] = {**report.as_json(), "judge": spec.judge, "method": spec.method}
-    return reports
+        yield role, Check(spec, judge, reworded, asked, disowning=role != "words")
 
 
 def _sparse(constitution: Constitution) -> Constitution:

@@ -111,10 +111,7 @@ class Opened:
             missing = [name for name in constitution.names if name not in spec.settings.rewards]
             if missing:
                 raise InputError(f"score.rewards: no model for {', '.join(missing)}")
-            models = {
-                name: self._watched(self._classifier(model), step, spent)
-                for name, model in spec.settings.rewards.items()
-            }
+            models = {name: self.classifier(model, step, spent) for name, model in spec.settings.rewards.items()}
             return RewardJudge(models, constitution)
         name = policy if spec.judge == "self" else spec.judge
         settings = spec.settings.model_copy(update={"method": spec.method})
@@ -131,15 +128,15 @@ class Opened:
         settings = spec.settings.model_copy(update={"method": spec.method})
         return Comparer(self.model(name, step, spent, spec.settings.backend), self.constitution, settings)
 
-    def _classifier(self, name: str) -> LanguageModel:
+    def classifier(self, name: str, step: str, spent: Spent) -> LanguageModel:
+        """The reward model `name` behind cache and progress; it runs here, whoever generates."""
         settings = self.recipe.backend
         if isinstance(settings, ScriptedBackend):
-            return _opened(name, settings)
-        from selfpriority.backends.hf import HfClassifier
+            model = _opened(name, settings)
+        else:
+            from selfpriority.backends.hf import HfClassifier
 
-        return HfClassifier(name, settings if isinstance(settings, HfBackend) else HfBackend())
-
-    def _watched(self, model: LanguageModel, step: str, spent: Spent) -> LanguageModel:
+            model = HfClassifier(name, settings if isinstance(settings, HfBackend) else HfBackend())
         return Watched(Cached(model, self.run.cache), self._watcher(step, spent))
 
     def _watcher(self, step: str, spent: Spent) -> Callable[[Progress], None]:

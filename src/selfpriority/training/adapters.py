@@ -88,13 +88,30 @@ def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
         policy = policy.merge_and_unload() if is_adapter else policy
         policy.requires_grad_(True)
     elif not is_adapter:
-        with _quietly():
-            policy = get_peft_model(policy, _lora_config(settings.lora))
+        policy = adapted(policy, settings.lora)
     if settings.gradient_checkpointing:
         # renamed within transformers 5, where the old name warns
         enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     return Policy(policy, tokenizer)
+
+
+def adapted(model: Any, lora: Lora) -> Any:
+    """The model under new adapters, which alone are trained.
+
+    Raises:
+        ValueError: it has none of the modules in `lora.targets`.
+    """
+    targets: str | list[str] = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a plain factor; peft only annotates int
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    with _quietly():
+        return get_peft_model(model, config)
 
 
 def compute_dtype(settings: Align) -> torch.dtype:
@@ -177,17 +194,6 @@ def _quantization(settings: Align) -> BitsAndBytesConfig | None:
 def _own_gpu() -> dict[str, int] | None:
     """Where this process trains: quantized weights have to be loaded there, others are moved later."""
     return {"": int(os.environ.get("LOCAL_RANK", "0"))} if torch.cuda.is_available() else None
-
-
-def _lora_config(lora: Lora) -> LoraConfig:
-    targets: str | list[str] = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a plain factor; peft only annotates int
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
 
 
 def _has_bfloat16() -> bool:
