@@ -19,7 +19,7 @@ LINE = (
     "__main__",
     "cli",
     "terminal",
-    "inspection",
+    "inspection planning",
     "pipeline",
     "phases",
     "report baselines",
@@ -35,7 +35,7 @@ LINE = (
 HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.split()}
 # beside the line: the outside world, opened by phases; the other two know its progress and where files lie
 BACKENDS_MAY_IMPORT = {"language_model", "chat", "records", "recipe", "errors"}
-MAY_IMPORT_BACKENDS = {"phases", "terminal", "inspection"}
+MAY_IMPORT_BACKENDS = {"phases", "terminal", "inspection", "planning"}
 # inside one line
 NEIGHBOURS = {("shipped", "constitution"), ("refusals", "wording")}
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import nullcontext
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from selfpriority.recipe import Align, Lora
 from selfpriority.training.adapters import load_policy
-from selfpriority.training.memory import footprint
+from selfpriority.training.encode import EncodedPool
+from selfpriority.training.head import SLICE_BYTES
+from selfpriority.training.logps import Form, response_logps
+from selfpriority.training.memory import Shape, activations, footprint, passing
 from selfpriority.training.optimizer import MasterAdamW
 
 FULL = Align(dtype="float32")
@@ -44,6 +53,61 @@ def test_bytes_are_those_of_a_real_step(tiny_model, settings):
     assert size([weight.grad for weight in trained]) == per_parameter.gradients * n_trained
     assert size(states) == per_parameter.optimizer * n_trained
     assert size(frozen) == per_parameter.frozen * sum(weight.numel() for weight in frozen)
+
+
+SHAPE = Shape(layers=3, hidden=128, query=128, key_value=64, inner=320, vocabulary=512)
+ONE = replace(SHAPE, layers=1)
+CHECKPOINTED = FULL.model_copy(update={"gradient_checkpointing": True})
+KEPT = {
+    "float32": (FULL, torch.float32),
+    "autocast": (Align(dtype="bfloat16"), torch.float32),
+    "bfloat16 weights": (Align(weights="bfloat16"), torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize(("settings", "dtype"), KEPT.values(), ids=KEPT)
+def test_activations_are_what_autograd_keeps(settings, dtype):
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=SHAPE.vocabulary,
+            hidden_size=SHAPE.hidden,
+            intermediate_size=SHAPE.inner,
+            num_hidden_layers=SHAPE.layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+        )
+    ).to(dtype)
+    draw = random.Random(0)
+    prompt, *answers = (tuple(draw.choices(range(512), k=50)) for _ in range(6))
+    pool = EncodedPool("p", prompt, tuple(answers), ((0, 1),), (1.0,))
+    own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    casts = {weight.shape for weight in model.parameters() if weight.dim() == 2}  # autocast's, counted by `footprint`
+    storages = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and tensor.shape not in casts and tensor.shape[::-1] not in casts:
+            storages[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, or its place is given to another
+        return tensor
+
+    in_bfloat16 = settings.dtype == "bfloat16" or settings.weights == "bfloat16"
+    autocast = torch.autocast("cpu", torch.bfloat16) if in_bfloat16 else nullcontext()
+    with saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+        response_logps(model, [pool], Form(True, True))
+    planned = activations(SHAPE, pool.n_tokens, settings, in_bfloat16)
+    assert sum(n for n, _ in storages.values()) == pytest.approx(planned, rel=0.15)
+
+
+def test_checkpointing_keeps_a_layer_and_the_inputs_of_all():
+    by_layer = (activations(SHAPE, 100, FULL, False) - activations(ONE, 100, FULL, False)) / (SHAPE.layers - 1)
+    saved = activations(SHAPE, 100, FULL, False) - activations(SHAPE, 100, CHECKPOINTED, False)
+    assert saved == (SHAPE.layers - 1) * by_layer - SHAPE.layers * 100 * SHAPE.hidden * 4
+
+
+def test_what_passes_by_hand():
+    head = SHAPE.vocabulary * SHAPE.hidden
+    assert passing(SHAPE, 100, FULL) == 2 * 100 * SHAPE.vocabulary * 4 + 2 * head * 4
+    assert passing(SHAPE, 10**6, Align(lora=Lora())) == 2 * SLICE_BYTES
 
 
 def size(tensors):

@@ -22,6 +22,26 @@ from selfpriority.cli.app import (
 )
 
 
+@app.command("plan")
+def plan_command(
+    recipe: RecipeArgument,
+    fields: Fields = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run directory whose manifest gives the rates.")] = None,
+    rates: Annotated[str | None, typer.Option("--rates", help="Tokens a second: prefill=N,generate=N,train=N.")] = None,
+    prices: Annotated[str | None, typer.Option("--prices", help="A million tokens at a server: in=X,out=Y.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Before any work: requests, tokens, memory, time and money of every step."""
+    from selfpriority.planning import pace
+    from selfpriority.planning.plan import plan
+    from selfpriority.planning.table import plan_text
+
+    given_rates = pace.rates(rates) if rates is not None else None
+    given_prices = pace.prices(prices) if prices is not None else None
+    told = plan(named_recipe(recipe), fields or [], out, given_rates, given_prices)
+    print(json.dumps(told, indent=1) if as_json else plan_text(told))
+
+
 @app.command("run")
 def run_command(
     context: typer.Context,

@@ -1,7 +1,6 @@
-"""What a training keeps in memory for every parameter from its first step to its last, by its settings.
+"""What a training keeps in memory: for every parameter from its first step to its last, and for every token of a batch.
 
-Activations are not counted: they depend on `tokens_per_batch` and the model's shape. Plain arithmetic; knows
-neither models nor devices.
+Plain arithmetic on settings and a model's shape; knows neither models nor devices.
 """
 
 from __future__ import annotations
@@ -58,3 +57,62 @@ def footprint(settings: Align, in_bfloat16: bool) -> Footprint:
     if settings.weights == "bfloat16":
         return Footprint(_BFLOAT16, 0.0, _BFLOAT16, _MOMENTS + _REST, average, 0.0)
     return Footprint(_FLOAT32, casts, _FLOAT32, _MOMENTS, average, 0.0)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a decoder of Llama's kind: what a token becomes on its way through."""
+
+    layers: int
+    hidden: int
+    query: int
+    """Of all query heads together."""
+    key_value: int
+    """Of all key heads together; values are alike."""
+    inner: int
+    """Of the gated MLP."""
+    vocabulary: int
+
+
+def activations(shape: Shape, n_tokens: int, settings: Align, in_bfloat16: bool) -> float:
+    """Bytes kept from the forward for the backward pass over `n_tokens` distinct tokens; an estimate.
+
+    Per token and layer, h, q, k, m being hidden, query, key and inner size and b the bytes of the arithmetic:
+
+    - attention keeps its queries, its result twice (in rows of responses and packed), keys and values: b (3 q + 2 k)
+    - the MLP keeps gate, its activation, up and their product: b * 4 m
+    - each of the two norms keeps input and normalised input, and its result is the input of linear layers: 24 h in
+      float32. Under autocast each of these five linear layers keeps a copy of its own: 16 h + 10 h. With bfloat16
+      weights it is the norm's float32 copy and twice two bytes: 16 h
+    - an adapter under bfloat16 keeps another copy of its layer's input: 2 (5 h + q + m)
+
+    The end of the model adds the last norm, and logits where `training/head.py` keeps them. With
+    `gradient_checkpointing` every layer keeps its input alone, and one at a time all of the above.
+    """
+    from selfpriority.training.head import KEPT_BYTES  # imports torch, which arithmetic does not need
+
+    h, q, k, m = shape.hidden, shape.query, shape.key_value, shape.inner
+    arithmetic = _BFLOAT16 if in_bfloat16 else _FLOAT32
+    has_low_weights = in_bfloat16 and (settings.lora is not None or settings.weights == "bfloat16")
+    norms = 24 * h if not in_bfloat16 else 16 * h if has_low_weights else 26 * h
+    layer = norms + arithmetic * (3 * q + 2 * k + 4 * m)
+    if settings.lora is not None and in_bfloat16:
+        layer += _BFLOAT16 * (5 * h + q + m)
+    stream = h * (_BFLOAT16 if has_low_weights else _FLOAT32)
+    of_layers = shape.layers * stream + layer if settings.gradient_checkpointing else shape.layers * layer
+    logits = n_tokens * shape.vocabulary * _FLOAT32
+    return n_tokens * (of_layers + 3 * stream) + min(logits, KEPT_BYTES)
+
+
+def passing(shape: Shape, n_tokens: int, settings: Align) -> float:
+    """Bytes that the end of the model needs for a moment, beside the activations; an estimate.
+
+    Slices of the logits and their exponentials, and in full fine-tuning the new gradients of output head and embedding,
+    the two largest matrices, before they are added to what there is.
+    """
+    from selfpriority.training.head import SLICE_BYTES
+
+    slices = 2 * min(n_tokens * shape.vocabulary * _FLOAT32, SLICE_BYTES)
+    if settings.lora is not None:
+        return slices
+    return slices + 2 * shape.vocabulary * shape.hidden * footprint(settings, in_bfloat16=True).gradients

@@ -1,0 +1,187 @@
+"""Counts what would be asked without asking it: a stand-in that writes every answer as long as it may be.
+
+The steps build their requests for it as for any model, so a plan cannot drift from the work. Tokens are counted with
+the model's own tokenizer where there is one, and otherwise taken to be four characters each. Knows nothing of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from selfpriority.backends.batches import n_shared
+from selfpriority.backends.scripted import WORDS
+from selfpriority.chat import Chat
+from selfpriority.language_model import (
+    Answer,
+    Choose,
+    Classify,
+    Completion,
+    Embed,
+    Failure,
+    Generate,
+    Request,
+    Text,
+    Value,
+)
+from selfpriority.recipe import Backend, HfBackend, OpenaiBackend
+from selfpriority.records import Message
+
+CHARACTERS_A_TOKEN = 4
+MOST_COUNTED = 256
+"""Requests of a call whose tokens are counted one by one; of more, so many spread evenly stand for all."""
+
+
+@dataclass
+class Asked:
+    """What was asked of one model in one step. Tokens are at most so many: every answer is as long as it may be."""
+
+    model: str
+    settings: Backend
+    classifies: bool = False
+    requests: int = 0
+    prompt_tokens: int = 0
+    """Of conversations that are answered in text, each once however many answers are drawn."""
+    forward_tokens: int = 0
+    """Computed in one pass for a probability, a hidden state or a class, without a new token."""
+    new_tokens: int = 0
+    cache_tokens: int = 0
+    """Most tokens whose keys and values are held at once; 0 behind an address."""
+
+
+class Ruler:
+    """Length of conversations and of texts in tokens; `chat` None means characters."""
+
+    def __init__(self, chat: Chat | None) -> None:
+        self._chat = chat
+        self._units = 1 if chat else CHARACTERS_A_TOKEN
+
+    def conversation(self, messages: Sequence[Message]) -> int:
+        """Tokens of a prompt."""
+        return ceil(len(self._encoded(messages)) / self._units)
+
+    def shared(self, contexts: Sequence[Sequence[Message]]) -> int:
+        """Tokens of several conversations, what all of them begin with counted once."""
+        encoded = [self._encoded(context) for context in contexts]
+        n_once = n_shared(encoded)
+        return ceil((n_once + sum(len(ids) - n_once for ids in encoded)) / self._units)
+
+    def response(self, text: str) -> int:
+        """Tokens of an answer, its end token included."""
+        return len(self._chat.response_ids(text, "end")) if self._chat else ceil(len(text) / self._units) + 1
+
+    def _encoded(self, messages: Sequence[Message]) -> Sequence[object]:
+        return self._chat.prompt_ids(messages) if self._chat else "".join(message.content for message in messages)
+
+
+class Counting:
+    """Meets every request with nothing behind it.
+
+    Args:
+        asked: where it is counted.
+        ruler: how long a conversation is.
+    """
+
+    def __init__(self, asked: Asked, ruler: Ruler) -> None:
+        self._asked, self._ruler = asked, ruler
+        self._n_written = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Nothing depends on it: no answer is kept."""
+        return "counting"
+
+    def plan(self, requests: Sequence[Request]) -> list[list[int]]:
+        """All together."""
+        return [list(range(len(requests)))] if requests else []
+
+    def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
+        """Counts, and answers with text only where text was asked for."""
+        for number, batch in enumerate(batches):
+            self._count(batch)
+            yield number, [self._answer(request) for request in batch]
+
+    def _count(self, requests: Sequence[Request]) -> None:
+        asked = self._asked
+        asked.requests += len(requests)
+        asked.new_tokens += sum(map(self._n_new, requests))
+        written = [request for request in requests if isinstance(request, Generate)]
+        read = [request for request in requests if not isinstance(request, Generate)]
+        asked.prompt_tokens += estimated_sum(written, self._n_read)
+        asked.forward_tokens += estimated_sum(read, self._n_read)
+        asked.cache_tokens = max(asked.cache_tokens, self._cache(requests))
+
+    def _n_new(self, request: Request) -> int:
+        if isinstance(request, Generate):
+            return request.n * request.max_new_tokens
+        is_behind_address = isinstance(self._asked.settings, OpenaiBackend)
+        return len(request.contexts) if is_behind_address and isinstance(request, Choose) else 0
+
+    def _n_read(self, request: Request) -> int:
+        ruler = self._ruler
+        match request:
+            case Generate():
+                return ruler.conversation(request.messages)
+            case Choose():
+                if isinstance(self._asked.settings, OpenaiBackend):  # a server is asked about each context anew
+                    return sum(map(ruler.conversation, request.contexts))
+                return ruler.shared(request.contexts)
+            case Embed() | Classify():
+                return ruler.conversation(request.messages) + ruler.response(request.response)
+
+    def _cache(self, requests: Sequence[Request]) -> int:
+        """The largest batch that `batches.cut` may make of them: padded sequences, new tokens included."""
+        settings = self._asked.settings
+        sizes = [self._size(request) for request in _spread(requests) if isinstance(request, Generate | Choose)]
+        if not sizes or not isinstance(settings, HfBackend):
+            return 0
+        longest = max(length for _, length in sizes)
+        n_sequences = max(1, round(sum(n for n, _ in sizes) * len(requests) / len(sizes)))
+        most = min(settings.tokens_per_batch, min(settings.max_batch, n_sequences) * longest)
+        return max(most, *(n * length for n, length in sizes))
+
+    def _size(self, request: Generate | Choose) -> tuple[int, int]:
+        """Sequences, and tokens of the longest."""
+        if isinstance(request, Generate):
+            return request.n, self._n_read(request) + request.max_new_tokens
+        return len(request.contexts), max(map(self._ruler.conversation, request.contexts))
+
+    def _answer(self, request: Request) -> Answer:
+        match request:
+            case Generate():
+                return Completion(tuple(self._text(request.max_new_tokens) for _ in range(request.n)))
+            case Classify():
+                self._n_written += 1
+                return Value(float(self._n_written))  # no two alike: a judge makes its scale of them
+            case _:
+                return Failure("unsupported", "nothing is asked for a plan")
+
+    def _text(self, n_words: int) -> Text:
+        """An answer of common words, one token each; the first ones count, so that no two answers are alike."""
+        words: list[str] = []
+        number = self._n_written
+        while number and len(words) < n_words:
+            number, digit = divmod(number, len(WORDS))
+            words.append(WORDS[digit])
+        self._n_written += 1
+        return Text(" ".join([*words, *WORDS[:1] * (n_words - len(words))]), n_words, "end")
+
+
+def estimated_sum(requests: Sequence[Request], length: Callable[[Request], int]) -> int:
+    """Sum of the lengths; of many requests, of some of them times what all of them hold in characters."""
+    some = _spread(requests)
+    counted = sum(map(length, some))
+    if len(some) == len(requests):
+        return counted
+    return round(counted * sum(map(_characters, requests)) / max(1, sum(map(_characters, some))))
+
+
+def _spread(requests: Sequence[Request]) -> Sequence[Request]:
+    return requests[:: ceil(len(requests) / MOST_COUNTED)] if requests else ()
+
+
+def _characters(request: Request) -> int:
+    contexts = request.contexts if isinstance(request, Choose) else (request.messages,)
+    n_response = len(request.response) if isinstance(request, Embed | Classify) else 0
+    return n_response + sum(len(message.content) for context in contexts for message in context)

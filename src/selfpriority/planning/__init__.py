@@ -1,0 +1,1 @@
+"""What a run will ask, hold in memory, take and cost, told before any work."""

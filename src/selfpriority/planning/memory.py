@@ -1,0 +1,147 @@
+"""What every phase of a run holds in memory: weights, keys and values, and all that training adds.
+
+Each phase is a process of its own, so the largest one is what a machine needs. Counted from configurations, without
+any weights. The interpreter, the libraries and what a single layer needs for a moment come on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selfpriority.backends.counting import Asked
+from selfpriority.planning.requests import PlannedStep, Rehearsal
+from selfpriority.recipe import Align, HfBackend, Lora
+from selfpriority.training.memory import Shape, activations, footprint, passing
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes of a phase that asks models; None: a model's files are not here."""
+
+    weights: float | None
+    cache: float | None
+    """Keys and values of the largest batch."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Bytes of a training under one choice of settings, in one of its processes."""
+
+    choice: str
+    is_chosen: bool
+    weights: float
+    """With the frozen ones and their casts."""
+    gradients: float
+    optimizer: float
+    average: float
+    activations: float
+    """With what passes at the end of the model."""
+    activations_checkpointed: float
+    """The same with `gradient_checkpointing`."""
+    total: float
+    """With the activations of the recipe's setting."""
+
+
+def held(steps: Sequence[PlannedStep], rehearsal: Rehearsal) -> dict[str, Held]:
+    """Phases that hold models in this process -> what they hold."""
+    phases: dict[str, list[Asked]] = {}
+    for step in steps:
+        local = [asked for asked in step.asked if isinstance(asked.settings, HfBackend)]
+        if local:
+            phases.setdefault(step.phase, []).extend(local)
+    return {phase: _held(asked, rehearsal) for phase, asked in phases.items()}
+
+
+def trained(recipe_align: Align, rehearsal: Rehearsal, n_tokens: int) -> list[Trained]:
+    """The recipe's training and what it would hold under the other choices; empty if the model's files are not here.
+
+    Args:
+        recipe_align: the recipe's settings.
+        rehearsal: knows the model.
+        n_tokens: trained on in one epoch; a small training never fills `align.tokens_per_batch`.
+    """
+    description = rehearsal.description(rehearsal.recipe.model)
+    if description is None:
+        return []
+    lora = recipe_align.lora or Lora()
+    plain = {"lora": None, "weights": "float32"}
+    choices: dict[str, Mapping[str, Any]] = {
+        "full, float32 weights": plain,
+        "full, bfloat16 weights": {**plain, "weights": "bfloat16"},
+        f"LoRA, rank {lora.r}": {**plain, "lora": lora.model_copy(update={"quantize": "none"})},
+        f"LoRA, rank {lora.r}, on nf4": {**plain, "lora": lora.model_copy(update={"quantize": "nf4"})},
+    }
+    rows = []
+    for name, changes in choices.items():
+        settings = recipe_align.model_copy(update=changes)
+        is_chosen = all(getattr(recipe_align, key) == value for key, value in changes.items())
+        rows.append(_trained(name, settings, description.config, is_chosen, n_tokens))
+    return rows
+
+
+def _trained(name: str, settings: Align, config: Any, is_chosen: bool, n_tokens: int) -> Trained:
+    import torch
+
+    from selfpriority.training.adapters import compute_dtype
+    from selfpriority.training.parameters import counts
+
+    in_bfloat16 = compute_dtype(settings) is torch.bfloat16
+    n = counts(config, settings.lora)
+    each = footprint(settings, in_bfloat16)
+    plain = settings.lora and settings.model_copy(
+        update={"lora": settings.lora.model_copy(update={"quantize": "none"})}
+    )
+    rest = footprint(plain, in_bfloat16).frozen if plain else 0.0
+    n_shards = 1 if settings.parallel == "ddp" else settings.processes
+    parts = {
+        "weights": (each.weights + each.casts) * n.trained + each.frozen * n.frozen_linear + rest * n.frozen_rest,
+        "gradients": each.gradients * n.trained,
+        "optimizer": each.optimizer * n.trained,
+        "average": each.average * n.trained,
+    }
+    parts = {part: size / n_shards for part, size in parts.items()}
+    shape, n_batch = shape_of(config), min(settings.tokens_per_batch, n_tokens)
+    kept, checkpointed = (
+        activations(shape, n_batch, settings.model_copy(update={"gradient_checkpointing": value}), in_bfloat16)
+        + passing(shape, n_batch, settings)
+        for value in (False, True)
+    )
+    total = sum(parts.values()) + (checkpointed if settings.gradient_checkpointing else kept)
+    return Trained(name, is_chosen, **parts, activations=kept, activations_checkpointed=checkpointed, total=total)
+
+
+def shape_of(config: Any) -> Shape:
+    """Sizes in a configuration as transformers names them."""
+    text = config.get_text_config()
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    n_key_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return Shape(
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        query=text.num_attention_heads * head,
+        key_value=n_key_heads * head,
+        inner=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        vocabulary=text.vocab_size,
+    )
+
+
+def _held(asked: Sequence[Asked], rehearsal: Rehearsal) -> Held:
+    """All models of a phase stay open; one batch at a time has keys and values."""
+    from selfpriority.backends.loading import bytes_per_weight
+    from selfpriority.training.parameters import n_parameters
+
+    models = {f"{one.model} {one.settings.model_dump_json()}": one for one in asked}
+    weights: list[float] = []
+    caches = [0.0]
+    for one in models.values():
+        description = rehearsal.description(one.model)
+        if description is None or not isinstance(one.settings, HfBackend):
+            return Held(None, None)
+        size = bytes_per_weight(one.settings)
+        weights.append(float(size * n_parameters(description.config, one.classifies)))
+        shape = shape_of(description.config)
+        same = [other.cache_tokens for other in asked if other.model == one.model]
+        caches.append(float(max(same) * 2 * shape.layers * shape.key_value * size))
+    return Held(sum(weights), max(caches))

@@ -1,0 +1,94 @@
+"""The plan of a run: requests, tokens, time and money by step, memory by phase, as one JSON-ready object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from selfpriority.phases.opening import Reporter
+from selfpriority.pipeline import located
+from selfpriority.planning.memory import held, trained
+from selfpriority.planning.pace import Earlier, Pace, Prices
+from selfpriority.planning.requests import PlannedStep, Rehearsal, planned_steps
+from selfpriority.recipe import Recipe, load
+from selfpriority.run import Run
+
+Json = dict[str, Any]
+
+TOKENIZER, CHARACTERS = "tokenizer", "estimate: 4 characters a token, for its tokenizer is not on this machine"
+
+
+def plan(
+    path: Path, overrides: Sequence[str], out: Path | None, rates: Pace | None = None, prices: Prices | None = None
+) -> Json:
+    """What `spa run` with the same arguments would do, from nothing done before.
+
+    Args:
+        path: the recipe.
+        overrides: `FIELD=VALUE`.
+        out: the run directory; if it holds a manifest, that is where rates come from.
+        rates: tokens a second, in place of the manifest's.
+        prices: of servers.
+
+    Raises:
+        InputError: whatever would stop the run in its first second.
+    """
+    recipe = located(load(path, overrides), path.parent)
+    run = Run(out or Path("runs") / path.stem)
+    rehearsal = Rehearsal(recipe, run, Reporter())
+    steps = list(planned_steps(rehearsal))
+    pace = rates or (Earlier.of(run.manifest, str(run.folder)) if run.manifest["steps"] else None)
+    rows = [_row(step, pace, prices) for step in steps]
+    align = [step for step in steps if step.trained_tokens]
+    return {
+        "recipe": str(path),
+        "tokens": {
+            name: CHARACTERS if description is None else TOKENIZER
+            for name, description in rehearsal.descriptions.items()
+        },
+        "steps": rows,
+        "total": _total(rows),
+        "rates": pace.source if pace else None,
+        "memory": {phase: asdict(bytes_) for phase, bytes_ in held(steps, rehearsal).items()},
+        "training": _training(recipe, rehearsal, align[0].trained_tokens),
+    }
+
+
+def _row(step: PlannedStep, pace: Pace | None, prices: Prices | None) -> Json:
+    def total(name: str) -> int:
+        return sum(getattr(asked, name) for asked in step.asked)
+
+    return {
+        "name": step.name,
+        "phase": step.phase,
+        "requests": step.requests,
+        "at_most": step.is_bound,
+        "prompt_tokens": total("prompt_tokens"),
+        "forward_tokens": total("forward_tokens"),
+        "new_tokens": total("new_tokens"),
+        "trained_tokens": step.trained_tokens,
+        "seconds": pace.seconds(step) if pace else None,
+        "cost": prices.cost(step) if prices else None,
+    }
+
+
+def _total(rows: Sequence[Json]) -> Json:
+    """Sums; null where a part is not known."""
+    names = ("requests", "prompt_tokens", "forward_tokens", "new_tokens", "trained_tokens", "seconds", "cost")
+    columns = {name: [row[name] for row in rows] for name in names}
+    return {name: None if None in column else sum(column) for name, column in columns.items()}
+
+
+def _training(recipe: Recipe, rehearsal: Rehearsal, n_tokens: int) -> Json:
+    """The training of a round; `n_tokens` of all its epochs."""
+    settings = recipe.align
+    n_once = ceil(n_tokens / settings.epochs)
+    return {
+        "optimizer_steps": settings.epochs * ceil(n_once / settings.tokens_per_step),
+        "tokens_per_batch": settings.tokens_per_batch,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "choices": [asdict(row) for row in trained(settings, rehearsal, n_once)],
+    }

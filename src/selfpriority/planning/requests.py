@@ -1,0 +1,182 @@
+"""Every request of a run, counted: the steps themselves, run on a stand-in that answers as long as it may.
+
+No prompt is lost on the way and every answer has full length, so what depends on answers is an upper bound. Knows
+models by name and by their tokenizers; loads no weights, writes no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import TYPE_CHECKING
+
+from selfpriority.backends.counting import Asked, Counting, Ruler, estimated_sum
+from selfpriority.backends.weights import described
+from selfpriority.evaluation.answer import answer
+from selfpriority.evaluation.compare import contests
+from selfpriority.evaluation.pairwise import Duel
+from selfpriority.judges.trust import ask_all
+from selfpriority.language_model import Generate, LanguageModel, Request
+from selfpriority.method.denoise import n_lowest
+from selfpriority.method.order import Order
+from selfpriority.method.refine import refine
+from selfpriority.method.sample import sample
+from selfpriority.method.score import score
+from selfpriority.personas import load_personas
+from selfpriority.phases.collect import round_prompts, start_of_round
+from selfpriority.phases.evaluate import heldout_prompts, judges_of, systems
+from selfpriority.phases.judging import checks
+from selfpriority.phases.opening import JudgeSpec, Opened
+from selfpriority.rating import Item, Judge
+from selfpriority.recipe import Backend, HfBackend
+from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
+from selfpriority.run import Spent
+
+if TYPE_CHECKING:
+    from selfpriority.backends.loading import Description
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step by its name in the manifest, and what it asks of whom."""
+
+    name: str
+    phase: str
+    asked: tuple[Asked, ...] = ()
+    is_bound: bool = False
+    """How many requests there are depends on answers: at most so many."""
+    trained_tokens: int = 0
+    """Of all epochs, at most."""
+
+    @property
+    def requests(self) -> int:
+        """Requests to all models together."""
+        return sum(asked.requests for asked in self.asked)
+
+
+@dataclass
+class Rehearsal(Opened):
+    """Opens stand-ins in place of models, and collects what each is asked."""
+
+    asked: list[Asked] = field(default_factory=list)
+    descriptions: dict[str, Description | None] = field(default_factory=dict)
+
+    def model(self, name: str, step: str, spent: Spent, backend: Backend | None = None) -> LanguageModel:
+        """A stand-in for the language model `name`."""
+        return self._counting(Asked(name, backend or self.recipe.backend))
+
+    def classifier(self, name: str, step: str, spent: Spent) -> LanguageModel:
+        """A stand-in for the reward model `name`."""
+        settings = self.recipe.backend
+        return self._counting(Asked(name, HfBackend() if settings.kind == "openai" else settings, classifies=True))
+
+    def description(self, name: str) -> Description | None:
+        """Tokenizer and configuration of a model; None if they are not here. A policy has those of the recipe's."""
+        policies = {str(self.run.policy(number)) for number in range(1, self.recipe.rounds + 1)}
+        name = self.recipe.model if name in policies else name
+        if name not in self.descriptions:
+            is_here = described(name) is not None
+            if is_here:
+                from selfpriority.backends.loading import describe
+
+            self.descriptions[name] = describe(name) if is_here else None
+        return self.descriptions[name]
+
+    def ruler(self, name: str) -> Ruler:
+        """How long texts are for the model `name`."""
+        description = self.description(name)
+        return Ruler(description.chat if description else None)
+
+    def step(self, name: str, phase: str, is_bound: bool = False) -> PlannedStep:
+        """What was asked since the last step, as a step of this name."""
+        asked, self.asked = tuple(self.asked), []
+        return PlannedStep(name, phase, asked, is_bound)
+
+    def _counting(self, asked: Asked) -> LanguageModel:
+        is_behind_address = asked.settings.kind == "openai" and asked.model != self.recipe.model
+        self.asked.append(asked)
+        return Counting(asked, Ruler(None) if is_behind_address else self.ruler(asked.model))
+
+
+def planned_steps(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
+    """All steps of a run that ask or train, in order.
+
+    Raises:
+        InputError: constitution, prompts, personas, a judge or a model is wrong.
+    """
+    recipe = rehearsal.recipe
+    if rehearsal.constitution.anchors:
+        for _, check in checks(rehearsal, Spent()):
+            ask_all(check.judge, check.reworded, check.constitution, check.disowning)
+    yield rehearsal.step("judge", "check-judge", is_bound=True)
+    for number in range(1, recipe.rounds + 1):
+        yield from _round(rehearsal, number)
+    if recipe.evaluate.prompts is not None:
+        yield from _evaluation(rehearsal)
+
+
+def _round(rehearsal: Rehearsal, number: int) -> Iterator[PlannedStep]:
+    recipe, constitution = rehearsal.recipe, rehearsal.constitution
+    name, phase = f"round-{number}/{{}}".format, f"collect (round {number})"
+    policy = start_of_round(rehearsal.run, recipe, number)
+    prompts = round_prompts(recipe, number).kept
+    personas = load_personas(recipe.sample.personas)
+    model = rehearsal.model(policy, "sample", Spent())
+    candidates = sample(prompts, model, recipe.sample, personas, recipe.seed).kept
+    yield rehearsal.step(name("sample"), phase)
+
+    def judge() -> Judge:
+        return rehearsal.judge(JudgeSpec.of(recipe.score), policy, "rating", Spent())
+
+    score(candidates, judge())
+    yield rehearsal.step(name("score"), phase, is_bound=True)
+    pools = [_rated(entry, len(constitution.names)) for entry in candidates]
+    model = rehearsal.model(policy, "refine", Spent())
+    refine(pools, model, judge(), constitution, recipe.refine, Order.of(recipe.pair))
+    yield rehearsal.step(name("refine"), phase, is_bound=True)
+    yield PlannedStep(name("denoise"), phase)
+    yield PlannedStep(name("pair"), phase)
+    n_tokens = _trained_tokens(rehearsal, prompts)
+    yield PlannedStep(name("align"), f"align (round {number})", is_bound=True, trained_tokens=n_tokens)
+
+
+def _rated(entry: Candidates, k: int) -> Pool:
+    return Pool(entry.prompt, tuple(Scored(response, (Rating(5.5),) * k) for response in entry.responses))
+
+
+def _trained_tokens(rehearsal: Rehearsal, prompts: Sequence[Prompt]) -> int:
+    """Distinct tokens of the pools that denoising may keep, all answers at full length, over all epochs."""
+    recipe = rehearsal.recipe
+    ruler = rehearsal.ruler(recipe.model)
+    asked = [Generate(prompt.messages, 1, 0.0, 1.0, 0, 0) for prompt in prompts]
+
+    def length(request: Request) -> int:
+        assert isinstance(request, Generate)
+        return ruler.conversation(request.messages)
+
+    n_answers = recipe.sample.n * recipe.sample.max_new_tokens + recipe.refine.max_new_tokens
+    share = recipe.denoise.keep_lowest
+    n_kept = n_lowest(len(prompts), share) if share is not None else len(prompts)
+    mean = estimated_sum(asked, length) / len(prompts) + n_answers
+    return recipe.align.epochs * ceil(n_kept * mean)
+
+
+def _evaluation(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
+    recipe, prompts = rehearsal.recipe, heldout_prompts(rehearsal.recipe).kept
+    answers: dict[str, tuple[Response, ...]] = {}
+    for system, model_name in systems(rehearsal.run, recipe).items():
+        model = rehearsal.model(model_name, "answers", Spent())
+        answers[system] = answer(prompts, model, system, recipe.evaluate, recipe.seed).kept
+        yield rehearsal.step(f"evaluation/answers-{system}", "evaluate")
+        items = [Item(prompt, response) for prompt, response in zip(prompts, answers[system], strict=True)]
+        for suffix, section in judges_of(recipe).items():
+            rehearsal.judge(JudgeSpec.of(section), recipe.model, "verdicts", Spent()).rate(items)
+            yield rehearsal.step(f"evaluation/verdicts-{system}{suffix}", "evaluate", is_bound=True)
+    if recipe.evaluate.comparer is None or not recipe.evaluate.pairwise:
+        return
+    for a, b in contests(answers):
+        duels = [Duel(prompt, x.text, y.text) for prompt, x, y in zip(prompts, answers[a], answers[b], strict=True)]
+        comparer = rehearsal.comparer(JudgeSpec.of(recipe.evaluate.comparer), recipe.model, "comparing", Spent())
+        comparer.compare(duels)
+        yield rehearsal.step(f"evaluation/comparisons-{a}_vs_{b}", "evaluate", is_bound=True)

@@ -1,0 +1,63 @@
+"""Counting: by the tokenizer, by characters, and what stands for many."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from selfpriority.backends.counting import MOST_COUNTED, Asked, Counting, Ruler
+from selfpriority.backends.loading import describe
+from selfpriority.language_model import Choose, Completion, Embed, Generate, ask
+from selfpriority.recipe import HfBackend, OpenaiBackend
+from selfpriority.records import Message
+
+SERVER = OpenaiBackend(kind="openai", base_url="http://localhost/v1")
+
+
+def told(text):
+    return (Message("user", text),)
+
+
+def request(text, n=2, most=5):
+    return Generate(told(text), n, 1.0, 1.0, most, 0)
+
+
+@pytest.fixture
+def chat(tiny_model):
+    return describe(str(tiny_model)).chat
+
+
+def test_answers_are_as_long_as_they_may_be_and_never_alike():
+    asked = Asked("m", HfBackend())
+    answers = ask(Counting(asked, Ruler(None)), [request(str(i), n=30, most=2) for i in range(10)])
+    texts = [text.text for answer in answers if isinstance(answer, Completion) for text in answer.texts]
+    assert len(set(texts)) == len(texts) == 300
+    assert {len(text.split()) for text in texts} == {2}
+    assert (asked.requests, asked.new_tokens) == (10, 10 * 30 * 2)
+
+
+def test_tokens_are_the_tokenizer_s(chat):
+    asked = Asked("m", HfBackend(tokens_per_batch=1))
+    contexts = (told("Is it safe? Yes or no"), told("Is it safe? Rate it"))
+    embed = Embed(told("Rate it"), "No.", (1,))
+    ask(Counting(asked, Ruler(chat)), [request("Rate the answer"), Choose(contexts, ("0",)), embed])
+    assert asked.prompt_tokens == len(chat.prompt_ids(told("Rate the answer")))
+    ids = [chat.prompt_ids(context) for context in contexts]
+    n_shared = next(i for i, pair in enumerate(zip(*ids, strict=False)) if len(set(pair)) > 1)
+    embedded = len(chat.prompt_ids(embed.messages)) + len(chat.response_ids("No.", "end"))
+    assert asked.forward_tokens == sum(map(len, ids)) - n_shared + embedded
+    assert asked.cache_tokens == max(2 * (asked.prompt_tokens + 5), 2 * max(map(len, ids)))
+
+
+def test_a_server_reads_every_context_and_writes_a_token_of_each():
+    asked = Asked("m", SERVER)
+    ask(Counting(asked, Ruler(None)), [Choose((told("a" * 40), told("a" * 40)), ("0",))])
+    assert (asked.forward_tokens, asked.new_tokens, asked.cache_tokens) == (20, 2, 0)
+
+
+def test_some_requests_stand_for_many():
+    asked = Asked("m", HfBackend())
+    requests = [replace(request("x" * 400), seed=seed) for seed in range(3 * MOST_COUNTED)]
+    ask(Counting(asked, Ruler(None)), requests)
+    assert asked.prompt_tokens == 100 * len(requests)

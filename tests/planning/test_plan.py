@@ -1,0 +1,114 @@
+"""`spa plan` from the recipe to the table: what is known, what is said to be unknown, what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import pytest
+
+from selfpriority import cli
+
+
+@pytest.fixture
+def spa_plan(monkeypatch, capsys):
+    def call(*arguments, code=0):
+        monkeypatch.setattr(sys, "argv", ["spa", "plan", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr()
+        assert stopped.value.code == code, said.err
+        return said
+
+    return call
+
+
+def test_without_rates_there_is_no_time_and_without_prices_no_money(written, spa_plan, tmp_path):
+    told = json.loads(spa_plan(written(), "--json", "--out", tmp_path / "run").out)
+    assert told["rates"] is None
+    assert told["total"]["seconds"] is told["total"]["cost"] is None
+    assert set(told["tokens"].values()) == {"tokenizer"}
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_earlier_run_gives_the_rates(written, done, spa_plan, tmp_path):
+    recipe = written()
+    done(recipe)
+    told = json.loads(spa_plan(recipe, "--json", "--out", tmp_path / "run").out)
+    seconds = {step["name"]: step["seconds"] for step in told["steps"]}
+    assert seconds.pop("round-1/align") is None  # it was not trained
+    assert all(value is not None for value in seconds.values())
+    assert told["total"]["seconds"] is None
+
+
+def test_memory_by_phase_and_by_choice(written, spa_plan, tmp_path):
+    recipe = written(backend={"kind": "hf", "dtype": "float32", "tokens_per_batch": 100, "max_batch": 2})
+    told = json.loads(spa_plan(recipe, "--json", "--out", tmp_path / "run").out)
+    assert set(told["memory"]) == {"check-judge", "collect (round 1)", "evaluate"}
+    weights = told["memory"]["collect (round 1)"]["weights"]
+    assert told["memory"]["evaluate"]["weights"] == 2 * weights  # vanilla and policy
+    assert [row["is_chosen"] for row in told["training"]["choices"]] == [True, False, False, False]
+    full, low, adapters, quantized = told["training"]["choices"]
+    assert full["optimizer"] == 2 * full["weights"] == 2 * weights
+    assert low["gradients"] == full["gradients"] / 2
+    assert quantized["weights"] < adapters["weights"] < low["weights"] + full["weights"]
+    assert full["activations_checkpointed"] < full["activations"]
+
+
+def test_the_table_says_what_it_rests_on(written, spa_plan):
+    text = spa_plan(written(), "--rates", "prefill=1000,generate=100,train=50", "--prices", "in=1,out=2").out
+    assert "<= " in text
+    assert "tokens of" in text
+    assert "time: from --rates" in text
+    assert "0.00" in text
+
+
+def test_a_model_that_is_not_here_is_not_fetched(written, spa_plan, embedded_model):
+    # the judge's heads read the embedded model, which is here
+    recipe = written(model="nobody/no-such-model", score={"judge": "demo-train"}, backend={"kind": "hf"})
+    told = json.loads(spa_plan(recipe, "--json").out)
+    assert told["tokens"]["nobody/no-such-model"].startswith("estimate")
+    assert told["memory"]["evaluate"]["weights"] is None
+    assert told["training"]["choices"] == []
+    assert "unknown" in spa_plan(recipe).out
+
+
+def test_a_server_costs_and_holds_nothing_here(written, spa_plan):
+    backend = {"kind": "openai", "base_url": "http://localhost:1/v1", "model": "somebody/else"}
+    told = json.loads(spa_plan(written(backend=backend), "--json", "--prices", "in=1,out=2").out)
+    assert told["memory"] == {}
+    assert told["total"]["cost"] > 0
+    by_name = {step["name"]: step for step in told["steps"]}
+    score = by_name["round-1/score"]
+    assert score["new_tokens"] == 2 * score["requests"]  # a token of every context
+    assert by_name["round-1/align"]["cost"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere.yaml"], "no such recipe"),
+        (["demo", "--rates", "fast"], "--rates"),
+        (["demo", "--prices", "in=1"], "--prices"),
+        (["demo", "sample.n=2"], "sample.n"),
+        (["demo", "model=smollm2-136m"], "did you mean smollm2-135m"),
+    ],
+)
+def test_wrong_input(arguments, told, spa_plan, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    said = spa_plan(*arguments, code=2)
+    (line,) = said.err.splitlines()
+    assert told in line
+    assert said.out == ""
+
+
+def test_a_folder_without_weights_is_wrong_before_any_work(written, spa_plan, tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    assert "weights" in spa_plan(written(model=str(tmp_path / "model")), code=2).err
+
+
+def test_adapters_on_modules_that_there_are_not(written, spa_plan):
+    recipe = written(align={"lora": {"targets": ["nothing"]}})
+    assert "align.lora.targets" in spa_plan(recipe, code=2).err

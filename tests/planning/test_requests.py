@@ -1,0 +1,59 @@
+"""The plan's requests are those of the run: counted on one side, asked on the other."""
+
+from __future__ import annotations
+
+import pytest
+
+from selfpriority.phases.opening import Reporter
+from selfpriority.planning.requests import Rehearsal, planned_steps
+from selfpriority.recipe import load
+from selfpriority.run import Run
+
+JUDGES = {
+    "expected": {},
+    "verbal": {"evaluate": {"method": "verbal"}},
+    "others": {
+        "evaluate": {
+            "more_judges": {"other": {"judge": "self", "method": "verbal"}},
+            "comparer": {"judge": "self", "method": "verbal"},
+        }
+    },
+    "comparer": {"evaluate": {"comparer": {"judge": "self"}}},
+}
+
+
+def rehearsed(recipe, folder):
+    return {step.name: step for step in planned_steps(Rehearsal(load(recipe), Run(folder), Reporter()))}
+
+
+@pytest.mark.parametrize("changes", JUDGES.values(), ids=JUDGES)
+def test_planned_requests_are_those_of_the_run(changes, written, done, tmp_path):
+    recipe = written(**changes)
+    planned = rehearsed(recipe, tmp_path / "not-there")
+    asked = done(recipe).manifest["steps"]
+    with_model = {name for name in asked if asked[name]["requests"]}
+    assert with_model == {name for name, step in planned.items() if step.requests}
+    for name in with_model:
+        n, step = asked[name]["requests"], planned[name]
+        assert step.requests == n if not step.is_bound else n <= step.requests, name
+        assert asked[name]["tokens"] <= sum(one.new_tokens for one in step.asked), name
+    # nothing was lost in this run but what is rated twice, so that the bounds are met
+    assert planned["round-1/score"].requests == asked["round-1/score"]["requests"]
+    assert planned["evaluation/verdicts-spa"].requests == asked["evaluation/verdicts-spa"]["requests"]
+    assert not (tmp_path / "not-there").exists()
+
+
+def test_every_round_is_planned_and_new_prompts_are_dealt_out(written, tmp_path):
+    recipe = written(rounds=2, prompts_per_round="new")
+    planned = rehearsed(recipe, tmp_path / "run")
+    names = [f"round-{number}/{step}" for number in (1, 2) for step in ("sample", "score", "refine", "align")]
+    assert set(names) < set(planned)
+    assert planned["round-1/score"].requests == planned["round-2/score"].requests == 3 * 4
+
+
+def test_trained_tokens_are_those_of_the_pools_that_may_be_kept(written, tmp_path):
+    whole = rehearsed(written(align={"epochs": 3}), tmp_path / "run")["round-1/align"].trained_tokens
+    half = rehearsed(written(denoise={"keep_lowest": 0.5}), tmp_path / "run")["round-1/align"].trained_tokens
+    assert whole == pytest.approx(6 * half, abs=6)
+    answers = 6 * (4 * 12 + 10)
+    assert answers < whole / 3 < answers + 6 * 512
