@@ -57,6 +57,7 @@ def _grounds(plan: Json) -> list[str]:
     lines.append("all tokens are at most: no prompt is lost and every answer is as long as it may be")
     if not plan["training"]["choices"]:
         lines.append("memory of align: unknown, the model's files are not on this machine; config.json would do")
+    lines.append("memory: of tensors alone; what an allocator adds, most with adapters on a CPU, is in docs/scaling.md")
     lines.append(f"optimizer steps a round: at most {plan['training']['optimizer_steps']}")
     rates = plan["rates"]
     lines.append(
