@@ -55,7 +55,7 @@ class UtilityOptions:
 def spread(verb: Callable[..., None]) -> Callable[..., None]:
     """`verb` as typer can read it: in place of a parameter that is a record, the record's fields."""
     hints = get_type_hints(verb, include_extras=True)
-    records: dict[str, type[Any]] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    records = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
     shown: list[inspect.Parameter] = []
     for parameter in inspect.signature(verb).parameters.values():
         if parameter.name not in records:
