@@ -7,14 +7,14 @@ from selfpriority.report.utility import mt_bench_grid, other_utility
 from selfpriority.run import write_json
 
 
-def cell(mean: float | None) -> dict[str, float | None]:
-    return {"mean": mean, "low": mean and mean - 0.5, "high": mean and mean + 0.5, "n": 20, "p_holm": mean and 0.25}
+def cell(mean: float | None, n: int = 20) -> dict[str, float | None]:
+    return {"mean": mean, "low": mean and mean - 0.5, "high": mean and mean + 0.5, "n": n, "p_holm": mean and 0.25}
 
 
 def told() -> dict:
     def row(base: float, unrated: dict) -> dict:
         means = {"overall": cell(base), "turn_1": cell(base + 1), "turn_2": cell(base - 1)}
-        categories = {"writing": cell(base), "maths & logic": cell(None)}
+        categories = {"writing": cell(base, n=3), "maths & logic": cell(None)}
         return {**means, "categories": categories, "unrated": unrated, "words": 41.6, "cut": 0.125}
 
     measured = {"source": "card", "objective": "helpfulness", "estimate": 0.84, "low": 0.81, "high": 0.86, "n": 695}
@@ -35,6 +35,7 @@ def test_rows_are_measures_and_columns_systems_and_their_difference():
     assert grid.columns == ("vanilla", "spa", "spa against vanilla", "p, corrected")
     rows = dict(grid.rows)
     assert rows["overall"] == ("4.00 (3.50 to 4.50)", "4.25 (3.75 to 4.75)", "+0.25 (\u22120.25 to +0.75)", "0.250")
+    assert rows["writing"][0] == "4.00 (3.50 to 4.50), n\u00a03"
     assert rows["maths & logic"] == ("not rated", "not rated", "\u2013", "\u2013")
     assert rows["unrated"][:2] == ("turn 2: no rating 2", "0")
     assert rows["cut at the limit"][0] == "12\u2009%"

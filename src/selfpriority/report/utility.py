@@ -27,11 +27,11 @@ def mt_bench_grid(utility: Json | None) -> Grid | None:
     told = (utility or {}).get("mt_bench")
     if told is None:
         return None
-    systems, contests = told["systems"], told["difference"]
+    systems, contests, n = told["systems"], told["difference"], told["n_questions"]
     tested = [part for key in contests for part in (key.replace("_vs_", " against "), "p, corrected")]
     measures = [("overall",), ("turn_1",), ("turn_2",), *(("categories", name) for name in _categories(systems))]
     rows = [
-        (words(path[-1]), (*(_mean(_at(row, path)) for row in systems.values()), *_tests(contests, path)))
+        (words(path[-1]), (*(_mean(_at(row, path), n) for row in systems.values()), *_tests(contests, path)))
         for path in measures
     ]
     empty = (DASH,) * len(tested)
@@ -40,7 +40,7 @@ def mt_bench_grid(utility: Json | None) -> Grid | None:
         ("cut at the limit", (*(percent(row["cut"]) for row in systems.values()), *empty)),
         ("unrated", (*(_unrated(row["unrated"]) for row in systems.values()), *empty)),
     ]
-    note = f"{told['n_questions']} questions of two turns; " + "; ".join(map(clean, judge_lines(told["judge"]))) + "."
+    note = f"{n} questions of two turns; " + "; ".join(map(clean, judge_lines(told["judge"]))) + "."
     return Grid((*systems, *tested), tuple(rows), note)
 
 
@@ -54,10 +54,12 @@ def _at(row: Json, path: tuple[str, ...]) -> Json:
     return row
 
 
-def _mean(cell: Json) -> str:
+def _mean(cell: Json, n_questions: int) -> str:
+    """With the number of questions behind it where it is not all of them: an interval over two says little."""
     if cell["mean"] is None:
         return "not rated"
-    return f"{cell['mean']:.2f} ({cell['low']:.2f} to {cell['high']:.2f})"
+    few = "" if cell["n"] == n_questions else f", n\N{NO-BREAK SPACE}{cell['n']}"
+    return f"{cell['mean']:.2f} ({cell['low']:.2f} to {cell['high']:.2f}){few}"
 
 
 def _tests(contests: Json, path: tuple[str, ...]) -> list[str]:
