@@ -90,9 +90,7 @@ def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
     elif not is_adapter:
         policy = adapted(policy, settings.lora)
     if settings.gradient_checkpointing:
-        # renamed within transformers 5, where the old name warns
-        enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        checkpoint_layers(policy)
     return Policy(policy, tokenizer)
 
 
@@ -112,6 +110,13 @@ def adapted(model: Any, lora: Lora) -> Any:
     )
     with _quietly():
         return get_peft_model(model, config)
+
+
+def checkpoint_layers(model: Any) -> None:
+    """Makes the backward pass compute the activations within a layer again, from its input alone."""
+    # renamed within transformers 5, where the old name warns
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def compute_dtype(settings: Align) -> torch.dtype:
