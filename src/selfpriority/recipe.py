@@ -353,6 +353,7 @@ class Recipe(Section):
     align: Align = Align()
     evaluate: Evaluate = Evaluate()
     backend: Backend = HfBackend()
+    """Who runs `model`; a trained policy, which is on no server, always runs in this process."""
     seed: int = Field(0, ge=0)
     """Seeds prompts, sampling and training."""
 

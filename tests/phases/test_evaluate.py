@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from selfpriority.errors import InputError
+from selfpriority.errors import InputError, WorkFailed
 from selfpriority.phases.collect import collect
 from selfpriority.phases.evaluate import evaluate
 from selfpriority.phases.judging import check_comparer
 from selfpriority.phases.opening import Opened, Reporter
 from selfpriority.phases.tau import choose_tau, tau_text
-from selfpriority.recipe import OtherJudge, Recipe
+from selfpriority.recipe import OtherJudge, Recipe, Score
 from selfpriority.run import Run, read_json
 from tests.backends.conftest import Reply, chat, serving
 
@@ -121,3 +122,49 @@ def test_tau_from_a_second_judge(tiny_model, tmp_path):
     assert json.loads(json.dumps(read_json(tmp_path / "run/tau.json"))) == json.loads(json.dumps(told))
     assert (tmp_path / "run/tau.svg").read_text().startswith("<svg xmlns=")
     assert "suggested: denoise.keep_lowest=1.00" in tau_text(told)
+
+
+@pytest.fixture
+def served(tiny_model, tmp_path, serving):
+    """A run whose generator is a server, with a policy that differs from its start; the server says what it saw."""
+    from transformers import AutoModelForCausalLM
+
+    server = serving(lambda body, n: chat(*["Served."] * body["n"]))
+    given = opened(tmp_path / "run", tiny_model, backend={"kind": "scripted"})
+    given.recipe = given.recipe.model_copy(update={"backend": server.settings(model="served-name")})
+    policy = given.run.policy(1)
+    policy.unlink()
+    shutil.copytree(tiny_model, policy)
+    trained = AutoModelForCausalLM.from_pretrained(policy)
+    trained.model.embed_tokens.weight.data.mul_(-1.0)
+    trained.save_pretrained(policy)
+    return given, server
+
+
+def test_a_policy_is_compared_by_its_own_answers_though_a_server_made_the_candidates(served):
+    given, server = served
+    work(given)
+    rows = {
+        system: [json.loads(line)["response"]["text"] for line in path.read_text().splitlines()]
+        for system in ("vanilla", "spa")
+        for path in [given.run.evaluation / f"answers-{system}.jsonl"]
+    }
+    assert server.bodies == []  # it has the start alone, and both systems answer in the same way
+    assert all(a != b for a, b in zip(rows["vanilla"], rows["spa"], strict=True))
+
+
+def test_a_second_round_samples_with_the_policy_and_not_with_the_server(served):
+    given, server = served
+    score = Score.model_validate({"backend": {"kind": "scripted"}})
+    given.recipe = given.recipe.model_copy(update={"rounds": 2, "score": score})
+    collect(given.run, given, 2)
+    assert server.bodies == []
+    assert (given.run.round(2) / "5-pairs.jsonl").stat().st_size > 0
+
+
+def test_a_policy_that_judges_itself_is_not_asked_for_at_the_server(served):
+    given, server = served
+    given.recipe = given.recipe.model_copy(update={"rounds": 2})
+    with pytest.raises(WorkFailed, match="too_few_rated"):  # the question is longer than the tiny model's context
+        collect(given.run, given, 2)
+    assert server.bodies == []

@@ -11,10 +11,10 @@ from selfpriority.evaluation.compare import Further, Verdict, contests, summaris
 from selfpriority.evaluation.pairwise import Compared, Duel
 from selfpriority.evaluation.table import table
 from selfpriority.phases.collect import round_prompts
-from selfpriority.phases.opening import JudgeSpec, Opened, judge_key, model_key
+from selfpriority.phases.opening import JudgeSpec, Opened, in_process, judge_key, model_key
 from selfpriority.prompts import load_prompts
 from selfpriority.rating import Item
-from selfpriority.recipe import Evaluate, OtherJudge, Recipe
+from selfpriority.recipe import Evaluate, OpenaiBackend, OtherJudge, Recipe
 from selfpriority.records import Drop, Prompt, Rating, Ratings, Response, Sifted, Unrated
 from selfpriority.refusals import is_refusal
 from selfpriority.run import Run, Spent, Step, key_of, read_rows, write_json, write_rows, write_text
@@ -52,7 +52,11 @@ class ComparisonRow:
 
 
 def systems(run: Run, recipe: Recipe) -> dict[str, str]:
-    """What is evaluated: the recipe's model and the last round's policy."""
+    """What is evaluated: the recipe's model and the last round's policy.
+
+    All of them answer `in_process`: a server has no policy of ours, and one system here and one there would differ in
+    more than training.
+    """
     return {"vanilla": recipe.model, "spa": str(run.policy(recipe.rounds))}
 
 
@@ -78,9 +82,10 @@ def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
         return []
     prompts = [asdict(prompt) for prompt in heldout_prompts(recipe).kept]
     settings = recipe.evaluate.model_dump(include=ANSWER_FIELDS)
-    backend = recipe.backend.model_dump(include={"kind", "dtype"})
+    backend = in_process(recipe.backend)
+    numerics = backend.model_dump(include={"kind", "dtype"})
     answers = {
-        name: key_of("answers", model_key(model, recipe.backend), prompts, settings, backend, recipe.seed)
+        name: key_of("answers", model_key(model, backend), prompts, settings, numerics, recipe.seed)
         for name, model in systems(run, recipe).items()
     }
     steps = []
@@ -118,7 +123,10 @@ def evaluate(run: Run, opened: Opened) -> None:
     for drop in prompts.dropped_prompts:
         if drop.reason == "seen_in_training":
             opened.reporter.note(f"evaluation: prompt {drop.prompt_id} is left out, training saw it")
-    for step in evaluate_steps(run, opened):
+    steps = evaluate_steps(run, opened)
+    if isinstance(opened.recipe.backend, OpenaiBackend) and not all(map(run.is_done, steps)):
+        opened.reporter.note("evaluation: all systems answer in this process, for no server has the trained policy")
+    for step in steps:
         if run.is_done(step):
             continue
         if run.was_done_otherwise(step):
@@ -137,7 +145,8 @@ def evaluate(run: Run, opened: Opened) -> None:
 
 def _answers(run: Run, opened: Opened, system: str, prompts: tuple[Prompt, ...], spent: Spent) -> None:
     recipe = opened.recipe
-    model = opened.model(systems(run, recipe)[system], f"answers of {system}", spent)
+    name = systems(run, recipe)[system]
+    model = opened.model(name, f"answers of {system}", spent, in_process(recipe.backend))
     answered = answer(prompts, model, system, recipe.evaluate, recipe.seed)
     by_id = {prompt.id: prompt for prompt in prompts}
     rows = [AnswerRow(by_id[response.prompt_id], response) for response in answered.kept]

@@ -105,7 +105,7 @@ class Opened:
         constitution = self.constitution
         if spec.method == "probe":
             heads = _heads(spec.judge)
-            local = HfBackend() if isinstance(self.recipe.backend, OpenaiBackend) else None
+            local = in_process(self.recipe.backend)
             return ProbeJudge(self.model(heads.model, step, spent, local), heads, constitution.names)
         if spec.method == "reward":
             missing = [name for name in constitution.names if name not in spec.settings.rewards]
@@ -155,6 +155,11 @@ class Opened:
             self.reporter.progress(step, progress)
 
         return watch
+
+
+def in_process(backend: Backend) -> Backend:
+    """Who runs weights that no server has, a trained policy or heads: transformers in this process."""
+    return HfBackend() if isinstance(backend, OpenaiBackend) else backend
 
 
 def _opened(name: str, settings: Backend) -> LanguageModel:
