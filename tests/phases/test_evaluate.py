@@ -11,11 +11,13 @@ import pytest
 
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.phases.collect import collect
-from selfpriority.phases.evaluate import evaluate
+from selfpriority.phases.evaluate import evaluate, heldout_prompts
 from selfpriority.phases.judging import check_comparer
 from selfpriority.phases.opening import Opened, Reporter
 from selfpriority.phases.tau import choose_tau, tau_text
-from selfpriority.recipe import OtherJudge, Recipe, Score
+from selfpriority.recipe import Evaluate, HfBackend, OtherJudge, Prompts, Recipe, Score, dump
+from selfpriority.report.rows import read_view
+from selfpriority.report.verdict import cautions
 from selfpriority.run import Run, read_json
 from tests.backends.conftest import Reply, chat, serving
 
@@ -168,3 +170,46 @@ def test_a_policy_that_judges_itself_is_not_asked_for_at_the_server(served):
     with pytest.raises(WorkFailed, match="too_few_rated"):  # the question is longer than the tiny model's context
         collect(given.run, given, 2)
     assert server.bodies == []
+
+
+def write_prompts(path: Path, *texts: str | list[str]) -> str:
+    """One prompt a text; a list is a conversation whose turns alternate."""
+    rows = []
+    for text in texts:
+        turns = text if isinstance(text, list) else [text]
+        roles = ("user", "assistant", "user")
+        rows.append({"prompt": [{"role": r, "content": t} for r, t in zip(roles, turns, strict=False)]})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_held_out_means_the_same_conversation_was_never_trained_on(tiny_model, tmp_path):
+    given = recipe(tiny_model)
+    trained = write_prompts(tmp_path / "train.jsonl", "Hi ", ["First?", "Yes.", "And then?"])
+    held_out = write_prompts(tmp_path / "test.jsonl", "Hi", ["Second?", "No.", "And then?"], "And then?")
+    changes = {"prompts": Prompts(source=trained), "evaluate": Evaluate(prompts=Prompts(source=held_out))}
+    sifted = heldout_prompts(given.model_copy(update=changes))
+    assert [prompt.text for prompt in sifted.kept] == ["And then?", "And then?"]
+    assert sifted.reasons == {"seen_in_training": 1}
+
+
+def test_prompts_without_an_answer_are_counted_wherever_figures_stand(tiny_model, tmp_path):
+    long = "word " * 600  # longer than the tiny model's context
+    held_out = write_prompts(tmp_path / "test.jsonl", "One?", "Two?", "Two?", " ", long, long + "more")
+    scripted = {"kind": "scripted"}
+    given = opened(tmp_path / "run", tiny_model, prompts={"source": held_out}, backend=scripted)
+    given.recipe = given.recipe.model_copy(update={"backend": HfBackend(device="cpu")})
+    told: list[str] = []
+    given.reporter.note = told.append  # type: ignore[method-assign]
+    summary = work(given)
+    assert summary["prompts"] == {"n": 4, "dropped": {"duplicate": 1, "empty": 1}}
+    assert summary["drops"] == {"vanilla": {"too_long": 2}, "spa": {"too_long": 2}}
+    said = "vanilla has no answer to 2 of 4 prompts: 2 too long."
+    left_out = "1 duplicate, 1 empty of the held-out prompts left out before anybody was asked."
+    table = (given.run.evaluation / "table.md").read_text()
+    assert said in table
+    assert left_out in table
+    (given.run.folder / "resolved.yaml").write_text(dump(given.recipe))
+    assert {said, left_out} <= set(cautions(read_view(given.run)))
+    assert "evaluate.prompts: 1 dropped: duplicate" in told
+    assert "answers of spa: 2 of 4 prompts have none: too_long" in told

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from selfpriority.evaluation.table import lost_in_words
 from selfpriority.report.plain import percent, probability, signed, words
 from selfpriority.report.rows import JudgeCard, View
 
@@ -101,6 +102,7 @@ def cautions(view: View) -> Iterator[str]:
     same = {"train", "evaluate"} <= roles.keys() and _identity(roles["train"]) == _identity(roles["evaluate"])
     if same and main_contest(view):
         yield "The evaluation judge is also the one that was trained on: expect it to be too kind."
+    yield from lost_in_words(view.summary)
     prompts = max((row.get("n", 0) for system in view.summary["systems"].values() for row in _means(system)), default=0)
     if 0 < prompts < SMALL:
         yield f"{prompts} prompts are a small sample: only large differences can show."
