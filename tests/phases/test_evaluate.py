@@ -205,7 +205,7 @@ def test_prompts_without_an_answer_are_counted_wherever_figures_stand(tiny_model
     assert summary["prompts"] == {"n": 4, "dropped": {"duplicate": 1, "empty": 1}}
     assert summary["drops"] == {"vanilla": {"too_long": 2}, "spa": {"too_long": 2}}
     said = "vanilla has no answer to 2 of 4 prompts: 2 too long."
-    left_out = "1 duplicate, 1 empty of the held-out prompts left out before anybody was asked."
+    left_out = "Left out of the held-out prompts: 1 duplicate, 1 empty."
     table = (given.run.evaluation / "table.md").read_text()
     assert said in table
     assert left_out in table

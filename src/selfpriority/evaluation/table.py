@@ -35,7 +35,7 @@ def lost_in_words(summary: Mapping[str, Any]) -> Iterator[str]:
     """Where held-out prompts went that no figure rests on, one sentence for the prompts and one for every system."""
     prompts = summary.get("prompts", {"n": 0, "dropped": {}})
     if prompts["dropped"]:
-        yield f"{_counted(prompts['dropped'])} of the held-out prompts left out before anybody was asked."
+        yield f"Left out of the held-out prompts: {_counted(prompts['dropped'])}."
     for system, reasons in summary.get("drops", {}).items():
         if reasons:
             yield f"{system} has no answer to {sum(reasons.values())} of {prompts['n']} prompts: {_counted(reasons)}."

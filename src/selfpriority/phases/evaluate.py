@@ -11,7 +11,7 @@ from selfpriority.evaluation.compare import Further, Verdict, contests, summaris
 from selfpriority.evaluation.pairwise import Compared, Duel
 from selfpriority.evaluation.table import table
 from selfpriority.phases.collect import round_prompts
-from selfpriority.phases.opening import JudgeSpec, Opened, in_process, judge_key, model_key
+from selfpriority.phases.opening import JudgeSpec, Opened, in_process, judge_entry, judge_key, model_key
 from selfpriority.prompts import load_prompts, said_in
 from selfpriority.rating import Item
 from selfpriority.recipe import Evaluate, OpenaiBackend, OtherJudge, Recipe
@@ -211,6 +211,7 @@ def _summary(run: Run, opened: Opened, prompts: Sifted[Prompt]) -> None:
         }
     others = {suffix.removeprefix("@"): found for suffix, found in verdicts.items() if suffix}
     summary = summarise(verdicts[""], names, recipe.evaluate, Further(asked, others))
+    summary["judge"] = judge_entry(JudgeSpec.of(recipe.evaluate), opened)
     summary["prompts"] = {"n": len(prompts.kept), "dropped": prompts.reasons}
     summary["drops"] = {
         name: Sifted((), tuple(read_rows(run.evaluation / f"drops-{name}.jsonl", Drop))).reasons

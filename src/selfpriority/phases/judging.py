@@ -16,7 +16,7 @@ from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError, JudgeRefused
 from selfpriority.judges.attacks import attacks
 from selfpriority.judges.labels import Labels, anchors_as_labels, read_labels
-from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, judge_key
+from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, judge_entry
 from selfpriority.recipe import HfBackend, OtherJudge, Prompts, Recipe, load
 from selfpriority.run import Run, Spent, Step, key_of, read_json, write_json
 
@@ -36,13 +36,9 @@ def judge_specs(recipe: Recipe) -> dict[str, JudgeSpec]:
 
 def judge_step(run: Run, opened: Opened) -> Step:
     """The check with its key."""
-    constitution = opened.constitution
-    keys = {
-        role: judge_key(spec, opened.recipe.model, constitution, opened.recipe.backend)
-        for role, spec in judge_specs(opened.recipe).items()
-    }
+    keys = {role: judge_entry(spec, opened)["key"] for role, spec in judge_specs(opened.recipe).items()}
     asked = [attack.text for attack in attacks()]
-    key = key_of("judge", keys, [anchor.model_dump() for anchor in constitution.anchors], asked)
+    key = key_of("judge-2", keys, [anchor.model_dump() for anchor in opened.constitution.anchors], asked)
     return Step("judge", key, (run.folder / "judge.json",))
 
 
@@ -68,7 +64,7 @@ def check_judges(opened: Opened, labels: Labels | None = None, spent: Spent | No
             reworded = opened.judge(spec, opened.recipe.model, "check, other wording", spent, reworded=True)
         asked = _sparse(constitution) if role == "words" else constitution
         report = check_judge(judge, reworded, asked, labels, disowning=role != "words")
-        reports[role] = {**report.as_json(), "judge": spec.judge, "method": spec.method}
+        reports[role] = {**report.as_json(), **judge_entry(spec, opened)}
     return reports
 
 

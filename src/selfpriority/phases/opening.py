@@ -189,6 +189,13 @@ def judge_key(spec: JudgeSpec, policy: str, constitution: Constitution, backend:
     return key_of("words", model_key(model, spec.settings.backend or backend), constitution.objectives, texts, settings)
 
 
+def judge_entry(spec: JudgeSpec, opened: Opened) -> dict[str, str]:
+    """How files name a judge outside the rounds: {judge, method, key}; equal keys, the same judge."""
+    recipe = opened.recipe
+    key = judge_key(spec, recipe.model, opened.constitution, recipe.backend)
+    return {"judge": spec.judge, "method": spec.method, "key": key}
+
+
 def model_key(name: str, backend: Backend | None = None) -> str:
     """Content hash of a model's files; of a model behind an address, its address and name."""
     if isinstance(backend, OpenaiBackend):
