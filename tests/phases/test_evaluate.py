@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ from typing import Any
 import pytest
 
 from selfpriority.errors import InputError, WorkFailed
+from selfpriority.method.denoise import denoise
 from selfpriority.phases.collect import collect
 from selfpriority.phases.evaluate import evaluate, heldout_prompts
 from selfpriority.phases.judging import check_comparer
 from selfpriority.phases.opening import Opened, Reporter
 from selfpriority.phases.tau import choose_tau, tau_text
-from selfpriority.recipe import Evaluate, HfBackend, OtherJudge, Prompts, Recipe, Score, dump
+from selfpriority.recipe import Denoise, Evaluate, HfBackend, OtherJudge, Prompts, Recipe, Score, dump
+from selfpriority.records import Pool
 from selfpriority.report.rows import read_view
 from selfpriority.report.verdict import cautions
-from selfpriority.run import Run, read_json
+from selfpriority.run import Run, read_json, read_rows
 from tests.backends.conftest import Reply, chat, serving
 
 assert serving  # a fixture
@@ -123,7 +126,19 @@ def test_tau_from_a_second_judge(tiny_model, tmp_path):
     assert told["suggested"]["share"] == 1.0
     assert json.loads(json.dumps(read_json(tmp_path / "run/tau.json"))) == json.loads(json.dumps(told))
     assert (tmp_path / "run/tau.svg").read_text().startswith("<svg xmlns=")
-    assert "suggested: denoise.keep_lowest=1.00" in tau_text(told)
+    text = tau_text(told)
+    assert f"suggested: denoise.max_det={told['suggested']['max_det']!r} " in text
+    assert "denoise.keep_lowest=1" not in text  # a share of other prompts than denoising takes it of
+
+
+def test_the_suggested_tau_keeps_what_the_curve_says(tiny_model, tmp_path):
+    given = opened(tmp_path / "run", tiny_model)
+    collect(given.run, given, 1)
+    told = choose_tau(given.run, given, 1, OtherJudge(judge="self"))
+    (written,) = re.findall(r"denoise\.(max_det=\S+)", tau_text(told))
+    settings = Denoise(consistency="off", max_det=float(written.removeprefix("max_det=")))
+    pools = read_rows(given.run.round(1) / "3-refined.jsonl", Pool)
+    assert len(denoise(pools, settings).kept) == told["suggested"]["n"]
 
 
 @pytest.fixture
