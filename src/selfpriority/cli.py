@@ -82,8 +82,9 @@ def run_command(
 def collect(directory: Directory, number: Round = None, child: Child = False) -> None:
     """Sample, score, refine, denoise and pair for one round."""
     from selfpriority.phases.collect import collect as work
+    from selfpriority.phases.judging import gated
 
-    phase(directory, "collect", number, child, work)
+    phase(directory, "collect", number, child, work if child else gated(work))
 
 
 @app.command()

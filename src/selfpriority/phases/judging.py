@@ -6,7 +6,7 @@ Checks the training judge, the evaluation judge and, beside a judge that is not 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -153,3 +153,13 @@ def gate(run: Run, opened: Opened) -> None:
             f"(`spa fit-judge`), or score.require_signal=false to train all the same"
         )
     opened.reporter.note(f"training on a judge that may be chance, as the recipe asks: {why}")
+
+
+def gated(work: Callable[[Run, Opened, int], None]) -> Callable[[Run, Opened, int], None]:
+    """A phase that somebody starts alone, behind the gate that `spa run` puts before its first round."""
+
+    def behind_the_gate(run: Run, opened: Opened, number: int) -> None:
+        gate(run, opened)
+        work(run, opened, number)
+
+    return behind_the_gate
