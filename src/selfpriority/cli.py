@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from selfpriority.errors import InputError, SelfPriorityError
+from selfpriority.inspection.shown import printable
 
 if TYPE_CHECKING:
     from selfpriority.phases.opening import Opened, Reporter
@@ -74,7 +75,7 @@ def run_command(
         raise typer.Exit(code)
     table = run.evaluation / "table.md"
     if table.is_file():
-        print(table.read_text("utf-8"))
+        print(printable(table.read_text("utf-8")))
     print(f"report: {report(run)}")
 
 
@@ -102,9 +103,9 @@ def evaluate(directory: Directory, child: Child = False, as_json: AsJson = False
 
     run = phase(directory, "evaluate", 0, child, lambda run, opened, _: work(run, opened))
     if as_json:
-        print((run.evaluation / "summary.json").read_text("utf-8"))
+        print(json.dumps(json.loads((run.evaluation / "summary.json").read_text("utf-8")), indent=1))
     elif not child:
-        print((run.evaluation / "table.md").read_text("utf-8"))
+        print(printable((run.evaluation / "table.md").read_text("utf-8")))
 
 
 @app.command()
@@ -366,7 +367,7 @@ def tell(line: str) -> None:
     from selfpriority.phases.launch import is_heard
 
     if is_heard():
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def _usage_or_bug(error: Exception, debug: bool) -> int:

@@ -84,7 +84,13 @@ def _words(row: Mapping[str, Json]) -> str:
 
 
 def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
+    written = (heads, ["---"] * len(heads), *rows)
+    return [f"| {' | '.join(map(_plain, cells))} |" for cells in written]
+
+
+def _plain(cell: str) -> str:
+    """A cell that ends neither itself nor its row: kinds of prompts are called what a data set says."""
+    return " ".join(cell.split()).replace("|", "\\|")
 
 
 def _versus(key: str) -> str:
