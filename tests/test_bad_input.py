@@ -202,3 +202,14 @@ def test_nothing_from_a_data_set_speaks_to_the_terminal_or_breaks_the_table(
 
     assert run_cli(monkeypatch, "show", tmp_path / "no\x1b[31mrun") == 2
     assert "\x1b" not in capfd.readouterr().err
+
+
+def test_an_error_of_the_system_without_a_file_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "app", full)
+    assert run_cli(monkeypatch, "recipes") == 1
+    assert capsys.readouterr().err == "spa: No space left on device\n"

@@ -351,9 +351,9 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):  # some versions of typer return 130 instead
         code = INTERRUPTED
     except OSError as error:
-        if debug or error.filename is None:
+        if debug:
             raise
-        tell(f"spa: {error.filename}: {error.strerror}")
+        tell(f"spa: {error.filename}: {error.strerror}" if error.filename else f"spa: {error.strerror or error}")
         code = 1
     except Exception as error:  # a bug of ours must reach the user as one line too
         code = _usage_or_bug(error, debug)
