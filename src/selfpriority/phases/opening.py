@@ -76,6 +76,8 @@ class Opened:
     run: Run
     reporter: Reporter
     models: dict[str, LanguageModel] = field(default_factory=dict)
+    doubted: set[str] = field(default_factory=set)
+    """Heads about which something was said already."""
 
     @property
     def constitution(self) -> Constitution:
@@ -105,6 +107,7 @@ class Opened:
         constitution = self.constitution
         if spec.method == "probe":
             heads = _heads(spec.judge)
+            self._note_other_weights(spec.judge, heads)
             local = in_process(self.recipe.backend)
             return ProbeJudge(self.model(heads.model, step, spent, local), heads, constitution.names)
         if spec.method == "reward":
@@ -120,6 +123,16 @@ class Opened:
         settings = spec.settings.model_copy(update={"method": spec.method})
         model = self.model(name, step, spent, spec.settings.backend)
         return WordsJudge(model, constitution, settings, reworded)
+
+    def _note_other_weights(self, judge: str, heads: Heads) -> None:
+        """Says so where a model has changed since its heads were fitted: its hidden states then mean something else."""
+        fitted_on = heads.card.get("model_fingerprint", "")
+        if judge not in self.doubted and fitted_on and model_key(heads.model) not in fitted_on:
+            self.doubted.add(judge)
+            self.reporter.note(
+                f"{judge}: its heads were fitted on other weights of {heads.model} than there are now, so ratings "
+                f"may be off; `spa fit-judge` fits them again"
+            )
 
     def comparer(self, spec: JudgeSpec, policy: str, step: str, spent: Spent) -> Comparer:
         """Who compares answers in words; `self` is `policy`."""
