@@ -43,6 +43,7 @@ from selfpriority.records import Message, Rating, Response
 
 Row = dict[str, Any]
 Label = LabelledAnswer | LabelledPair
+DEFAULT = "demo-train"  # what `--judge probe` means
 OBJECTIVES = ("harmlessness", "helpfulness")
 _AUTOJ = "autoj_pairwise_human.jsonl.gz"
 
@@ -90,7 +91,7 @@ def main() -> int:
     options = _options()
     folder_of = options.data.parent if options.data.is_file() else options.data
     asked = [q for q in QUESTIONS if options.data.is_dir() or q[1] == options.data.name]
-    judges = [options.judge] if options.judge else [*shipped_heads(), "words"]
+    judges = [DEFAULT if options.judge == "probe" else options.judge] if options.judge else [*shipped_heads(), "words"]
     layers = {n for name in shipped_heads() for head in _heads(name).by_objective.values() for n in head.layers}
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +108,7 @@ def main() -> int:
                 if not options.json:
                     print(_line(results[-1]), flush=True)
     if options.json:
-        print(json.dumps(results[0] if len(results) == 1 else results))
+        print(json.dumps(results if options.data.is_dir() else {**results[0], "further": results[1:]}))
     return 0
 
 
@@ -185,7 +186,9 @@ def _line(result: Row) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--data", type=Path, required=True, help="a known file, or the folder that holds them")
-    parser.add_argument("--judge", help="demo-train, demo-eval, words, or a folder of fitted heads; default: all")
+    parser.add_argument(
+        "--judge", help="probe (demo-train), demo-train, demo-eval, words, or a folder of fitted heads; default: all"
+    )
     parser.add_argument("--model", default="smollm2-135m", help="the model that the heads read or that is asked")
     parser.add_argument("--states", type=Path, help="SQLite file that keeps the hidden states for the next time")
     parser.add_argument("--limit", type=int, help="rate at most this many labels of a file")

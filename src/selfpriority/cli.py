@@ -16,6 +16,7 @@ import typer
 
 from selfpriority.errors import InputError, SelfPriorityError
 from selfpriority.inspection.shown import printable
+from selfpriority.options import UtilityOptions, spread
 
 if TYPE_CHECKING:
     from selfpriority.phases.opening import Opened, Reporter
@@ -109,20 +110,13 @@ def evaluate(directory: Directory, child: Child = False, as_json: AsJson = False
 
 
 @app.command()
-def utility(
-    directory: Directory,
-    mmlu: Annotated[Path | None, typer.Option("--mmlu", help="Questions, JSONL in MMLU's form.")] = None,
-    dev: Annotated[Path | None, typer.Option("--dev", help="Examples to show first, the same form.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many questions.")] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", help="A task of lm-evaluation-harness.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """What every system still knows: lm-evaluation-harness, paired by question, and perplexity as an alarm."""
+@spread
+def utility(directory: Directory, options: UtilityOptions, as_json: AsJson = False) -> None:
+    """What every system still knows: questions of lm-evaluation-harness, MT-Bench, and perplexity as an alarm."""
     from selfpriority.evaluation.utility import utility_text
-    from selfpriority.phases.utility import Questions
     from selfpriority.phases.utility import utility as work
 
-    asked = Questions(mmlu, dev, limit, tuple(task or ()))
+    asked = options.questions
     told: dict[str, Any] = {}
     phase(directory, "utility", 0, False, lambda run, opened, _: told.update(work(run, opened, asked)))
     print(json.dumps(told, indent=1) if as_json else utility_text(told))

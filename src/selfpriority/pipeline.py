@@ -26,7 +26,9 @@ from selfpriority.run import Run, Step, key_of, read_json, write_text
 
 # glibc hands every large freed tensor back to the system, which on a virtual machine costs more than the copy into the
 # next one (3 against 20 GB/s); kept, it makes ratings and generation about a tenth faster on a CPU
-_KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+# who asks for less memory gets the opposite: what is freed in between stays no part of the peak
+RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ def run_all(run: Run, recipe: Recipe, reporter: Reporter, debug: bool = False) -
             if phase.name == "check-judge" and _judge_passes(run, opened, phase.steps()[0]):
                 reporter.note("check-judge: done before")
                 continue
-            code = _child(run, phase, debug)
+            is_lean = phase.name == "align" and recipe.align.gradient_checkpointing
+            code = _child(run, phase, debug, RETURN_FREED_MEMORY if is_lean else KEEP_FREED_MEMORY)
             if code:
                 return code
         report(run)
@@ -160,11 +163,11 @@ def _judge_passes(run: Run, opened: Opened, step: Step) -> bool:
     return bool(usable) or not opened.recipe.score.require_signal
 
 
-def _child(run: Run, phase: Phase, debug: bool) -> int:
+def _child(run: Run, phase: Phase, debug: bool, allocator: dict[str, str]) -> int:
     """One phase as a process; its exit code. Interrupts reach the child through the terminal's process group."""
     command = [sys.executable, "-m", "selfpriority", *(["--debug"] if debug else []), phase.name, str(run.folder)]
     command += ["--child", *(["--round", str(phase.round)] if phase.round else [])]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env={**_KEEP_FREED_MEMORY, **os.environ}) as child:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env={**allocator, **os.environ}) as child:
         try:
             code = child.wait()
         except KeyboardInterrupt:

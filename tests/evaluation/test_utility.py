@@ -11,7 +11,7 @@ import pytest
 from selfpriority.errors import InputError
 from selfpriority.evaluation.utility import accuracies, perplexities, utility_text
 from selfpriority.phases.opening import Opened, Reporter
-from selfpriority.phases.utility import Questions, by_question, mmlu_tasks, read_questions, utility
+from selfpriority.phases.utility import Questions, by_question, mmlu_tasks, utility
 from selfpriority.recipe import Evaluate, HfBackend, Prompts, Recipe
 from selfpriority.run import Run
 
@@ -49,16 +49,6 @@ def test_perplexity_is_over_all_tokens_and_rings_when_it_rises():
     assert told["alarm"] == ["spa"]
     text = utility_text({"tasks": {}, "perplexity": told})
     assert "perplexity  spa: 7.39 (x 1.65)  !" in text
-
-
-def test_questions_come_with_the_line_that_is_wrong(tmp_path):
-    assert len(read_questions(write(tmp_path / "good.jsonl", [row(1), row(2)]))) == 2
-    with pytest.raises(InputError, match=r"bad.jsonl:2: not a question; needs subject"):
-        read_questions(write(tmp_path / "bad.jsonl", [row(1), row(2, answer="E")]))
-    with pytest.raises(InputError, match="holds no question"):
-        read_questions(write(tmp_path / "none.jsonl", []))
-    with pytest.raises(InputError, match="cannot be read"):
-        read_questions(tmp_path / "missing.jsonl")
 
 
 def test_one_task_a_subject_as_the_harness_has_them(tmp_path):

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from selfpriority.errors import InputError, WorkFailed
+from selfpriority.evaluation.conversation import Question
 from selfpriority.method.denoise import denoise
 from selfpriority.phases.collect import collect
-from selfpriority.phases.evaluate import evaluate, heldout_prompts
+from selfpriority.phases.evaluate import evaluate, heldout_prompts, systems
 from selfpriority.phases.judging import check_comparer
+from selfpriority.phases.mt_bench import MtBench, ask_mt_bench
 from selfpriority.phases.opening import Opened, Reporter
 from selfpriority.phases.tau import choose_tau, tau_text
 from selfpriority.recipe import Denoise, Evaluate, HfBackend, OtherJudge, Prompts, Recipe, Score, dump
@@ -228,3 +230,11 @@ def test_prompts_without_an_answer_are_counted_wherever_figures_stand(tiny_model
     assert {said, left_out} <= set(cautions(read_view(given.run)))
     assert "evaluate.prompts: 1 dropped: duplicate" in told
     assert "answers of spa: 2 of 4 prompts have none: too_long" in told
+
+
+def test_no_server_answers_mt_bench_for_a_policy(served):
+    given, server = served
+    question = Question("q1", "writing", ("Write.", "Shorter."))
+    asked = MtBench((question,), max_new_tokens=8)
+    ask_mt_bench(given.run, given, asked, systems(given.run, given.recipe))
+    assert server.bodies == []

@@ -12,6 +12,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
+from selfpriority.evaluation.mt_bench import mt_bench_lines
 from selfpriority.evaluation.significance import corrected, difference
 from selfpriority.intervals import bootstrap_mean_interval
 
@@ -69,6 +70,8 @@ def utility_text(told: Mapping[str, Any]) -> str:
                 f"{task}  {told_as}: {cell['mean']:+.1%} ({cell['low']:+.1%} to {cell['high']:+.1%}), "
                 f"p {cell['p_holm']:.3f}{mark}"
             )
+    if "mt_bench" in told:
+        lines += mt_bench_lines(told["mt_bench"])
     for name, row in told["perplexity"]["systems"].items():
         alarm = "  !" if name in told["perplexity"]["alarm"] else ""
         lines.append(f"perplexity  {name}: {row['perplexity']:.2f} (x {row['ratio']:.2f}){alarm}")

@@ -87,7 +87,7 @@ class WordsJudge:
 
     def _verbal(self, items: Sequence[Item]) -> list[Ratings]:
         requests = [self._write_verdict(context) for item in items for context in self.contexts(item)]
-        verdicts = [_read_text(answer) for answer in ask(self._model, requests)]
+        verdicts = [written_verdict(answer) for answer in ask(self._model, requests)]
         k = len(self.objectives)
         return [tuple(verdicts[start : start + k]) for start in range(0, len(verdicts), k)]
 
@@ -134,7 +134,8 @@ def material(text: str, code: str) -> str:
     return _CONTROL.sub(lambda bracket: " >" if bracket[0] == ">" else f"{bracket[0]} ", hidden)
 
 
-def _read_text(answer: Answer) -> Rating | Unrated:
+def written_verdict(answer: Answer) -> Rating | Unrated:
+    """The rating in a judge's written text; without one that can be read, why."""
     if isinstance(answer, Failure):
         return Unrated(answer.reason, answer.detail)
     assert isinstance(answer, Completion)

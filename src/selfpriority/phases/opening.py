@@ -33,6 +33,7 @@ from selfpriority.wording import FOLDER, text_hash
 
 if TYPE_CHECKING:
     from selfpriority.evaluation.pairwise import Comparer
+    from selfpriority.judges.turns import TurnJudge
 
 SHIPPED_HEADS = FOLDER / "heads"
 
@@ -143,6 +144,14 @@ class Opened:
         name = policy if spec.judge == "self" else spec.judge
         settings = spec.settings.model_copy(update={"method": spec.method})
         return Comparer(self.model(name, step, spent, spec.settings.backend), self.constitution, settings)
+
+    def turn_judge(self, spec: JudgeSpec, policy: str, step: str, spent: Spent) -> TurnJudge:
+        """Who rates the turns of a conversation in words; `self` is `policy`."""
+        from selfpriority.judges.turns import TurnJudge
+
+        name = policy if spec.judge == "self" else spec.judge
+        settings = spec.settings.model_copy(update={"method": spec.method})
+        return TurnJudge(self.model(name, step, spent, spec.settings.backend), settings)
 
     def _classifier(self, name: str) -> LanguageModel:
         settings = self.recipe.backend

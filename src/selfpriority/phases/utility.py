@@ -1,6 +1,6 @@
-"""`spa utility`: what every system of a run still knows, by lm-evaluation-harness as it is, and a cheap alarm.
+"""`spa utility`: what every system of a run still knows: lm-evaluation-harness as it is, MT-Bench, a cheap alarm.
 
-Questions come from a local file (MMLU's form) or from the harness's own tasks. Writes `evaluation/utility.json`.
+Questions come from local files or from the harness's own tasks. Writes `evaluation/utility.json`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selfpriority.backends.weights import adapter_base, resolve
 from selfpriority.errors import InputError
 from selfpriority.evaluation.utility import accuracies, perplexities
 from selfpriority.phases.evaluate import systems
-from selfpriority.phases.opening import Opened
+from selfpriority.phases.mt_bench import MtBench, ask_mt_bench
+from selfpriority.phases.opening import Opened, model_key
+from selfpriority.phases.questions import read_mmlu, spread
 from selfpriority.recipe import HfBackend
-from selfpriority.run import Run, write_json
+from selfpriority.run import Run, read_json, write_json
 from selfpriority.wording import FOLDER
 
 Right = dict[str, dict[str, float]]
@@ -45,69 +46,59 @@ class Questions:
     """At most so many questions: of the file, spread evenly over it, and of every task, its first."""
     tasks: tuple[str, ...] = ()
     """Names of the harness's own tasks."""
-
-
-class _Question(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    subject: str = Field(min_length=1)
-    question: str
-    choices: tuple[str, str, str, str]
-    answer: Literal["A", "B", "C", "D"]
+    mt_bench: MtBench | None = None
+    """Questions of two turns, judged; none: left out."""
 
 
 def utility(run: Run, opened: Opened, questions: Questions) -> dict[str, Any]:
-    """Asks every system and compares; {tasks, perplexity, n_fewshot} as in `utility.json`.
+    """Asks every system and compares; {systems, tasks, n_fewshot, mt_bench, perplexity} as in `utility.json`.
+
+    What an earlier command found about these very systems and this one does not ask stays.
 
     Raises:
         InputError: a file that cannot be read, a task that does not exist or has no share of right answers, or the
             harness is not installed.
     """
     settings = opened.recipe.backend if isinstance(opened.recipe.backend, HfBackend) else HfBackend()
-    models = {name: resolve(model) for name, model in systems(run, opened.recipe).items()}
-    right: dict[str, dict[str, dict[str, float]]] = {}
+    named = systems(run, opened.recipe)
+    models = {name: resolve(model) for name, model in named.items()}
+    path = run.evaluation / "utility.json"
+    told = _found_before(path, {name: model_key(model) for name, model in models.items()})
     if questions.mmlu or questions.tasks:
-        rows = _spread(read_questions(questions.mmlu), questions.limit) if questions.mmlu else []
-        shots = read_questions(questions.dev) if questions.dev else []
-        with tempfile.TemporaryDirectory() as folder:
-            tasks = mmlu_tasks(rows, shots, Path(folder))
-            for name, model in models.items():
-                opened.reporter.note(f"utility: asking {name} {len(rows) or ''} questions".replace("  ", " "))
-                for task, answers in _asked(model, settings, tasks, questions).items():
-                    right.setdefault(task, {})[name] = answers
+        told["tasks"] |= accuracies(_right(models, settings, opened, questions))
+    if questions.mmlu:
+        told["n_fewshot"] = 5 if questions.dev else 0
+    if questions.mt_bench:
+        told["mt_bench"] = ask_mt_bench(run, opened, questions.mt_bench, named)
     opened.reporter.note("utility: perplexity on the held-out text")
     texts = (FOLDER / "perplexity.txt").read_text(encoding="utf-8").splitlines()
-    told = {
-        "tasks": accuracies(right),
-        "perplexity": perplexities({name: _nats(model, texts, settings) for name, model in models.items()}),
-        "n_fewshot": 5 if questions.dev else 0,
-    }
-    write_json(run.evaluation / "utility.json", told)
+    told["perplexity"] = perplexities({name: _nats(model, texts, settings) for name, model in models.items()})
+    write_json(path, told)
     return told
 
 
-def read_questions(path: Path) -> list[dict[str, Any]]:
-    """The questions of a file.
+def _found_before(path: Path, fingerprints: dict[str, str]) -> dict[str, Any]:
+    """What the file says of systems with these fingerprints, or a beginning."""
+    before = read_json(path) if path.is_file() else {}
+    if before.get("systems") == fingerprints:
+        return {**before}
+    return {"systems": fingerprints, "tasks": {}, "n_fewshot": 0}
 
-    Raises:
-        InputError: the file cannot be read, is empty, or has bad lines (the first is named).
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                rows.append(_Question.model_validate(json.loads(line)).model_dump())
-            except (ValidationError, ValueError):
-                raise InputError(
-                    f"{path}:{number}: not a question; needs subject, question, four choices and answer A to D"
-                ) from None
-    if not rows:
-        raise InputError(f"{path}: holds no question")
-    return rows
+
+def _right(
+    models: dict[str, str], settings: HfBackend, opened: Opened, questions: Questions
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Task -> system -> question -> 1.0 or 0.0."""
+    right: dict[str, dict[str, dict[str, float]]] = {}
+    rows = spread(read_mmlu(questions.mmlu), questions.limit) if questions.mmlu else []
+    shots = read_mmlu(questions.dev) if questions.dev else []
+    with tempfile.TemporaryDirectory() as folder:
+        tasks = mmlu_tasks(rows, shots, Path(folder))
+        for name, model in models.items():
+            opened.reporter.note(f"utility: asking {name} {len(rows) or ''} questions".replace("  ", " "))
+            for task, answers in _asked(model, settings, tasks, questions).items():
+                right.setdefault(task, {})[name] = answers
+    return right
 
 
 def mmlu_tasks(rows: Sequence[dict[str, Any]], shots: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
@@ -190,13 +181,6 @@ def _nats(model: str, texts: Sequence[str], settings: HfBackend) -> list[tuple[f
     from selfpriority.backends.perplexity import likelihoods
 
     return [(found.nats, found.n_tokens) for found in likelihoods(model, texts, settings)]
-
-
-def _spread(rows: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
-    """At most `limit` rows, evenly over all of them."""
-    if limit is None or limit >= len(rows):
-        return rows
-    return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
 def _written(path: Path, rows: Iterable[dict[str, Any]]) -> str:

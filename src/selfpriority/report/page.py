@@ -23,6 +23,7 @@ from selfpriority.report.packing import Packed, pack
 from selfpriority.report.plain import clean, number, percent, words
 from selfpriority.report.rows import Round, View, read_view
 from selfpriority.report.tables import beside_the_label, contests, grid, pareto_of, span, wins
+from selfpriority.report.utility import mt_bench_grid, other_utility
 from selfpriority.report.verdict import cautions, evidence, headline, main_contest
 from selfpriority.run import Run, write_text
 
@@ -53,7 +54,8 @@ def write_report(run: Path) -> Path:
 
 def render(view: View) -> str:
     """The page."""
-    summary = {"utility": view.utility, **(view.summary or {})}
+    summary = {"utility": other_utility(view.utility), **(view.summary or {})}
+    extras = [("MT-Bench", mt_bench_grid(view.utility)), *((t, grid(summary.get(k))) for k, t in UNKNOWN_PARTS.items())]
     return page(
         "report.html.j2",
         packed(view),
@@ -65,7 +67,7 @@ def render(view: View) -> str:
         wins=wins(view),
         span=span(view),
         pareto=pareto_of(view),
-        extras=[(title, table) for key, title in UNKNOWN_PARTS.items() if (table := grid(summary.get(key)))],
+        extras=[(title, table) for title, table in extras if table],
         beside_the_label=beside_the_label,
         charts=charts,
         scatter_of=scatter_of,

@@ -150,10 +150,12 @@ def beside_the_label(report: Json) -> Grid | None:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table about a part of the summary whose shape this version does not know."""
+    """A table of texts, as one about a part of the summary whose shape this version does not know."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
+    note: str = ""
+    """What has to be known to read it."""
 
 
 def grid(value: Any) -> Grid | None:

@@ -91,10 +91,15 @@ def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
         with _quietly():
             policy = get_peft_model(policy, _lora_config(settings.lora))
     if settings.gradient_checkpointing:
-        # renamed within transformers 5, where the old name warns
-        enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        checkpoint_layers(policy)
     return Policy(policy, tokenizer)
+
+
+def checkpoint_layers(model: Any) -> None:
+    """Makes the backward pass compute the activations within a layer again, from its input alone."""
+    # renamed within transformers 5, where the old name warns
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def compute_dtype(settings: Align) -> torch.dtype:

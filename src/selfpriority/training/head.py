@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from selfpriority.training.tied import Tie
+
 SLICE_BYTES = 2**26
 """Of the float32 logits that exist at once, whatever the number of tokens and the size of the vocabulary."""
 KEPT_BYTES = 2**28
 """Logits that need no more than this are kept for backward: a constant, so memory stays bounded."""
 
 
-def token_logps(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def token_logps(hidden: Tensor, weight: Tensor, targets: Tensor, tie: Tie | None = None) -> Tensor:
     """Logarithm of softmax(hidden @ weight.T)[targets], with gradients for both factors.
 
     Under autocast the products are computed in its type; sums over the vocabulary are float32 (float64 for float64).
@@ -28,19 +30,22 @@ def token_logps(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         hidden: [N, hidden size]
         weight: [vocabulary, hidden size], the output head without bias.
         targets: [N] token ids.
+        tie: takes the gradient of a weight that is the embeddings' as well.
 
     Returns:
         [N], float32 (float64 for float64).
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    logps: Tensor = _TokenLogps.apply(hidden, weight, targets, dtype)  # type: ignore[no-untyped-call]
+    logps: Tensor = _TokenLogps.apply(hidden, weight, targets, dtype, tie)  # type: ignore[no-untyped-call]
     return logps
 
 
 class _TokenLogps(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, tie: Tie | None
+    ) -> Tensor:
         exact = torch.promote_types(dtype, torch.float32)
         states, head = hidden.detach().to(dtype), weight.detach().to(dtype)
         size = len(targets) * exact.itemsize
@@ -58,12 +63,12 @@ class _TokenLogps(torch.autograd.Function):
             if keeps:
                 kept.append(logits)
         ctx.save_for_backward(hidden, weight, targets, highest, total, *kept)
-        ctx.dtype = dtype
+        ctx.dtype, ctx.tie = dtype, tie
         return (chosen - highest) - total.log()  # in this order: the difference of two large numbers comes first
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         hidden, weight, targets, highest, total, *kept = ctx.saved_tensors
         states, head = hidden.to(ctx.dtype), weight.to(ctx.dtype)
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
@@ -79,13 +84,14 @@ class _TokenLogps(torch.autograd.Function):
             if to_states is not None:
                 to_states += slopes @ part
             if to_weight is not None:
-                to_weight[start:end] = slopes.T @ states  # every row of the gradient is written once
-        return (
-            None if to_states is None else to_states.to(hidden.dtype),
-            to_weight,
-            None,
-            None,
-        )
+                of_slice = to_weight[start:end]  # every row of the gradient is written once
+                if of_slice.dtype == slopes.dtype:
+                    torch.mm(slopes.T, states, out=of_slice)
+                else:
+                    of_slice.copy_(slopes.T @ states)
+        if ctx.tie is not None and to_weight is not None:
+            ctx.tie.gradient, to_weight = to_weight, None
+        return None if to_states is None else to_states.to(hidden.dtype), to_weight, None, None, None
 
 
 def _slices(vocabulary: int, row_bytes: int) -> list[tuple[int, int]]:

@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from selfpriority.training.attention import attending, segments_of
 from selfpriority.training.encode import EncodedPool
 from selfpriority.training.head import token_logps
+from selfpriority.training.tied import Tie, tied_lookup
 
 _HEAD_CHUNK = 256  # positions whose logits exist at once
 _TOLERANCE = {torch.float32: 1e-4}
@@ -66,9 +67,10 @@ def response_logps(model: nn.Module, pools: Sequence[EncodedPool], form: Form) -
     layout = _to(layout, next(model.parameters()).device)
     with attending(model) if form.shares_prompt else nullcontext():
         if form.chunks_head:
-            hidden = causal_lm.base_model(**layout.inputs, use_cache=False).last_hidden_state  # [B, L, hidden]
+            with tied_lookup(causal_lm) as tie:
+                hidden = causal_lm.base_model(**layout.inputs, use_cache=False).last_hidden_state  # [B, L, hidden]
             predicting = hidden[layout.rows, layout.columns]
-            logps = _chunked(causal_lm.get_output_embeddings(), predicting, layout.targets)
+            logps = _chunked(causal_lm.get_output_embeddings(), predicting, layout.targets, tie)
         else:
             logits = causal_lm(**layout.inputs, use_cache=False).logits  # [B, L, vocabulary]
             logps = _token_logps(logits[layout.rows, layout.columns], layout.targets)
@@ -164,7 +166,7 @@ def _to(layout: _Layout, device: torch.device) -> _Layout:
     return _Layout(inputs, *(tensor.to(device) for tensor in tensors))
 
 
-def _chunked(head: nn.Module, predicting: Tensor, targets: Tensor) -> Tensor:
+def _chunked(head: nn.Module, predicting: Tensor, targets: Tensor, tie: Tie | None) -> Tensor:
     """[N, hidden], [N] -> [N] log-probabilities without the logits of all at once.
 
     A plain matrix goes the fast way; whatever else a head may be (with a bias, an adapter, quantized, spread over
@@ -180,7 +182,7 @@ def _chunked(head: nn.Module, predicting: Tensor, targets: Tensor) -> Tensor:
             return _token_logps(forward(hidden), targets)
 
         if matrix is not None:
-            return token_logps(predicting, matrix, targets)
+            return token_logps(predicting, matrix, targets, tie)
         chunks = zip(torch.split(predicting, _HEAD_CHUNK), torch.split(targets, _HEAD_CHUNK), strict=True)
         return torch.cat([checkpoint(one, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
 

@@ -53,7 +53,7 @@ class MasterAdamW(Optimizer):
         assert weight.grad is not None
         state = self.state[weight]
         if not state:
-            state["step"] = torch.zeros(())
+            state["step"] = torch.zeros((), device=weight.device)
             state["exp_avg"] = torch.zeros_like(weight, dtype=torch.float32)
             state["exp_avg_sq"] = torch.zeros_like(weight, dtype=torch.float32)
             if weight.dtype is torch.bfloat16:
@@ -66,6 +66,7 @@ class MasterAdamW(Optimizer):
             [state["exp_avg_sq"]],
             [],
             [state["step"]],
+            fused=True,  # one pass over the weight and no temporary copies of it
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -85,7 +86,7 @@ class MasterAdamW(Optimizer):
         numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
         for number, weight in zip(numbers, weights, strict=True):
             for name, value in state_dict["state"].get(number, {}).items():
-                self.state[weight][name] = value if name == "step" else value.to(weight.device)
+                self.state[weight][name] = value.to(weight.device)
 
 
 def split(master: Tensor) -> tuple[Tensor, Tensor]:

@@ -70,7 +70,7 @@ def training_arguments(folder: Path, settings: Align, seed: int) -> TrainingArgu
         num_train_epochs=1,  # the plan holds every epoch
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         logging_strategy="no",
         logging_nan_inf_filter=False,
         save_strategy="no",  # `Clock` asks for checkpoints

@@ -1,0 +1,77 @@
+"""Options of a verb as a record, where they are too many for a list of parameters. Reads no file and prints nothing.
+
+`spread` shows typer the record's fields as options of the verb and hands the verb the record.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from selfpriority.phases.utility import Questions
+
+
+@dataclass(frozen=True)
+class UtilityOptions:
+    """What `spa utility` asks, and who judges."""
+
+    mmlu: Annotated[Path | None, typer.Option("--mmlu", help="Questions, JSONL in MMLU's form.")] = None
+    dev: Annotated[Path | None, typer.Option("--dev", help="Examples to show first, the same form.")] = None
+    task: Annotated[list[str] | None, typer.Option("--task", help="A task of lm-evaluation-harness.")] = None
+    mt_bench: Annotated[
+        Path | None, typer.Option("--mt-bench", help="Questions of two turns, JSONL in MT-Bench's form.")
+    ] = None
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many questions a file.")] = None
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help="Longest answer to --mt-bench, in tokens.")
+    ] = 1024
+    judge: Annotated[
+        str | None, typer.Option("--judge", help="Judge of --mt-bench: a model; default: the recipe's evaluation's.")
+    ] = None
+    method: Annotated[str | None, typer.Option("--method", help="expected, verbal or probe.")] = None
+    base_url: Annotated[str | None, typer.Option("--base-url", help="Server that runs the judge, up to /v1.")] = None
+
+    @property
+    def questions(self) -> Questions:
+        """The options as the work takes them, files of two turns read.
+
+        Raises:
+            InputError: a file of two turns that cannot be read, or options that do not go together.
+        """
+        from selfpriority.phases.mt_bench import mt_bench_of
+        from selfpriority.phases.utility import Questions
+
+        judged = mt_bench_of(self.mt_bench, self.limit, self.max_new_tokens, (self.judge, self.method, self.base_url))
+        return Questions(self.mmlu, self.dev, self.limit, tuple(self.task or ()), judged)
+
+
+def spread(verb: Callable[..., None]) -> Callable[..., None]:
+    """`verb` as typer can read it: in place of a parameter that is a record, the record's fields."""
+    hints = get_type_hints(verb, include_extras=True)
+    records = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+    shown: list[inspect.Parameter] = []
+    for parameter in inspect.signature(verb).parameters.values():
+        if parameter.name not in records:
+            shown.append(parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        inner = get_type_hints(records[parameter.name], include_extras=True)
+        for field in fields(records[parameter.name]):
+            kind = inspect.Parameter.KEYWORD_ONLY
+            shown.append(inspect.Parameter(field.name, kind, default=field.default, annotation=inner[field.name]))
+
+    @functools.wraps(verb)
+    def called(**given: Any) -> None:
+        for name, record in records.items():
+            given[name] = record(**{field.name: given.pop(field.name) for field in fields(record)})
+        verb(**given)
+
+    called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return called

@@ -1,0 +1,191 @@
+"""MT-Bench as part of `spa utility`: every system answers two turns, a judge rates each, systems are compared.
+
+Writes `evaluation/mt_bench-<system>.jsonl`. Whoever is asked is behind the request cache, so a stopped command asks
+nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from selfpriority.errors import InputError
+from selfpriority.evaluation.conversation import Answered, Question, converse
+from selfpriority.evaluation.mt_bench import mt_bench
+from selfpriority.judges.turns import Turn
+from selfpriority.language_model import Failure
+from selfpriority.phases.opening import JudgeSpec, Opened, heads_folder, in_process
+from selfpriority.phases.questions import read_mt_bench, spread
+from selfpriority.phases.tau import other_judge
+from selfpriority.rating import Item
+from selfpriority.recipe import OtherJudge, Recipe
+from selfpriority.records import Rating, Unrated
+from selfpriority.run import Run, Spent, read_json, write_rows
+
+Json = dict[str, Any]
+IN_WORDS = ("expected", "verbal")
+Both = tuple[Rating | Unrated, Rating | Unrated]
+
+
+@dataclass(frozen=True)
+class MtBench:
+    """What is asked, and who judges."""
+
+    questions: tuple[Question, ...]
+    max_new_tokens: int
+    """Longest answer in tokens."""
+    judge: OtherJudge | None = None
+    """None: who the recipe's evaluation has, in words where it has one."""
+
+
+@dataclass(frozen=True)
+class TurnRow:
+    """One turn: the answer, without one why not, and what the judge said."""
+
+    answer: str | None
+    verdict: Rating | Unrated
+
+
+@dataclass(frozen=True)
+class QuestionRow:
+    """One line of `mt_bench-<system>.jsonl`."""
+
+    question_id: str
+    category: str
+    turns: tuple[TurnRow, TurnRow]
+
+
+def mt_bench_of(
+    path: Path | None, limit: int | None, max_new_tokens: int, judge: tuple[str | None, str | None, str | None]
+) -> MtBench | None:
+    """What the options of `spa utility` ask for; `judge` is --judge, --method and --base-url. None without a file.
+
+    Args:
+        path: JSONL with question_id, category, two turns and perhaps a reference answer to each.
+        limit: at most so many questions, spread evenly over the file.
+        max_new_tokens: longest answer.
+        judge: who is named, by which method, at which server.
+
+    Raises:
+        InputError: the file cannot be read, or options that do not go together.
+    """
+    name, method, base_url = judge
+    if path is None and any(judge):
+        raise InputError("--judge, --method and --base-url: say who judges --mt-bench FILE, which is not given")
+    if name is None and any(judge):
+        raise InputError("--method and --base-url: say how --judge MODEL is asked, which is not given")
+    if path is None:
+        return None
+    named = None if name is None else other_judge(name, method or "expected", base_url)
+    return MtBench(tuple(spread(read_mt_bench(path), limit)), max_new_tokens, named)
+
+
+def ask_mt_bench(run: Run, opened: Opened, asked: MtBench, models: Mapping[str, str]) -> Json:
+    """Both turns of every system (name -> model) answered and rated: `mt_bench` of `utility.json`.
+
+    Raises:
+        InputError: a judge that cannot be opened.
+    """
+    questions, spec = asked.questions, judging(opened.recipe, asked)
+    verdicts: dict[str, dict[str, Both]] = {}
+    answers: dict[str, list[Answered]] = {}
+    for name, model in models.items():
+        generating = opened.model(model, f"mt-bench: answers of {name}", Spent(), in_process(opened.recipe.backend))
+        answers[name] = converse(questions, generating, asked.max_new_tokens)
+        rated = _rated(opened, spec, questions, answers[name], f"mt-bench: verdicts on {name}")
+        verdicts[name] = {question.id: both for question, both in zip(questions, rated, strict=True)}
+        rows = [_row(*parts) for parts in zip(questions, answers[name], rated, strict=True)]
+        write_rows(run.evaluation / f"mt_bench-{name}.jsonl", rows, QuestionRow)
+    told = mt_bench(verdicts, {question.id: question.category for question in questions})
+    for name, row in told["systems"].items():
+        row |= _of_answers(answers[name])
+    return {
+        "judge": _told_judge(run, opened, spec),
+        "n_questions": len(questions),
+        "max_new_tokens": asked.max_new_tokens,
+        **told,
+    }
+
+
+def judging(recipe: Recipe, asked: MtBench) -> JudgeSpec:
+    """Who rates: who was named, else the evaluation's judge or comparer in words, else its judge whatever it is."""
+    if asked.judge is not None:
+        return JudgeSpec.of(asked.judge)
+    outside = JudgeSpec.of(recipe.evaluate)
+    if outside.method in IN_WORDS or recipe.evaluate.comparer is None:
+        return outside
+    return JudgeSpec.of(recipe.evaluate.comparer)
+
+
+def _rated(
+    opened: Opened, spec: JudgeSpec, questions: Sequence[Question], answers: Sequence[Answered], step: str
+) -> list[Both]:
+    turns = [
+        Turn(item, question.references[: number + 1])
+        for question, both in zip(questions, answers, strict=True)
+        for number, item in enumerate(both)
+        if isinstance(item, Item)
+    ]
+    if spec.method in IN_WORDS:
+        found = opened.turn_judge(spec, opened.recipe.model, step, Spent()).rate(turns)
+    else:
+        judge = opened.judge(spec, opened.recipe.model, step, Spent())
+        found = [ratings[-1] for ratings in judge.rate([turn.item for turn in turns])]
+    verdicts = iter(found)
+
+    def verdict(item: Item | Failure) -> Rating | Unrated:
+        return next(verdicts) if isinstance(item, Item) else Unrated("unanswered", f"{item.reason} {item.detail}")
+
+    return [(verdict(first), verdict(second)) for first, second in answers]
+
+
+def _row(question: Question, answered: Answered, rated: Both) -> QuestionRow:
+    first, second = (
+        TurnRow(item.response.text if isinstance(item, Item) else None, verdict)
+        for item, verdict in zip(answered, rated, strict=True)
+    )
+    return QuestionRow(question.id, question.category, (first, second))
+
+
+def _of_answers(answers: Sequence[Answered]) -> Json:
+    """Mean length in words and share cut at the limit: what a judge may like or dislike beside the content."""
+    responses = [item.response for both in answers for item in both if isinstance(item, Item)]
+    if not responses:
+        return {"words": None, "cut": None}
+    return {
+        "words": fmean(len(response.text.split()) for response in responses),
+        "cut": fmean(response.stop == "length" for response in responses),
+    }
+
+
+def _told_judge(run: Run, opened: Opened, spec: JudgeSpec) -> Json:
+    """{judge, method, objective, agreement}: `objective` is what a judge without words was taken at, else None."""
+    last = opened.constitution.names[-1]
+    told = {"judge": spec.judge, "method": spec.method, "objective": None if spec.method in IN_WORDS else last}
+    return {**told, "agreement": _agreement(run, spec, last)}
+
+
+def _agreement(run: Run, spec: JudgeSpec, objective: str) -> Json | None:
+    """How often the judge orders two labelled answers right; None where nobody measured it.
+
+    Of fitted heads from their card (`source: card`), for those labels are people's; of any other judge from the
+    run's own check (`check`).
+    """
+    folder = heads_folder(spec.judge) if spec.method == "probe" else None
+    if folder is not None:
+        card = read_json(folder / "card.json")["objectives"].get(objective, {})
+        return _measured("card", objective, card.get("cross_validation", {}))
+    path = run.folder / "judge.json"
+    for report in read_json(path).values() if path.is_file() else ():
+        if report and (report["judge"], report["method"]) == (spec.judge, spec.method):
+            by_name = {row["objective"]: row for row in report["objectives"]}
+            return _measured("check", objective, by_name.get(objective, {}))
+    return None
+
+
+def _measured(source: str, objective: str, entry: Mapping[str, Any]) -> Json | None:
+    found = entry.get("auc") or entry.get("pair_accuracy")
+    return {"source": source, "objective": objective, **found} if found else None
