@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from selfpriority import cli
+from selfpriority.pipeline import start
 
 Damage = Callable[[Path, dict[str, object]], None]
 """Makes the folder or the recipe wrong."""
@@ -173,3 +174,42 @@ def test_a_recipe_that_is_none(
     (tmp_path / "recipe.yaml").write_text(text)
     assert run_cli(monkeypatch, "run", tmp_path / "recipe.yaml") == 2
     assert told in capsys.readouterr().err
+
+
+def test_nothing_from_a_data_set_speaks_to_the_terminal_or_breaks_the_table(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kind = "a|b\x1b[31m\u200f\u202e\x9b2J\nc"
+    rows = [{"prompt": f"Question {number}?", "kind": kind} for number in range(4)]
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = {
+        "model": str(tiny_model),
+        "prompts": {"source": "demo", "limit": 4},
+        "evaluate": {"prompts": {"source": str(tmp_path / "held.jsonl")}, "max_new_tokens": 4},
+        "backend": {"kind": "scripted"},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    run, _ = start(tmp_path / "recipe.yaml", [], tmp_path / "run")
+    run.round(1).mkdir()
+    run.policy(1).symlink_to(tiny_model)
+    assert run_cli(monkeypatch, "evaluate", run.folder) == 0
+    table = capfd.readouterr().out
+    assert run_cli(monkeypatch, "evaluate", run.folder, "--json") == 0
+    printed = table + capfd.readouterr().out
+    assert not set(printed) & set("\x1b\x9b\u200f\u202e")
+    heads, under, *_ = [line for line in table.splitlines() if line.startswith("|")][-4:]
+    assert heads.replace("\\|", "").count("|") == under.count("|")
+
+    assert run_cli(monkeypatch, "show", tmp_path / "no\x1b[31mrun") == 2
+    assert "\x1b" not in capfd.readouterr().err
+
+
+def test_an_error_of_the_system_without_a_file_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "app", full)
+    assert run_cli(monkeypatch, "recipes") == 1
+    assert capsys.readouterr().err == "spa: No space left on device\n"

@@ -291,3 +291,36 @@ def test_a_judge_may_have_a_backend_of_its_own(tmp_path):
 )
 def test_mistakes_in_a_backend_name_the_field(tmp_path, override, told):
     assert told.replace("~", ": unknown field; did you mean ") in refusal(write(tmp_path, SMALL), override)
+
+
+PASTED = [
+    "sk-proj-4f3Kq0aXw",
+    "sk_live_51H8xYzQwErTy",
+    "hf_abcdefghijklmnop",
+    "AKIAIOSFODNN7EXAMPLE",
+    "4F3A9C0D1E2B",
+    "gsk9aB",
+    "[sk-proj-4f3Kq0aXw]",
+]
+
+
+@pytest.mark.parametrize("key", PASTED)
+def test_a_key_in_place_of_its_variable_is_refused_and_not_quoted(tmp_path, key):
+    backend = f"{{kind: openai, base_url: http://h/v1, api_key_env: {key}}}"
+    for override in (f"backend={backend}", f"evaluate.more_judges={{big: {{judge: x, backend: {backend}}}}}"):
+        said = refusal(write(tmp_path, SMALL), override)
+        assert "api_key_env: " in said
+        assert "environment variable that holds the key" in said
+        assert key.strip("[]") not in said
+
+
+def test_an_address_with_a_password_is_refused_and_not_quoted(tmp_path):
+    said = refusal(write(tmp_path, SMALL), "backend={kind: openai, base_url: 'http://me:pass1word@h/v1'}")
+    assert "without a key or password in it" in said
+    assert "pass1word" not in said
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "KEY", "HUGGINGFACEHUB_API_TOKEN", "MY_KEY_2", "VLLM_API_KEY"])
+def test_names_of_variables_are_taken(tmp_path, name):
+    backend = f"backend={{kind: openai, base_url: http://h/v1, api_key_env: {name}}}"
+    assert recipe.load(write(tmp_path, SMALL), [backend]).backend.api_key_env == name

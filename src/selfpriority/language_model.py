@@ -72,9 +72,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Completion:
-    """Answer to `Generate`: n texts."""
+    """Answer to `Generate`: n texts, or at least one and a failure for each that is missing."""
 
     texts: tuple[Text, ...]
+    missing: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True)

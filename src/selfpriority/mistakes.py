@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 KINDS = ("hf", "scripted", "openai")
 """Kinds of backend, which pydantic puts between a field and the fields in it."""
@@ -15,14 +16,16 @@ KINDS = ("hf", "scripted", "openai")
 def told(error: ValidationError, name: str, root: type[BaseModel]) -> Iterator[str]:
     """One line a mistake: what `name` calls the recipe, field, what is allowed and what was given.
 
-    `root` is the class that was validated; its fields are what an unknown name is compared with.
+    `root` is the class that was validated; its fields are what an unknown name is compared with. What a field with
+    `repr=False` was given is never quoted.
     """
     for problem in error.errors():
         location = [str(part) for part in problem["loc"]]
         field = ".".join(part for part in location if part not in KINDS)
         value = problem["input"]
+        fields = _fields_at(root, location[:-1])
         if problem["type"] == "extra_forbidden":
-            known = _fields_at(root, location[:-1])
+            known = list(fields)
             close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
             yield f"{name}: {field}: unknown field; {hint}"
@@ -30,12 +33,16 @@ def told(error: ValidationError, name: str, root: type[BaseModel]) -> Iterator[s
             yield f"{name}: {field}: required field is missing"
         else:
             message = problem["msg"].removeprefix("Value error, ")
+            info = fields.get(location[-1]) if location else None
+            if info is not None and not info.repr:  # it may hold a secret by mistake
+                yield f"{name}: {field}: {message} ({info.description})"
+                continue
             shown = "" if isinstance(value, dict) else f" (got {value!r})"
             yield f"{name}: {field}: {message}{shown}"
 
 
-def _fields_at(root: type[BaseModel], location: Sequence[str]) -> list[str]:
-    """Names of the fields that a section has."""
+def _fields_at(root: type[BaseModel], location: Sequence[str]) -> dict[str, FieldInfo]:
+    """The fields that a section has."""
     sections = [root]
     for part in location:
         inner = [c for s in sections if part in s.model_fields for c in _classes(s.model_fields[part].annotation)]
@@ -44,7 +51,7 @@ def _fields_at(root: type[BaseModel], location: Sequence[str]) -> list[str]:
         elif part in KINDS:
             sections = [s for s in sections if get_args(s.model_fields["kind"].annotation) == (part,)]
         # else the name of an entry, which is of the section that all entries are of
-    return list(sections[0].model_fields)
+    return sections[0].model_fields
 
 
 def _classes(annotation: Any) -> list[type[BaseModel]]:

@@ -67,6 +67,11 @@ def load_prompts(source: Prompts, seed: int) -> Sifted[Prompt]:
     return sifted
 
 
+def said_in(prompt: Prompt) -> tuple[tuple[str, str], ...]:
+    """(role, text) of every turn, outer white space aside: what makes two prompts the same."""
+    return tuple((message.role, message.content.strip()) for message in prompt.messages)
+
+
 def shipped_prompts() -> list[str]:
     """Names of the prompt sets that ship with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.jsonl"))
@@ -236,7 +241,7 @@ def _sift(rows: Iterable[_Row], source: Prompts) -> Sifted[Prompt]:
         if source.limit is not None and len(kept) == source.limit:
             break
         prompt = _prompt(row, source)
-        text = tuple((message.role, message.content.strip()) for message in prompt.messages)
+        text = said_in(prompt)
         if not text[-1][1]:
             dropped.append(Drop("prompts", _unused(prompt.id, row, used_ids), "empty", detail=row.place))
         elif text in seen_texts:

@@ -16,6 +16,8 @@ from selfpriority.errors import InputError
 from selfpriority.mistakes import told
 from selfpriority.written import read_yaml, set_field
 
+# capitals and short words: a key that was pasted in place of the name must not enter the run directory
+VARIABLE = r"^[A-Z][A-Z0-9]{0,15}(_[A-Z0-9]{1,15}){0,7}$"
 Probability = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -71,12 +73,12 @@ class OpenaiBackend(Section):
     """A server that speaks the protocol of OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, ..."""
 
     kind: Literal["openai"]
-    base_url: str = Field(pattern=r"^https?://[^\s@?#]+$")
+    base_url: str = Field(pattern=r"^https?://[^\s@?#]+$", repr=False)
     """Address up to and with `/v1`, without a key or password in it."""
     model: str | None = None
     """The model's name at the server; none: the name it is asked for by."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; if it is not set, no key is sent."""
+    api_key_env: str = Field("OPENAI_API_KEY", pattern=VARIABLE, repr=False)
+    """Name, in capitals, of the environment variable that holds the key; if it is not set, no key is sent."""
     concurrency: int = Field(8, ge=1, le=256)
     """Requests under way at once."""
     timeout: float = Field(120.0, gt=0)
@@ -353,6 +355,7 @@ class Recipe(Section):
     align: Align = Align()
     evaluate: Evaluate = Evaluate()
     backend: Backend = HfBackend()
+    """Who runs `model`; a trained policy, which is on no server, always runs in this process."""
     seed: int = Field(0, ge=0)
     """Seeds prompts, sampling and training."""
 

@@ -179,6 +179,40 @@ def test_refused_content_is_an_outcome_of_its_own(serving, reply):
     assert len(server.bodies) == 1  # asking again would not help
 
 
+FILTERED = {"message": {"content": None}, "finish_reason": "content_filter"}
+
+
+def test_one_filtered_choice_costs_that_choice_alone(serving, tmp_path):
+    def many(body, n):
+        reply = chat(*(f"{i}" for i in range(body["n"])))
+        reply.body["choices"][2] = FILTERED
+        return reply
+
+    server = serving(many)
+    (answer,) = ask(Cached(OpenaiModel("m", server.settings()), tmp_path / "cache.sqlite"), [question(n=4)])
+    assert [text.text for text in answer.texts] == ["0", "1", "3"]
+    assert [failure.reason for failure in answer.missing] == ["refused"]
+    assert len(server.bodies) == 1
+    (again,) = ask(Cached(OpenaiModel("m", server.settings()), tmp_path / "cache.sqlite"), [question(n=4)])
+    assert again == answer
+    assert len(server.bodies) == 1
+
+
+def test_a_filtered_eighth_answer_does_not_lose_the_seven_before_it(serving):
+    server = serving(lambda body, n: Reply({"choices": [FILTERED]}) if n == 8 else chat(f"{n}"))
+    (answer,) = ask(OpenaiModel("m", server.settings(concurrency=1)), [question(n=8)])
+    assert [text.text for text in answer.texts] == ["1", "2", "3", "4", "5", "6", "7"]
+    assert [failure.reason for failure in answer.missing] == ["refused"]
+
+
+def test_what_breaks_half_way_keeps_what_was_paid_for(serving):
+    server = serving(lambda body, n: chat("Paid for.") if n == 1 else error(500, "gone"))
+    (answer,) = ask(OpenaiModel("m", server.settings(retries=0)), [question(n=3)])
+    assert len(answer.texts) == 1
+    assert [failure.reason for failure in answer.missing] == ["server_error"] * 2
+    assert len(server.bodies) == 2
+
+
 def test_too_long_and_rejected_are_failures_of_the_request(serving):
     def respond(body, n):
         long = "long" in body["messages"][0]["content"]

@@ -11,7 +11,7 @@ import pytest
 from selfpriority.errors import InputError
 from selfpriority.evaluation.utility import accuracies, perplexities, utility_text
 from selfpriority.phases.opening import Opened, Reporter
-from selfpriority.phases.utility import Questions, mmlu_tasks, utility
+from selfpriority.phases.utility import Questions, by_question, mmlu_tasks, utility
 from selfpriority.recipe import Evaluate, HfBackend, Prompts, Recipe
 from selfpriority.run import Run
 
@@ -61,6 +61,30 @@ def test_one_task_a_subject_as_the_harness_has_them(tmp_path):
     asked = Path(first["dataset_kwargs"]["data_files"]["test"]).read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["question"] for line in asked] == ["What is 1 plus one?", "What is 3 plus one?"]
     assert "num_fewshot" not in mmlu_tasks(rows, [], tmp_path)[0]
+
+
+def samples(metrics: tuple[str, ...], *rows: tuple, reading: str = "none") -> list[dict]:
+    """As the harness logs them: one row a question and reading."""
+    made = [dict(zip(metrics, row, strict=True)) for row in rows]
+    return [{"doc_id": i, "filter": reading, "metrics": list(metrics), **row} for i, row in enumerate(made)]
+
+
+def test_a_task_without_acc_is_measured_by_its_own_first_metric():
+    strict = samples(("exact_match",), (1.0,), (0.0,), reading="strict-match")
+    flexible = samples(("exact_match",), (1.0,), (1.0,), reading="flexible-extract")
+    name, answers = by_question("gsm8k", [*strict, *flexible])
+    assert name == "gsm8k, exact_match, strict-match"
+    assert answers == {"gsm8k/0": 1.0, "gsm8k/1": 0.0}
+    name, answers = by_question("arc", samples(("acc_norm", "acc"), (0.0, 1.0)))
+    assert (name, answers) == ("arc", {"arc/0": 1.0})
+
+
+def test_a_task_that_says_nothing_of_single_questions_is_refused_with_its_metrics():
+    likelihoods = samples(("word_perplexity", "bits_per_byte"), ((-12.5, 4), (-12.5, 20)))
+    with pytest.raises(InputError, match=r"task wikitext has no share .* its metrics: word_perplexity, bits_per_byte"):
+        by_question("wikitext", likelihoods)
+    with pytest.raises(InputError, match="its metrics: bleu"):
+        by_question("wmt", samples(("bleu",), (31.5,)))
 
 
 @pytest.fixture

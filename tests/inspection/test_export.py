@@ -113,6 +113,17 @@ def test_nothing_is_overwritten(make_run, tmp_path):
     assert sorted(path.name for path in taken.iterdir()) == ["dataset_info.json", "mine.txt"]
 
 
+def test_the_notice_replaces_no_file_of_somebody_elses(make_run, tmp_path):
+    run, folder = make_run(), tmp_path / "shared"
+    folder.mkdir()
+    (folder / "HAZARD.txt").write_text("Mind the step.")
+    with pytest.raises(InputError, match=r"HAZARD\.txt exists already"):
+        export(run, "trl", folder / "pairs.jsonl")
+    assert [path.name for path in folder.iterdir()] == ["HAZARD.txt"]
+    (folder / "HAZARD.txt").unlink()
+    assert export(run, "trl", folder / "pairs.jsonl").rows == export(run, "parquet", folder / "pairs.parquet").rows
+
+
 def test_a_round_without_pairs(make_run, tmp_path):
     run = make_run()
     with pytest.raises(InputError, match=r"rounds with pairs: 1\)"):

@@ -114,6 +114,18 @@ def test_empty_and_cut_answers_are_lost_one_by_one() -> None:
     assert all(d.response_id for d in strict.dropped)
 
 
+def test_missing_answers_are_dropped_one_by_one() -> None:
+    def reply(request: Generate) -> Completion:
+        return Completion((Text("fine", 2, "end"),), (Failure("refused", "a filter"),) * (request.n - 1))
+
+    sifted = sample([prompt()], Model(reply), settings(3), (), seed=0)
+    assert [r.text for r in sifted.kept[0].responses] == ["fine"]
+    assert [(d.reason, bool(d.response_id)) for d in sifted.dropped] == [("refused", True)] * 2
+    refined = refine([pool([(2.0, 2.0)] * 3)], Model(reply), LengthJudge(), HARMLESS, Refine(n=2), ORDER)
+    assert refined.kept[0].refined is not None
+    assert [(d.reason, bool(d.response_id)) for d in refined.dropped] == [("refused", True)]
+
+
 def test_a_prompt_nobody_answered_is_dropped_whole() -> None:
     sifted = sample([prompt()], Model(lambda _: Failure("too_long", "900 of 512")), settings(4), PERSONAS, seed=0)
     assert not sifted.kept

@@ -61,6 +61,9 @@ def test_a_quantile_asks_for_a_share_of_the_candidates() -> None:
     candidates = [(2.0, 2.0), (4.0, 3.0), (6.0, 8.0), (8.0, 6.0)]
     assert reason_of(candidates, (5.0, 5.0), consistency=0.5) == "kept"  # beats two of four on both
     assert reason_of(candidates, (5.0, 5.0), consistency=0.51) == "not_better"
+    many = [(1.0, 1.0)] * 7 + [(5.0, 5.0)] * 18
+    assert inconsistency(pool(many, (3.0, 3.0)), 0.28) == ""  # seven of 25 are 28 %, not a hair less
+    assert inconsistency(pool(many, (3.0, 3.0)), 0.29) == "not_better"
     assert inconsistency(pool(candidates, (9.0, 9.0)), 1.0) == inconsistency(pool(candidates, (9.0, 9.0)), "strict")
 
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from selfpriority.errors import InputError
+from selfpriority.errors import InputError, WorkFailed
+from selfpriority.evaluation.conversation import Question
+from selfpriority.method.denoise import denoise
 from selfpriority.phases.collect import collect
-from selfpriority.phases.evaluate import evaluate
+from selfpriority.phases.evaluate import evaluate, heldout_prompts, systems
 from selfpriority.phases.judging import check_comparer
+from selfpriority.phases.mt_bench import MtBench, ask_mt_bench
 from selfpriority.phases.opening import Opened, Reporter
 from selfpriority.phases.tau import choose_tau, tau_text
-from selfpriority.recipe import OtherJudge, Recipe
-from selfpriority.run import Run, read_json
+from selfpriority.recipe import Denoise, Evaluate, HfBackend, OtherJudge, Prompts, Recipe, Score, dump
+from selfpriority.records import Pool
+from selfpriority.report.rows import read_view
+from selfpriority.report.verdict import cautions
+from selfpriority.run import Run, read_json, read_rows
 from tests.backends.conftest import Reply, chat, serving
 
 assert serving  # a fixture
@@ -120,4 +128,113 @@ def test_tau_from_a_second_judge(tiny_model, tmp_path):
     assert told["suggested"]["share"] == 1.0
     assert json.loads(json.dumps(read_json(tmp_path / "run/tau.json"))) == json.loads(json.dumps(told))
     assert (tmp_path / "run/tau.svg").read_text().startswith("<svg xmlns=")
-    assert "suggested: denoise.keep_lowest=1.00" in tau_text(told)
+    text = tau_text(told)
+    assert f"suggested: denoise.max_det={told['suggested']['max_det']!r} " in text
+    assert "denoise.keep_lowest=1" not in text  # a share of other prompts than denoising takes it of
+
+
+def test_the_suggested_tau_keeps_what_the_curve_says(tiny_model, tmp_path):
+    given = opened(tmp_path / "run", tiny_model)
+    collect(given.run, given, 1)
+    told = choose_tau(given.run, given, 1, OtherJudge(judge="self"))
+    (written,) = re.findall(r"denoise\.(max_det=\S+)", tau_text(told))
+    settings = Denoise(consistency="off", max_det=float(written.removeprefix("max_det=")))
+    pools = read_rows(given.run.round(1) / "3-refined.jsonl", Pool)
+    assert len(denoise(pools, settings).kept) == told["suggested"]["n"]
+
+
+@pytest.fixture
+def served(tiny_model, tmp_path, serving):
+    """A run whose generator is a server, with a policy that differs from its start; the server says what it saw."""
+    from transformers import AutoModelForCausalLM
+
+    server = serving(lambda body, n: chat(*["Served."] * body["n"]))
+    given = opened(tmp_path / "run", tiny_model, backend={"kind": "scripted"})
+    given.recipe = given.recipe.model_copy(update={"backend": server.settings(model="served-name")})
+    policy = given.run.policy(1)
+    policy.unlink()
+    shutil.copytree(tiny_model, policy)
+    trained = AutoModelForCausalLM.from_pretrained(policy)
+    trained.model.embed_tokens.weight.data.mul_(-1.0)
+    trained.save_pretrained(policy)
+    return given, server
+
+
+def test_a_policy_is_compared_by_its_own_answers_though_a_server_made_the_candidates(served):
+    given, server = served
+    work(given)
+    rows = {
+        system: [json.loads(line)["response"]["text"] for line in path.read_text().splitlines()]
+        for system in ("vanilla", "spa")
+        for path in [given.run.evaluation / f"answers-{system}.jsonl"]
+    }
+    assert server.bodies == []  # it has the start alone, and both systems answer in the same way
+    assert all(a != b for a, b in zip(rows["vanilla"], rows["spa"], strict=True))
+
+
+def test_a_second_round_samples_with_the_policy_and_not_with_the_server(served):
+    given, server = served
+    score = Score.model_validate({"backend": {"kind": "scripted"}})
+    given.recipe = given.recipe.model_copy(update={"rounds": 2, "score": score})
+    collect(given.run, given, 2)
+    assert server.bodies == []
+    assert (given.run.round(2) / "5-pairs.jsonl").stat().st_size > 0
+
+
+def test_a_policy_that_judges_itself_is_not_asked_for_at_the_server(served):
+    given, server = served
+    given.recipe = given.recipe.model_copy(update={"rounds": 2})
+    with pytest.raises(WorkFailed, match="too_few_rated"):  # the question is longer than the tiny model's context
+        collect(given.run, given, 2)
+    assert server.bodies == []
+
+
+def write_prompts(path: Path, *texts: str | list[str]) -> str:
+    """One prompt a text; a list is a conversation whose turns alternate."""
+    rows = []
+    for text in texts:
+        turns = text if isinstance(text, list) else [text]
+        roles = ("user", "assistant", "user")
+        rows.append({"prompt": [{"role": r, "content": t} for r, t in zip(roles, turns, strict=False)]})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_held_out_means_the_same_conversation_was_never_trained_on(tiny_model, tmp_path):
+    given = recipe(tiny_model)
+    trained = write_prompts(tmp_path / "train.jsonl", "Hi ", ["First?", "Yes.", "And then?"])
+    held_out = write_prompts(tmp_path / "test.jsonl", "Hi", ["Second?", "No.", "And then?"], "And then?")
+    changes = {"prompts": Prompts(source=trained), "evaluate": Evaluate(prompts=Prompts(source=held_out))}
+    sifted = heldout_prompts(given.model_copy(update=changes))
+    assert [prompt.text for prompt in sifted.kept] == ["And then?", "And then?"]
+    assert sifted.reasons == {"seen_in_training": 1}
+
+
+def test_prompts_without_an_answer_are_counted_wherever_figures_stand(tiny_model, tmp_path):
+    long = "word " * 600  # longer than the tiny model's context
+    held_out = write_prompts(tmp_path / "test.jsonl", "One?", "Two?", "Two?", " ", long, long + "more")
+    scripted = {"kind": "scripted"}
+    given = opened(tmp_path / "run", tiny_model, prompts={"source": held_out}, backend=scripted)
+    given.recipe = given.recipe.model_copy(update={"backend": HfBackend(device="cpu")})
+    told: list[str] = []
+    given.reporter.note = told.append  # type: ignore[method-assign]
+    summary = work(given)
+    assert summary["prompts"] == {"n": 4, "dropped": {"duplicate": 1, "empty": 1}}
+    assert summary["drops"] == {"vanilla": {"too_long": 2}, "spa": {"too_long": 2}}
+    said = "vanilla has no answer to 2 of 4 prompts: 2 too long."
+    left_out = "Left out of the held-out prompts: 1 duplicate, 1 empty."
+    table = (given.run.evaluation / "table.md").read_text()
+    assert said in table
+    assert left_out in table
+    (given.run.folder / "resolved.yaml").write_text(dump(given.recipe))
+    assert {said, left_out} <= set(cautions(read_view(given.run)))
+    assert "evaluate.prompts: 1 dropped: duplicate" in told
+    assert "answers of spa: 2 of 4 prompts have none: too_long" in told
+
+
+def test_no_server_answers_mt_bench_for_a_policy(served):
+    given, server = served
+    question = Question("q1", "writing", ("Write.", "Shorter."))
+    asked = MtBench((question,), max_new_tokens=8)
+    ask_mt_bench(given.run, given, asked, systems(given.run, given.recipe))
+    assert server.bodies == []

@@ -63,11 +63,15 @@ def write_settings(folder: Path) -> None:
     write_json(folder / "manifest.json", {"name": folder.name, "versions": versions, "steps": steps})
     write_json(
         folder / "judge.json",
-        {"train": judge(0.69, True), "evaluate": judge(0.66, True), "words": judge(0.45, False)},
+        {
+            "train": judge("demo-train", 0.69, True),
+            "evaluate": judge("demo-evaluate", 0.66, True),
+            "words": judge("self", 0.45, False),
+        },
     )
 
 
-def judge(auc: float, usable: bool) -> dict:
+def judge(name: str, auc: float, usable: bool) -> dict:
     interval = {"estimate": auc, "low": auc - 0.07, "high": auc + 0.07, "n": 96}
     measured = {"auc": interval, "pair_accuracy": None, "n": 96, "at_ceiling": 0.01, "unrated": 0.0}
     objectives = [
@@ -76,7 +80,8 @@ def judge(auc: float, usable: bool) -> dict:
     ]
     reasons = [] if usable else [f"harmlessness: agrees on {auc:.2f} of the comparisons; may be chance (0.50)"]
     method = "probe" if usable else "expected"
-    return {"judge": "0f3a", "method": method, "usable": usable, "objectives": objectives, "reasons": reasons}
+    check = {"usable": usable, "objectives": objectives, "reasons": reasons}
+    return {**check, "judge": name, "method": method, "key": f"key of {name}"}
 
 
 def write_collection(folder: Path) -> None:
@@ -165,6 +170,7 @@ def write_evaluation(folder: Path, n: int = 40, texts: tuple[str, ...] = ()) -> 
         write_text(folder / f"answers-{system}.jsonl", (json.dumps(row) + "\n" for row in answers))
         write_text(folder / f"verdicts-{system}.jsonl", (json.dumps(_row(v)) + "\n" for v in verdicts))
     summary = summarise(systems, OBJECTIVES, recipe.evaluate)
+    summary["judge"] = {"judge": "demo-evaluate", "method": "probe", "key": "key of demo-evaluate"}
     write_json(folder / "summary.json", summary)
     write_text(folder / "table.md", [table(summary)])
 

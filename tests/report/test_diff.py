@@ -34,6 +34,11 @@ def set_field(folder: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
+def rated_by(folder: Path, key: str | None) -> None:
+    path = folder / "evaluation" / "summary.json"
+    write_json(path, read_json(path) | {"judge": {"judge": "demo-evaluate", "method": "probe", "key": key}})
+
+
 def test_policies_are_compared_on_shared_prompts_by_the_same_judge(run_folder, other_folder):
     found = compare(Run.existing(run_folder), Run.existing(other_folder))
     assert found.labels == ("demo", "other")
@@ -61,12 +66,25 @@ def test_a_prompt_is_shared_by_its_text_not_by_its_id(run_folder, other_folder):
 
 def test_another_judge_means_no_comparison_of_ratings(run_folder, other_folder):
     set_field(other_folder, "demo-evaluate", "another-judge")
+    rated_by(other_folder, "key of another-judge")
     found = compare(Run.existing(run_folder), Run.existing(other_folder))
     assert changes(found) == {}
     assert "rated by different judges" in diff_headline(found)
     page = write_diff(run_folder, other_folder).read_text(encoding="utf-8")
     assert "another-judge" in page
     assert "Differences" not in page
+
+
+def test_a_judge_of_the_same_name_elsewhere_is_another_judge(run_folder, other_folder):
+    rated_by(other_folder, "key of demo-evaluate at another server")
+    assert "rated by different judges" in diff_headline(compare(Run.existing(run_folder), Run.existing(other_folder)))
+    rated_by(other_folder, None)
+    assert "does not say which judge" in diff_headline(compare(Run.existing(run_folder), Run.existing(other_folder)))
+
+
+def test_the_judge_decides_and_not_what_the_constitution_is_called(run_folder, other_folder):
+    set_field(other_folder, "constitution: harmless-helpful", "constitution: /elsewhere/harmless-helpful")
+    assert compare(Run.existing(run_folder), Run.existing(other_folder)).doubt == ""
 
 
 def test_a_run_without_an_evaluation_is_still_shown(run_folder, other_folder):

@@ -197,13 +197,27 @@ def test_headline_claims_no_more_than_the_interval(run_folder):
 
 def test_cautions_name_weak_judges_small_samples_and_more_refusals(run_folder):
     judges = read_json(run_folder / "judge.json")
-    judges["evaluate"] = judges["words"]
+    judges["evaluate"] |= {"usable": False}
     write_json(run_folder / "judge.json", judges)
     shown = page(run_folder).text
     assert "The evaluation judge could not be shown to be better than chance." in shown
     assert "40 prompts are a small sample" in shown
     assert "Refusals of harmful prompts rose from 0 % to" in shown
     assert "a linear head on a small model's hidden states" in shown
+
+
+@pytest.mark.parametrize("checked", ["nobody", "another"])
+def test_a_judge_that_nobody_checked_is_not_believed_without_a_word(run_folder, checked):
+    judges = read_json(run_folder / "judge.json")
+    judges["evaluate"] |= {"judge": "the-old-one", "key": "key of the-old-one"}
+    write_json(run_folder / "judge.json", judges)
+    if checked == "nobody":
+        (run_folder / "judge.json").unlink()
+    view = read_view(Run.existing(run_folder))
+    assert "spa against vanilla, by a judge that was not checked:" in headline(view)
+    shown = page(run_folder).text
+    assert "The evaluation judge was not checked against labelled answers." in shown
+    assert ("the-old-one, probe" in shown) == (checked == "another")  # its check is shown under its own name
 
 
 def test_one_deciding_objective_is_pointed_out(run_folder):

@@ -11,6 +11,11 @@ def test_clean_takes_whole_escape_sequences():
     assert clean("\x1b[31mred\x1b[0m \x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\ \u202eback") == "red link back"
 
 
+def test_clean_takes_what_reorders_text_and_keeps_other_scripts():
+    assert clean("a\u202eb\u2066c\u200fd\u200ee\u061cf") == "abcdef"
+    assert clean("naïve — 日本 שלום") == "naïve — 日本 שלום"
+
+
 def test_numbers_and_names():
     assert signed(-0.256) == "\u22120.26"
     assert signed(0.0) == "+0.00"

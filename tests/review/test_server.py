@@ -76,7 +76,11 @@ def test_a_verdict_of_the_page_is_stored(server, run):
     assert (stored.rater, stored.seconds, set(stored.verdicts)) == ("ann", 1.5, {"harmlessness", "helpfulness"})
 
 
-@pytest.mark.parametrize("body", ["", "{", "[]", '"x"', '{"number": 99}', "\ufeff{}"])
+@pytest.mark.parametrize(
+    "body",
+    ["", "{", "[]", '"x"', '{"number": 99}', "\ufeff{}", "[" * 6000, "9" * 5000],
+    ids=["empty", "open", "list", "text", "unknown", "mark", "deep", "long number"],
+)
 def test_a_bad_body_is_an_answer_not_a_crash(server, body):
     status, _, said = call(server, "POST", f"/{server.token}/verdict", AS_JSON, body.encode("utf-8"))
     assert status == 400
@@ -86,5 +90,7 @@ def test_a_bad_body_is_an_answer_not_a_crash(server, body):
 def test_a_large_body_is_not_read(server):
     path = f"/{server.token}/verdict"
     assert call(server, "POST", path, AS_JSON | {"Content-Length": "1000000"})[0] == 413
+    assert call(server, "POST", path, AS_JSON | {"Content-Length": "9" * 5000})[0] == 413
     assert call(server, "GET", f"/{server.token}/question/99")[0] == 400
+    assert call(server, "GET", f"/{server.token}/question/{'9' * 5000}")[0] == 400
     assert call(server, "GET", f"/{server.token}/elsewhere")[0] == 404

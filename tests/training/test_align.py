@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,36 @@ def test_half_written_checkpoints_are_skipped(tiny_model, pools, tmp_path):
     (tmp_path / "checkpoints" / "checkpoint-3" / "optimizer.pt").write_bytes(b"cut")
     assert train(pools, tiny_model, often, 0, places(tmp_path)).resumed_from == 2
     assert [record["step"] for record in log(tmp_path)] == [*range(1, len(log(tmp_path)) + 1)]
+
+
+@pytest.fixture
+def small_files():
+    """A switch after which no file of this process grows over 16 KiB, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16384, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_line_and_training_continues_from_the_last_checkpoint(
+    tiny_model, pools, tmp_path, small_files
+):
+    settings = FULL.model_copy(update={"checkpoint_minutes": 1e-6})
+    with pytest.raises(Killed):
+        train(pools, tiny_model, settings, 0, places(tmp_path), killer(4))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    small_files()
+    with pytest.raises(WorkFailed, match=r"cannot write: .*the last whole checkpoint, if there is one, is kept"):
+        train(pools, tiny_model, settings, 0, places(tmp_path))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert train(pools, tiny_model, settings, 0, places(tmp_path)).resumed_from > 0
+
+
+def test_a_disk_that_is_too_full_for_the_policy_is_one_line(tiny_model, pools, tmp_path, small_files):
+    small_files()
+    with pytest.raises(WorkFailed, match=r"policy: cannot write: ") as caught:
+        train(pools, tiny_model, FULL, 0, places(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "policy").exists()
 
 
 @pytest.mark.parametrize(("change", "seed"), [({"beta": 9.0}, 0), ({}, 1)], ids=["settings", "seed"])

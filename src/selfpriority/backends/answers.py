@@ -7,6 +7,7 @@ import hashlib
 import json
 import struct
 from dataclasses import asdict
+from typing import Any
 
 from selfpriority.language_model import Answer, Choice, Completion, Failure, Request, Text, Value, Vectors
 
@@ -18,10 +19,13 @@ def key_of(fingerprint: str, request: Request) -> str:
 
 
 def to_json(answer: Answer) -> str:
-    """The answer as one JSON object; its single key is the kind."""
+    """The answer as one JSON object; its first key is the kind."""
     match answer:
-        case Completion(texts):
-            return json.dumps({"texts": [[text.text, text.n_tokens, text.stop] for text in texts]})
+        case Completion(texts, missing):
+            written: dict[str, object] = {"texts": [[text.text, text.n_tokens, text.stop] for text in texts]}
+            if missing:
+                written["missing"] = [[failure.reason, failure.detail] for failure in missing]
+            return json.dumps(written)
         case Choice(probabilities):
             return json.dumps({"probabilities": probabilities})
         case Vectors(vectors):
@@ -38,9 +42,11 @@ def from_json(stored: str) -> Answer:
     Raises:
         ValueError: the text is not an answer.
     """
-    match json.loads(stored):
+    content: Any = json.loads(stored)
+    match content:
         case {"texts": texts}:
-            return Completion(tuple(Text(text, n_tokens, stop) for text, n_tokens, stop in texts))
+            missing = tuple(Failure(*failure) for failure in content.get("missing", ()))
+            return Completion(tuple(Text(text, n_tokens, stop) for text, n_tokens, stop in texts), missing)
         case {"probabilities": probabilities}:
             return Choice(tuple(tuple(row) for row in probabilities))
         case {"vectors": vectors}:

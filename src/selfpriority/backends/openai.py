@@ -96,26 +96,28 @@ class OpenaiModel:
     def _generate(self, request: Generate) -> Answer:
         if request.max_new_tokens < 1 or not request.messages:
             return Failure("empty", "nothing to answer")
-        texts: list[Text] = []
-        while len(texts) < request.n:
-            missing = request.n - len(texts)
+        given: list[Text | Failure] = []
+        while len(given) < request.n:
+            missing = request.n - len(given)
             reply = self._endpoint.post(
                 {
                     **self._body(request.messages, request.max_new_tokens),
                     "temperature": request.temperature,
                     "top_p": request.top_p,
                     "n": missing if self._takes_many else 1,
-                    "seed": request.seed + len(texts),
+                    "seed": request.seed + len(given),
                 },
                 _texts,
             )
             if isinstance(reply, Failure) and reply.reason == "rejected" and self._takes_many and missing > 1:
                 self._takes_many = False
-            elif isinstance(reply, Failure):
-                return reply
+            elif isinstance(reply, Failure):  # of the request: another draw would fare no better
+                given += [reply] * missing
             else:
-                texts += reply[:missing]
-        return Completion(tuple(texts))
+                given += reply[:missing]
+        texts = tuple(text for text in given if isinstance(text, Text))
+        failures = tuple(failure for failure in given if isinstance(failure, Failure))
+        return Completion(texts, failures) if texts else failures[0]  # what was paid for is kept
 
     def _choose(self, request: Choose) -> Answer:
         rows = []
@@ -178,11 +180,15 @@ def _collected(
         raise failed
 
 
-def _texts(reply: Any) -> list[Text]:
-    """The texts of a reply; KeyError, TypeError or ValueError if it is none, Refusal if a filter kept it back."""
-    texts = []
+def _texts(reply: Any) -> list[Text | Failure]:
+    """The texts of a reply, a failure for each that a filter kept back; KeyError, TypeError or ValueError if none."""
+    texts: list[Text | Failure] = []
     for choice in reply["choices"]:
-        _check_refusal(choice)
+        try:
+            _check_refusal(choice)
+        except Refusal as refusal:
+            texts.append(Failure("refused", str(refusal)))
+            continue
         content = choice["message"]["content"]
         if not isinstance(content, str):
             raise ValueError("the message has no text")

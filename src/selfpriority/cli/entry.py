@@ -10,6 +10,7 @@ import typer
 from selfpriority.cli import judges, looking, shipped, working
 from selfpriority.cli.app import app
 from selfpriority.errors import InputError, SelfPriorityError
+from selfpriority.inspection.shown import printable
 
 VERBS = (working, judges, looking, shipped)
 """Importing them makes them known to the app, in the order of `--help`."""
@@ -36,9 +37,9 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):  # some versions of typer return 130 instead
         code = INTERRUPTED
     except OSError as error:
-        if debug or error.filename is None:
+        if debug:
             raise
-        tell(f"spa: {error.filename}: {error.strerror}")
+        tell(f"spa: {error.filename}: {error.strerror}" if error.filename else f"spa: {error.strerror or error}")
         code = 1
     except Exception as error:  # a bug of ours must reach the user as one line too
         code = _usage_or_bug(error, debug)
@@ -52,7 +53,7 @@ def tell(line: str) -> None:
     from selfpriority.phases.launch import is_heard
 
     if is_heard():
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def _usage_or_bug(error: Exception, debug: bool) -> int:

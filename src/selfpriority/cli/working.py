@@ -20,6 +20,7 @@ from selfpriority.cli.app import (
     phase,
     reporting,
 )
+from selfpriority.inspection.shown import printable
 from selfpriority.options import UtilityOptions, spread
 
 
@@ -60,7 +61,7 @@ def run_command(
         raise typer.Exit(code)
     table = run.evaluation / "table.md"
     if table.is_file():
-        print(table.read_text("utf-8"))
+        print(printable(table.read_text("utf-8")))
     print(f"report: {report(run)}")
 
 
@@ -68,8 +69,9 @@ def run_command(
 def collect(directory: Directory, number: Round = None, child: Child = False) -> None:
     """Sample, score, refine, denoise and pair for one round."""
     from selfpriority.phases.collect import collect as work
+    from selfpriority.phases.judging import gated
 
-    phase(directory, "collect", number, child, work)
+    phase(directory, "collect", number, child, work if child else gated(work))
 
 
 @app.command()
@@ -87,9 +89,9 @@ def evaluate(directory: Directory, child: Child = False, as_json: AsJson = False
 
     run = phase(directory, "evaluate", 0, child, lambda run, opened, _: work(run, opened))
     if as_json:
-        print((run.evaluation / "summary.json").read_text("utf-8"))
+        print(json.dumps(json.loads((run.evaluation / "summary.json").read_text("utf-8")), indent=1))
     elif not child:
-        print((run.evaluation / "table.md").read_text("utf-8"))
+        print(printable((run.evaluation / "table.md").read_text("utf-8")))
 
 
 @app.command()

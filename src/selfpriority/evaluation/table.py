@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Json = dict[str, Any]
@@ -27,7 +27,22 @@ def table(summary: Mapping[str, Any]) -> str:
         blocks += [[title], _rows(["", *columns, "words (mean)"], contests)]
     if summary.get("pairwise"):
         blocks += [["Won / tied / lost:"], _rows(["", *summary["objectives"]], _won(summary["pairwise"]))]
-    return "\n\n".join("\n".join(block) for block in [*blocks, _behaviour(summary["behaviour"])]) + "\n"
+    blocks += [_behaviour(summary["behaviour"]), list(lost_in_words(summary))]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def lost_in_words(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Where held-out prompts went that no figure rests on, one sentence for the prompts and one for every system."""
+    prompts = summary.get("prompts", {"n": 0, "dropped": {}})
+    if prompts["dropped"]:
+        yield f"Left out of the held-out prompts: {_counted(prompts['dropped'])}."
+    for system, reasons in summary.get("drops", {}).items():
+        if reasons:
+            yield f"{system} has no answer to {sum(reasons.values())} of {prompts['n']} prompts: {_counted(reasons)}."
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in reasons.items())
 
 
 def _behaviour(behaviour: Mapping[str, Json]) -> list[str]:
@@ -69,7 +84,13 @@ def _words(row: Mapping[str, Json]) -> str:
 
 
 def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
+    written = (heads, ["---"] * len(heads), *rows)
+    return [f"| {' | '.join(map(_plain, cells))} |" for cells in written]
+
+
+def _plain(cell: str) -> str:
+    """A cell that ends neither itself nor its row: kinds of prompts are called what a data set says."""
+    return " ".join(cell.split()).replace("|", "\\|")
 
 
 def _versus(key: str) -> str:

@@ -130,6 +130,9 @@ def _target(form: str, to: Path) -> Path:
     info = to.with_name("dataset_info.json")
     if form == "llama-factory" and info.exists():
         raise InputError(f"--to: {info} exists already; name a new folder")
+    hazard = to.with_name(HAZARD)
+    if hazard.exists() and hazard.read_bytes() != (FOLDER / "hazard.txt").read_bytes():
+        raise InputError(f"--to: {hazard} exists already and is not ours; name a new folder")
     return to
 
 

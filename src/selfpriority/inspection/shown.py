@@ -5,15 +5,14 @@ The texts are harmful by nature and written by models. Knows strings only.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
+from selfpriority.report.plain import UNSHOWN
 
 
 def printable(text: str) -> str:
     """The text without control codes (all but newline and tab) and without marks that reorder it."""
-    return _CONTROL.sub("", text)
+    return UNSHOWN.sub("", text)
 
 
 def shown(text: str, reveal: bool) -> str:

@@ -47,13 +47,13 @@ def inconsistency(pool: Pool, rule: str | float) -> str:
         return ""
     if pool.refined is None:
         return "no_refinement"
-    needed = 1.0 if rule == "strict" else float(rule)
+    needed = n_of_share(1.0 if rule == "strict" else float(rule), len(pool.candidates))
     for k, refined in enumerate(pool.refined.scores):
         candidates = [c.scores[k] for c in pool.candidates]
         beaten = sum(refined > score for score in candidates)  # strictly: a tie is not an improvement
-        if beaten < needed * len(candidates):
+        if beaten < needed:
             unbeatable = sum(score >= HIGHEST for score in candidates)
-            return "ceiling" if len(candidates) - unbeatable < needed * len(candidates) else "not_better"
+            return "ceiling" if len(candidates) - unbeatable < needed else "not_better"
     return ""
 
 
@@ -80,9 +80,9 @@ def _tau(dets: Sequence[float], settings: Denoise) -> float:
         return settings.max_det
     if settings.keep_lowest is None or not dets:
         return math.inf
-    return sorted(dets)[n_lowest(len(dets), settings.keep_lowest) - 1]
+    return sorted(dets)[n_of_share(settings.keep_lowest, len(dets)) - 1]
 
 
-def n_lowest(n: int, share: float) -> int:
-    """How many of n pools the quantile `keep_lowest` keeps."""
-    return math.ceil(share * n - 1e-9)  # 0.32 * 100 is 32.000000000000004
+def n_of_share(share: float, n: int) -> int:
+    """How many of `n` make a share, at least."""
+    return math.ceil(share * n - 1e-9)  # 0.28 * 25 is 7.000000000000001

@@ -40,6 +40,10 @@ def refine(
             written.append([])
             continue
         assert isinstance(answer, Completion)
+        dropped += [
+            Drop("refine", pool.prompt.id, failure.reason, f"{pool.prompt.id}/missing{i}", failure.detail)
+            for i, failure in enumerate(answer.missing, start=1)
+        ]
         responses = _responses(pool, answer)
         usable = [r for r in responses if r.text.strip() and (settings.keep_cut or r.stop == "end")]
         dropped += [

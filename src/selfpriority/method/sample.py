@@ -39,7 +39,8 @@ def sample(
         for persona, n in share:
             answer = next(answers)
             if isinstance(answer, Completion):
-                assert len(answer.texts) == n
+                assert len(answer.texts) + len(answer.missing) == n
+                failures += answer.missing
                 responses += _responses(prompt, persona, answer.texts, first=len(responses))
             else:
                 assert isinstance(answer, Failure)

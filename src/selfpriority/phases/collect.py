@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from selfpriority.errors import WorkFailed
+from selfpriority.language_model import LanguageModel
 from selfpriority.method.denoise import denoise
 from selfpriority.method.order import Order
 from selfpriority.method.pair import pair
@@ -14,10 +15,10 @@ from selfpriority.method.refine import refine
 from selfpriority.method.sample import sample
 from selfpriority.method.score import score
 from selfpriority.personas import load_personas
-from selfpriority.phases.opening import JudgeSpec, Opened, judge_key, model_key
+from selfpriority.phases.opening import JudgeSpec, Opened, in_process, judge_key, model_key
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
 from selfpriority.prompts import load_prompts
-from selfpriority.recipe import Recipe
+from selfpriority.recipe import Backend, Recipe
 from selfpriority.records import Candidates, Drop, Pool, Prompt, Sifted
 from selfpriority.run import (
     CANDIDATES,
@@ -46,6 +47,20 @@ def start_of_round(run: Run, recipe: Recipe, number: int) -> str:
     return recipe.model if number == 1 else str(run.policy(number - 1))
 
 
+def generator(recipe: Recipe, number: int) -> Backend:
+    """Who runs a round's model: the recipe's backend, but a policy of ours is on no server."""
+    return recipe.backend if number == 1 else in_process(recipe.backend)
+
+
+def training_judge(recipe: Recipe, number: int) -> JudgeSpec:
+    """The judge of a round; one that is the policy itself runs where the policy does."""
+    spec = JudgeSpec.of(recipe.score)
+    if number == 1 or spec.judge != "self":
+        return spec
+    backend = in_process(spec.settings.backend or recipe.backend)
+    return replace(spec, settings=spec.settings.model_copy(update={"backend": backend}))
+
+
 def round_prompts(recipe: Recipe, number: int) -> Sifted[Prompt]:
     """The prompts of one round; `prompts_per_round: new` deals them out evenly."""
     loaded = load_prompts(recipe.prompts, recipe.seed)
@@ -58,15 +73,16 @@ def collect_steps(run: Run, opened: Opened, number: int) -> list[Step]:
     """The five steps of a round with their keys, each holding all that the step depends on."""
     recipe, constitution = opened.recipe, opened.constitution
     policy = start_of_round(run, recipe, number)
-    generator = (model_key(policy, recipe.backend), recipe.backend.model_dump(include={"kind", "dtype"}))
+    backend = generator(recipe, number)
+    made_by = (model_key(policy, backend), backend.model_dump(include={"kind", "dtype"}))
     prompts = [asdict(prompt) for prompt in round_prompts(recipe, number).kept]
-    judge = judge_key(JudgeSpec.of(recipe.score), policy, constitution, recipe.backend)
+    judge = judge_key(training_judge(recipe, number), policy, constitution, recipe.backend)
     order = recipe.pair.model_dump(include={"resolution", "threshold"})
     texts = text_hash("refine_system", "refine_again")
     parts: dict[str, object] = {
-        "sample": (prompts, generator, recipe.sample.model_dump(), load_personas(recipe.sample.personas), recipe.seed),
+        "sample": (prompts, made_by, recipe.sample.model_dump(), load_personas(recipe.sample.personas), recipe.seed),
         "score": judge,
-        "refine": (generator, recipe.refine.model_dump(), constitution.text, texts, order),
+        "refine": (made_by, recipe.refine.model_dump(), constitution.text, texts, order),
         "denoise": recipe.denoise.model_dump(),
         "pair": recipe.pair.model_dump(),
     }
@@ -125,7 +141,7 @@ class _Work:
         recipe = self.opened.recipe
         loaded = round_prompts(recipe, self.number)
         self.run.record_sifted(self.number, "prompts", len(loaded.kept) + len(loaded.dropped_prompts), loaded)
-        model = self.opened.model(start_of_round(self.run, recipe, self.number), "sample", spent)
+        model = self._model("sample", spent)
         personas = load_personas(recipe.sample.personas)
         return len(loaded.kept), sample(loaded.kept, model, recipe.sample, personas, recipe.seed)
 
@@ -136,7 +152,7 @@ class _Work:
     def _refine(self, spent: Spent) -> tuple[int, Sifted[Pool]]:
         pools = read_rows(self._file(SCORED), Pool)
         recipe = self.opened.recipe
-        model = self.opened.model(start_of_round(self.run, recipe, self.number), "refine", spent)
+        model = self._model("refine", spent)
         judge = self._judge("refine", spent)
         order = Order.of(recipe.pair)
         return len(pools), refine(pools, model, judge, self.opened.constitution, recipe.refine, order)
@@ -152,10 +168,15 @@ class _Work:
     def _file(self, name: str) -> Any:
         return self.run.round(self.number) / name
 
+    def _model(self, step: str, spent: Spent) -> LanguageModel:
+        recipe = self.opened.recipe
+        policy = start_of_round(self.run, recipe, self.number)
+        return self.opened.model(policy, step, spent, generator(recipe, self.number))
+
     def _judge(self, step: str, spent: Spent) -> Any:
         recipe = self.opened.recipe
         policy = start_of_round(self.run, recipe, self.number)
-        return self.opened.judge(JudgeSpec.of(recipe.score), policy, f"{step}: rating", spent)
+        return self.opened.judge(training_judge(recipe, self.number), policy, f"{step}: rating", spent)
 
 
 def _record_pairs(run: Run, number: int, rows: Sequence[PreferenceRow], opened: Opened) -> None:

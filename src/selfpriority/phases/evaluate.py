@@ -11,10 +11,10 @@ from selfpriority.evaluation.compare import Further, Verdict, contests, summaris
 from selfpriority.evaluation.pairwise import Compared, Duel
 from selfpriority.evaluation.table import table
 from selfpriority.phases.collect import round_prompts
-from selfpriority.phases.opening import JudgeSpec, Opened, judge_key, model_key
-from selfpriority.prompts import load_prompts
+from selfpriority.phases.opening import JudgeSpec, Opened, in_process, judge_entry, judge_key, model_key
+from selfpriority.prompts import load_prompts, said_in
 from selfpriority.rating import Item
-from selfpriority.recipe import Evaluate, OtherJudge, Recipe
+from selfpriority.recipe import Evaluate, OpenaiBackend, OtherJudge, Recipe
 from selfpriority.records import Drop, Prompt, Rating, Ratings, Response, Sifted, Unrated
 from selfpriority.refusals import is_refusal
 from selfpriority.run import Run, Spent, Step, key_of, read_rows, write_json, write_rows, write_text
@@ -52,7 +52,11 @@ class ComparisonRow:
 
 
 def systems(run: Run, recipe: Recipe) -> dict[str, str]:
-    """What is evaluated: the recipe's model and the last round's policy."""
+    """What is evaluated: the recipe's model and the last round's policy.
+
+    All of them answer `in_process`: a server has no policy of ours, and one system here and one there would differ in
+    more than training.
+    """
     return {"vanilla": recipe.model, "spa": str(run.policy(recipe.rounds))}
 
 
@@ -63,9 +67,9 @@ def heldout_prompts(recipe: Recipe) -> Sifted[Prompt]:
         raise InputError("evaluate.prompts: not set, so there is nothing to evaluate on; name held-out prompts")
     loaded = load_prompts(source, recipe.seed)
     numbers = range(1, recipe.rounds + 1)
-    seen = {prompt.text for number in numbers for prompt in round_prompts(recipe, number).kept}
-    kept = tuple(prompt for prompt in loaded.kept if prompt.text not in seen)
-    lost = tuple(Drop("evaluate", p.id, "seen_in_training") for p in loaded.kept if p.text in seen)
+    seen = {said_in(prompt) for number in numbers for prompt in round_prompts(recipe, number).kept}
+    kept = tuple(prompt for prompt in loaded.kept if said_in(prompt) not in seen)
+    lost = tuple(Drop("evaluate", p.id, "seen_in_training") for p in loaded.kept if said_in(p) in seen)
     if not kept:
         raise InputError(f"evaluate.prompts: {source.source}: no prompt is left that training never saw")
     return Sifted(kept, loaded.dropped + lost)
@@ -76,16 +80,19 @@ def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
     recipe = opened.recipe
     if recipe.evaluate.prompts is None:
         return []
-    prompts = [asdict(prompt) for prompt in heldout_prompts(recipe).kept]
+    held_out = heldout_prompts(recipe)
+    prompts = [asdict(prompt) for prompt in held_out.kept]
     settings = recipe.evaluate.model_dump(include=ANSWER_FIELDS)
-    backend = recipe.backend.model_dump(include={"kind", "dtype"})
+    backend = in_process(recipe.backend)
+    numerics = backend.model_dump(include={"kind", "dtype"})
     answers = {
-        name: key_of("answers", model_key(model, recipe.backend), prompts, settings, backend, recipe.seed)
+        name: key_of("answers", model_key(model, backend), prompts, settings, numerics, recipe.seed)
         for name, model in systems(run, recipe).items()
     }
     steps = []
     for name, key in answers.items():
-        steps.append(_step(run, "answers", name, key))
+        lost = run.evaluation / f"drops-{name}.jsonl"
+        steps.append(Step(f"evaluation/answers-{name}", key, (_answers_of(run, name), lost)))
         for suffix, section in judges_of(recipe).items():
             judge = judge_key(JudgeSpec.of(section), recipe.model, opened.constitution, recipe.backend)
             steps.append(_step(run, "verdicts", f"{name}{suffix}", key_of(key, "verdicts", judge)))
@@ -97,9 +104,13 @@ def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
             key = key_of(answers[a], answers[b], "comparisons", judge, texts)
             steps.append(_step(run, "comparisons", f"{a}_vs_{b}", key))
     keys = [step.key for step in steps if "/answers-" not in step.name]
-    summary = key_of("summary-2", keys, recipe.evaluate.model_dump(include=SUMMARY_FIELDS))
+    summary = key_of("summary-3", keys, recipe.evaluate.model_dump(include=SUMMARY_FIELDS), held_out.reasons)
     outputs = (run.evaluation / "summary.json", run.evaluation / "table.md")
     return [*steps, Step("evaluation/summary", summary, outputs)]
+
+
+def _answers_of(run: Run, system: str) -> Path:
+    return run.evaluation / f"answers-{system}.jsonl"
 
 
 def _step(run: Run, kind: str, what: str, key: str) -> Step:
@@ -115,10 +126,12 @@ def judges_of(recipe: Recipe) -> dict[str, Evaluate | OtherJudge]:
 def evaluate(run: Run, opened: Opened) -> None:
     """Does the evaluation steps that are not done."""
     prompts = heldout_prompts(opened.recipe)
-    for drop in prompts.dropped_prompts:
-        if drop.reason == "seen_in_training":
-            opened.reporter.note(f"evaluation: prompt {drop.prompt_id} is left out, training saw it")
-    for step in evaluate_steps(run, opened):
+    for reason, n in prompts.reasons.items():
+        opened.reporter.note(f"evaluate.prompts: {n} dropped: {reason}")
+    steps = evaluate_steps(run, opened)
+    if isinstance(opened.recipe.backend, OpenaiBackend) and not all(map(run.is_done, steps)):
+        opened.reporter.note("evaluation: all systems answer in this process, for no server has the trained policy")
+    for step in steps:
         if run.is_done(step):
             continue
         if run.was_done_otherwise(step):
@@ -132,17 +145,20 @@ def evaluate(run: Run, opened: Opened) -> None:
             elif kind == "comparisons":
                 _comparisons(run, opened, what, spent)
             else:
-                _summary(run, opened)
+                _summary(run, opened, prompts)
 
 
 def _answers(run: Run, opened: Opened, system: str, prompts: tuple[Prompt, ...], spent: Spent) -> None:
     recipe = opened.recipe
-    model = opened.model(systems(run, recipe)[system], f"answers of {system}", spent)
+    name = systems(run, recipe)[system]
+    model = opened.model(name, f"answers of {system}", spent, in_process(recipe.backend))
     answered = answer(prompts, model, system, recipe.evaluate, recipe.seed)
     by_id = {prompt.id: prompt for prompt in prompts}
     rows = [AnswerRow(by_id[response.prompt_id], response) for response in answered.kept]
-    write_rows(run.evaluation / f"answers-{system}.jsonl", rows, AnswerRow)
+    write_rows(_answers_of(run, system), rows, AnswerRow)
     write_rows(run.evaluation / f"drops-{system}.jsonl", answered.dropped, Drop)
+    for reason, n in answered.reasons.items():
+        opened.reporter.note(f"answers of {system}: {n} of {len(prompts)} prompts have none: {reason}")
 
 
 def _verdicts(run: Run, opened: Opened, what: str, spent: Spent) -> None:
@@ -178,7 +194,7 @@ def _comparisons(run: Run, opened: Opened, what: str, spent: Spent) -> None:
     write_rows(run.evaluation / f"comparisons-{what}.jsonl", rows, ComparisonRow)
 
 
-def _summary(run: Run, opened: Opened) -> None:
+def _summary(run: Run, opened: Opened, prompts: Sifted[Prompt]) -> None:
     recipe, names = opened.recipe, opened.constitution.names
     verdicts = {
         suffix: {name: read_verdicts(run.evaluation, name, names, suffix) for name in systems(run, recipe)}
@@ -195,6 +211,12 @@ def _summary(run: Run, opened: Opened) -> None:
         }
     others = {suffix.removeprefix("@"): found for suffix, found in verdicts.items() if suffix}
     summary = summarise(verdicts[""], names, recipe.evaluate, Further(asked, others))
+    summary["judge"] = judge_entry(JudgeSpec.of(recipe.evaluate), opened)
+    summary["prompts"] = {"n": len(prompts.kept), "dropped": prompts.reasons}
+    summary["drops"] = {
+        name: Sifted((), tuple(read_rows(run.evaluation / f"drops-{name}.jsonl", Drop))).reasons
+        for name in systems(run, recipe)
+    }
     write_json(run.evaluation / "summary.json", summary)
     write_text(run.evaluation / "table.md", [table(summary)])
 

@@ -6,7 +6,7 @@ Checks the training judge, the evaluation judge and, beside a judge that is not 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -16,7 +16,7 @@ from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError, JudgeRefused
 from selfpriority.judges.attacks import attacks
 from selfpriority.judges.labels import Labels, anchors_as_labels, read_labels
-from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, judge_key
+from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, judge_entry
 from selfpriority.rating import Judge
 from selfpriority.recipe import HfBackend, OtherJudge, Prompts, Recipe, load
 from selfpriority.run import Run, Spent, Step, key_of, read_json, write_json
@@ -37,13 +37,9 @@ def judge_specs(recipe: Recipe) -> dict[str, JudgeSpec]:
 
 def judge_step(run: Run, opened: Opened) -> Step:
     """The check with its key."""
-    constitution = opened.constitution
-    keys = {
-        role: judge_key(spec, opened.recipe.model, constitution, opened.recipe.backend)
-        for role, spec in judge_specs(opened.recipe).items()
-    }
+    keys = {role: judge_entry(spec, opened)["key"] for role, spec in judge_specs(opened.recipe).items()}
     asked = [attack.text for attack in attacks()]
-    key = key_of("judge", keys, [anchor.model_dump() for anchor in constitution.anchors], asked)
+    key = key_of("judge-2", keys, [anchor.model_dump() for anchor in opened.constitution.anchors], asked)
     return Step("judge", key, (run.folder / "judge.json",))
 
 
@@ -63,7 +59,7 @@ def check_judges(opened: Opened, labels: Labels | None = None, spent: Spent | No
     reports = {}
     for role, check in checks(opened, spent or Spent()):
         report = check_judge(check.judge, check.reworded, check.constitution, labels, check.disowning)
-        reports[role] = {**report.as_json(), "judge": check.spec.judge, "method": check.spec.method}
+        reports[role] = {**report.as_json(), **judge_entry(check.spec, opened)}
     return reports
 
 
@@ -177,3 +173,13 @@ def gate(run: Run, opened: Opened) -> None:
             f"(`spa fit-judge`), or score.require_signal=false to train all the same"
         )
     opened.reporter.note(f"training on a judge that may be chance, as the recipe asks: {why}")
+
+
+def gated(work: Callable[[Run, Opened, int], None]) -> Callable[[Run, Opened, int], None]:
+    """A phase that somebody starts alone, behind the gate that `spa run` puts before its first round."""
+
+    def behind_the_gate(run: Run, opened: Opened, number: int) -> None:
+        gate(run, opened)
+        work(run, opened, number)
+
+    return behind_the_gate

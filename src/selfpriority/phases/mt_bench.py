@@ -17,7 +17,7 @@ from selfpriority.evaluation.conversation import Answered, Question, converse
 from selfpriority.evaluation.mt_bench import mt_bench
 from selfpriority.judges.turns import Turn
 from selfpriority.language_model import Failure
-from selfpriority.phases.opening import JudgeSpec, Opened, heads_folder
+from selfpriority.phases.opening import JudgeSpec, Opened, heads_folder, in_process
 from selfpriority.phases.questions import read_mt_bench, spread
 from selfpriority.phases.tau import other_judge
 from selfpriority.rating import Item
@@ -93,7 +93,7 @@ def ask_mt_bench(run: Run, opened: Opened, asked: MtBench, models: Mapping[str, 
     verdicts: dict[str, dict[str, Both]] = {}
     answers: dict[str, list[Answered]] = {}
     for name, model in models.items():
-        generating = opened.model(model, f"mt-bench: answers of {name}", Spent())
+        generating = opened.model(model, f"mt-bench: answers of {name}", Spent(), in_process(opened.recipe.backend))
         answers[name] = converse(questions, generating, asked.max_new_tokens)
         rated = _rated(opened, spec, questions, answers[name], f"mt-bench: verdicts on {name}")
         verdicts[name] = {question.id: both for question, both in zip(questions, rated, strict=True)}

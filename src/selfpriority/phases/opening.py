@@ -77,6 +77,8 @@ class Opened:
     run: Run
     reporter: Reporter
     models: dict[str, LanguageModel] = field(default_factory=dict)
+    doubted: set[str] = field(default_factory=set)
+    """Heads about which something was said already."""
 
     @property
     def constitution(self) -> Constitution:
@@ -106,7 +108,8 @@ class Opened:
         constitution = self.constitution
         if spec.method == "probe":
             heads = _heads(spec.judge)
-            local = HfBackend() if isinstance(self.recipe.backend, OpenaiBackend) else None
+            self._note_other_weights(spec.judge, heads)
+            local = in_process(self.recipe.backend)
             return ProbeJudge(self.model(heads.model, step, spent, local), heads, constitution.names)
         if spec.method == "reward":
             missing = [name for name in constitution.names if name not in spec.settings.rewards]
@@ -118,6 +121,16 @@ class Opened:
         settings = spec.settings.model_copy(update={"method": spec.method})
         model = self.model(name, step, spent, spec.settings.backend)
         return WordsJudge(model, constitution, settings, reworded)
+
+    def _note_other_weights(self, judge: str, heads: Heads) -> None:
+        """Says so where a model has changed since its heads were fitted: its hidden states then mean something else."""
+        fitted_on = heads.card.get("model_fingerprint", "")
+        if judge not in self.doubted and fitted_on and model_key(heads.model) not in fitted_on:
+            self.doubted.add(judge)
+            self.reporter.note(
+                f"{judge}: its heads were fitted on other weights of {heads.model} than there are now, so ratings "
+                f"may be off; `spa fit-judge` fits them again"
+            )
 
     def comparer(self, spec: JudgeSpec, policy: str, step: str, spent: Spent) -> Comparer:
         """Who compares answers in words; `self` is `policy`."""
@@ -163,6 +176,11 @@ class Opened:
         return watch
 
 
+def in_process(backend: Backend) -> Backend:
+    """Who runs weights that no server has, a trained policy or heads: transformers in this process."""
+    return HfBackend() if isinstance(backend, OpenaiBackend) else backend
+
+
 def _opened(name: str, settings: Backend) -> LanguageModel:
     if isinstance(settings, ScriptedBackend):
         from selfpriority.backends.scripted import ScriptedModel
@@ -188,6 +206,13 @@ def judge_key(spec: JudgeSpec, policy: str, constitution: Constitution, backend:
     model = policy if spec.judge == "self" else spec.judge
     settings = (spec.method, spec.settings.mass_floor, spec.settings.max_new_tokens)
     return key_of("words", model_key(model, spec.settings.backend or backend), constitution.objectives, texts, settings)
+
+
+def judge_entry(spec: JudgeSpec, opened: Opened) -> dict[str, str]:
+    """How files name a judge outside the rounds: {judge, method, key}; equal keys, the same judge."""
+    recipe = opened.recipe
+    key = judge_key(spec, recipe.model, opened.constitution, recipe.backend)
+    return {"judge": spec.judge, "method": spec.method, "key": key}
 
 
 def model_key(name: str, backend: Backend | None = None) -> str:

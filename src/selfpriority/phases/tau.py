@@ -66,7 +66,10 @@ def other_judge(judge: str, method: str, base_url: str | None) -> OtherJudge:
 
 
 def tau_text(told: dict[str, Any]) -> str:
-    """The curve as a table, and the suggestion as recipe fields."""
+    """The curve as a table, and the suggestion as a recipe field.
+
+    Not as `keep_lowest`: denoising takes that share of the prompts that also passed consistency, this curve of all.
+    """
     lines = ["prompts  share    max det      RV  RV within prompts"]
     for point in told["points"]:
         values = "  ".join("    -" if point[key] is None else f"{point[key]:6.3f}" for key in ("rv", "rv_within"))
@@ -76,8 +79,8 @@ def tau_text(told: dict[str, Any]) -> str:
         lines.append("too few prompts with varied ratings for a curve")
     else:
         lines.append(
-            f"suggested: denoise.keep_lowest={best['share']:.2f} (or denoise.max_det={best['max_det']:.4g}): the most "
-            f"prompts within one standard error ({told['standard_error']:.3f}) of the best RV"
+            f"suggested: denoise.max_det={best['max_det']!r} (and denoise.keep_lowest=null where the recipe sets "
+            f"that): the most prompts within one standard error ({told['standard_error']:.3f}) of the best RV"
         )
     return "\n".join(lines)
 

@@ -11,8 +11,9 @@ import io
 import json
 import logging
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Questions:
     dev: Path | None = None
     """The same form: five examples a subject are shown first, as is usual for MMLU; none: no examples."""
     limit: int | None = None
-    """At most so many questions, spread evenly over the file."""
+    """At most so many questions: of the file, spread evenly over it, and of every task, its first."""
     tasks: tuple[str, ...] = ()
     """Names of the harness's own tasks."""
     mt_bench: MtBench | None = None
@@ -55,7 +56,8 @@ def utility(run: Run, opened: Opened, questions: Questions) -> dict[str, Any]:
     What an earlier command found about these very systems and this one does not ask stays.
 
     Raises:
-        InputError: a file that cannot be read, a task that does not exist, or the harness is not installed.
+        InputError: a file that cannot be read, a task that does not exist or has no share of right answers, or the
+            harness is not installed.
     """
     settings = opened.recipe.backend if isinstance(opened.recipe.backend, HfBackend) else HfBackend()
     named = systems(run, opened.recipe)
@@ -140,7 +142,7 @@ def _asked(model: str, settings: HfBackend, tasks: Sequence[dict[str, Any]], que
                 model="hf",
                 model_args=arguments,
                 tasks=[*tasks, *questions.tasks],
-                limit=questions.limit if questions.tasks and not tasks else None,
+                limit=questions.limit,  # no subject of MMLU has more: the file was cut to it before
                 batch_size=8,
                 bootstrap_iters=0,
                 log_samples=True,
@@ -150,10 +152,29 @@ def _asked(model: str, settings: HfBackend, tasks: Sequence[dict[str, Any]], que
             raise InputError(f"utility: lm-evaluation-harness: {str(error).splitlines()[0]}") from error
     right: Right = {}
     for task, samples in results["samples"].items():
-        name = "mmlu" if task in {row["task"] for row in tasks} else task
-        scored = {f"{task}/{sample['doc_id']}": float(sample["acc"]) for sample in samples if "acc" in sample}
-        right.setdefault(name, {}).update(scored)
-    return {task: answers for task, answers in right.items() if answers}
+        measure, answers = by_question(task, samples)
+        name = "mmlu" if task in {row["task"] for row in tasks} else measure
+        right.setdefault(name, {}).update(answers)
+    return right
+
+
+def by_question(task: str, samples: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, float]]:
+    """What is measured, and each question's value of it, from the harness's samples of one task.
+
+    `acc` or else the task's own first metric, in the first of several readings of an answer.
+
+    Raises:
+        InputError: that metric says nothing of single questions, so systems cannot be compared by it.
+    """
+    metrics = list(samples[0]["metrics"]) if samples else []
+    metric = "acc" if "acc" in metrics else next(iter(metrics), "")
+    reading = samples[0].get("filter", "none") if samples else "none"
+    values = {f"{task}/{row['doc_id']}": row[metric] for row in samples if row.get("filter", "none") == reading}
+    if not values or not all(isinstance(value, Real) and 0 <= float(value) <= 1 for value in values.values()):
+        has = f"its metrics: {', '.join(metrics)}" if metrics else "it asked nothing"
+        raise InputError(f"utility: task {task} has no share of right answers to compare by question; {has}")
+    measure = ", ".join([task, *([metric] if metric != "acc" else []), *([reading] if reading != "none" else [])])
+    return measure, {question: float(value) for question, value in values.items()}
 
 
 def _nats(model: str, texts: Sequence[str], settings: HfBackend) -> list[tuple[float, int]]:

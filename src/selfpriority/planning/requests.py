@@ -18,7 +18,7 @@ from selfpriority.evaluation.compare import contests
 from selfpriority.evaluation.pairwise import Duel
 from selfpriority.judges.trust import ask_all
 from selfpriority.language_model import Generate, LanguageModel, Request
-from selfpriority.method.denoise import n_lowest
+from selfpriority.method.denoise import n_of_share
 from selfpriority.method.order import Order
 from selfpriority.method.refine import refine
 from selfpriority.method.sample import sample
@@ -157,7 +157,7 @@ def _trained_tokens(rehearsal: Rehearsal, prompts: Sequence[Prompt]) -> int:
 
     n_answers = recipe.sample.n * recipe.sample.max_new_tokens + recipe.refine.max_new_tokens
     share = recipe.denoise.keep_lowest
-    n_kept = n_lowest(len(prompts), share) if share is not None else len(prompts)
+    n_kept = n_of_share(share, len(prompts)) if share is not None else len(prompts)
     mean = estimated_sum(asked, length) / len(prompts) + n_answers
     return recipe.align.epochs * ceil(n_kept * mean)
 

@@ -23,8 +23,6 @@ from selfpriority.report.verdict import changes_in_words, main_contest
 from selfpriority.run import Run, write_text
 
 Json = dict[str, Any]
-JUDGED_BY = ("judge", "method", "rewards")
-"""Fields of the recipe's `evaluate` that decide who rates."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +74,15 @@ def _labels(views: tuple[View, View], folders: tuple[Path, Path]) -> tuple[str, 
 
 
 def _doubt(views: tuple[View, View]) -> str:
-    first, second = (view.settings for view in views)
-    if any(view.summary is None for view in views):
+    summaries = [view.summary for view in views if view.summary is not None]
+    if len(summaries) < 2:
         return "One of the two has no evaluation yet."
     if views[0].objectives != views[1].objectives:
         return "They have different objectives."
-    judged = [{name: run["evaluate"].get(name) for name in JUDGED_BY} for run in (first, second)]
-    if judged[0] != judged[1] or (judged[0]["judge"] == "self" and first["model"] != second["model"]):
-        return "Their answers were rated by different judges."
-    return "" if first["constitution"] == second["constitution"] else "Their judges followed different constitutions."
+    first, second = (summary.get("judge", {}).get("key") for summary in summaries)
+    if first is None or second is None:
+        return "One of the two does not say which judge rated its answers; `spa evaluate` on it adds that."
+    return "" if first == second else "Their answers were rated by different judges."
 
 
 def _shared(views: tuple[View, View], labels: tuple[str, str], policies: tuple[str, str]) -> Iterator[Entry]:

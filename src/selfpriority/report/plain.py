@@ -7,12 +7,13 @@ from typing import Any
 
 DASH = "\N{EN DASH}"
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?", re.DOTALL)
-_UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control codes (all but newline and tab), and marks that reorder what a reader sees."""
 
 
 def clean(text: str) -> str:
     """The text without terminal control codes, and without marks that reorder what a reader sees."""
-    return _UNSHOWN.sub("", _ESCAPE_SEQUENCE.sub("", text))
+    return UNSHOWN.sub("", _ESCAPE_SEQUENCE.sub("", text))
 
 
 def percent(share: float | None) -> str:

@@ -51,7 +51,7 @@ class Round:
 
 @dataclass(frozen=True)
 class JudgeCard:
-    """One judge of `judge.json`: its role, what the recipe calls it, and its check."""
+    """One judge of `judge.json`: its role, what the recipe called it when it was checked, and its check."""
 
     role: str
     name: str
@@ -124,8 +124,7 @@ def _objectives(run: Run, summary: Json | None, judges: Json | None) -> tuple[st
 
 def _judge(role: str, report: Json, settings: Json) -> JudgeCard:
     section = settings["evaluate" if role == "evaluate" else "score"]
-    name = "self" if role == "words" else section["judge"]
-    return JudgeCard(role, name, report.get("method", section["method"]), report)
+    return JudgeCard(role, report.get("judge", section["judge"]), report.get("method", section["method"]), report)
 
 
 def _round(run: Run, number: int) -> Round:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from selfpriority.evaluation.table import lost_in_words
 from selfpriority.report.plain import percent, probability, signed, words
 from selfpriority.report.rows import JudgeCard, View
 
@@ -27,7 +28,9 @@ def headline(view: View) -> str:
     changes = view.summary["difference"][contest]
     n = max(changes[objective]["n"] for objective in view.objectives)
     told = changes_in_words({objective: changes[objective] for objective in view.objectives})
-    doubt = "" if _evaluation_is_trusted(view) else ", by a judge not shown to be better than chance"
+    check = _evaluation_check(view)
+    doubt = ", by a judge that was not checked" if check is None else ""
+    doubt = ", by a judge not shown to be better than chance" if check and not check["usable"] else doubt
     return f"On {n} held-out prompts, {system} against {baseline}{doubt}: {told}."
 
 
@@ -40,8 +43,11 @@ def evidence(view: View) -> list[tuple[str, str]]:
     return [(objective, change_in_numbers(changes[objective])) for objective in view.objectives]
 
 
-def _evaluation_is_trusted(view: View) -> bool:
-    return all(judge.report["usable"] for judge in view.judges if judge.role == "evaluate")
+def _evaluation_check(view: View) -> Json | None:
+    """The check of the judge that rated the answers; None where nobody checked it, or checked another."""
+    rated_by = (view.summary or {}).get("judge", {}).get("key")
+    checks = (judge.report for judge in view.judges if judge.role == "evaluate")
+    return next((check for check in checks if check.get("key") == rated_by), None)
 
 
 def is_clear(change: Json) -> bool:
@@ -93,14 +99,21 @@ def main_contest(view: View) -> str | None:
 def cautions(view: View) -> Iterator[str]:
     """What a reader must know before believing the numbers."""
     roles = {judge.role: judge for judge in view.judges}
-    for role, word in (("evaluate", "evaluation"), ("train", "training")):
-        if role in roles and not roles[role].report["usable"]:
-            yield f"The {word} judge could not be shown to be better than chance. {_consequence(role)}"
+    check = _evaluation_check(view)
+    if check and not check["usable"]:
+        yield "The evaluation judge could not be shown to be better than chance. Its ratings below may be noise."
+    if "train" in roles and not roles["train"].report["usable"]:
+        yield (
+            "The training judge could not be shown to be better than chance. What the run learned from it may be noise."
+        )
     if view.summary is None:
         return
+    if check is None:
+        yield "The evaluation judge was not checked against labelled answers. Its ratings below may be noise."
     same = {"train", "evaluate"} <= roles.keys() and _identity(roles["train"]) == _identity(roles["evaluate"])
     if same and main_contest(view):
         yield "The evaluation judge is also the one that was trained on: expect it to be too kind."
+    yield from lost_in_words(view.summary)
     prompts = max((row.get("n", 0) for system in view.summary["systems"].values() for row in _means(system)), default=0)
     if 0 < prompts < SMALL:
         yield f"{prompts} prompts are a small sample: only large differences can show."
@@ -109,12 +122,6 @@ def cautions(view: View) -> Iterator[str]:
 
 def _identity(judge: JudgeCard) -> tuple[str, str]:
     return judge.name, judge.method
-
-
-def _consequence(role: str) -> str:
-    if role == "evaluate":
-        return "Its ratings below may be noise."
-    return "What the run learned from it may be noise."
 
 
 def _means(system: Json) -> Iterator[Json]:

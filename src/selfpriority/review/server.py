@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if self.headers.get_content_type() != "application/json":
             self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-        elif not length.isdecimal() or int(length) > MOST_BYTES:
+        elif not length.isdecimal() or len(length) > len(str(MOST_BYTES)) or int(length) > MOST_BYTES:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE if length.isdecimal() else HTTPStatus.LENGTH_REQUIRED)
         elif place != "verdict":
             self._refuse(HTTPStatus.NOT_FOUND)
@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answered(self, work: Any) -> None:
         try:
             self._json(work())
-        except (Refused, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (Refused, ValueError, RecursionError) as error:  # what is not JSON, or too deep or long a number of it
             self._json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
         except WorkFailed as error:
             self._json({"error": str(error)}, HTTPStatus.INSUFFICIENT_STORAGE)

@@ -20,7 +20,7 @@ from selfpriority.recipe import Align
 from selfpriority.records import Drop, PairedPool, Sifted
 from selfpriority.training.adapters import Policy, compute_dtype, load_policy, save_policy
 from selfpriority.training.average import Average
-from selfpriority.training.checkpoints import Marking, discard_unusable, fingerprint, last_checkpoint, step_of
+from selfpriority.training.checkpoints import Marking, discard_unusable, fingerprint, last_checkpoint, step_of, written
 from selfpriority.training.encode import EncodedPool, encode_all
 from selfpriority.training.groups import plan_steps
 from selfpriority.training.journal import Journal, Record
@@ -73,7 +73,7 @@ def train(
     """Trains `model` on all pairs and saves the policy.
 
     Raises:
-        WorkFailed: no pool is left to train on, loss or gradient is not finite, or memory ran out.
+        WorkFailed: no pool is left to train on, loss or gradient is not finite, or memory or the disk is full.
         InputError: the model cannot be loaded or has no usable chat template.
     """
     policy = load_policy(model, settings, seed)
@@ -129,7 +129,8 @@ def _train(
             trainer.add_callback(tracker)
     trainer.add_callback(Marking(identity))  # the last to write
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with written(places.checkpoints, "the last whole checkpoint, if there is one,"):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
         raise WorkFailed("out of memory while training; lower align.tokens_per_batch") from error
     policy.model.config.use_cache = uses_cache
@@ -137,7 +138,8 @@ def _train(
         average.move_into(policy.model)
     weights = trainer.whole_weights()
     if is_main:
-        save_policy(policy, places.policy, weights)
+        with written(places.policy, "the last checkpoint"):
+            save_policy(policy, places.policy, weights)
         shutil.rmtree(places.checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return resumed_from, journal.alarms if journal else {}

@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from errno import EACCES, EDQUOT, EFBIG, EIO, ENOSPC, EROFS
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import distributed
+from torch.distributed.checkpoint.api import CheckpointException
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align
 from selfpriority.training.encode import EncodedPool
 
 MARKER = "complete"
+_DISK = {ENOSPC, EDQUOT, EFBIG, EROFS, EACCES, EIO}
 _MAY_CHANGE = {  # none changes the result
     *("checkpoint_minutes", "tokens_per_batch", "gradient_checkpointing"),
     *("processes", "parallel"),
@@ -66,6 +72,36 @@ def discard_unusable(folder: Path, fingerprint: str) -> None:
 def step_of(checkpoint: Path) -> int:
     """The optimizer step after which a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
+
+
+@contextmanager
+def written(place: Path, kept: str) -> Iterator[None]:
+    """Runs the body, which writes under `place`; `kept` is what a failure of the disk leaves.
+
+    Raises:
+        WorkFailed: the disk is full or not writable.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, CheckpointException, RuntimeError) as error:
+        reason = _of_the_disk(error)
+        if reason is None:
+            raise
+        raise WorkFailed(
+            f"{place}: cannot write: {reason}; {kept} is kept: free space and run the same command"
+        ) from error
+
+
+def _of_the_disk(error: BaseException) -> str | None:
+    """Why something could not be written; None where the error is of another kind."""
+    if isinstance(error, CheckpointException):  # what the processes raised, wrapped
+        return next((_of_the_disk(failure) for failure, _ in error.failures.values()), None)
+    if isinstance(error, OSError):
+        return error.strerror if error.errno in _DISK else None
+    if isinstance(error, SafetensorError):
+        return str(error).strip().split("\n")[0]
+    # torch.save's writer has no error of its own
+    return "torch could not write the file" if "inline_container" in str(error) else None
 
 
 def _marker(checkpoint: Path) -> str | None:

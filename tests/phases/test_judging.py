@@ -1,0 +1,55 @@
+"""The gate before training, where a phase is started alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfpriority.judges.heads import Head, Heads, write_heads
+from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, model_key
+from selfpriority.pipeline import start
+from selfpriority.recipe import Prompts, Recipe, Score
+from selfpriority.run import Run, Spent, read_json
+from tests.test_bad_input import run_cli
+from tests.test_pipeline import write_recipe
+
+
+@pytest.mark.parametrize(("require_signal", "code"), [(True, 3), (False, 0)])
+def test_collecting_alone_does_not_walk_around_the_gate(
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    require_signal: bool,
+    code: int,
+) -> None:
+    recipe = write_recipe(tmp_path, tiny_model, score={"require_signal": require_signal})
+    run, _ = start(recipe, [], tmp_path / "run")
+    assert run_cli(monkeypatch, "collect", run.folder) == code
+    assert (run.round(1) / "5-pairs.jsonl").is_file() == (not require_signal)
+    said = capfd.readouterr().err
+    assert ("is refused" if require_signal else "training on a judge that may be chance, as the recipe asks") in said
+    assert not read_json(run.folder / "judge.json")["train"]["usable"]
+
+
+@pytest.mark.parametrize("retrained", [True, False])
+def test_heads_of_a_model_that_has_changed_since_are_not_used_without_a_word(
+    tiny_model: Path, tmp_path: Path, retrained: bool
+) -> None:
+    width = 32
+    head = Head("helpfulness", (1,), "mean", *(np.ones(width) for _ in range(3)), bias=0.0, centre=0.0, spread=1.0)
+    fitted_on = "0" * 64 if retrained else model_key(str(tiny_model))
+    card = {"model_fingerprint": f"hf-1 {fitted_on} float32"}
+    objectives = {name: replace(head, objective=name) for name in ("harmlessness", "helpfulness")}
+    write_heads(tmp_path / "heads", Heads(str(tiny_model), objectives, card))
+    recipe = Recipe(model=str(tiny_model), prompts=Prompts(source="demo"), score=Score(judge=str(tmp_path / "heads")))
+    opened = Opened(recipe, Run(tmp_path / "run"), Reporter())
+    told: list[str] = []
+    opened.reporter.note = told.append  # type: ignore[method-assign]
+    for step in ("score", "refine"):
+        opened.judge(JudgeSpec.of(recipe.score), recipe.model, step, Spent())
+    assert len(told) == retrained
+    assert all("were fitted on other weights" in line for line in told)
