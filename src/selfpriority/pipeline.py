@@ -19,6 +19,7 @@ from selfpriority.phases.align import align_step
 from selfpriority.phases.collect import collect_steps, round_prompts
 from selfpriority.phases.evaluate import evaluate_steps, heldout_prompts
 from selfpriority.phases.judging import judge_step
+from selfpriority.phases.located import located
 from selfpriority.phases.opening import Opened, Reporter, model_key
 from selfpriority.recipe import Recipe, dump, load
 from selfpriority.report.page import write_report
@@ -50,46 +51,6 @@ def start(recipe_path: Path, overrides: Sequence[str], out: Path | None) -> tupl
     write_text(run.folder / "recipe.yaml", [recipe_path.read_text("utf-8")])
     write_text(run.recipe, [dump(recipe)])
     return run, recipe
-
-
-def located(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with its relative paths made absolute, so that a run may be continued from anywhere.
-
-    A path counts from the working directory or, if nothing is there, from the recipe's folder.
-    """
-
-    def absolute(name: str) -> str:
-        for base in (Path.cwd(), folder):
-            if (base / name).exists() and name:
-                return str((base / name).resolve())
-        return name
-
-    prompts = recipe.prompts.model_copy(update={"source": absolute(recipe.prompts.source)})
-    held_out, comparer = recipe.evaluate.prompts, recipe.evaluate.comparer
-    if comparer is not None:
-        comparer = comparer.model_copy(update={"judge": absolute(comparer.judge)})
-    if held_out is not None:
-        held_out = held_out.model_copy(update={"source": absolute(held_out.source)})
-    return recipe.model_copy(
-        update={
-            "model": absolute(recipe.model),
-            "prompts": prompts,
-            "constitution": absolute(recipe.constitution),
-            "score": recipe.score.model_copy(update={"judge": absolute(recipe.score.judge)}),
-            "sample": recipe.sample.model_copy(update={"personas": absolute(recipe.sample.personas)}),
-            "evaluate": recipe.evaluate.model_copy(
-                update={
-                    "prompts": held_out,
-                    "judge": absolute(recipe.evaluate.judge),
-                    "comparer": comparer,
-                    "more_judges": {
-                        name: other.model_copy(update={"judge": absolute(other.judge)})
-                        for name, other in recipe.evaluate.more_judges.items()
-                    },
-                }
-            ),
-        }
-    )
 
 
 def phases(run: Run, opened: Opened) -> Iterator[Phase]:

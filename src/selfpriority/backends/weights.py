@@ -66,6 +66,11 @@ def resolve(name: str) -> str:
     raise InputError(f"model: {name!r} is no folder, hub id (owner/name) or embedded name; {_nearest(name)}")
 
 
+def embedded_models() -> list[str]:
+    """Names of the embedded models."""
+    return sorted(_EMBEDDED)
+
+
 def fingerprint(folder_or_id: str) -> str:
     """SHA-256 over configuration, tokenizer and weights, names and content; an adapter's includes its base's.
 
