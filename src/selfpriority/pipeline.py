@@ -44,13 +44,28 @@ class Phase:
         return f"{self.name} (round {self.round})" if self.round else self.name
 
 
-def start(recipe_path: Path, overrides: Sequence[str], out: Path | None) -> tuple[Run, Recipe]:
-    """The run directory of a recipe, made or found, with `recipe.yaml` and `resolved.yaml` up to date."""
+@dataclass(frozen=True)
+class Asked:
+    """What a run shall follow from now on: a recipe, and its file as the user wrote it."""
+
+    recipe: Recipe
+    text: str
+
+
+def start(recipe_path: Path, overrides: Sequence[str], out: Path | None) -> tuple[Run, Asked]:
+    """The run directory of a recipe, new or found, and what it is asked for; nothing is written yet.
+
+    Raises:
+        InputError: the recipe is wrong, or the directory is not a run's.
+    """
     recipe = located(load(recipe_path, overrides), recipe_path.parent)
-    run = Run(out or Path("runs") / recipe_path.stem)
-    write_text(run.folder / "recipe.yaml", [recipe_path.read_text("utf-8")])
-    write_text(run.recipe, [dump(recipe)])
-    return run, recipe
+    return Run(out or Path("runs") / recipe_path.stem), Asked(recipe, recipe_path.read_text("utf-8"))
+
+
+def follow(run: Run, asked: Asked) -> None:
+    """Writes `resolved.yaml`, which makes the directory a run's and is what every phase reads, then `recipe.yaml`."""
+    write_text(run.recipe, [dump(asked.recipe)])
+    write_text(run.folder / "recipe.yaml", [asked.text])
 
 
 def phases(run: Run, opened: Opened) -> Iterator[Phase]:
@@ -82,11 +97,16 @@ def check_inputs(opened: Opened) -> None:
         heldout_prompts(recipe)
 
 
-def run_all(run: Run, recipe: Recipe, reporter: Reporter, debug: bool = False) -> int:
-    """Runs every phase that is not done, then writes the report. Returns an exit code."""
-    opened = Opened(recipe, run, reporter)
+def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> int:
+    """Runs every phase that is not done, then writes the report. Returns an exit code.
+
+    The run's recipe is replaced once no other process works on the run and the new one's inputs are sound: whoever
+    works follows one recipe to the end, and a mistake leaves the run as it was.
+    """
+    opened = Opened(asked.recipe, run, reporter)
     with run.locked("run"):
         check_inputs(opened)
+        follow(run, asked)
         for phase in phases(run, opened):
             if phase.name != "check-judge" and all(run.is_done(step) for step in phase.steps()):
                 reporter.note(f"{phase.title}: done before")
@@ -103,15 +123,20 @@ def run_all(run: Run, recipe: Recipe, reporter: Reporter, debug: bool = False) -
 
 def report(run: Run) -> Path:
     """Writes the report if anything it shows has changed; returns where it is."""
-    step = Step("report", key_of({n: s["key"] for n, s in run.manifest["steps"].items() if n != "report"}), _page(run))
+    step = _report_step(run)
     if not run.is_done(step):
-        with run.recording(step):
-            write_report(run.folder)
+        write_report(run.folder)
+        with run.recording(step):  # afterwards, or the page would show itself as not done
+            pass
     return step.outputs[0]
 
 
-def _page(run: Run) -> tuple[Path, ...]:
-    return (run.folder / "report.html",)
+def _report_step(run: Run) -> Step:
+    """The page with its key: the steps, and what else it shows that comes about without any."""
+    steps = {name: entry for name, entry in run.manifest["steps"].items() if name != "report"}
+    others = [run.recipe, run.evaluation / "utility.json", *sorted(run.evaluation.glob("reviews-*.jsonl"))]
+    texts = {path.name: path.read_text("utf-8") for path in others if path.is_file()}
+    return Step("report", key_of(steps, texts), (run.folder / "report.html",))
 
 
 def _judge_passes(run: Run, opened: Opened, step: Step) -> bool:
