@@ -6,7 +6,9 @@ with its parent: it holds the read end of a pipe whose other end closes when the
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -147,18 +149,43 @@ def _judge_passes(run: Run, opened: Opened, step: Step) -> bool:
 
 
 def _child(run: Run, phase: Phase, debug: bool) -> int:
-    """One phase as a process; its exit code. Interrupts reach the child through the terminal's process group."""
+    """One phase as a process; its exit code.
+
+    The child has a process group of its own, so that an interrupt reaches it exactly once, from here, whether the
+    terminal sent it (Ctrl-C) or somebody sent it to this process alone; a second one here ends both.
+    """
     command = [sys.executable, "-m", "selfpriority", *(["--debug"] if debug else []), phase.name, str(run.folder)]
     command += ["--child", *(["--round", str(phase.round)] if phase.round else [])]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env={**_KEEP_FREED_MEMORY, **os.environ}) as child:
+    environment = {**_KEEP_FREED_MEMORY, **os.environ}
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, process_group=0) as child,
+        _stopping_together(child),
+    ):
         try:
             code = child.wait()
         except KeyboardInterrupt:
-            code = child.wait()  # it was interrupted too and stores what it has
+            child.send_signal(signal.SIGINT)
+            child.wait()  # it stores what it has
             raise KeyboardInterrupt from None
     if code < 0:
         raise WorkFailed(f"{phase.title}: its process was killed by signal {-code}; the same command continues")
     return code
+
+
+@contextlib.contextmanager
+def _stopping_together(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ctrl-Z stops the child too, and `fg` or `bg` continues it: the terminal speaks to this process alone."""
+
+    def stop(*_: object) -> None:
+        os.killpg(child.pid, signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)  # the next line runs once somebody continues this process
+        os.killpg(child.pid, signal.SIGCONT)
+
+    before = signal.signal(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, before)
 
 
 def next_round(run: Run, opened: Opened, phase: str) -> int:
