@@ -102,24 +102,22 @@ class Opened:
         from selfpriority.judges.reward import RewardJudge
         from selfpriority.judges.words import WordsJudge
 
-        constitution = self.constitution
+        constitution, runner = self.constitution, _runner(spec, self.recipe.backend)
         if spec.method == "probe":
             heads = _heads(spec.judge)
-            local = HfBackend() if isinstance(self.recipe.backend, OpenaiBackend) else None
-            return ProbeJudge(self.model(heads.model, step, spent, local), heads, constitution.names)
+            return ProbeJudge(self.model(heads.model, step, spent, runner), heads, constitution.names)
         if spec.method == "reward":
             missing = [name for name in constitution.names if name not in spec.settings.rewards]
             if missing:
                 raise InputError(f"score.rewards: no model for {', '.join(missing)}")
             models = {
-                name: self._watched(self._classifier(model), step, spent)
+                name: self._watched(_classifier(model, runner), step, spent)
                 for name, model in spec.settings.rewards.items()
             }
             return RewardJudge(models, constitution)
         name = policy if spec.judge == "self" else spec.judge
         settings = spec.settings.model_copy(update={"method": spec.method})
-        model = self.model(name, step, spent, spec.settings.backend)
-        return WordsJudge(model, constitution, settings, reworded)
+        return WordsJudge(self.model(name, step, spent, runner), constitution, settings, reworded)
 
     def comparer(self, spec: JudgeSpec, policy: str, step: str, spent: Spent) -> Comparer:
         """Who compares answers in words; `self` is `policy`."""
@@ -130,14 +128,6 @@ class Opened:
         name = policy if spec.judge == "self" else spec.judge
         settings = spec.settings.model_copy(update={"method": spec.method})
         return Comparer(self.model(name, step, spent, spec.settings.backend), self.constitution, settings)
-
-    def _classifier(self, name: str) -> LanguageModel:
-        settings = self.recipe.backend
-        if isinstance(settings, ScriptedBackend):
-            return _opened(name, settings)
-        from selfpriority.backends.hf import HfClassifier
-
-        return HfClassifier(name, settings if isinstance(settings, HfBackend) else HfBackend())
 
     def _watched(self, model: LanguageModel, step: str, spent: Spent) -> LanguageModel:
         return Watched(Cached(model, self.run.cache), self._watcher(step, spent))
@@ -171,17 +161,35 @@ def _opened(name: str, settings: Backend) -> LanguageModel:
     return HfModel(name, settings)
 
 
+def _classifier(name: str, settings: Backend) -> LanguageModel:
+    if not isinstance(settings, HfBackend):
+        return _opened(name, settings)
+    from selfpriority.backends.hf import HfClassifier
+
+    return HfClassifier(name, settings)
+
+
 def judge_key(spec: JudgeSpec, policy: str, constitution: Constitution, backend: Backend) -> str:
     """What a judge's verdicts depend on, without opening it; `backend` is the recipe's."""
+    runner = _runner(spec, backend)
+    arithmetic = runner.model_dump(include={"kind", "dtype"})
     if spec.method == "probe":
         heads = _heads(spec.judge)
-        return key_of("probe", heads.fingerprint, model_key(heads.model), constitution.names)
-    texts = text_hash("rate_expected", "rate_verbal")
+        return key_of("probe", heads.fingerprint, model_key(heads.model), constitution.names, arithmetic)
     if spec.method == "reward":
-        return key_of("reward", {k: model_key(v) for k, v in spec.settings.rewards.items()}, constitution.anchors)
+        models = {name: model_key(model) for name, model in spec.settings.rewards.items()}
+        return key_of("reward", models, constitution.names, constitution.anchors, arithmetic)
     model = policy if spec.judge == "self" else spec.judge
     settings = (spec.method, spec.settings.mass_floor, spec.settings.max_new_tokens)
-    return key_of("words", model_key(model, spec.settings.backend or backend), constitution.objectives, texts, settings)
+    texts = text_hash("rate_expected", "rate_verbal")
+    return key_of("words", model_key(model, runner), constitution.objectives, texts, settings, arithmetic)
+
+
+def _runner(spec: JudgeSpec, backend: Backend) -> Backend:
+    """Who runs a judge: `backend` is the recipe's. A server shows no hidden states and classifies nothing."""
+    if spec.method in ("expected", "verbal"):
+        return spec.settings.backend or backend
+    return HfBackend() if isinstance(backend, OpenaiBackend) else backend
 
 
 def model_key(name: str, backend: Backend | None = None) -> str:
