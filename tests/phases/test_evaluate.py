@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from selfpriority.errors import InputError
+from selfpriority.phases.align import align_step
 from selfpriority.phases.collect import collect
 from selfpriority.phases.evaluate import evaluate
 from selfpriority.phases.judging import check_comparer
@@ -42,9 +43,12 @@ def opened(folder: Path, model: Path, **evaluate_fields: Any) -> Opened:
     run = Run(folder)
     run.round(1).mkdir(parents=True, exist_ok=True)
     (folder / "resolved.yaml").touch()
+    given = Opened(recipe(model, **evaluate_fields), run, Reporter())
     if not run.policy(1).exists():
         run.policy(1).symlink_to(model)
-    return Opened(recipe(model, **evaluate_fields), run, Reporter())
+        with run.recording(align_step(run, given, 1)):
+            (run.round(1) / "training.jsonl").touch()
+    return given
 
 
 def work(given: Opened) -> dict[str, Any]:

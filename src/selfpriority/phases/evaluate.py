@@ -10,6 +10,7 @@ from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.compare import Further, Verdict, contests, summarise
 from selfpriority.evaluation.pairwise import Compared, Duel
 from selfpriority.evaluation.table import table
+from selfpriority.phases.align import check_trained
 from selfpriority.phases.collect import round_prompts
 from selfpriority.phases.opening import JudgeSpec, Opened, judge_key, model_key
 from selfpriority.prompts import load_prompts
@@ -113,11 +114,15 @@ def _judges(recipe: Recipe) -> dict[str, Evaluate | OtherJudge]:
 
 
 def evaluate(run: Run, opened: Opened) -> None:
-    """Does the evaluation steps that are not done."""
+    """Does the evaluation steps that are not done.
+
+    Raises:
+        WorkFailed: a round's policy is missing, or was trained under another recipe.
+    """
     prompts = heldout_prompts(opened.recipe)
-    for drop in prompts.dropped_prompts:
-        if drop.reason == "seen_in_training":
-            opened.reporter.note(f"evaluation: prompt {drop.prompt_id} is left out, training saw it")
+    check_trained(run, opened)
+    if n_seen := prompts.reasons.get("seen_in_training", 0):
+        opened.reporter.note(f"evaluation: {n_seen} prompts are left out, training saw them")
     for step in evaluate_steps(run, opened):
         if run.is_done(step):
             continue
