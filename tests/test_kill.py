@@ -10,11 +10,12 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.test_pipeline import spa, write_recipe
+from tests.test_pipeline import spa, steps, write_recipe
 
 N_KILLS = 10
 
@@ -60,8 +61,11 @@ def test_killed_at_ten_random_moments(tiny_model: Path, tmp_path: Path) -> None:
     assert lines == list(range(1, len(lines) + 1))
 
 
-def test_an_interrupt_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, tiny_model, backend={"kind": "scripted", "delay": 0.5})
+@pytest.mark.usefixtures("hears_interrupts")
+@pytest.mark.parametrize("send", [os.killpg, os.kill], ids=["Ctrl-C", "kill -INT of the one process"])
+def test_an_interrupt_is_told_in_one_line(tiny_model: Path, tmp_path: Path, send: Callable[[int, int], None]) -> None:
+    slow = {"kind": "scripted", "delay": 20.0}  # longer than an interrupted phase may still take
+    recipe = write_recipe(tmp_path, tiny_model, backend=slow)
     with subprocess.Popen(
         [sys.executable, "-m", "selfpriority", "run", str(recipe), "--out", str(tmp_path / "run")],
         stderr=subprocess.PIPE,
@@ -73,9 +77,14 @@ def test_an_interrupt_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> N
         for line in process.stderr:
             if "check of" in line:
                 break
-        os.killpg(process.pid, signal.SIGINT)
+        send(process.pid, signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(timeout=60) == 130
     told = [line for line in rest.splitlines() if "interrupted" in line]
     assert told == ["spa: interrupted; what is done is kept and the same command continues"]
     assert "Traceback" not in rest
+    assert "judge" not in steps_done(tmp_path / "run")
+
+
+def steps_done(run: Path) -> set[str]:
+    return {name for name, entry in steps(run).items() if entry["state"] == "done"}

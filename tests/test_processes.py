@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from selfpriority.pipeline import start
+from selfpriority.pipeline import follow, start
 from tests.test_pipeline import spa, steps, write_recipe
 
 
@@ -23,7 +23,7 @@ from tests.test_pipeline import spa, steps, write_recipe
 def collected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a recipe and its run, ready to align."""
     folder = tmp_path_factory.mktemp("collected")
-    start(write_recipe(folder, tiny_model), [], folder / "run")
+    follow(*start(write_recipe(folder, tiny_model), [], folder / "run"))
     spa("collect", folder / "run")
     return folder
 
@@ -32,7 +32,7 @@ def ready(collected: Path, folder: Path, *overrides: str) -> Path:
     """A copy of the collected run under a changed recipe."""
     run = folder / "run"
     shutil.copytree(collected / "run", run)
-    start(collected / "recipe.yaml", overrides, run)
+    follow(*start(collected / "recipe.yaml", overrides, run))
     return run
 
 
@@ -115,13 +115,14 @@ def test_a_killed_process_is_told_in_one_line_and_training_continues_with_one(co
     assert processes_of(run) == {}
     saved = max(int(path.parent.name.rpartition("-")[2]) for path in run.rglob("complete"))
     written = (run / "round-1" / "training.jsonl").read_text().splitlines()[:saved]
-    start(collected / "recipe.yaml", [*changes[1:2], "align.processes=1"], run)
+    follow(*start(collected / "recipe.yaml", [*changes[1:2], "align.processes=1"], run))
     spa("align", run)
     assert (run / "round-1" / "training.jsonl").read_text().splitlines()[:saved] == written
     assert trained_steps(run) == list(range(1, len(trained_steps(run)) + 1))
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hears_interrupts")
 def test_an_interrupt_stops_all_processes(collected: Path, tmp_path: Path) -> None:
     run = ready(collected, tmp_path, "align.processes=2", "align.epochs=300")
     with aligning(run) as process:

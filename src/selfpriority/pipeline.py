@@ -6,7 +6,9 @@ with its parent: it holds the read end of a pipe whose other end closes when the
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +21,7 @@ from selfpriority.phases.align import align_step
 from selfpriority.phases.collect import collect_steps, round_prompts
 from selfpriority.phases.evaluate import evaluate_steps, heldout_prompts
 from selfpriority.phases.judging import judge_step
+from selfpriority.phases.located import located
 from selfpriority.phases.opening import Opened, Reporter, model_key
 from selfpriority.recipe import Recipe, dump, load
 from selfpriority.report.page import write_report
@@ -45,53 +48,28 @@ class Phase:
         return f"{self.name} (round {self.round})" if self.round else self.name
 
 
-def start(recipe_path: Path, overrides: Sequence[str], out: Path | None) -> tuple[Run, Recipe]:
-    """The run directory of a recipe, made or found, with `recipe.yaml` and `resolved.yaml` up to date."""
-    recipe = located(load(recipe_path, overrides), recipe_path.parent)
-    run = Run(out or Path("runs") / recipe_path.stem)
-    write_text(run.folder / "recipe.yaml", [recipe_path.read_text("utf-8")])
-    write_text(run.recipe, [dump(recipe)])
-    return run, recipe
+@dataclass(frozen=True)
+class Asked:
+    """What a run shall follow from now on: a recipe, and its file as the user wrote it."""
+
+    recipe: Recipe
+    text: str
 
 
-def located(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with its relative paths made absolute, so that a run may be continued from anywhere.
+def start(recipe_path: Path, overrides: Sequence[str], out: Path | None) -> tuple[Run, Asked]:
+    """The run directory of a recipe, new or found, and what it is asked for; nothing is written yet.
 
-    A path counts from the working directory or, if nothing is there, from the recipe's folder.
+    Raises:
+        InputError: the recipe is wrong, or the directory is not a run's.
     """
+    recipe = located(load(recipe_path, overrides), recipe_path.parent)
+    return Run(out or Path("runs") / recipe_path.stem), Asked(recipe, recipe_path.read_text("utf-8"))
 
-    def absolute(name: str) -> str:
-        for base in (Path.cwd(), folder):
-            if (base / name).exists() and name:
-                return str((base / name).resolve())
-        return name
 
-    prompts = recipe.prompts.model_copy(update={"source": absolute(recipe.prompts.source)})
-    held_out, comparer = recipe.evaluate.prompts, recipe.evaluate.comparer
-    if comparer is not None:
-        comparer = comparer.model_copy(update={"judge": absolute(comparer.judge)})
-    if held_out is not None:
-        held_out = held_out.model_copy(update={"source": absolute(held_out.source)})
-    return recipe.model_copy(
-        update={
-            "model": absolute(recipe.model),
-            "prompts": prompts,
-            "constitution": absolute(recipe.constitution),
-            "score": recipe.score.model_copy(update={"judge": absolute(recipe.score.judge)}),
-            "sample": recipe.sample.model_copy(update={"personas": absolute(recipe.sample.personas)}),
-            "evaluate": recipe.evaluate.model_copy(
-                update={
-                    "prompts": held_out,
-                    "judge": absolute(recipe.evaluate.judge),
-                    "comparer": comparer,
-                    "more_judges": {
-                        name: other.model_copy(update={"judge": absolute(other.judge)})
-                        for name, other in recipe.evaluate.more_judges.items()
-                    },
-                }
-            ),
-        }
-    )
+def follow(run: Run, asked: Asked) -> None:
+    """Writes `resolved.yaml`, which makes the directory a run's and is what every phase reads, then `recipe.yaml`."""
+    write_text(run.recipe, [dump(asked.recipe)])
+    write_text(run.folder / "recipe.yaml", [asked.text])
 
 
 def phases(run: Run, opened: Opened) -> Iterator[Phase]:
@@ -123,11 +101,16 @@ def check_inputs(opened: Opened) -> None:
         heldout_prompts(recipe)
 
 
-def run_all(run: Run, recipe: Recipe, reporter: Reporter, debug: bool = False) -> int:
-    """Runs every phase that is not done, then writes the report. Returns an exit code."""
-    opened = Opened(recipe, run, reporter)
+def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> int:
+    """Runs every phase that is not done, then writes the report. Returns an exit code.
+
+    The run's recipe is replaced once no other process works on the run and the new one's inputs are sound: whoever
+    works follows one recipe to the end, and a mistake leaves the run as it was.
+    """
+    opened = Opened(asked.recipe, run, reporter)
     with run.locked("run"):
         check_inputs(opened)
+        follow(run, asked)
         for phase in phases(run, opened):
             if phase.name != "check-judge" and all(run.is_done(step) for step in phase.steps()):
                 reporter.note(f"{phase.title}: done before")
@@ -135,7 +118,7 @@ def run_all(run: Run, recipe: Recipe, reporter: Reporter, debug: bool = False) -
             if phase.name == "check-judge" and _judge_passes(run, opened, phase.steps()[0]):
                 reporter.note("check-judge: done before")
                 continue
-            is_lean = phase.name == "align" and recipe.align.gradient_checkpointing
+            is_lean = phase.name == "align" and opened.recipe.align.gradient_checkpointing
             code = _child(run, phase, debug, RETURN_FREED_MEMORY if is_lean else KEEP_FREED_MEMORY)
             if code:
                 return code
@@ -145,15 +128,20 @@ def run_all(run: Run, recipe: Recipe, reporter: Reporter, debug: bool = False) -
 
 def report(run: Run) -> Path:
     """Writes the report if anything it shows has changed; returns where it is."""
-    step = Step("report", key_of({n: s["key"] for n, s in run.manifest["steps"].items() if n != "report"}), _page(run))
+    step = _report_step(run)
     if not run.is_done(step):
-        with run.recording(step):
-            write_report(run.folder)
+        write_report(run.folder)
+        with run.recording(step):  # afterwards, or the page would show itself as not done
+            pass
     return step.outputs[0]
 
 
-def _page(run: Run) -> tuple[Path, ...]:
-    return (run.folder / "report.html",)
+def _report_step(run: Run) -> Step:
+    """The page with its key: the steps, and what else it shows that comes about without any."""
+    steps = {name: entry for name, entry in run.manifest["steps"].items() if name != "report"}
+    others = [run.recipe, run.evaluation / "utility.json", *sorted(run.evaluation.glob("reviews-*.jsonl"))]
+    texts = {path.name: path.read_text("utf-8") for path in others if path.is_file()}
+    return Step("report", key_of(steps, texts), (run.folder / "report.html",))
 
 
 def _judge_passes(run: Run, opened: Opened, step: Step) -> bool:
@@ -164,18 +152,43 @@ def _judge_passes(run: Run, opened: Opened, step: Step) -> bool:
 
 
 def _child(run: Run, phase: Phase, debug: bool, allocator: dict[str, str]) -> int:
-    """One phase as a process; its exit code. Interrupts reach the child through the terminal's process group."""
+    """One phase as a process; its exit code.
+
+    The child has a process group of its own, so that an interrupt reaches it exactly once, from here, whether the
+    terminal sent it (Ctrl-C) or somebody sent it to this process alone; a second one here ends both.
+    """
     command = [sys.executable, "-m", "selfpriority", *(["--debug"] if debug else []), phase.name, str(run.folder)]
     command += ["--child", *(["--round", str(phase.round)] if phase.round else [])]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env={**allocator, **os.environ}) as child:
+    environment = {**allocator, **os.environ}
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, process_group=0) as child,
+        _stopping_together(child),
+    ):
         try:
             code = child.wait()
         except KeyboardInterrupt:
-            code = child.wait()  # it was interrupted too and stores what it has
+            child.send_signal(signal.SIGINT)
+            child.wait()  # it stores what it has
             raise KeyboardInterrupt from None
     if code < 0:
         raise WorkFailed(f"{phase.title}: its process was killed by signal {-code}; the same command continues")
     return code
+
+
+@contextlib.contextmanager
+def _stopping_together(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ctrl-Z stops the child too, and `fg` or `bg` continues it: the terminal speaks to this process alone."""
+
+    def stop(*_: object) -> None:
+        os.killpg(child.pid, signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)  # the next line runs once somebody continues this process
+        os.killpg(child.pid, signal.SIGCONT)
+
+    before = signal.signal(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, before)
 
 
 def next_round(run: Run, opened: Opened, phase: str) -> int:

@@ -271,6 +271,12 @@ class Align(Section):
         return 0.0 if self.method == "simpo" else self.alpha
 
     @property
+    def in_result(self) -> dict[str, Any]:
+        """The fields that decide the policy; the others change time, memory, safety or what is told."""
+        others = {"tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing", "processes", "parallel"}
+        return self.model_dump(exclude={*others, "stop_on_collapse", "report_to"})
+
+    @property
     def needs_copies(self) -> str | None:
         """The field, if any, that only whole copies of the model can follow, not shards."""
         in_4_bits = self.lora is not None and self.lora.quantize == "nf4"

@@ -1,7 +1,7 @@
 """The run directory, a run's only state: names, atomic writes, step keys, manifest, lock.
 
-A step is done when the manifest holds its key (a hash of everything it depends on) and its files exist. Knows nothing
-of what the steps compute.
+A step is done when the manifest says so under its key (a hash of everything it depends on) and its files exist. Knows
+nothing of what the steps compute.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -65,7 +67,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder}: is a file, a run is a directory")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / "resolved.yaml").exists():
+        if folder.is_dir() and not (folder / "resolved.yaml").exists() and _holds_other_things(folder):
             raise InputError(f"{folder}: is not empty and not a run directory; choose another with --out")
         self.folder = folder
 
@@ -109,29 +111,29 @@ class Run:
         return loaded
 
     def is_done(self, step: Step) -> bool:
-        """Whether this very step, with these very inputs, has finished."""
+        """Whether this very step, with these very inputs, has finished, and no other has begun to replace its files."""
         entry = self.manifest["steps"].get(step.name, {})
-        return entry.get("key") == step.key and all(path.exists() for path in step.outputs)
+        is_this = entry.get("state") == "done" and entry.get("key") == step.key
+        return is_this and all(path.exists() for path in step.outputs)
 
     def was_done_otherwise(self, step: Step) -> bool:
-        """Whether the step once finished with other inputs, so that it is recomputed because something changed."""
+        """Whether the step was last done, or begun, with other inputs: it is recomputed because something changed."""
         entry = self.manifest["steps"].get(step.name)
         return entry is not None and entry.get("key") != step.key
 
     @contextlib.contextmanager
     def recording(self, step: Step) -> Iterator[Spent]:
-        """Runs the body as this step and enters it into the manifest when it succeeds."""
+        """Runs the body as this step: `running` in the manifest from its start, `done` when it succeeds."""
         spent = Spent()
         started = time.monotonic()
+        self._enter(step, "running", 0.0, spent)  # the files of before are about to be replaced one by one
         yield spent
+        self._enter(step, "done", round(time.monotonic() - started, 2), spent)
+
+    def _enter(self, step: Step, state: str, seconds: float, spent: Spent) -> None:
         manifest = self.manifest
         manifest["versions"] = versions()
-        manifest["steps"][step.name] = {
-            "state": "done",
-            "key": step.key,
-            "seconds": round(time.monotonic() - started, 2),
-            **asdict(spent),
-        }
+        manifest["steps"][step.name] = {"state": state, "key": step.key, "seconds": seconds, **asdict(spent)}
         write_json(self.folder / "manifest.json", manifest)
 
     def record_sifted(self, number: int, step: str, n_in: int, sifted: Sifted[Any]) -> None:
@@ -144,9 +146,22 @@ class Run:
         funnel["steps"][step] = funnel_row(n_in, sifted)
         write_json(folder / "funnel.json", funnel)
 
+    def forget_from(self, number: int, step: str) -> None:
+        """Takes a step and all after it out of the round's `drops.jsonl` and `funnel.json`: an older recipe's."""
+        path, drops = self.round(number) / "funnel.json", self.round(number) / "drops.jsonl"
+        rows = read_json(path)["steps"] if path.exists() else {}
+        if step not in rows:
+            return
+        earlier = list(rows)[: list(rows).index(step)]
+        write_rows(drops, [drop for drop in read_rows(drops, Drop) if drop.step in earlier], Drop)
+        write_json(path, {"steps": {name: rows[name] for name in earlier}})
+
     @contextlib.contextmanager
     def locked(self, name: str, wait: float = 0.0) -> Iterator[None]:
-        """Holds a lock file, so that no two programs write one run. Waits `wait` seconds, then InputError."""
+        """Holds a lock file, so that no two programs write one run. Waits `wait` seconds, then InputError.
+
+        The lock named `run` is the first that a program takes; with it goes what killed ones left half written.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + wait
         with (self.folder / f".{name}.lock").open("w") as file:
@@ -158,7 +173,35 @@ class Run:
                     if time.monotonic() >= deadline:
                         raise InputError(f"{self.folder}: another spa process works on this run") from None
                     time.sleep(0.1)
+            if name == "run":
+                with self.locked("phase", wait=30):  # a child of a killed run may need a moment to notice
+                    self._sweep()
             yield
+
+    def _sweep(self) -> None:
+        """Removes the temporary files and half-saved policies of processes that are no more."""
+        for folder in (self.folder, self.evaluation, *self.folder.glob("round-*")):
+            for path in folder.glob(".*"):
+                temporary = re.fullmatch(r"\..+\.(\d+)", path.name)
+                if temporary and not _is_alive(int(temporary[1])):  # `spa report` writes without a lock
+                    path.unlink(missing_ok=True)
+            shutil.rmtree(folder / "policy.partial", ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _holds_other_things(folder: Path) -> bool:
+    """Whether more is there than a start of ours leaves that was killed, or refused its inputs."""
+    ours = re.compile(r"\.\w+\.lock|\.resolved\.yaml\.\d+")
+    return any(not ours.fullmatch(path.name) for path in folder.iterdir())
 
 
 def key_of(*parts: object) -> str:

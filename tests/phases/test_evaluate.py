@@ -13,6 +13,7 @@ import pytest
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.evaluation.conversation import Question
 from selfpriority.method.denoise import denoise
+from selfpriority.phases.align import align_step
 from selfpriority.phases.collect import collect
 from selfpriority.phases.evaluate import evaluate, heldout_prompts, systems
 from selfpriority.phases.judging import check_comparer
@@ -50,9 +51,12 @@ def opened(folder: Path, model: Path, **evaluate_fields: Any) -> Opened:
     run = Run(folder)
     run.round(1).mkdir(parents=True, exist_ok=True)
     (folder / "resolved.yaml").touch()
+    given = Opened(recipe(model, **evaluate_fields), run, Reporter())
     if not run.policy(1).exists():
         run.policy(1).symlink_to(model)
-    return Opened(recipe(model, **evaluate_fields), run, Reporter())
+        with run.recording(align_step(run, given, 1)):
+            (run.round(1) / "training.jsonl").touch()
+    return given
 
 
 def work(given: Opened) -> dict[str, Any]:

@@ -6,9 +6,12 @@ import subprocess
 import sys
 import urllib.request
 
+import pytest
+
 from selfpriority.review.reviews import read_reviews
 
 
+@pytest.mark.usefixtures("hears_interrupts")
 def test_review_prints_an_address_stores_a_verdict_and_ends_with_ctrl_c(run):
     command = [sys.executable, "-m", "selfpriority", "review", str(run.folder), "--rater", "ann"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as spa:

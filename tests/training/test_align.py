@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,6 +192,34 @@ def test_checkpoints_of_another_training_are_not_continued(tiny_model, pools, tm
     other = often.model_copy(update={**change, "epochs": 4})
     assert train(pools, tiny_model, other, seed, places(tmp_path)).resumed_from == 0
     assert log(tmp_path)[0]["step"] == 1
+
+
+def test_a_checkpoint_knows_its_model_under_any_name(tiny_model, pools, tmp_path, monkeypatch):
+    often = FULL.model_copy(update={"checkpoint_minutes": 1e-9})
+    monkeypatch.chdir(tiny_model.parent)
+    with pytest.raises(Killed):
+        train(pools, tiny_model.name, often, 0, places(tmp_path / "a"), killer(at=3))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Killed):
+        train(pools, tiny_model, often, 0, places(tmp_path / "a"), killer(at=4))
+    assert [record["step"] for record in log(tmp_path / "a")] == [1, 2, 3, 4]
+
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_model, moved)
+    known = replace(places(tmp_path / "b"), model_key="its content")
+    with pytest.raises(Killed):
+        train(pools, tiny_model, often, 0, known, killer(at=3))
+    assert train(pools, moved, often, 0, known).resumed_from == 2
+
+
+def test_a_caller_may_keep_the_checkpoints_until_it_has_noted_the_end(tiny_model, pools, tmp_path):
+    often = FULL.model_copy(update={"checkpoint_minutes": 1e-9})
+    kept = replace(places(tmp_path), keeps_checkpoints=True)
+    done = train(pools, tiny_model, often, 0, kept)
+    again = train(pools, tiny_model, often, 0, kept)
+    assert again.resumed_from >= done.n_steps - 1
+    train(pools, tiny_model, often, 0, places(tmp_path))
+    assert not kept.checkpoints.exists()
 
 
 def test_memory_settings_may_change_between_stop_and_continuation(tiny_model, pools, tmp_path):

@@ -10,7 +10,7 @@ from torch import nn
 
 from selfpriority.errors import InputError
 from selfpriority.recipe import Align
-from selfpriority.training.engines import CONFIGS, FILES, engine_arguments
+from selfpriority.training.engines import CONFIGS, FILES, engine_arguments, engine_family
 from selfpriority.training.logps import called_as
 
 
@@ -41,6 +41,18 @@ def test_several_processes_are_told_the_recipes_engine(monkeypatch):
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     assert engine_arguments(Align(max_grad_norm=0.5)) == {"max_grad_norm": 0.5}
+
+
+def test_deepspeeds_checkpoints_are_a_family_of_their_own(monkeypatch):
+    for name in ("WORLD_SIZE", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
+        monkeypatch.delenv(name, raising=False)
+    assert {engine_family(Align(parallel=parallel)) for parallel in FILES} == {"torch"}  # one process has no engine
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert [engine_family(Align(parallel=parallel)) for parallel in FILES] == ["torch", "torch", "deepspeed"]
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # the launcher has said it
+    assert engine_family(Align(parallel="zero3")) == "torch"
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert engine_family(Align(parallel="ddp")) == "deepspeed"
 
 
 @pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED"])

@@ -91,6 +91,11 @@ def described(name: str) -> dict[str, str] | None:
     return {"pretrained_model_name_or_path": str(folder)}
 
 
+def embedded_models() -> list[str]:
+    """Names of the embedded models."""
+    return sorted(_EMBEDDED)
+
+
 def fingerprint(folder_or_id: str) -> str:
     """SHA-256 over configuration, tokenizer and weights, names and content; an adapter's includes its base's.
 

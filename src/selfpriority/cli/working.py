@@ -54,9 +54,9 @@ def run_command(
     """Check the judge, collect, align, evaluate, report. The same command again continues."""
     from selfpriority.pipeline import report, run_all, start
 
-    run, parsed = start(named_recipe(recipe), fields or [], out)
+    run, asked = start(named_recipe(recipe), fields or [], out)
     with reporting("spa") as reporter:
-        code = run_all(run, parsed, reporter, debug=bool(context.obj))
+        code = run_all(run, asked, reporter, debug=bool(context.obj))
     if code:
         raise typer.Exit(code)
     table = run.evaluation / "table.md"

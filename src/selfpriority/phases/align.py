@@ -9,33 +9,41 @@ from selfpriority.backends.weights import resolve
 from selfpriority.errors import WorkFailed
 from selfpriority.phases.collect import collect_steps, start_of_round
 from selfpriority.phases.launch import is_main, launch, rank
-from selfpriority.phases.opening import Opened
+from selfpriority.phases.opening import Opened, model_key
 from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.records import PairedPool, Pool, Sifted
 from selfpriority.run import PAIRS, POOLS, Run, Step, key_of, read_json, read_rows, write_json
-
-NOT_IN_RESULT = {
-    *("tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing"),
-    *("processes", "parallel"),
-    *("stop_on_collapse", "report_to"),
-}
-"""Fields that change time, memory, safety or what is told, never the policy."""
 
 
 def align_step(run: Run, opened: Opened, number: int) -> Step:
     """The training of a round with its key."""
     recipe = opened.recipe
     pairs = collect_steps(run, opened, number)[-1]
-    key = key_of(pairs.key, "align", recipe.align.model_dump(exclude=NOT_IN_RESULT), recipe.seed)
+    start = model_key(start_of_round(run, recipe, number))  # the pairs may be of another model, behind a server
+    key = key_of(pairs.key, "align", start, recipe.align.in_result, recipe.seed)
     outputs = (run.policy(number), run.round(number) / "training.jsonl")
     return Step(f"round-{number}/align", key, outputs)
 
 
+def check_trained(run: Run, opened: Opened) -> None:
+    """Raises WorkFailed unless every round's policy was trained under the present recipe."""
+    for number in range(1, opened.recipe.rounds + 1):
+        step = align_step(run, opened, number)
+        if not run.is_done(step):
+            raise WorkFailed(f"{step.name}: not done under the present recipe; `spa align {run.folder}` trains it")
+
+
 def read_paired(run: Run, opened: Opened, number: int) -> list[PairedPool]:
-    """The pools of a round that train, with their pairs."""
+    """The pools of a round that train, with their pairs.
+
+    Raises:
+        WorkFailed: the present recipe has not made all of them: they are missing, older, or a mixture.
+    """
     folder = run.round(number)
-    if not (folder / PAIRS).is_file():
-        raise WorkFailed(f"{folder / PAIRS}: not there yet; `spa collect {run.folder}` makes the pairs")
+    for step in collect_steps(run, opened, number):
+        if not run.is_done(step):
+            lack = f"{step.name} is not done under the present recipe"
+            raise WorkFailed(f"{folder / PAIRS}: {lack}; `spa collect {run.folder}` makes the pairs")
     rows = read_rows(folder / PAIRS, PreferenceRow)
     return paired_pools(read_rows(folder / POOLS, Pool), rows, opened.constitution.names)
 
@@ -52,18 +60,23 @@ def align(run: Run, opened: Opened, number: int) -> None:
         _on_many(run, opened, number)
         return
     from selfpriority.training.align import Places, train
+    from selfpriority.training.checkpoints import of_other_engines
 
     folder = run.round(number)
     checkpoints = folder / f"checkpoints-{step.key[:12]}"  # another recipe never resumes these
     paired = read_paired(run, opened, number)
-    places = Places(run.policy(number), folder / "training.jsonl", checkpoints)
-    base = resolve(start_of_round(run, opened.recipe, number))
+    start = start_of_round(run, opened.recipe, number)
+    base = resolve(start)
+    # the checkpoints stay until the manifest holds the step: a kill in between must not train it all again
+    places = Places(run.policy(number), folder / "training.jsonl", checkpoints, model_key(start), True)
     if not is_main():
         train(paired, base, opened.recipe.align, opened.recipe.seed, places)
         return
     if run.was_done_otherwise(step):
         opened.reporter.note(f"{step.name}: its inputs changed, so it is done again")
     _clear_stale(folder, checkpoints)
+    for family in of_other_engines(checkpoints, opened.recipe.align):
+        opened.reporter.note(f"{step.name}: its checkpoints are in {family}'s form, unreadable here; it starts anew")
     with run.recording(step) as spent:
         trained = train(paired, base, opened.recipe.align, opened.recipe.seed, places, opened.reporter.training)
         spent.tokens = trained.n_tokens

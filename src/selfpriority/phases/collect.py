@@ -106,6 +106,7 @@ def collect(run: Run, opened: Opened, number: int) -> None:
             continue
         if run.was_done_otherwise(step):
             opened.reporter.note(f"{step.name}: its inputs changed, so it is done again")
+            run.forget_from(number, name)
         with run.recording(step) as spent:
             n_in, sifted = work.compute(name, spent)
             rows: Sequence[Any] = sifted.kept
@@ -115,9 +116,11 @@ def collect(run: Run, opened: Opened, number: int) -> None:
             run.record_sifted(number, name, n_in, sifted)
             if name == "pair":
                 _record_pairs(run, number, rows, opened)
-        if not sifted.kept:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in sifted.reasons.items()) or "no prompt came in"
-            raise WorkFailed(f"{step.name}: no prompt is left ({reasons}); `spa show {run.folder}` shows the funnel")
+            if not sifted.kept:  # never done: every further command comes here again, and tells why
+                reasons = ", ".join(f"{n} {reason}" for reason, n in sifted.reasons.items()) or "no prompt came in"
+                raise WorkFailed(
+                    f"{step.name}: no prompt is left ({reasons}); `spa show {run.folder}` shows the funnel"
+                )
 
 
 @dataclass

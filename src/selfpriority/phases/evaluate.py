@@ -10,6 +10,7 @@ from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.compare import Further, Verdict, contests, summarise
 from selfpriority.evaluation.pairwise import Compared, Duel
 from selfpriority.evaluation.table import table
+from selfpriority.phases.align import check_trained
 from selfpriority.phases.collect import round_prompts
 from selfpriority.phases.opening import JudgeSpec, Opened, in_process, judge_entry, judge_key, model_key
 from selfpriority.prompts import load_prompts, said_in
@@ -124,8 +125,13 @@ def judges_of(recipe: Recipe) -> dict[str, Evaluate | OtherJudge]:
 
 
 def evaluate(run: Run, opened: Opened) -> None:
-    """Does the evaluation steps that are not done."""
+    """Does the evaluation steps that are not done.
+
+    Raises:
+        WorkFailed: a round's policy is missing, or was trained under another recipe.
+    """
     prompts = heldout_prompts(opened.recipe)
+    check_trained(run, opened)
     for reason, n in prompts.reasons.items():
         opened.reporter.note(f"evaluate.prompts: {n} dropped: {reason}")
     steps = evaluate_steps(run, opened)

@@ -16,6 +16,7 @@ from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError, JudgeRefused
 from selfpriority.judges.attacks import attacks
 from selfpriority.judges.labels import Labels, anchors_as_labels, read_labels
+from selfpriority.phases.located import located
 from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, judge_entry
 from selfpriority.rating import Judge
 from selfpriority.recipe import HfBackend, OtherJudge, Prompts, Recipe, load
@@ -98,7 +99,7 @@ def _sparse(constitution: Constitution) -> Constitution:
 
 def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporter: Reporter) -> dict[str, Any]:
     """`spa check-judge`: the judges of a recipe, checked without a run directory."""
-    recipe = load(path, fields)
+    recipe = located(load(path, fields), path.parent)
     given = read_labels(labels) if labels else None
     with tempfile.TemporaryDirectory() as folder:
         opened = Opened(recipe, Run(Path(folder)), reporter)

@@ -105,12 +105,11 @@ class Opened:
         from selfpriority.judges.reward import RewardJudge
         from selfpriority.judges.words import WordsJudge
 
-        constitution = self.constitution
+        constitution, runner = self.constitution, _runner(spec, self.recipe.backend)
         if spec.method == "probe":
             heads = _heads(spec.judge)
             self._note_other_weights(spec.judge, heads)
-            local = in_process(self.recipe.backend)
-            return ProbeJudge(self.model(heads.model, step, spent, local), heads, constitution.names)
+            return ProbeJudge(self.model(heads.model, step, spent, runner), heads, constitution.names)
         if spec.method == "reward":
             missing = [name for name in constitution.names if name not in spec.settings.rewards]
             if missing:
@@ -119,8 +118,7 @@ class Opened:
             return RewardJudge(models, constitution)
         name = policy if spec.judge == "self" else spec.judge
         settings = spec.settings.model_copy(update={"method": spec.method})
-        model = self.model(name, step, spent, spec.settings.backend)
-        return WordsJudge(model, constitution, settings, reworded)
+        return WordsJudge(self.model(name, step, spent, runner), constitution, settings, reworded)
 
     def _note_other_weights(self, judge: str, heads: Heads) -> None:
         """Says so where a model has changed since its heads were fitted: its hidden states then mean something else."""
@@ -197,15 +195,25 @@ def _opened(name: str, settings: Backend) -> LanguageModel:
 
 def judge_key(spec: JudgeSpec, policy: str, constitution: Constitution, backend: Backend) -> str:
     """What a judge's verdicts depend on, without opening it; `backend` is the recipe's."""
+    runner = _runner(spec, backend)
+    arithmetic = runner.model_dump(include={"kind", "dtype"})
     if spec.method == "probe":
         heads = _heads(spec.judge)
-        return key_of("probe", heads.fingerprint, model_key(heads.model), constitution.names)
-    texts = text_hash("rate_expected", "rate_verbal")
+        return key_of("probe", heads.fingerprint, model_key(heads.model), constitution.names, arithmetic)
     if spec.method == "reward":
-        return key_of("reward", {k: model_key(v) for k, v in spec.settings.rewards.items()}, constitution.anchors)
+        models = {name: model_key(model) for name, model in spec.settings.rewards.items()}
+        return key_of("reward", models, constitution.names, constitution.anchors, arithmetic)
     model = policy if spec.judge == "self" else spec.judge
     settings = (spec.method, spec.settings.mass_floor, spec.settings.max_new_tokens)
-    return key_of("words", model_key(model, spec.settings.backend or backend), constitution.objectives, texts, settings)
+    texts = text_hash("rate_expected", "rate_verbal")
+    return key_of("words", model_key(model, runner), constitution.objectives, texts, settings, arithmetic)
+
+
+def _runner(spec: JudgeSpec, backend: Backend) -> Backend:
+    """Who runs a judge: `backend` is the recipe's. A server shows no hidden states and classifies nothing."""
+    if spec.method in ("expected", "verbal"):
+        return spec.settings.backend or backend
+    return in_process(backend)
 
 
 def judge_entry(spec: JudgeSpec, opened: Opened) -> dict[str, str]:

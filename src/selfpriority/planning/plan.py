@@ -8,8 +8,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from selfpriority.phases.located import located
 from selfpriority.phases.opening import Reporter
-from selfpriority.pipeline import located
 from selfpriority.planning.memory import held, trained
 from selfpriority.planning.pace import Earlier, Pace, Prices
 from selfpriority.planning.requests import PlannedStep, Rehearsal, planned_steps

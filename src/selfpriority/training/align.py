@@ -1,8 +1,7 @@
 """Step 6 as one call: paired pools and a model in, a policy on disk out.
 
 Encodes, plans, trains with checkpoints and saves. Called again after a stop it continues from its last
-whole checkpoint with the same losses. Knows nothing of the run directory beyond the three places it is
-given.
+whole checkpoint with the same losses. Knows nothing of the run directory beyond the places it is given.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from selfpriority.recipe import Align
 from selfpriority.records import Drop, PairedPool, Sifted
 from selfpriority.training.adapters import Policy, compute_dtype, load_policy, save_policy
 from selfpriority.training.average import Average
-from selfpriority.training.checkpoints import Marking, discard_unusable, fingerprint, last_checkpoint, step_of, written
+from selfpriority.training.checkpoints import Marking, discard_unusable, last_checkpoint, mark_of, step_of, written
 from selfpriority.training.encode import EncodedPool, encode_all
 from selfpriority.training.groups import plan_steps
 from selfpriority.training.journal import Journal, Record
@@ -32,14 +31,18 @@ from selfpriority.training.trainer import Course, PoolTrainer, training_argument
 
 @dataclass(frozen=True)
 class Places:
-    """Where training writes."""
+    """Where training writes, and what becomes of its checkpoints."""
 
     policy: Path
     """Folder of the trained model; there whole or not at all."""
     log: Path
     """`training.jsonl`, one line a step."""
     checkpoints: Path
-    """Folder of unfinished training; removed once the policy is there."""
+    """Folder of unfinished training."""
+    model_key: str = ""
+    """Content hash of the starting model, by which a checkpoint knows it under any name; empty: its path."""
+    keeps_checkpoints: bool = False
+    """Leave the checkpoints when all is done: for a caller that removes them once it has noted that it is."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,14 @@ def train(
 ) -> Trained:
     """Trains `model` on all pairs and saves the policy.
 
+    Args:
+        paired: what is trained on.
+        model: folder or hub id.
+        settings: the fields of `align`.
+        seed: of the order of the pools and of what is drawn.
+        places: where training writes.
+        on_step: called with every record of the log.
+
     Raises:
         WorkFailed: no pool is left to train on, loss or gradient is not finite, or memory or the disk is full.
         InputError: the model cannot be loaded or has no usable chat template.
@@ -79,7 +90,10 @@ def train(
     policy = load_policy(model, settings, seed)
     sifted = _encode(paired, policy, settings, str(model))
     course = _course(sifted.kept, policy, settings, seed)
-    resumed_from, alarms = _train(policy, course, seed, places, str(model), on_step)
+    path = Path(model)
+    known_as = places.model_key or str(path.resolve() if path.is_dir() else model)
+    mark = mark_of(course.pools, settings, seed, known_as)
+    resumed_from, alarms = _train(policy, course, seed, places, mark, on_step)
     return _summary(course, sifted.dropped, resumed_from, alarms)
 
 
@@ -103,7 +117,7 @@ def _train(
     course: Course,
     seed: int,
     places: Places,
-    name: str,
+    mark: str,
     on_step: Callable[[Record], None] | None,
 ) -> tuple[int, Mapping[str, int]]:
     """Runs the course from the last checkpoint and saves the policy.
@@ -113,11 +127,10 @@ def _train(
     """
     arguments = training_arguments(places.checkpoints, course.settings, seed)
     is_main = arguments.process_index == 0
-    identity = fingerprint(course.pools, course.settings, seed, name)
-    checkpoint = last_checkpoint(places.checkpoints, identity)
+    checkpoint = last_checkpoint(places.checkpoints, mark)
     resumed_from = step_of(checkpoint) if checkpoint else 0
     if is_main:
-        discard_unusable(places.checkpoints, identity)
+        discard_unusable(places.checkpoints, mark)
     journal = Journal(places.log, resumed_from, on_step) if is_main else None
     uses_cache = policy.model.config.use_cache
     trainer = PoolTrainer(policy.model, course, arguments, journal)  # switches the cache off, for good
@@ -127,7 +140,7 @@ def _train(
     if is_main:
         for tracker in trackers(course.settings.report_to, places.log.with_name("tensorboard")):
             trainer.add_callback(tracker)
-    trainer.add_callback(Marking(identity))  # the last to write
+    trainer.add_callback(Marking(mark))  # the last to write
     try:
         with written(places.checkpoints, "the last whole checkpoint, if there is one,"):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -140,7 +153,8 @@ def _train(
     if is_main:
         with written(places.policy, "the last checkpoint"):
             save_policy(policy, places.policy, weights)
-        shutil.rmtree(places.checkpoints, ignore_errors=True)
+        if not places.keeps_checkpoints:
+            shutil.rmtree(places.checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return resumed_from, journal.alarms if journal else {}
 

@@ -1,8 +1,8 @@
 """Which checkpoint a training may continue from: whole, and of this very training.
 
-A marker with the training's fingerprint is written into a checkpoint after everything else. Folders without
-it were cut short by a kill, folders with another one belong to other pools or settings; neither is ever
-loaded.
+A marker with the training's fingerprint and its engine's family is written into a checkpoint after everything else.
+Folders without it were cut short by a kill, folders with another one belong to other pools or settings, or are in
+another engine's form; none of them is ever loaded.
 """
 
 from __future__ import annotations
@@ -23,21 +23,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align
 from selfpriority.training.encode import EncodedPool
+from selfpriority.training.engines import engine_family
 
 MARKER = "complete"
 _DISK = {ENOSPC, EDQUOT, EFBIG, EROFS, EACCES, EIO}
-_MAY_CHANGE = {  # none changes the result
-    *("checkpoint_minutes", "tokens_per_batch", "gradient_checkpointing"),
-    *("processes", "parallel"),
-    *("stop_on_collapse", "report_to"),
-}
 
 
 class Marking(TrainerCallback):
     """Marks every checkpoint when it is whole."""
 
-    def __init__(self, fingerprint: str) -> None:
-        self.fingerprint = fingerprint
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called after the checkpoint's last file of this rank is written."""
@@ -45,28 +41,41 @@ class Marking(TrainerCallback):
             distributed.barrier()
         if state.is_world_process_zero:
             marker = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / MARKER
-            marker.write_text(self.fingerprint, encoding="ascii")
+            marker.write_text(self.mark, encoding="ascii")
 
 
-def fingerprint(pools: Sequence[EncodedPool], settings: Align, seed: int, model: str) -> str:
-    """Hash of everything that decides what a training computes."""
-    digest = hashlib.sha256(repr((model, seed, settings.model_dump(exclude=_MAY_CHANGE))).encode())
+def mark_of(pools: Sequence[EncodedPool], settings: Align, seed: int, model: str) -> str:
+    """What stands in a marker: the engine's family, and a hash of everything that decides what a training computes.
+
+    Args:
+        pools: what is trained on.
+        settings: the fields of `align`.
+        seed: of the order of the pools.
+        model: what tells the starting model from others, however it is called at the time.
+    """
+    digest = hashlib.sha256(repr((model, seed, settings.in_result)).encode())
     for pool in pools:
         digest.update(repr(pool).encode())
-    return digest.hexdigest()
+    return f"{engine_family(settings)} {digest.hexdigest()}"
 
 
-def last_checkpoint(folder: Path, fingerprint: str) -> Path | None:
+def last_checkpoint(folder: Path, mark: str) -> Path | None:
     """The newest usable checkpoint."""
-    usable = [path for path in folder.glob("checkpoint-*") if _marker(path) == fingerprint]
+    usable = [path for path in folder.glob("checkpoint-*") if _marker(path) == mark]
     return max(usable, key=step_of, default=None)
 
 
-def discard_unusable(folder: Path, fingerprint: str) -> None:
+def discard_unusable(folder: Path, mark: str) -> None:
     """Removes the other checkpoints, so that they take no place among the last two kept."""
     for path in folder.glob("checkpoint-*"):
-        if _marker(path) != fingerprint:
+        if _marker(path) != mark:
             shutil.rmtree(path)
+
+
+def of_other_engines(folder: Path, settings: Align) -> list[str]:
+    """The families of engines that wrote whole checkpoints here which this training's engine cannot read."""
+    families = {marker.partition(" ")[0] for path in folder.glob("checkpoint-*") if (marker := _marker(path))}
+    return sorted(families - {engine_family(settings)})
 
 
 def step_of(checkpoint: Path) -> int:

@@ -53,6 +53,14 @@ def engine_arguments(settings: Align) -> dict[str, Any]:
     return {"fsdp": True, "fsdp_config": config["fsdp_config"]} if settings.parallel == "fsdp" else {}
 
 
+def engine_family(settings: Align) -> str:
+    """Whose checkpoints this training writes and reads: DeepSpeed's own, or the form that all other engines share."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        return "deepspeed"
+    is_told = os.environ.get("ACCELERATE_USE_FSDP") == "true" or int(os.environ.get("WORLD_SIZE", "1")) == 1
+    return "deepspeed" if settings.parallel == "zero3" and not is_told else "torch"
+
+
 def shard_on_cpu(accelerator: Accelerator, plugin_arguments: dict[str, Any]) -> None:
     """Makes accelerate shard on CPUs too, which it does on accelerators only: the way to try FSDP without any."""
     state = accelerator.state

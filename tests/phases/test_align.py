@@ -1,0 +1,156 @@
+"""Collection and training in this process on scripted answers: what trains, what counts as done, what a kill keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfpriority.errors import WorkFailed
+from selfpriority.phases.align import align, align_step
+from selfpriority.phases.collect import collect, collect_steps
+from selfpriority.phases.evaluate import evaluate
+from selfpriority.phases.opening import Opened, Reporter
+from selfpriority.recipe import Recipe
+from selfpriority.run import Run, read_json
+from selfpriority.training.checkpoints import MARKER
+
+
+class Notes(Reporter):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.rows: list[dict[str, float]] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def training(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing of the program may catch it."""
+
+
+def opened(folder: Path, model: Path, **changes: Any) -> Opened:
+    recipe: dict[str, Any] = {
+        "model": str(model),
+        "prompts": {"source": "demo", "split": "train", "limit": 6},
+        "sample": {"n": 4, "max_new_tokens": 12},
+        "refine": {"max_new_tokens": 12},
+        "denoise": {"consistency": "off", "keep_lowest": 1.0},
+        "pair": {"margin": 0.1},
+        "align": {"learning_rate": 1e-3, "tokens_per_step": 400, "dtype": "float32"},
+        "evaluate": {"prompts": {"source": "demo", "split": "heldout", "limit": 4}, "max_new_tokens": 12},
+        "backend": {"kind": "scripted"},
+    }
+    for name, value in changes.items():
+        recipe[name] = {**recipe.get(name, {}), **value}
+    return Opened(Recipe.model_validate(recipe), Run(folder), Notes())
+
+
+def work(given: Opened, phase: Any) -> list[str]:
+    """Does a phase of round 1; what was said."""
+    assert isinstance(given.reporter, Notes)
+    given.run.folder.mkdir(exist_ok=True)
+    given.run.recipe.touch()
+    phase(given.run, given, 1)
+    return given.reporter.notes
+
+
+def test_pairs_of_an_older_recipe_do_not_train(tiny_model, tmp_path):
+    work(opened(tmp_path / "run", tiny_model), collect)
+    older = opened(tmp_path / "run", tiny_model, pair={"margin": 2.0})
+    with pytest.raises(WorkFailed, match=r"round-1/pair is not done under the present recipe; `spa collect .*run`"):
+        work(older, align)
+    assert not older.run.policy(1).exists()
+    nothing = opened(tmp_path / "empty", tiny_model)
+    with pytest.raises(WorkFailed, match=r"round-1/sample is not done under .* `spa collect "):
+        work(nothing, align)
+
+
+def test_pools_that_another_recipe_replaced_do_not_train_with_the_pairs(tiny_model, tmp_path, monkeypatch):
+    first = opened(tmp_path / "run", tiny_model)
+    work(first, collect)
+    monkeypatch.setattr("selfpriority.phases.collect.pair", _killed)
+    with pytest.raises(Killed):
+        work(opened(tmp_path / "run", tiny_model, sample={"temperature": 0.9}), collect)
+    with pytest.raises(WorkFailed, match="not done under the present recipe"):
+        work(first, align)
+
+
+def _killed(*_: object) -> None:
+    raise Killed
+
+
+def test_a_policy_of_an_older_recipe_is_not_evaluated(tiny_model, tmp_path):
+    first = opened(tmp_path / "run", tiny_model)
+    work(first, collect)
+    work(first, align)
+    changed = opened(tmp_path / "run", tiny_model, align={"beta": 7.0})
+    with pytest.raises(WorkFailed, match=r"round-1/align: not done under the present recipe; `spa align .*run`"):
+        evaluate(changed.run, changed)
+    assert not changed.run.evaluation.exists()
+    evaluate(first.run, first)
+    assert (first.run.evaluation / "summary.json").is_file()
+
+
+def test_another_model_trains_anew_whoever_generates(tiny_model, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in tiny_model.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 256}))
+    server = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "model": "served"}
+    served = [opened(tmp_path / "run", model, backend=server, score={"judge": "big"}) for model in (tiny_model, other)]
+    assert len({collect_steps(given.run, given, 1)[-1].key for given in served}) == 1
+    assert len({align_step(given.run, given, 1).key for given in served}) == 2
+
+
+def test_a_kill_between_training_and_the_manifest_does_not_train_it_all_again(tiny_model, tmp_path, monkeypatch):
+    often = {"epochs": 4, "checkpoint_minutes": 1e-9}
+    first = opened(tmp_path / "run", tiny_model, align=often)
+    work(first, collect)
+    with monkeypatch.context() as killing:
+        killing.setattr(Run, "record_sifted", _killed)
+        with pytest.raises(Killed):
+            work(first, align)
+    n_steps = len(first.reporter.rows)
+    again = opened(tmp_path / "run", tiny_model, align=often)
+    work(again, align)
+    assert n_steps > 4
+    assert len(again.reporter.rows) <= 1
+    assert not list(again.run.round(1).glob("checkpoints-*"))
+    lines = (again.run.round(1) / "training.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, n_steps + 1))
+
+
+def test_a_lost_last_prompt_is_told_every_time_and_the_funnel_ends_there(tiny_model, tmp_path):
+    whole = opened(tmp_path / "run", tiny_model)
+    work(whole, collect)
+    work(whole, align)
+    for _ in range(3):
+        given = opened(tmp_path / "run", tiny_model, denoise={"max_det": 1e-9, "keep_lowest": None})
+        with pytest.raises(WorkFailed, match=r"round-1/denoise: no prompt is left \(6 \w+\)"):
+            work(given, collect)
+    funnel = read_json(given.run.round(1) / "funnel.json")
+    assert list(funnel) == ["steps"]
+    assert list(funnel["steps"]) == ["prompts", "sample", "score", "refine", "denoise"]
+
+
+def test_checkpoints_that_another_engine_wrote_are_said_to_be_useless(tiny_model, tmp_path):
+    often = {"epochs": 4, "checkpoint_minutes": 1e-9}
+    first = opened(tmp_path / "run", tiny_model, align=often)
+    work(first, collect)
+    first.reporter.training = lambda row: _killed() if row["step"] == 4 else None
+    with pytest.raises(Killed):
+        work(first, align)
+    for marker in first.run.round(1).glob(f"checkpoints-*/checkpoint-*/{MARKER}"):
+        marker.write_text(marker.read_text().replace("torch ", "deepspeed "))
+    again = opened(tmp_path / "run", tiny_model, align=often)
+    told = [line for line in work(again, align) if "deepspeed" in line]
+    assert told == ["round-1/align: its checkpoints are in deepspeed's form, unreadable here; it starts anew"]
+    assert again.reporter.rows[0]["step"] == 1
