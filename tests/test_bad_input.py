@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from selfpriority import cli
-from selfpriority.pipeline import start
+from selfpriority.phases.align import align_step
+from selfpriority.phases.opening import Opened, Reporter
+from selfpriority.pipeline import follow, start
 
 Damage = Callable[[Path, dict[str, object]], None]
 """Makes the folder or the recipe wrong."""
@@ -189,9 +191,12 @@ def test_nothing_from_a_data_set_speaks_to_the_terminal_or_breaks_the_table(
         "backend": {"kind": "scripted"},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    run, _ = start(tmp_path / "recipe.yaml", [], tmp_path / "run")
-    run.round(1).mkdir()
+    run, asked = start(tmp_path / "recipe.yaml", [], tmp_path / "run")
+    run.round(1).mkdir(parents=True)
+    follow(run, asked)
     run.policy(1).symlink_to(tiny_model)
+    with run.recording(align_step(run, Opened(asked.recipe, run, Reporter()), 1)):
+        (run.round(1) / "training.jsonl").touch()
     assert run_cli(monkeypatch, "evaluate", run.folder) == 0
     table = capfd.readouterr().out
     assert run_cli(monkeypatch, "evaluate", run.folder, "--json") == 0
@@ -210,6 +215,6 @@ def test_an_error_of_the_system_without_a_file_is_one_line(
     def full(**_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli, "app", full)
+    monkeypatch.setattr("selfpriority.cli.entry.app", full)
     assert run_cli(monkeypatch, "recipes") == 1
     assert capsys.readouterr().err == "spa: No space left on device\n"

@@ -54,9 +54,14 @@ def opened(folder: Path, model: Path, **evaluate_fields: Any) -> Opened:
     given = Opened(recipe(model, **evaluate_fields), run, Reporter())
     if not run.policy(1).exists():
         run.policy(1).symlink_to(model)
-        with run.recording(align_step(run, given, 1)):
-            (run.round(1) / "training.jsonl").touch()
+        count_as_trained(given)
     return given
+
+
+def count_as_trained(given: Opened) -> None:
+    """The policy that lies there is the present recipe's."""
+    with given.run.recording(align_step(given.run, given, 1)):
+        (given.run.round(1) / "training.jsonl").touch()
 
 
 def work(given: Opened) -> dict[str, Any]:
@@ -161,6 +166,7 @@ def served(tiny_model, tmp_path, serving):
     trained = AutoModelForCausalLM.from_pretrained(policy)
     trained.model.embed_tokens.weight.data.mul_(-1.0)
     trained.save_pretrained(policy)
+    count_as_trained(given)
     return given, server
 
 
@@ -220,6 +226,7 @@ def test_prompts_without_an_answer_are_counted_wherever_figures_stand(tiny_model
     scripted = {"kind": "scripted"}
     given = opened(tmp_path / "run", tiny_model, prompts={"source": held_out}, backend=scripted)
     given.recipe = given.recipe.model_copy(update={"backend": HfBackend(device="cpu")})
+    count_as_trained(given)
     told: list[str] = []
     given.reporter.note = told.append  # type: ignore[method-assign]
     summary = work(given)

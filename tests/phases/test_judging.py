@@ -10,7 +10,7 @@ import pytest
 
 from selfpriority.judges.heads import Head, Heads, write_heads
 from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, model_key
-from selfpriority.pipeline import start
+from selfpriority.pipeline import follow, start
 from selfpriority.recipe import Prompts, Recipe, Score
 from selfpriority.run import Run, Spent, read_json
 from tests.test_bad_input import run_cli
@@ -27,7 +27,8 @@ def test_collecting_alone_does_not_walk_around_the_gate(
     code: int,
 ) -> None:
     recipe = write_recipe(tmp_path, tiny_model, score={"require_signal": require_signal})
-    run, _ = start(recipe, [], tmp_path / "run")
+    run, asked = start(recipe, [], tmp_path / "run")
+    follow(run, asked)
     assert run_cli(monkeypatch, "collect", run.folder) == code
     assert (run.round(1) / "5-pairs.jsonl").is_file() == (not require_signal)
     said = capfd.readouterr().err
