@@ -147,7 +147,8 @@ def _row(r: dict[str, Any]) -> str:
         both("pairs_per_second", 2),
         given("speed_ratio", ".1f"),
     ]
-    cells += [both("memory_gb", 1), given("memory_ratio", ".2f"), f"{r['tokens_per_second']:.0f}"]
+    tokens = f"{r['tokens_per_second']:.0f} / {given('limit_tokens_per_second', '.0f')}"
+    cells += [both("memory_gb", 1), given("memory_ratio", ".2f"), tokens]
     cells += [
         given("limit_ratio", ".2f"),
         given("loss_difference", ".0e"),

@@ -185,53 +185,38 @@ def ours(case: Case, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def trl(case: Case, options: argparse.Namespace) -> dict[str, Any]:
-    from datasets import Dataset
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
-    model, tokenizer = _model(options)
-    rows = case.pairs(tokenizer)
-    steps, before = Steps(), _memory()
-    with tempfile.TemporaryDirectory() as folder:
-        loss = {"loss_type": "simpo", "cpo_alpha": 0.0, "beta": BETA, "simpo_gamma": GAMMA}
-        arguments = CPOConfig(**_usual(folder, case, options), **loss, max_length=case.prompt + case.response + 8)
-        trainer = CPOTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
-            peft_config=_adapter(options),
-        )
-        trainer.add_callback(steps.callback())
-        trainer.train()
-    return _result(steps, before, trainer.state.log_history)
+    loss = {"loss_type": "simpo", "cpo_alpha": 0.0, "beta": BETA, "simpo_gamma": GAMMA}
+    return _trl(case, options, CPOTrainer, CPOConfig, loss)
 
 
 def trl_dpo(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     """With its fused head; the reference is measured before training, as ours is."""
-    from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
+    return _trl(case, options, DPOTrainer, DPOConfig, {"beta": DPO_BETA, "precompute_ref_log_probs": True})
+
+
+def _trl(
+    case: Case, options: argparse.Namespace, trainer_class: Any, config_class: Any, loss: dict[str, Any]
+) -> dict[str, Any]:
+    """One of TRL's trainers of pairs, told its loss."""
+    from datasets import Dataset
+
     model, tokenizer = _model(options)
-    # it adds no first token of its own to a plain prompt, and takes the end token of the text as it is
-    rows = [
-        {
-            "prompt": tokenizer.bos_token + row["prompt"],
-            "chosen": row["chosen"] + tokenizer.eos_token,
-            "rejected": row["rejected"] + tokenizer.eos_token,
-        }
-        for row in case.pairs(tokenizer)
-    ]
+    rows = case.pairs(tokenizer)
+    if options.peer == "trl-dpo":  # adds neither the first token nor the end token to a plain text
+        bos, eos = tokenizer.bos_token, tokenizer.eos_token
+        rows = [
+            {"prompt": bos + row["prompt"], "chosen": row["chosen"] + eos, "rejected": row["rejected"] + eos}
+            for row in rows
+        ]
     steps, before = Steps(), _memory()
     with tempfile.TemporaryDirectory() as folder:
-        arguments = DPOConfig(
-            **_usual(folder, case, options),
-            beta=DPO_BETA,
-            precompute_ref_log_probs=True,
-            max_length=case.prompt + case.response + 8,
-        )
-        trainer = DPOTrainer(
+        trainer = trainer_class(
             model=model,
-            args=arguments,
+            args=config_class(**_usual(folder, case, options), **loss, max_length=case.prompt + case.response + 8),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
             peft_config=_adapter(options),

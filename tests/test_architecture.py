@@ -18,7 +18,7 @@ NAMES = {path: path.relative_to(ROOT).as_posix() for path in FILES}
 LINE = (
     "__main__",
     "cli",
-    "terminal options",
+    "terminal",
     "inspection planning",
     "pipeline",
     "phases",

@@ -14,20 +14,22 @@ import yaml
 
 from selfpriority.recipe import Recipe
 
+# a whole run in seconds: answers are scripted, the training is real
+SMALL: dict[str, Any] = {
+    "prompts": {"source": "demo", "split": "train", "limit": 6},
+    "sample": {"n": 4, "max_new_tokens": 12},
+    "score": {"require_signal": False},
+    "refine": {"max_new_tokens": 12},
+    "denoise": {"consistency": "off", "keep_lowest": 1.0},
+    "pair": {"margin": 0.1},
+    "align": {"learning_rate": 1e-3, "tokens_per_step": 400, "dtype": "float32"},
+    "evaluate": {"prompts": {"source": "demo", "split": "heldout", "limit": 4}, "max_new_tokens": 12},
+    "backend": {"kind": "scripted"},
+}
+
 
 def write_recipe(folder: Path, model: Path, **changes: Any) -> Path:
-    recipe: dict[str, Any] = {
-        "model": str(model),
-        "prompts": {"source": "demo", "split": "train", "limit": 6},
-        "sample": {"n": 4, "max_new_tokens": 12},
-        "score": {"require_signal": False},
-        "refine": {"max_new_tokens": 12},
-        "denoise": {"consistency": "off", "keep_lowest": 1.0},
-        "pair": {"margin": 0.1},
-        "align": {"learning_rate": 1e-3, "tokens_per_step": 400, "dtype": "float32"},
-        "evaluate": {"prompts": {"source": "demo", "split": "heldout", "limit": 4}, "max_new_tokens": 12},
-        "backend": {"kind": "scripted"},
-    }
+    recipe = {"model": str(model), **SMALL}
     for name, value in changes.items():
         recipe[name] = {**recipe[name], **value} if isinstance(value, dict) and name in recipe else value
     path = folder / "recipe.yaml"

@@ -16,6 +16,7 @@ from selfpriority.phases.opening import Opened, Reporter
 from selfpriority.recipe import Recipe
 from selfpriority.run import Run, read_json
 from selfpriority.training.checkpoints import MARKER
+from tests.test_pipeline import SMALL
 
 
 class Notes(Reporter):
@@ -35,17 +36,7 @@ class Killed(BaseException):
 
 
 def opened(folder: Path, model: Path, **changes: Any) -> Opened:
-    recipe: dict[str, Any] = {
-        "model": str(model),
-        "prompts": {"source": "demo", "split": "train", "limit": 6},
-        "sample": {"n": 4, "max_new_tokens": 12},
-        "refine": {"max_new_tokens": 12},
-        "denoise": {"consistency": "off", "keep_lowest": 1.0},
-        "pair": {"margin": 0.1},
-        "align": {"learning_rate": 1e-3, "tokens_per_step": 400, "dtype": "float32"},
-        "evaluate": {"prompts": {"source": "demo", "split": "heldout", "limit": 4}, "max_new_tokens": 12},
-        "backend": {"kind": "scripted"},
-    }
+    recipe = {"model": str(model), **SMALL}
     for name, value in changes.items():
         recipe[name] = {**recipe.get(name, {}), **value}
     return Opened(Recipe.model_validate(recipe), Run(folder), Notes())

@@ -74,15 +74,15 @@ def test_a_model_that_is_not_here_is_not_fetched(written, spa_plan, embedded_mod
     assert "unknown" in spa_plan(recipe).out
 
 
-def test_a_server_costs_and_holds_nothing_here(written, spa_plan):
+def test_a_server_costs_and_holds_nothing_here_but_the_evaluated_systems_do(written, spa_plan):
     backend = {"kind": "openai", "base_url": "http://localhost:1/v1", "model": "somebody/else"}
     told = json.loads(spa_plan(written(backend=backend), "--json", "--prices", "in=1,out=2").out)
-    assert told["memory"] == {}
+    assert set(told["memory"]) == {"evaluate"}  # no server has the policy, and vanilla answers where it does
     assert told["total"]["cost"] > 0
     by_name = {step["name"]: step for step in told["steps"]}
     score = by_name["round-1/score"]
     assert score["new_tokens"] == 2 * score["requests"]  # a token of every context
-    assert by_name["round-1/align"]["cost"] == 0
+    assert by_name["round-1/align"]["cost"] == by_name["evaluation/answers-spa"]["cost"] == 0
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,18 @@ def test_every_round_is_planned_and_new_prompts_are_dealt_out(written, tmp_path)
     assert planned["round-1/score"].requests == planned["round-2/score"].requests == 3 * 4
 
 
+def test_what_no_server_has_is_planned_in_this_process(written, tmp_path):
+    """A trained policy, its own judgement and both systems of the evaluation, as in the run itself."""
+    server = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "served"}
+    planned = rehearsed(written(rounds=2, backend=server), tmp_path / "run")
+    kinds = {name: {asked.settings.kind for asked in step.asked} for name, step in planned.items() if step.asked}
+    for step in ("sample", "score", "refine"):
+        assert kinds[f"round-1/{step}"] == {"openai"}
+        assert kinds[f"round-2/{step}"] == {"hf"}
+    assert kinds["evaluation/answers-vanilla"] == kinds["evaluation/answers-spa"] == {"hf"}
+    assert kinds["evaluation/verdicts-spa"] == {"openai"}  # the vanilla model judges, and the server has it
+
+
 def test_trained_tokens_are_those_of_the_pools_that_may_be_kept(written, tmp_path):
     whole = rehearsed(written(align={"epochs": 3}), tmp_path / "run")["round-1/align"].trained_tokens
     half = rehearsed(written(denoise={"keep_lowest": 0.5}), tmp_path / "run")["round-1/align"].trained_tokens

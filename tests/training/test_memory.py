@@ -106,7 +106,8 @@ def test_checkpointing_keeps_a_layer_and_the_inputs_of_all():
 
 def test_what_passes_by_hand():
     head = SHAPE.vocabulary * SHAPE.hidden
-    assert passing(SHAPE, 100, FULL) == 2 * 100 * SHAPE.vocabulary * 4 + 2 * head * 4
+    assert passing(SHAPE, 100, FULL) == 2 * 100 * SHAPE.vocabulary * 4 + head * 4
+    assert passing(SHAPE, 100, Align(processes=2)) == 2 * 100 * SHAPE.vocabulary * 4 + 2 * head * 4
     assert passing(SHAPE, 10**6, Align(lora=Lora())) == 2 * SLICE_BYTES
 
 

@@ -20,8 +20,8 @@ from selfpriority.cli.app import (
     phase,
     reporting,
 )
+from selfpriority.cli.options import UtilityOptions, spread
 from selfpriority.inspection.shown import printable
-from selfpriority.options import UtilityOptions, spread
 
 
 @app.command("plan")

@@ -24,10 +24,10 @@ from selfpriority.method.refine import refine
 from selfpriority.method.sample import sample
 from selfpriority.method.score import score
 from selfpriority.personas import load_personas
-from selfpriority.phases.collect import round_prompts, start_of_round
+from selfpriority.phases.collect import generator, round_prompts, start_of_round, training_judge
 from selfpriority.phases.evaluate import heldout_prompts, judges_of, systems
 from selfpriority.phases.judging import checks
-from selfpriority.phases.opening import JudgeSpec, Opened
+from selfpriority.phases.opening import JudgeSpec, Opened, in_process
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import Backend, HfBackend
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
@@ -122,17 +122,17 @@ def _round(rehearsal: Rehearsal, number: int) -> Iterator[PlannedStep]:
     policy = start_of_round(rehearsal.run, recipe, number)
     prompts = round_prompts(recipe, number).kept
     personas = load_personas(recipe.sample.personas)
-    model = rehearsal.model(policy, "sample", Spent())
+    model = rehearsal.model(policy, "sample", Spent(), generator(recipe, number))
     candidates = sample(prompts, model, recipe.sample, personas, recipe.seed).kept
     yield rehearsal.step(name("sample"), phase)
 
     def judge() -> Judge:
-        return rehearsal.judge(JudgeSpec.of(recipe.score), policy, "rating", Spent())
+        return rehearsal.judge(training_judge(recipe, number), policy, "rating", Spent())
 
     score(candidates, judge())
     yield rehearsal.step(name("score"), phase, is_bound=True)
     pools = [_rated(entry, len(constitution.names)) for entry in candidates]
-    model = rehearsal.model(policy, "refine", Spent())
+    model = rehearsal.model(policy, "refine", Spent(), generator(recipe, number))
     refine(pools, model, judge(), constitution, recipe.refine, Order.of(recipe.pair))
     yield rehearsal.step(name("refine"), phase, is_bound=True)
     yield PlannedStep(name("denoise"), phase)
@@ -166,7 +166,7 @@ def _evaluation(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
     recipe, prompts = rehearsal.recipe, heldout_prompts(rehearsal.recipe).kept
     answers: dict[str, tuple[Response, ...]] = {}
     for system, model_name in systems(rehearsal.run, recipe).items():
-        model = rehearsal.model(model_name, "answers", Spent())
+        model = rehearsal.model(model_name, "answers", Spent(), in_process(recipe.backend))
         answers[system] = answer(prompts, model, system, recipe.evaluate, recipe.seed).kept
         yield rehearsal.step(f"evaluation/answers-{system}", "evaluate")
         items = [Item(prompt, response) for prompt, response in zip(prompts, answers[system], strict=True)]

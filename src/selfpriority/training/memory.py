@@ -107,12 +107,14 @@ def activations(shape: Shape, n_tokens: int, settings: Align, in_bfloat16: bool)
 def passing(shape: Shape, n_tokens: int, settings: Align) -> float:
     """Bytes that the end of the model needs for a moment, beside the activations; an estimate.
 
-    Slices of the logits and their exponentials, and in full fine-tuning the new gradients of output head and embedding,
-    the two largest matrices, before they are added to what there is.
+    Slices of the logits and their exponentials, and in full fine-tuning a new gradient of the output head or of the
+    embedding, the two largest matrices, before it is added to what there is. Where they are tied and several processes
+    train, autograd makes both before it adds them (`training/tied.py`).
     """
     from selfpriority.training.head import SLICE_BYTES
 
     slices = 2 * min(n_tokens * shape.vocabulary * _FLOAT32, SLICE_BYTES)
     if settings.lora is not None:
         return slices
-    return slices + 2 * shape.vocabulary * shape.hidden * footprint(settings, in_bfloat16=True).gradients
+    n_matrices = 1 if settings.processes == 1 else 2
+    return slices + n_matrices * shape.vocabulary * shape.hidden * footprint(settings, in_bfloat16=True).gradients

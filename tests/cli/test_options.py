@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.testing import CliRunner
 
-from selfpriority.options import UtilityOptions, spread
+from selfpriority.cli.options import UtilityOptions, spread
 
 
 @dataclass(frozen=True)
