@@ -75,6 +75,7 @@ def heldout_is_training(folder: Path, recipe: dict[str, object]) -> None:
 
 ROWS: list[tuple[str, Damage, str]] = [
     ("unknown field", field("align.betta", 2.5), "align.betta: unknown field; did you mean beta?"),
+    ("initials of a field", field("align.lr", 1e-4), "align.lr: unknown field; did you mean learning_rate?"),
     ("unknown section", field("smaple", {"n": 8}), "smaple: unknown field; did you mean sample?"),
     ("wrong type", field("sample.n", "eight"), "sample.n: Input should be a valid integer"),
     ("below its bound", field("sample.temperature", -1), "sample.temperature: Input should be greater than 0 (got -1)"),

@@ -26,7 +26,8 @@ def told(error: ValidationError, name: str, root: type[BaseModel]) -> Iterator[s
         fields = _fields_at(root, location[:-1])
         if problem["type"] == "extra_forbidden":
             known = list(fields)
-            close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+            initials = [name for name in known if location[-1] == "".join(word[0] for word in name.split("_"))]  # lr
+            close = initials or difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
             yield f"{name}: {field}: unknown field; {hint}"
         elif problem["type"] == "missing":
