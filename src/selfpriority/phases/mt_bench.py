@@ -177,14 +177,14 @@ def _agreement(run: Run, opened: Opened, spec: JudgeSpec) -> Json | None:
     """How often the judge orders two labelled answers right; None where nobody measured it.
 
     Of fitted heads from their card (`source: card`), for those labels are people's; of any other judge from the
-    run's own check (`check`) of this very judge: the same name at another server is another one.
+    run's own check (`check`).
     """
     objective = opened.constitution.names[-1]
     folder = heads_folder(spec.judge) if spec.method == "probe" else None
     if folder is not None:
         card = read_json(folder / "card.json")["objectives"].get(objective, {})
         return _measured("card", objective, card.get("cross_validation", {}))
-    path, key = run.folder / "judge.json", judge_entry(spec, opened)["key"]
+    path, key = run.folder / "judge.json", judge_entry(spec, opened)["key"]  # a name at another server is another judge
     for report in read_json(path).values() if path.is_file() else ():
         if report and report.get("key") == key:
             by_name = {row["objective"]: row for row in report["objectives"]}
