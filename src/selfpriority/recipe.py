@@ -77,8 +77,8 @@ class OpenaiBackend(Section):
     """Address up to and with `/v1`, without a key or password in it."""
     model: str | None = None
     """The model's name at the server; none: the name it is asked for by."""
-    api_key_env: str = Field("OPENAI_API_KEY", pattern=VARIABLE, repr=False)
-    """Name, in capitals, of the environment variable that holds the key; if it is not set, no key is sent."""
+    api_key_env: str | None = Field(None, pattern=VARIABLE, repr=False)
+    """Name, in capitals, of the environment variable that holds the key; none: OPENAI_API_KEY, for OpenAI alone."""
     concurrency: int = Field(8, ge=1, le=256)
     """Requests under way at once."""
     timeout: float = Field(120.0, gt=0)
