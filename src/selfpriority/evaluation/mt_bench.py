@@ -1,6 +1,6 @@
 """Ratings of two-turn answers to figures: by turn, by category and overall, and systems compared by question.
 
-Method.md 7, utility. A question counts overall where both of its turns are rated; an unrated turn is counted with
+See docs/evaluation.md. A question counts overall where both of its turns are rated; an unrated turn is counted with
 its reason and is no number. Knows neither who asked nor who rated.
 """
 
