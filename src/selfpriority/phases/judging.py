@@ -56,7 +56,10 @@ def check_judges(opened: Opened, labels: Labels | None = None, spent: Spent | No
 
     if labels is None and not opened.constitution.anchors:
         name = opened.constitution.name
-        raise InputError(f"constitution: {name!r} has no anchors to check a judge with; use --labels FILE")
+        raise InputError(
+            f"constitution: {name!r} has no anchors to check a judge with; add some (docs/judging.md, Your own "
+            f"constitution), or check with `spa check-judge RECIPE --labels FILE` alone"
+        )
     reports = {}
     for role, check in checks(opened, spent or Spent()):
         report = check_judge(check.judge, check.reworded, check.constitution, labels, check.disowning)
