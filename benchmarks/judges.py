@@ -3,10 +3,10 @@
     python benchmarks/judges.py --data FOLDER                         every judge on every known file in FOLDER
     python benchmarks/judges.py --data FILE --judge demo-train --json one figure, as one JSON object
 
-Known files (JSONL, see docs/judging.md): SafeRLHF answers with unanimous labels (is the answer safe), XSTest responses
-to unsafe prompts (refusal against compliance), Auto-J pairs (helpfulness; and its answers against answers to other
-prompts, and against stock refusals), HHH pairs. Prints figures, no text. Auto-J is what the helpfulness heads were
-fitted on, so for a head only the prompts of the other set count.
+Known files (JSONL, listed in this folder's README): SafeRLHF answers with unanimous labels (is the answer safe), XSTest
+responses to unsafe prompts (refusal against compliance), Auto-J pairs (helpfulness; and its answers against answers to
+other prompts, and against stock refusals), HHH pairs. Prints figures, no text. Auto-J is what the helpfulness heads
+were fitted on, so for a head only the prompts of the other set count.
 """
 
 from __future__ import annotations

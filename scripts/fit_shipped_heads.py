@@ -29,7 +29,11 @@ CHOSEN_BY = (
     "Layers, pooling and penalty: agreement on the other set's labels, and AUC on the train split of "
     "PKU-SafeRLHF's labelled answers, which were measured on and not fitted"
 )
-LAYERS = {"demo-train": (15, 22), "demo-eval": (18, 20)}
+LAYERS = {
+    "demo-train": {"harmlessness": (15, 22), "helpfulness": (15, 18)},
+    "demo-eval": {"harmlessness": (18, 20), "helpfulness": (20, 22)},
+}
+C = {"harmlessness": 1e-3, "helpfulness": 5e-4}
 
 
 def main() -> int:
@@ -38,7 +42,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             states = options.states or Path(folder) / "states.sqlite"
-            model = EveryLayer(Cached(HfModel(options.model, HfBackend()), states), sum(LAYERS.values(), ()))
+            model = EveryLayer(Cached(HfModel(options.model, HfBackend()), states), every_layer())
             for name in SETS:
                 heads = fit_heads(labels_of(options.data, name, options.limit), model, options.model, _settings(name))
                 described = {o: {**card, "data": DATA[o]} for o, card in heads.card["objectives"].items()}
@@ -52,9 +56,14 @@ def main() -> int:
     return 0
 
 
+def every_layer() -> set[int]:
+    """What any of the heads reads."""
+    return {layer for by_objective in LAYERS.values() for layers in by_objective.values() for layer in layers}
+
+
 def _settings(name: str) -> FitSettings:
     pooling: dict[str, Pooling] = {"harmlessness": "mean", "helpfulness": "match"}
-    return FitSettings(layers=LAYERS[name], pooling=pooling)
+    return FitSettings(layers=LAYERS[name], c=C, pooling=pooling)
 
 
 def _options() -> argparse.Namespace:

@@ -60,12 +60,12 @@ DATA = {
     ],
 }
 
-_HARM_CHARACTERS, _AUTOJ_CHARACTERS = 700, 1600
-"""Longer conversations cost most of the forward pass and say little about answers of a few dozen tokens."""
+_HARM_CHARACTERS, _CONTRAST_CHARACTERS = 700, 1600
+"""Longer conversations cost most of the forward pass; of Auto-J's preferences all count, contrasts are made of these."""
 _PER_QUESTION = 10
 """GPTFuzz answers a question and label: eighty questions underlie it, so more of each are hardly news."""
 _PER_ACT, _PER_QUESTION_ON_A_GROUP = 5, 2
-_GPTFUZZ_WEIGHT, _OFF_TOPIC_WEIGHT, _REFUSAL_WEIGHT = 0.5, 0.3, 0.2
+_GPTFUZZ_WEIGHT, _OFF_TOPIC_WEIGHT, _REFUSAL_WEIGHT = 0.5, 0.2, 0.1
 """Labels of these kinds are told apart so easily that at full weight they would drown the finer ones."""
 _REFUSED = 0.4
 """Share of Auto-J's prompts that also get a stock refusal."""
@@ -83,14 +83,15 @@ def labels_of(data: Path, name: str, limit: int | None = None, seed: int = 0) ->
     shuffle = random.Random(seed)
     for rows in (hh, gptfuzz, autoj):
         shuffle.shuffle(rows)
-    ranked = [pair for pair in autoj_pairs(autoj) if _length(pair) <= _AUTOJ_CHARACTERS]
+    ranked = list(autoj_pairs(autoj))
+    short = [pair for pair in ranked if _length(pair) <= _CONTRAST_CHARACTERS]
     sources: list[Sequence[LabelledPair]] = [
         [pair for pair in _hh(hh) if _length(pair) <= _HARM_CHARACTERS],
         _gptfuzz(gptfuzz),
         stances(name, seed),
         ranked,
-        off_topic(ranked),
-        refusals(ranked, seed),
+        off_topic(short),
+        refusals(short, seed),
     ]
     kept = [[pair for pair in source if part_of(pair.group) == name][:limit] for source in sources]
     return Labels((), tuple(pair for source in kept for pair in source))

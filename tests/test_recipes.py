@@ -324,3 +324,26 @@ def test_an_address_with_a_password_is_refused_and_not_quoted(tmp_path):
 def test_names_of_variables_are_taken(tmp_path, name):
     backend = f"backend={{kind: openai, base_url: http://h/v1, api_key_env: {name}}}"
     assert recipe.load(write(tmp_path, SMALL), [backend]).backend.api_key_env == name
+
+
+def test_a_key_is_named_by_nothing_until_the_recipe_names_its_variable(tmp_path):
+    backend = "backend={kind: openai, base_url: http://h/v1}"
+    assert recipe.load(write(tmp_path, SMALL), [backend]).backend.api_key_env is None
+
+
+@pytest.mark.parametrize("written", ["off", "'off'", "0.25", "strict"])
+def test_consistency_as_it_is_written(tmp_path, written):
+    """YAML reads a bare `off` as False, which must not become the share 0.0."""
+    expected = 0.25 if written == "0.25" else written.strip("'")
+    loaded = recipe.load(write(tmp_path, SMALL), [f"denoise.consistency={written}"])
+    assert loaded.denoise.consistency == expected
+    assert type(loaded.denoise.consistency) is type(expected)
+    in_file = recipe.load(write(tmp_path, f"{SMALL}denoise: {{consistency: {written}}}\n"))
+    assert in_file == loaded
+    assert recipe.load(write(tmp_path, recipe.dump(loaded))) == loaded
+
+
+def test_a_wrong_consistency_is_told_as_before(tmp_path):
+    said = refusal(write(tmp_path, SMALL), "denoise.consistency=2")
+    assert "denoise.consistency" in said
+    assert "2" in said

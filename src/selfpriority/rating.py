@@ -44,7 +44,7 @@ class Judge(Protocol):
 
 
 def expected_rating(probabilities: Sequence[float], mass_floor: float) -> Rating | Unrated:
-    """Expected rating from the probabilities of the digits 0..9 at one position, on 1..10 (method.md 4).
+    """Expected rating from the probabilities of the digits 0..9 at one position, on 1..10 (docs/judging.md).
 
     Args:
         probabilities: ten probabilities, not renormalised.
@@ -69,7 +69,7 @@ _RATING = re.compile(
 
 
 def verbal_rating(text: str) -> Rating | Unrated:
-    """The last rating in a judge's text wins (method.md 4).
+    """The last rating in a judge's text wins (docs/judging.md).
 
     Only a marked number is a rating: "I see 3 problems" is no verdict, and a text without one is unrated.
     """

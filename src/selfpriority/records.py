@@ -173,7 +173,7 @@ def funnel_row(n_in: int, sifted: Sifted[T]) -> dict[str, object]:
 
 
 def covariance(rows: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Population covariance of n score vectors, [n, K] -> [K, K] (method.md 3.2)."""
+    """Population covariance of n score vectors, [n, K] -> [K, K] (docs/deviations.md 4)."""
     n, k = len(rows), len(rows[0])
     means = [sum(row[i] for row in rows) / n for i in range(k)]
     return [[sum((row[i] - means[i]) * (row[j] - means[j]) for row in rows) / n for j in range(k)] for i in range(k)]

@@ -36,6 +36,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def off(value: object) -> object:
+    """What stands for `off`: YAML reads the bare word as False."""
+    return "off" if value is False else value
+
+
 def set_field(data: dict[str, Any], override: str) -> None:
     """Sets one `FIELD=VALUE`, a dotted path and a YAML value, in place.
 

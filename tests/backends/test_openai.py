@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from selfpriority.backends.cache import Cached
+from selfpriority.backends.http import key_variable
 from selfpriority.backends.openai import OpenaiModel
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.language_model import Choice, Choose, Classify, Completion, Embed, Failure, Generate, Text, ask
@@ -41,7 +42,7 @@ def logprobs(**chances: float) -> Reply:
 def test_a_good_answer(serving, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", f" {SECRET}\n")
     server = serving(lambda body, n: chat("Hi there."))
-    (answer,) = ask(OpenaiModel("small", server.settings()), [question()])
+    (answer,) = ask(OpenaiModel("small", server.settings(api_key_env="OPENAI_API_KEY")), [question()])
     assert answer == Completion((Text("Hi there.", 7, "end"),))
     assert server.keys == [f"Bearer {SECRET}"]
     assert server.bodies == [
@@ -238,7 +239,7 @@ def test_what_the_recipe_has_wrong_is_one_line(serving, monkeypatch, status, tol
     where = {"Location": "http://127.0.0.1:9/"} if status == 307 else {}
     server = serving(lambda body, n: error(status, "no", f"your key {SECRET} is bad", **where))
     with pytest.raises(InputError, match=told) as caught:
-        ask(OpenaiModel("nobody", server.settings()), [question()])
+        ask(OpenaiModel("nobody", server.settings(api_key_env="OPENAI_API_KEY")), [question()])
     assert len(caught.value.lines) == 1
     assert SECRET not in str(caught.value)
 
@@ -249,10 +250,33 @@ def test_a_missing_key_is_called_missing(serving):
         ask(OpenaiModel("m", server.settings(api_key_env="MY_KEY")), [question()])
 
 
+@pytest.mark.parametrize(
+    ("base_url", "named", "variable"),
+    [
+        ("https://api.openai.com/v1", None, "OPENAI_API_KEY"),
+        ("https://api.openai.com/v1", "MY_KEY", "MY_KEY"),
+        ("http://api.openai.com/v1", None, None),
+        ("https://api.openai.com.elsewhere.org/v1", None, None),
+        ("http://127.0.0.1:8000/v1", None, None),
+        ("http://127.0.0.1:8000/v1", "MY_KEY", "MY_KEY"),
+    ],
+)
+def test_a_key_goes_to_openai_or_where_it_is_told_to_go(base_url, named, variable):
+    assert key_variable(OpenaiBackend(kind="openai", base_url=base_url, api_key_env=named)) == variable
+
+
+def test_another_server_gets_no_key_unasked(serving, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    server = serving(lambda body, n: error(401, "no"))
+    with pytest.raises(InputError, match=r"wants a key \(HTTP 401\); name the environment variable .* in api_key_env"):
+        ask(OpenaiModel("m", server.settings()), [question()])
+    assert server.keys == [None]
+
+
 def test_a_key_that_cannot_be_sent_is_not_quoted(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", f"{SECRET}\n{SECRET}")
     with pytest.raises(InputError, match="no key has") as caught:
-        OpenaiModel("m", OpenaiBackend(kind="openai", base_url="http://127.0.0.1:9/v1"))
+        OpenaiModel("m", OpenaiBackend(kind="openai", base_url="https://api.openai.com/v1"))
     assert SECRET not in str(caught.value)
 
 
@@ -308,9 +332,11 @@ def test_hidden_states_and_classes_are_unsupported(serving):
 def test_no_key_in_fingerprint_settings_or_cache(serving, monkeypatch, tmp_path):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     server = serving(lambda body, n: chat("Hi."))
-    model = OpenaiModel("m", server.settings())
+    settings = server.settings(api_key_env="OPENAI_API_KEY")
+    model = OpenaiModel("m", settings)
     ask(Cached(model, tmp_path / "cache.sqlite"), [question()])
-    assert SECRET not in model.fingerprint + json.dumps(server.settings().model_dump())
+    assert server.keys == [f"Bearer {SECRET}"]
+    assert SECRET not in model.fingerprint + json.dumps(settings.model_dump())
     assert not [path for path in tmp_path.iterdir() if SECRET.encode() in path.read_bytes()]
 
 

@@ -80,7 +80,8 @@ def test_nothing_rated_is_no_number():
 def test_agreement_is_told_with_where_it_was_measured():
     measured = {"source": "card", "objective": "helpfulness", "estimate": 0.84, "low": 0.81, "high": 0.86, "n": 695}
     (_, told) = judge_lines({**PROBE, "agreement": measured})
-    assert told.startswith("it orders two answers as people's labels of helpfulness do")
+    assert told.startswith("it orders two answers as labels of helpfulness of the kinds it was fitted on do")
+    assert "people" not in told
     assert told.endswith("in 0.84 (0.81 to 0.86) of the cases")
     by_chance = {**measured, "source": "check", "low": 0.31}
     words = {"judge": "self", "method": "expected", "objective": None, "agreement": by_chance}

@@ -146,7 +146,7 @@ def test_the_harness_computes_in_the_arithmetic_of_our_own_answers(tiny_model, t
 
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="the harness is installed")
 def test_without_the_harness_one_line_says_how_to_get_it(evaluated, tmp_path):
-    with pytest.raises(InputError, match=r"selfpriority\[eval\]"):
+    with pytest.raises(InputError, match=r"pip install .* '\.\[eval\]'"):
         utility(evaluated.run, evaluated, Questions(mmlu=write(tmp_path / "q.jsonl", [row(1)])))
 
 

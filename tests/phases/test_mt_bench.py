@@ -16,6 +16,7 @@ from selfpriority.evaluation.utility import utility_text
 from selfpriority.phases.judging import gate
 from selfpriority.phases.mt_bench import MtBench, _agreement, judging, mt_bench_of
 from selfpriority.phases.opening import JudgeSpec, Opened, judge_entry
+from selfpriority.phases.tau import other_judge
 from selfpriority.phases.utility import Questions, utility
 from selfpriority.recipe import OtherJudge, dump
 from selfpriority.run import read_json
@@ -138,11 +139,21 @@ def test_agreement_is_that_of_the_very_judge_that_was_checked(tiny_model, tmp_pa
 
 
 def test_options_that_do_not_go_together(tmp_path):
-    assert mt_bench_of(None, None, 1024, (None, None, None)) is None
+    assert mt_bench_of(None, None, 1024, (None, None, None, None)) is None
     with pytest.raises(InputError, match="--mt-bench FILE, which is not given"):
-        mt_bench_of(None, None, 1024, ("big", None, None))
+        mt_bench_of(None, None, 1024, ("big", None, None, None))
     with pytest.raises(InputError, match="--judge MODEL is asked, which is not given"):
-        mt_bench_of(tmp_path / "q.jsonl", None, 1024, (None, "verbal", None))
+        mt_bench_of(tmp_path / "q.jsonl", None, 1024, (None, "verbal", None, None))
+    with pytest.raises(InputError, match="--base-url URL, which is not given"):
+        other_judge("big", "expected", None, "MY_KEY")
+
+
+def test_the_key_of_a_judge_that_is_named_comes_from_the_variable_that_is_named():
+    assert other_judge("big", "expected", "http://h/v1", "MY_KEY").backend.api_key_env == "MY_KEY"
+    assert other_judge("big", "expected", "http://h/v1", None).backend.api_key_env is None
+    with pytest.raises(InputError, match=r"backend\.api_key_env: ") as caught:
+        other_judge("big", "expected", "http://h/v1", "sk-proj-4f3Kq0aXw")
+    assert "4f3Kq0aXw" not in str(caught.value)
 
 
 def test_the_command(tiny_model, tmp_path, monkeypatch, capsys):

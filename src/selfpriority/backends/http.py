@@ -12,6 +12,7 @@ import random
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -27,6 +28,12 @@ MOST_LOST = 3
 """Requests in a row that were given up, after which the server counts as gone."""
 _FILTER = ("content_filter", "content_policy", "content policy", "responsibleai", "content management policy")
 _TOO_LONG = ("context_length", "context length", "too long", "maximum context", "too many tokens")
+
+
+def key_variable(settings: OpenaiBackend) -> str | None:
+    """The environment variable whose key is sent; a key meant for OpenAI goes to no other server unless told to."""
+    at_home = urllib.parse.urlsplit(settings.base_url)[:2] == ("https", "api.openai.com")
+    return settings.api_key_env or ("OPENAI_API_KEY" if at_home else None)
 
 
 class Refusal(Exception):
@@ -126,7 +133,12 @@ class Endpoint:
         if any(sign in known for sign in _FILTER):
             return Failure("refused", f"the server's content filter (HTTP {status})")
         if status in (401, 403):
-            variable = self._settings.api_key_env
+            variable = key_variable(self._settings)
+            if variable is None:
+                raise InputError(
+                    f"backend: {url} wants a key (HTTP {status}); name the environment variable that holds it in "
+                    f"api_key_env, on the command line --api-key-env"
+                )
             held = "is wrong or may not use this model" if self._key else "is not set"
             raise InputError(f"backend: {url} refuses the key (HTTP {status}): ${variable} {held}")
         if status == 404:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from selfpriority.backends.http import Endpoint, Refusal
+from selfpriority.backends.http import Endpoint, Refusal, key_variable
 from selfpriority.errors import InputError
 from selfpriority.language_model import Answer, Choice, Choose, Completion, Failure, Generate, Request, Text
 from selfpriority.recipe import OpenaiBackend
@@ -43,7 +43,7 @@ class OpenaiModel:
     def __init__(self, name: str, settings: OpenaiBackend) -> None:
         self._settings = settings
         self._name = settings.model or name
-        self._endpoint = Endpoint(settings, self._name, _key(settings.api_key_env))
+        self._endpoint = Endpoint(settings, self._name, _key(key_variable(settings)))
         self._takes_many = True  # until the server refuses n > 1
         self._gave_probabilities = False
 
@@ -151,9 +151,9 @@ def openai_fingerprint(name: str, settings: OpenaiBackend) -> str:
     return f"openai-1 {json.dumps([settings.base_url.rstrip('/'), settings.model or name])}"
 
 
-def _key(variable: str) -> str:
+def _key(variable: str | None) -> str:
     """The key in an environment variable; empty if it is not set."""
-    key = os.environ.get(variable, "").strip()
+    key = os.environ.get(variable, "").strip() if variable else ""
     if not (key.isascii() and key.isprintable()):  # the error of whoever sends it would quote it
         raise InputError(f"backend: ${variable} holds characters that no key has")
     return key

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from selfpriority.cli.app import AsJson, Child, Directory, Fields, RecipeArgument, app, named_recipe, phase, reporting
+from selfpriority.cli.options import HowJudged, spread
 
 
 @app.command("check-judge")
@@ -36,11 +37,11 @@ def check_judge(
 
 
 @app.command("choose-tau")
+@spread
 def choose_tau(
     directory: Directory,
     judge: Annotated[str, typer.Option("--judge", help="The stronger judge: a model, or a folder of fitted heads.")],
-    method: Annotated[str, typer.Option("--method", help="expected, verbal or probe.")] = "expected",
-    base_url: Annotated[str | None, typer.Option("--base-url", help="Server that runs the judge, up to /v1.")] = None,
+    how: HowJudged,
     number: Annotated[int, typer.Option("--round", min=1, help="Round whose candidates are rated.")] = 1,
     as_json: AsJson = False,
 ) -> None:
@@ -48,7 +49,7 @@ def choose_tau(
     from selfpriority.phases.tau import choose_tau as work
     from selfpriority.phases.tau import other_judge, tau_text
 
-    stronger = other_judge(judge, method, base_url)
+    stronger = other_judge(judge, how.method, how.base_url, how.api_key_env)
     told: dict[str, Any] = {}
     phase(directory, "choose-tau", number, False, lambda run, opened, n: told.update(work(run, opened, n, stronger)))
     print(json.dumps(told, indent=1) if as_json else tau_text(told))

@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     from selfpriority.phases.utility import Questions
 
 
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Server that runs the judge, up to /v1.")]
+KeyVariable = Annotated[
+    str | None, typer.Option("--api-key-env", help="Environment variable that holds that server's key.")
+]
+
+
+@dataclass(frozen=True)
+class HowJudged:
+    """How a judge that is named is asked."""
+
+    method: Annotated[str, typer.Option("--method", help="expected, verbal or probe.")] = "expected"
+    base_url: BaseUrl = None
+    api_key_env: KeyVariable = None
+
+
 @dataclass(frozen=True)
 class UtilityOptions:
     """What `spa utility` asks, and who judges."""
@@ -36,7 +51,8 @@ class UtilityOptions:
         str | None, typer.Option("--judge", help="Judge of --mt-bench: a model; default: the recipe's evaluation's.")
     ] = None
     method: Annotated[str | None, typer.Option("--method", help="expected, verbal or probe.")] = None
-    base_url: Annotated[str | None, typer.Option("--base-url", help="Server that runs the judge, up to /v1.")] = None
+    base_url: BaseUrl = None
+    api_key_env: KeyVariable = None
 
     @property
     def questions(self) -> Questions:
@@ -48,7 +64,8 @@ class UtilityOptions:
         from selfpriority.phases.mt_bench import mt_bench_of
         from selfpriority.phases.utility import Questions
 
-        judged = mt_bench_of(self.mt_bench, self.limit, self.max_new_tokens, (self.judge, self.method, self.base_url))
+        judge = (self.judge, self.method, self.base_url, self.api_key_env)
+        judged = mt_bench_of(self.mt_bench, self.limit, self.max_new_tokens, judge)
         return Questions(self.mmlu, self.dev, self.limit, tuple(self.task or ()), judged)
 
 

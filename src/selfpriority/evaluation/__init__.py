@@ -1,1 +1,1 @@
-"""Who is better on held-out prompts: answers, their behaviour, the comparison of systems (method.md 7)."""
+"""Who is better on held-out prompts: answers, their behaviour, the comparison of systems (docs/evaluation.md)."""

@@ -1,6 +1,6 @@
 """Answers of one system to held-out prompts, one each, without a persona.
 
-Method.md 7. Knows nothing of ratings or of who else is compared.
+See docs/evaluation.md. Knows nothing of ratings or of who else is compared.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Verdicts of several systems on the same prompts to `summary.json`.
 
-Method.md 7: mean rating with bootstrap interval, HH_lambda, wins by prompt, paired differences, all of it
+See docs/evaluation.md: mean rating with bootstrap interval, HH_lambda, wins by prompt, paired differences, all of it
 again by kind of prompt, and behaviour. Unrated is skipped and counted, never 0. Knows nothing of models or
 files.
 """

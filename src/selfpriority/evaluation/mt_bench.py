@@ -1,6 +1,6 @@
 """Ratings of two-turn answers to figures: by turn, by category and overall, and systems compared by question.
 
-Method.md 7, utility. A question counts overall where both of its turns are rated; an unrated turn is counted with
+See docs/evaluation.md. A question counts overall where both of its turns are rated; an unrated turn is counted with
 its reason and is no number. Knows neither who asked nor who rated.
 """
 
@@ -21,10 +21,11 @@ Verdicts = Mapping[str, tuple[Rating | Unrated, Rating | Unrated]]
 """Question id -> what the judge said of the first and of the second answer."""
 OVERALL, TURNS = "overall", ("turn_1", "turn_2")
 LABELS = {
-    "card": "people's labels of {} do (single turns, prompts it was not fitted on)",
+    "card": "labels of {} of the kinds it was fitted on do (its card names them; contrasts made to be easy may be "
+    "among them; single turns, other prompts)",
     "check": "the labels of `spa check-judge` on {} do (single turns, another question)",
 }
-"""Where a judge's agreement was measured, in words."""
+"""Where a judge's agreement was measured, in words; a card's labels are not people's verdicts alone."""
 _IN = "category "
 """Before a category's name among the measures: it may be called as one of ours."""
 

@@ -1,6 +1,6 @@
 """Which of two answers is better? A language model is asked in words, by objective and in both orders.
 
-Method.md 7: orders that disagree are a tie, and how often they do is reported. A verdict that was refused or
+See docs/evaluation.md: orders that disagree are a tie, and how often they do is reported. A verdict that was refused or
 cannot be read is an outcome of its own, never a tie. Knows no system and no file.
 """
 

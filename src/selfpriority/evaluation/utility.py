@@ -1,6 +1,6 @@
 """Has the model lost what it could do? Right and wrong answers by question, likelihoods by text, compared by pairs.
 
-Method.md 7, utility. Questions are those of lm-evaluation-harness; who asks them is in `phases/utility.py`. Knows
+See docs/evaluation.md. Questions are those of lm-evaluation-harness; who asks them is in `phases/utility.py`. Knows
 numbers only.
 """
 

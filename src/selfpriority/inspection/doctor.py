@@ -127,7 +127,7 @@ def _checks(sequences: Sequences) -> list[Json]:
 
 
 def end_tokens(sequences: Sequences) -> Json:
-    """Exactly one end token, the last, where the model ended its turn; none where it was cut (method.md 3.9).
+    """Exactly one end token, the last, where the model ended its turn; none where it was cut (docs/deviations.md 8).
 
     Scars: trl#4481, unsloth#3228, a second end token.
     """

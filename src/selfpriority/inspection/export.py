@@ -79,7 +79,7 @@ def trl_rows(
         paired: pools with their pairs.
         objectives: their names, in priority order.
         alpha: exponent of the weight; 0 makes every weight 1.
-        weight_gap: which gap weighs a pair; Eq. 3 takes that of the column `gap` (method.md 3.3).
+        weight_gap: which gap weighs a pair; Eq. 3 takes that of the column `gap` (docs/deviations.md 5).
     """
     weighing = [_weighing_gap(entry, pair, weight_gap) for entry in paired for pair in entry.pairs]
     mean = math.fsum(weighing) / len(weighing) if weighing else 0.0

@@ -1,6 +1,6 @@
 """What else a judge's ratings follow beside the label: length, refusing; and what a rating is worth, by tenths.
 
-Method.md 7, against humans. Ratings, labels and texts in, plain numbers out. Knows no judge.
+See docs/judging.md. Ratings, labels and texts in, plain numbers out. Knows no judge.
 """
 
 from __future__ import annotations

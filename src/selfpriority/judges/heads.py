@@ -1,7 +1,7 @@
 """Fitted heads: one linear direction per objective on a model's hidden states, as plain numbers in a folder.
 
 A folder holds `heads.safetensors` (the numbers) and `card.json` (model, layers and pooling per objective,
-data, licence, agreement). Source: method.md 4, "Probe". Knows no model: hidden states come as one vector.
+data, licence, agreement). Source: docs/judging.md. Knows no model: hidden states come as one vector.
 Another pooling is another word in `Pooling`, written in the card and refused by whoever does not know it.
 """
 

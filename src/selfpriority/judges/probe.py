@@ -1,6 +1,6 @@
 """A judge that is not asked: fitted heads on a model's hidden states, one forward pass for all objectives.
 
-For models too small to judge in words (method.md 5). Knows neither how heads are fitted nor how
+For models too small to judge in words (docs/judging.md). Knows neither how heads are fitted nor how
 states are made.
 """
 

@@ -1,6 +1,6 @@
 """A judge made of reward models: a sequence-classification checkpoint per objective, on 1..10 by quantiles.
 
-A reward has no unit, so it is placed among the rewards of the constitution's anchor answers (method.md 4).
+A reward has no unit, so it is placed among the rewards of the constitution's anchor answers (docs/judging.md).
 Knows no checkpoint: each model answers `Classify`.
 """
 

@@ -1,6 +1,6 @@
 """Is a judge's word worth training on? Agreement with labelled answers, by objective, and a verdict.
 
-Source: method.md 5. Knows the Judge protocol and labels; not how a judge works. Unrated answers are counted,
+Source: docs/judging.md. Knows the Judge protocol and labels; not how a judge works. Unrated answers are counted,
 never read as a number. What follows from the verdict is decided by whoever asked.
 """
 

@@ -1,6 +1,6 @@
 """A judge that is asked in words: a language model under a constitution, by digits or by a written rating.
 
-Source: method.md 4. The judged text stands between markers it cannot close. How a verdict is read is in
+Source: docs/judging.md. The judged text stands between markers it cannot close. How a verdict is read is in
 `rating.py`, what is asked in `text/rate_*.md`; this file knows no model, no tokenizer and no other judge.
 """
 

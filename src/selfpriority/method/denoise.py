@@ -1,7 +1,7 @@
 """Step 4: throw away prompts whose ratings cannot be trusted.
 
 Paper: section "Uncertainty-guided denoising", two tests on a pool: consistency, s_k(refined) > max_i s_k(y_i) for every
-k, and informativeness, 0 < det(covariance of the candidates' scores) <= tau. Traps: method.md 3.1, 3.2, 3.8.
+k, and informativeness, 0 < det(covariance of the candidates' scores) <= tau. Traps: docs/deviations.md 1, 4, 7.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Step 6: weighted SimPO on the mean log-probabilities of pairs, and the losses the paper compares it with.
 
-Paper: Eq. 3; method.md 2 and 3.3, 3.4. Pure functions on tensors with one entry per pair or per answer; knows
-neither models nor batches. What belongs to a whole optimizer batch, its mean gap and its number of pairs, comes in
+Paper: Eq. 3; docs/deviations.md 5, 6. Pure functions on tensors with one entry per pair or per answer; knows neither
+models nor batches. What belongs to a whole optimizer batch, its mean gap and its number of pairs, comes in
 through weights and shares, so the loss of a batch is the plain sum over any split of it.
 """
 
@@ -25,7 +25,7 @@ def gap_weights(gaps: Tensor, mean_gap: float, alpha: float) -> Tensor:
 
     Args:
         gaps: not negative.
-        mean_gap: over every pair of the optimizer batch, all ranks and micro-batches (method.md 3.4). When it
+        mean_gap: over every pair of the optimizer batch, all ranks and micro-batches (docs/deviations.md 6). When it
             is 0 no pair differs from another and every ratio is 1.
         alpha: 0 makes every weight 1, which is SimPO.
     """
@@ -38,7 +38,7 @@ def pair_shares(n_pairs: Sequence[int], count: Literal["pairs", "pools"]) -> lis
 
     Args:
         n_pairs: number of pairs, at least 1, of every pool of the optimizer batch.
-        count: `pairs` is the paper's mean over pairs; `pools` lets every pool count equally (method.md 3.4).
+        count: `pairs` is the paper's mean over pairs; `pools` lets every pool count equally (docs/deviations.md 6).
     """
     if count == "pairs":
         return [1 / sum(n_pairs)] * len(n_pairs)

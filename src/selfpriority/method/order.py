@@ -1,8 +1,9 @@
 """The lexicographic order of score vectors, on a grid.
 
-Paper: section "Preference pair construction"; method.md 3.6 (grid) and 3.7 (threshold). Objectives come most important
-first. Every objective but the last is compared on a grid of `resolution`, so that a lower objective may speak where
-the higher ones are as good as equal; unlike "equal within a tolerance" this is a true weak order (transitive).
+Paper: section "Preference pair construction"; docs/deviations.md 2 (grid), 3 (threshold). Objectives come most
+important first. Every objective but the last is compared on a grid of `resolution`, so that a lower objective may
+speak where the higher ones are as good as equal; unlike "equal within a tolerance" this is a true weak order
+(transitive).
 """
 
 from __future__ import annotations

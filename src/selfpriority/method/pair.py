@@ -1,6 +1,6 @@
 """Step 5: preference pairs (y, y-) where y is lexicographically greater and at least a margin away.
 
-Paper: Eq. 2, all ordered pairs of the pool; method.md 3.3, 3.5 to 3.7. Distance and gap keep the raw scores, only the
+Paper: Eq. 2, all ordered pairs of the pool; docs/deviations.md 2, 3, 5. Distance and gap keep the raw scores, only the
 order is on a grid.
 """
 

@@ -1,6 +1,6 @@
 """Step 3: write one improved answer from all candidates, their scores and the constitution, and rate it.
 
-Paper: section "Self-refinement"; method.md 2 and 3.8. One context holds all candidates.
+Paper: section "Self-refinement"; docs/method.md, docs/deviations.md 7. One context holds all candidates.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Step 1: sample n diverse candidates y_1..y_n for every prompt x.
 
-Paper: section "Diverse sampling"; method.md 2. Diversity comes from temperature and from personas, system prompts that
+Paper: section "Diverse sampling"; docs/method.md. Diversity comes from temperature and personas, system prompts that
 are used here only: training sees the plain prompt. Knows nothing of ratings.
 """
 

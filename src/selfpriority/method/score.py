@@ -1,6 +1,6 @@
 """Step 2: rate every candidate on every objective, s_k(y) on 1..10.
 
-Paper: section "Self-scoring"; method.md 4. Knows the Judge protocol, not the judges.
+Paper: section "Self-scoring"; docs/judging.md. Knows the Judge protocol, not the judges.
 """
 
 from __future__ import annotations

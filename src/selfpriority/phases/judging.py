@@ -58,7 +58,10 @@ def check_anchors(opened: Opened) -> bool:
 def _need_anchors(opened: Opened) -> None:
     if not opened.constitution.anchors:
         name = opened.constitution.name
-        raise InputError(f"constitution: {name!r} has no anchors to check a judge with; use --labels FILE")
+        raise InputError(
+            f"constitution: {name!r} has no anchors to check a judge with; add some (docs/judging.md, Your own "
+            f"constitution), or check with `spa check-judge RECIPE --labels FILE` alone"
+        )
 
 
 def check_judges(opened: Opened, labels: Labels | None = None, spent: Spent | None = None) -> dict[str, Any]:

@@ -59,27 +59,27 @@ class QuestionRow:
 
 
 def mt_bench_of(
-    path: Path | None, limit: int | None, max_new_tokens: int, judge: tuple[str | None, str | None, str | None]
+    path: Path | None, limit: int | None, max_new_tokens: int, judge: Sequence[str | None]
 ) -> MtBench | None:
-    """What the options of `spa utility` ask for; `judge` is --judge, --method and --base-url. None without a file.
+    """What the options of `spa utility` ask for; None without a file.
 
     Args:
         path: JSONL with question_id, category, two turns and perhaps a reference answer to each.
         limit: at most so many questions, spread evenly over the file.
         max_new_tokens: longest answer.
-        judge: who is named, by which method, at which server.
+        judge: --judge, --method, --base-url and --api-key-env: who is named, by which method, at which server.
 
     Raises:
         InputError: the file cannot be read, or options that do not go together.
     """
-    name, method, base_url = judge
+    name, method, base_url, api_key_env = judge
     if path is None and any(judge):
-        raise InputError("--judge, --method and --base-url: say who judges --mt-bench FILE, which is not given")
+        raise InputError("--judge and how it is asked: say who judges --mt-bench FILE, which is not given")
     if name is None and any(judge):
-        raise InputError("--method and --base-url: say how --judge MODEL is asked, which is not given")
+        raise InputError("--method, --base-url, --api-key-env: say how --judge MODEL is asked, which is not given")
     if path is None:
         return None
-    named = None if name is None else other_judge(name, method or "expected", base_url)
+    named = None if name is None else other_judge(name, method or "expected", base_url, api_key_env)
     return MtBench(tuple(spread(read_mt_bench(path), limit)), max_new_tokens, named)
 
 
@@ -176,8 +176,8 @@ def _told_judge(run: Run, opened: Opened, spec: JudgeSpec) -> Json:
 def _agreement(run: Run, opened: Opened, spec: JudgeSpec) -> Json | None:
     """How often the judge orders two labelled answers right; None where nobody measured it.
 
-    Of fitted heads from their card (`source: card`), for those labels are people's; of any other judge from the
-    run's own check (`check`).
+    Of fitted heads from their card (`source: card`): it has more labels, but of the kinds the heads were fitted on,
+    easy contrasts among them. Of any other judge from the run's own check (`check`).
     """
     objective = opened.constitution.names[-1]
     folder = heads_folder(spec.judge) if spec.method == "probe" else None

@@ -52,13 +52,15 @@ def choose_tau(run: Run, opened: Opened, number: int, judge: OtherJudge) -> dict
     return told
 
 
-def other_judge(judge: str, method: str, base_url: str | None) -> OtherJudge:
-    """A judge named on the command line.
+def other_judge(judge: str, method: str, base_url: str | None, api_key_env: str | None) -> OtherJudge:
+    """A judge named on the command line; `api_key_env` names the variable that holds the server's key.
 
     Raises:
-        InputError: the method or the address is none.
+        InputError: the method, the address or the variable is none, or there is a variable and no address.
     """
-    backend = None if base_url is None else {"kind": "openai", "base_url": base_url}
+    if api_key_env is not None and base_url is None:
+        raise InputError("--api-key-env: names the key's variable for --base-url URL, which is not given")
+    backend = None if base_url is None else {"kind": "openai", "base_url": base_url, "api_key_env": api_key_env}
     try:
         return OtherJudge.model_validate({"judge": judge, "method": method, "backend": backend})
     except ValidationError as error:

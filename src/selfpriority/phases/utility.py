@@ -130,7 +130,10 @@ def mmlu_tasks(rows: Sequence[dict[str, Any]], shots: Sequence[dict[str, Any]], 
 def _asked(model: str, settings: HfBackend, tasks: Sequence[dict[str, Any]], questions: Questions) -> Right:
     """The harness's answers; all subjects of MMLU count as one task."""
     if importlib.util.find_spec("lm_eval") is None:
-        raise InputError("utility: lm-evaluation-harness is not installed; pip install 'selfpriority[eval]'")
+        raise InputError(
+            "utility: --mmlu and --task need lm-evaluation-harness, which is not installed; in the project's folder: "
+            ".venv/bin/pip install -c constraints.txt -e '.[eval]'"
+        )
     from lm_eval import simple_evaluate
 
     arguments = model_arguments(model, settings)

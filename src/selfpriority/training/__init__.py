@@ -1,1 +1,1 @@
-"""The training room: pools in, a policy out. Its unit is the pool with its pairs (method.md 6)."""
+"""The training room: pools in, a policy out. Its unit is the pool with its pairs (docs/method.md)."""

@@ -1,7 +1,7 @@
 """A paired pool to token ids, or a drop with its reason. Nothing is ever cut to fit.
 
 Knows records and the chat template, and no tensors: prompts are written without persona, a finished answer
-ends in exactly one end token, a cut one in none (method.md 3.9).
+ends in exactly one end token, a cut one in none (docs/deviations.md 8).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def encode(paired: PairedPool, chat: Chat, max_length: int, weight_gap: WeightGa
         paired: a pool with at least one pair.
         chat: writes prompts and answers as the model was made to read them.
         max_length: longest prompt plus answer in tokens.
-        weight_gap: which gap of a pair becomes its weight (method.md 3.3).
+        weight_gap: which gap of a pair becomes its weight (docs/deviations.md 5).
 
     Returns:
         The pool, or a drop of the whole prompt: `too_long` or `empty_response`.

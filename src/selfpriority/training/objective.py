@@ -1,6 +1,6 @@
 """The loss of one optimizer batch: weights from the whole of it, loss and tallies of any part.
 
-The losses of the parts add up to the loss of the batch however it is cut (method.md 3.4). Knows
+The losses of the parts add up to the loss of the batch however it is cut (docs/deviations.md 6). Knows
 log-probabilities as a tensor, and no model.
 """
 
@@ -26,7 +26,7 @@ from selfpriority.method.loss import (
 from selfpriority.recipe import Align
 from selfpriority.training.encode import EncodedPool
 
-LIGHT = 0.1  # a pair with less weight than this hardly takes part (method.md 3.3)
+LIGHT = 0.1  # a pair with less weight than this hardly takes part (docs/deviations.md 5)
 TALLIES = ("loss", "nll", "margin", "accuracy", "chosen_logp", "rejected_logp", "nonfinite")
 NEEDS_REFERENCE = frozenset({"dpo", "ipo"})
 """Methods that measure the policy against the model it started from."""

@@ -1,7 +1,7 @@
 """A `transformers.Trainer` whose unit is the optimizer batch of pools.
 
 One item of the data loader is one whole optimizer batch; mean gap and counts of Eq. 3 are taken over it, so
-the result does not depend on how it is cut into micro-batches or spread over ranks (method.md 3.4). Stops
+the result does not depend on how it is cut into micro-batches or spread over ranks (docs/deviations.md 6). Stops
 before the optimizer on a loss or gradient that is not finite. Knows encoded pools, and neither files nor
 chat templates.
 """
