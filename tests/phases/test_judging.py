@@ -65,6 +65,15 @@ def test_without_anchors_a_judge_that_need_not_be_checked_is_not(tiny_model: Pat
     assert read_view(run).judges == ()
 
 
+def test_without_anchors_reward_models_are_refused_before_anything_is_sampled(tiny_model: Path, tmp_path: Path) -> None:
+    rewards = dict.fromkeys(("harmlessness", "helpfulness"), str(tiny_model))
+    score = {"method": "reward", "rewards": rewards}
+    path = write_recipe(tmp_path, tiny_model, constitution=str(without_anchors(tmp_path)), score=score)
+    opened = Opened(load(path), Run(tmp_path / "run"), Reporter())
+    with pytest.raises(InputError, match="'mine' has no anchors, and reward models are placed by them"):
+        gate(opened.run, opened)
+
+
 def test_without_anchors_a_judge_that_must_be_checked_is_refused_at_the_start(tiny_model: Path, tmp_path: Path) -> None:
     constitution = str(without_anchors(tmp_path))
     path = write_recipe(tmp_path, tiny_model, constitution=constitution, score={"require_signal": True})

@@ -224,6 +224,8 @@ def _check_rewards(spec: JudgeSpec, constitution: Constitution) -> None:
     missing = [name for name in constitution.names if name not in spec.settings.rewards]
     if missing:
         raise InputError(f"score.rewards: no model for {', '.join(missing)}")
+    if not constitution.anchors:
+        raise InputError(f"constitution: {constitution.name!r} has no anchors, and reward models are placed by them")
 
 
 def judge_entry(spec: JudgeSpec, opened: Opened) -> dict[str, str]:
