@@ -73,6 +73,10 @@ def heldout_is_training(folder: Path, recipe: dict[str, object]) -> None:
     recipe["evaluate"] = {"prompts": recipe["prompts"]}
 
 
+def judged_by(**fields: object) -> Damage:
+    return field("evaluate", {"prompts": {"source": "demo", "split": "heldout", "limit": 4}, **fields})
+
+
 ROWS: list[tuple[str, Damage, str]] = [
     ("unknown field", field("align.betta", 2.5), "align.betta: unknown field; did you mean beta?"),
     ("initials of a field", field("align.lr", 1e-4), "align.lr: unknown field; did you mean learning_rate?"),
@@ -103,6 +107,21 @@ ROWS: list[tuple[str, Damage, str]] = [
     ("unknown embedded model", field("model", "smollm2-136m"), "smollm2-135m"),
     ("no chat template", without_template, "has no chat template"),
     ("no end-of-turn token", without_end, "end-of-sequence token"),
+    (
+        "comparer that cannot compare",
+        judged_by(comparer={"judge": "demo-eval", "method": "probe"}),
+        "evaluate.comparer: 'demo-eval' rates, it cannot compare",
+    ),
+    (
+        "one of several judges unknown",
+        judged_by(more_judges={"other": {"judge": "smollm2-136m"}}),
+        "evaluate.more_judges.other: model: 'smollm2-136m' is no folder",
+    ),
+    (
+        "a judge without its reward models",
+        judged_by(more_judges={"other": {"judge": "r", "method": "reward"}}),
+        "evaluate.more_judges.other: rewards: no model for harmlessness",
+    ),
     ("held-out prompts that train", heldout_is_training, "no prompt is left that training never saw"),
 ]
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from selfpriority.errors import InputError, WorkFailed
-from selfpriority.phases.launch import _told
+from selfpriority.phases.launch import _told, is_heard, is_main, rank
 
 
 def failures(folder, *given):
@@ -42,6 +42,14 @@ def test_the_cause_is_told(tmp_path, given, told):
     error = _told(failures(tmp_path, *given), "align")
     assert isinstance(error, WorkFailed)
     assert str(error) == told
+
+
+@pytest.mark.parametrize(("given", "found"), [("", None), ("0", 0), ("3", 3)])
+def test_a_rank_that_is_set_and_empty_is_none(monkeypatch, given, found):
+    monkeypatch.setenv("RANK", given)
+    assert rank() == found
+    assert is_main() is (found != 3)
+    assert is_heard() is (found != 3)
 
 
 def test_what_is_wrong_with_the_input_stays_that(tmp_path):

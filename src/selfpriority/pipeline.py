@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfpriority.errors import InputError, WorkFailed
+from selfpriority.errors import WorkFailed
 from selfpriority.personas import load_personas
 from selfpriority.phases.align import align_step
-from selfpriority.phases.collect import collect_steps, round_prompts
-from selfpriority.phases.evaluate import evaluate_steps, heldout_prompts
-from selfpriority.phases.judging import judge_step
+from selfpriority.phases.collect import collect_steps, usable_prompts
+from selfpriority.phases.evaluate import check_evaluation, evaluate_steps
+from selfpriority.phases.judging import check_anchors, judge_step
 from selfpriority.phases.located import located
 from selfpriority.phases.opening import Opened, Reporter, model_key
 from selfpriority.recipe import Recipe, dump, load
@@ -86,19 +86,17 @@ def check_inputs(opened: Opened) -> None:
     """Reads every input before any work: a mistake shows in the first second, not after the first hour.
 
     Raises:
-        InputError: constitution, prompts, personas, model or held-out prompts are wrong.
+        InputError: constitution, prompts, personas, model, held-out prompts or a judge of the evaluation are wrong.
     """
     recipe = opened.recipe
-    opened.constitution  # noqa: B018 - raises when it does not fit the recipe
+    check_anchors(opened)  # reads the constitution
     model_key(recipe.model)  # of its files, which training needs whoever generates
     load_personas(recipe.sample.personas)
-    prompts = round_prompts(recipe, recipe.rounds)
-    if not prompts.kept:
-        raise InputError(f"prompts: {recipe.prompts.source}: no usable prompt; dropped: {prompts.reasons or 'none'}")
+    prompts = usable_prompts(recipe, recipe.rounds)
     for reason, n in prompts.reasons.items():
         opened.reporter.note(f"prompts: {n} dropped: {reason}")
     if recipe.evaluate.prompts is not None:
-        heldout_prompts(recipe)
+        check_evaluation(opened)
 
 
 def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> int:
@@ -147,8 +145,8 @@ def _report_step(run: Run) -> Step:
 def _judge_passes(run: Run, opened: Opened, step: Step) -> bool:
     if not run.is_done(step):
         return False
-    usable = read_json(run.folder / "judge.json")["train"]["usable"]
-    return bool(usable) or not opened.recipe.score.require_signal
+    train = read_json(run.folder / "judge.json").get("train", {})
+    return bool(train.get("usable")) or not opened.recipe.score.require_signal
 
 
 def _child(run: Run, phase: Phase, debug: bool, allocator: dict[str, str]) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from selfpriority.backends.batches import Cost, cut
 from selfpriority.backends.counting import MOST_COUNTED, Asked, Counting, Ruler
 from selfpriority.backends.loading import describe
 from selfpriority.language_model import Choose, Completion, Embed, Generate, ask
@@ -50,10 +51,24 @@ def test_tokens_are_the_tokenizer_s(chat):
     assert asked.cache_tokens == max(2 * (asked.prompt_tokens + 5), 2 * max(map(len, ids)))
 
 
+@pytest.mark.parametrize("place", [0, 1, 599])
+def test_the_one_long_request_of_many_is_found_wherever_it_stands(chat, place):
+    settings, ruler = HfBackend(tokens_per_batch=500), Ruler(chat)
+    requests = [request("word " * (300 if i == place else 5) + str(i), n=8, most=20) for i in range(600)]
+    asked = Asked("m", settings)
+    ask(Counting(asked, ruler), requests)
+    costs = [Cost("", r.n, ruler.conversation(r.messages) + r.max_new_tokens) for r in requests]
+    batches = cut(costs, settings.tokens_per_batch, settings.max_batch)
+    assert asked.cache_tokens == max(
+        sum(costs[i].sequences for i in b) * max(costs[i].length for i in b) for b in batches
+    )
+
+
 def test_a_server_reads_every_context_and_writes_a_token_of_each():
     asked = Asked("m", SERVER)
     ask(Counting(asked, Ruler(None)), [Choose((told("a" * 40), told("a" * 40)), ("0",))])
     assert (asked.forward_tokens, asked.new_tokens, asked.cache_tokens) == (20, 2, 0)
+    assert asked.shown_tokens == 2
 
 
 def test_some_requests_stand_for_many():

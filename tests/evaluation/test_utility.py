@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from selfpriority.errors import InputError
+from selfpriority.errors import InputError, WorkFailed
 from selfpriority.evaluation.utility import accuracies, perplexities, utility_text
 from selfpriority.phases.opening import Opened, Reporter
-from selfpriority.phases.utility import Questions, by_question, mmlu_tasks, utility
+from selfpriority.phases.utility import Questions, by_question, mmlu_tasks, model_arguments, utility
 from selfpriority.recipe import Evaluate, HfBackend, Prompts, Recipe
 from selfpriority.run import Run
+from tests.phases.test_evaluate import count_as_trained
 
 
 def row(number: int, subject: str = "astronomy", **changes) -> dict:
@@ -63,6 +65,13 @@ def test_one_task_a_subject_as_the_harness_has_them(tmp_path):
     assert "num_fewshot" not in mmlu_tasks(rows, [], tmp_path)[0]
 
 
+def test_a_subject_is_no_file_name(tmp_path):
+    [task] = mmlu_tasks([row(1, "law/../torts")], [row(2, "law/../torts")], tmp_path / ".")
+    files = [Path(path) for path in task["dataset_kwargs"]["data_files"].values()]
+    assert {path.parent for path in files} == {tmp_path}
+    assert task["task"] == "mmlu_law/../torts"
+
+
 def samples(metrics: tuple[str, ...], *rows: tuple, reading: str = "none") -> list[dict]:
     """As the harness logs them: one row a question and reading."""
     made = [dict(zip(metrics, row, strict=True)) for row in rows]
@@ -98,7 +107,9 @@ def evaluated(tiny_model, tmp_path) -> Opened:
     run = Run(tmp_path / "run")
     run.round(1).mkdir(parents=True)
     run.policy(1).symlink_to(tiny_model)
-    return Opened(recipe, run, Reporter())
+    given = Opened(recipe, run, Reporter())
+    count_as_trained(given)
+    return given
 
 
 def test_perplexity_needs_no_harness(evaluated):
@@ -107,6 +118,30 @@ def test_perplexity_needs_no_harness(evaluated):
     assert told["perplexity"]["systems"]["spa"]["ratio"] == pytest.approx(1.0)
     assert told["perplexity"]["alarm"] == []
     assert json.loads((evaluated.run.evaluation / "utility.json").read_text()) == told
+
+
+def test_a_policy_of_an_older_recipe_is_not_asked(evaluated):
+    align = evaluated.recipe.align.model_copy(update={"beta": 7.0})
+    evaluated.recipe = evaluated.recipe.model_copy(update={"align": align})
+    with pytest.raises(WorkFailed, match=r"round-1/align: not done under the present recipe; `spa align "):
+        utility(evaluated.run, evaluated, Questions())
+    assert not evaluated.run.evaluation.exists()
+
+
+def test_the_harness_computes_in_the_arithmetic_of_our_own_answers(tiny_model, tmp_path):
+    """Its own `auto` is what the file of weights happens to hold: vanilla's is not its policy's."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from selfpriority.backends.loading import load_causal
+
+    low = shutil.copytree(tiny_model, tmp_path / "low")
+    AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).save_pretrained(low)
+    for name in (str(tiny_model), str(low)):
+        told = model_arguments(name, HfBackend())
+        ours = load_causal(name, HfBackend()).model
+        assert getattr(torch, told["dtype"]) is ours.dtype
+        assert torch.device(told["device"]) == ours.device
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="the harness is installed")

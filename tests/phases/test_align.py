@@ -119,6 +119,23 @@ def test_a_kill_between_training_and_the_manifest_does_not_train_it_all_again(ti
     assert [json.loads(line)["step"] for line in lines] == list(range(1, n_steps + 1))
 
 
+def test_the_manifest_holds_the_tokens_of_the_process_whose_seconds_it_holds(tiny_model, tmp_path):
+    often = {"epochs": 4, "checkpoint_minutes": 1e-9}
+    whole, first = (opened(tmp_path / name, tiny_model, align=often) for name in ("whole", "run"))
+    for given in (whole, first):
+        work(given, collect)
+    work(whole, align)
+    n_steps = len(whole.reporter.rows)
+    first.reporter.training = lambda row: _killed() if row["step"] == n_steps - 1 else None
+    with pytest.raises(Killed):
+        work(first, align)
+    again = opened(tmp_path / "run", tiny_model, align=often)
+    work(again, align)
+    n_all, n_last = (given.run.manifest["steps"]["round-1/align"]["tokens"] for given in (whole, again))
+    assert len(again.reporter.rows) == 2
+    assert 0 < n_last < n_all / 2
+
+
 def test_a_lost_last_prompt_is_told_every_time_and_the_funnel_ends_there(tiny_model, tmp_path):
     whole = opened(tmp_path / "run", tiny_model)
     work(whole, collect)

@@ -14,7 +14,7 @@ from selfpriority.errors import InputError, WorkFailed
 from selfpriority.evaluation.conversation import Question
 from selfpriority.method.denoise import denoise
 from selfpriority.phases.align import align_step
-from selfpriority.phases.collect import collect
+from selfpriority.phases.collect import collect, generator, training_judge
 from selfpriority.phases.evaluate import evaluate, heldout_prompts, systems
 from selfpriority.phases.judging import check_comparer
 from selfpriority.phases.mt_bench import MtBench, ask_mt_bench
@@ -117,6 +117,7 @@ def test_a_probe_cannot_compare(tiny_model, tmp_path):
     given = opened(tmp_path / "run", tiny_model, comparer={"judge": "demo-eval", "method": "probe"})
     with pytest.raises(InputError, match=r"evaluate.comparer: 'demo-eval' rates, it cannot compare"):
         work(given)
+    assert not list(given.run.evaluation.glob("answers-*"))
 
 
 def test_the_comparing_judge_is_checked_on_the_anchors(tiny_model, tmp_path):
@@ -197,6 +198,17 @@ def test_a_policy_that_judges_itself_is_not_asked_for_at_the_server(served):
     with pytest.raises(WorkFailed, match="too_few_rated"):  # the question is longer than the tiny model's context
         collect(given.run, given, 2)
     assert server.bodies == []
+
+
+def test_a_policy_that_judges_itself_runs_as_it_generates_though_a_server_judged_before(tiny_model):
+    server = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "served"}
+    here = HfBackend(device="cpu", dtype="float32", tokens_per_batch=2048)
+    changes = {"rounds": 2, "backend": here, "score": Score.model_validate({"backend": server})}
+    given = recipe(tiny_model).model_copy(update=changes)
+    assert training_judge(given, 1).settings.backend == given.score.backend
+    assert training_judge(given, 2).settings.backend == generator(given, 2) == here
+    own = given.model_copy(update={"score": Score.model_validate({"backend": {"max_batch": 3}})})
+    assert training_judge(own, 2).settings.backend == HfBackend(max_batch=3)
 
 
 def write_prompts(path: Path, *texts: str | list[str]) -> str:

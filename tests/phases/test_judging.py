@@ -7,11 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from selfpriority.constitution import SHIPPED
+from selfpriority.errors import InputError
 from selfpriority.judges.heads import Head, Heads, write_heads
+from selfpriority.phases.collect import collect
+from selfpriority.phases.judging import gate, judge_step
 from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, model_key
-from selfpriority.pipeline import follow, start
-from selfpriority.recipe import Prompts, Recipe, Score
+from selfpriority.pipeline import _judge_passes, check_inputs, follow, start
+from selfpriority.recipe import Prompts, Recipe, Score, load
+from selfpriority.report.rows import read_view
 from selfpriority.run import Run, Spent, read_json
 from tests.test_bad_input import run_cli
 from tests.test_pipeline import write_recipe
@@ -34,6 +40,48 @@ def test_collecting_alone_does_not_walk_around_the_gate(
     said = capfd.readouterr().err
     assert ("is refused" if require_signal else "training on a judge that may be chance, as the recipe asks") in said
     assert not read_json(run.folder / "judge.json")["train"]["usable"]
+
+
+def without_anchors(folder: Path) -> Path:
+    """A constitution as one writes it first."""
+    content = yaml.safe_load((SHIPPED / "harmless-helpful" / "constitution.yaml").read_text())
+    (folder / "mine").mkdir()
+    (folder / "mine" / "constitution.yaml").write_text(yaml.safe_dump({**content, "name": "mine", "anchors": []}))
+    return folder / "mine"
+
+
+def test_without_anchors_a_judge_that_need_not_be_checked_is_not(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, tiny_model, constitution=str(without_anchors(tmp_path)))
+    run, asked = start(recipe, [], tmp_path / "run")
+    opened = Opened(asked.recipe, run, Reporter())
+    told: list[str] = []
+    opened.reporter.note = told.append  # type: ignore[method-assign]
+    check_inputs(opened)
+    follow(run, asked)
+    gate(run, opened)
+    assert told == ["training on a judge that was not checked, as the recipe asks: 'mine' has no anchors"]
+    assert _judge_passes(run, opened, judge_step(run, opened))
+    collect(run, opened, 1)
+    assert read_view(run).judges == ()
+
+
+def test_without_anchors_reward_models_are_refused_before_anything_is_sampled(tiny_model: Path, tmp_path: Path) -> None:
+    rewards = dict.fromkeys(("harmlessness", "helpfulness"), str(tiny_model))
+    score = {"method": "reward", "rewards": rewards}
+    path = write_recipe(tmp_path, tiny_model, constitution=str(without_anchors(tmp_path)), score=score)
+    opened = Opened(load(path), Run(tmp_path / "run"), Reporter())
+    with pytest.raises(InputError, match="'mine' has no anchors, and reward models are placed by them"):
+        gate(opened.run, opened)
+
+
+def test_without_anchors_a_judge_that_must_be_checked_is_refused_at_the_start(tiny_model: Path, tmp_path: Path) -> None:
+    constitution = str(without_anchors(tmp_path))
+    path = write_recipe(tmp_path, tiny_model, constitution=constitution, score={"require_signal": True})
+    opened = Opened(load(path), Run(tmp_path / "run"), Reporter())
+    for check in (lambda: check_inputs(opened), lambda: gate(opened.run, opened)):
+        with pytest.raises(InputError, match="constitution: 'mine' has no anchors to check a judge with"):
+            check()
+    assert not opened.run.folder.exists()
 
 
 @pytest.mark.parametrize("retrained", [True, False])

@@ -13,14 +13,15 @@ from selfpriority import cli
 from selfpriority.errors import InputError
 from selfpriority.evaluation.conversation import Question
 from selfpriority.evaluation.utility import utility_text
-from selfpriority.phases.mt_bench import MtBench, judging, mt_bench_of
-from selfpriority.phases.opening import Opened
+from selfpriority.phases.judging import gate
+from selfpriority.phases.mt_bench import MtBench, _agreement, judging, mt_bench_of
+from selfpriority.phases.opening import JudgeSpec, Opened, judge_entry
 from selfpriority.phases.tau import other_judge
 from selfpriority.phases.utility import Questions, utility
 from selfpriority.recipe import OtherJudge, dump
 from selfpriority.run import read_json
 from tests.backends.conftest import Reply, chat, serving
-from tests.phases.test_evaluate import opened
+from tests.phases.test_evaluate import count_as_trained, opened
 
 assert serving  # a fixture
 ASKED = (
@@ -101,6 +102,42 @@ def test_refused_and_unreadable_verdicts_are_counted_and_are_no_numbers(tiny_mod
     assert reasons == {"refused": 1, "no_rating": 1}
 
 
+def test_a_judge_that_there_is_not_is_told_before_anybody_is_asked(tiny_model, tmp_path):
+    given = opened(tmp_path / "run", tiny_model)
+    with pytest.raises(InputError, match="'no such judge' is no folder"):
+        work(given, judge=OtherJudge(judge="no such judge"))
+    assert not given.run.cache.exists()
+    assert not given.run.evaluation.exists()
+
+
+def test_a_judge_that_fails_costs_nothing_of_what_was_found_before(tiny_model, tmp_path, monkeypatch):
+    right = {"mmlu": {name: {"q1": 1.0, "q2": 0.0} for name in ("vanilla", "spa")}}
+    monkeypatch.setattr("selfpriority.phases.utility._right", lambda *_: right)  # the harness need not be installed
+    given = opened(tmp_path / "run", tiny_model)
+    nobody = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "retries": 0}
+    judge = OtherJudge.model_validate({"judge": "big", "method": "verbal", "backend": nobody})
+    with pytest.raises(InputError, match="cannot be reached"):
+        utility(given.run, given, Questions(tasks=("mmlu",), mt_bench=MtBench(ASKED, 12, judge)))
+    kept = read_json(given.run.evaluation / "utility.json")
+    assert kept["tasks"]["mmlu"]["systems"]["spa"]["mean"] == 0.5
+    told = utility(given.run, given, Questions())  # asks neither again
+    assert told["tasks"] == kept["tasks"]
+
+
+def test_agreement_is_that_of_the_very_judge_that_was_checked(tiny_model, tmp_path, serving):
+    given = opened(tmp_path / "run", tiny_model)
+    score = given.recipe.score.model_copy(update={"require_signal": False})
+    given.recipe = given.recipe.model_copy(update={"score": score})
+    gate(given.run, given)
+    checked = read_json(given.run.folder / "judge.json")["evaluate"]
+    assert checked["key"] == judge_entry(JudgeSpec.of(given.recipe.evaluate), given)["key"]
+    assert work(given)["mt_bench"]["judge"]["agreement"]["source"] == "check"
+    elsewhere = OtherJudge(judge="self", method="expected", backend=serving(lambda *_: Reply(status=400)).settings())
+    spec = judging(given.recipe, MtBench(ASKED, 12, elsewhere))
+    assert (spec.judge, spec.method) == (checked["judge"], checked["method"])  # the name alone is the same
+    assert _agreement(given.run, given, spec) is None
+
+
 def test_options_that_do_not_go_together(tmp_path):
     assert mt_bench_of(None, None, 1024, (None, None, None, None)) is None
     with pytest.raises(InputError, match="--mt-bench FILE, which is not given"):
@@ -139,6 +176,7 @@ def test_the_embedded_model_answers_two_turns_and_a_probe_is_told_to_be_one(embe
     given = opened(folder, embedded_model, judge="demo-eval", method="probe")
     recipe = given.recipe.model_validate({**given.recipe.model_dump(), "model": "smollm2-135m", "backend": {}})
     given = Opened(recipe, given.run, given.reporter)
+    count_as_trained(given)
     found = work(given)["mt_bench"]
     judge, row = found["judge"], found["systems"]["vanilla"]
     assert (judge["method"], judge["objective"]) == ("probe", "helpfulness")

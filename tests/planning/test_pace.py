@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from selfpriority.backends.counting import Asked
+from selfpriority.backends.counting import Asked, Counting, Ruler
 from selfpriority.errors import InputError
+from selfpriority.language_model import Choose, ask
 from selfpriority.planning.pace import Earlier, Prices, prices, rates
 from selfpriority.planning.requests import PlannedStep
 from selfpriority.recipe import HfBackend, OpenaiBackend
+from selfpriority.records import Message
 
 SERVER = OpenaiBackend(kind="openai", base_url="http://localhost/v1")
 
@@ -45,6 +47,17 @@ def test_an_earlier_run_gives_rates_by_kind_of_step():
     assert pace.seconds(step("evaluation/verdicts-vanilla@other", requests=2)) == 5
     assert pace.seconds(step("evaluation/verdicts-vanilla", requests=2)) is None
     assert pace.seconds(PlannedStep("round-1/pair", "collect")) == 0
+
+
+def test_a_server_that_shows_probabilities_writes_no_answer_and_goes_by_requests():
+    """Its manifest counts no tokens; the token a context that it writes all the same is paid for."""
+    entry = {"seconds": 10.0, "requests": 4, "cached": 0, "tokens": 0}
+    pace = Earlier.of({"steps": {"round-1/score": entry}}, "runs/x")
+    asked = Asked("m", SERVER)
+    ask(Counting(asked, Ruler(None)), [Choose(((Message("user", f"Safe? {i}"),),), ("0",)) for i in range(8)])
+    assert asked.new_tokens == 8
+    assert pace.seconds(PlannedStep("round-2/score", "collect", (asked,))) == 20
+    assert pace.seconds(step("round-2/score", requests=8, new_tokens=4096)) is None  # written verdicts were never timed
 
 
 def test_only_servers_cost_money():

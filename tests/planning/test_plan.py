@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from selfpriority import cli
+from selfpriority.phases.opening import SHIPPED_HEADS
+from tests.phases.test_judging import without_anchors
 
 
 @pytest.fixture
@@ -72,6 +74,30 @@ def test_a_model_that_is_not_here_is_not_fetched(written, spa_plan, embedded_mod
     assert told["memory"]["evaluate"]["weights"] is None
     assert told["training"]["choices"] == []
     assert "unknown" in spa_plan(recipe).out
+
+
+def test_heads_of_a_model_that_is_not_here_are_planned_without_it(written, spa_plan, tmp_path):
+    heads = shutil.copytree(SHIPPED_HEADS / "demo-train", tmp_path / "heads")
+    card = json.loads((heads / "card.json").read_text())
+    (heads / "card.json").write_text(json.dumps({**card, "model": "nobody/no-such-model"}))
+    recipe = written(score={"judge": str(heads)}, backend={"kind": "hf", "device": "cpu"})
+    told = json.loads(spa_plan(recipe, "--json", "--out", tmp_path / "run").out)
+    assert told["tokens"]["nobody/no-such-model"].startswith("estimate")
+    assert told["memory"]["collect (round 1)"]["weights"] is None
+
+
+def test_a_judge_that_only_a_server_knows_is_told_to_be_counted_by_characters(written, spa_plan, tiny_model):
+    server = {"kind": "openai", "base_url": "http://localhost:1/v1"}
+    told = json.loads(spa_plan(written(evaluate={"judge": "gpt-4o", "backend": server}), "--json").out)
+    assert told["tokens"]["gpt-4o"] == "estimate: 4 characters a token, for only its server knows it"
+    assert told["tokens"][str(tiny_model)] == "tokenizer"
+
+
+@pytest.mark.parametrize("require_signal", [True, False])
+def test_a_constitution_without_anchors_is_planned_where_it_can_be_run(written, spa_plan, tmp_path, require_signal):
+    recipe = written(constitution=str(without_anchors(tmp_path)), score={"require_signal": require_signal})
+    said = spa_plan(recipe, "--out", tmp_path / "run", code=2 if require_signal else 0)
+    assert ("has no anchors to check a judge with" in said.err) == require_signal
 
 
 def test_a_server_costs_and_holds_nothing_here_but_the_evaluated_systems_do(written, spa_plan):

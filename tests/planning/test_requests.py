@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from selfpriority.phases.opening import Reporter
+from selfpriority.errors import InputError
+from selfpriority.phases.collect import round_prompts
+from selfpriority.phases.opening import Opened, Reporter
+from selfpriority.pipeline import check_inputs
 from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.recipe import load
 from selfpriority.run import Run
@@ -66,6 +72,34 @@ def test_what_no_server_has_is_planned_in_this_process(written, tmp_path):
 def test_trained_tokens_are_those_of_the_pools_that_may_be_kept(written, tmp_path):
     whole = rehearsed(written(align={"epochs": 3}), tmp_path / "run")["round-1/align"].trained_tokens
     half = rehearsed(written(denoise={"keep_lowest": 0.5}), tmp_path / "run")["round-1/align"].trained_tokens
-    assert whole == pytest.approx(6 * half, abs=6)
+    assert whole / 6 < half < whole / 3  # the longer half of the prompts, once
     answers = 6 * (4 * 12 + 10)
     assert answers < whole / 3 < answers + 6 * 512
+
+
+def prompts(path: Path, texts: list[str]) -> dict[str, object]:
+    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    return {"source": str(path), "split": None, "limit": None}
+
+
+@pytest.mark.parametrize("n", [10, 300])
+def test_trained_tokens_are_at_most_those_of_the_longest_pools(n, written, tmp_path):
+    long = n * 3 // 10
+    texts = [("word " * 60 if i % 10 < 3 else "hi ") + str(i) for i in range(n)]
+    recipe = written(prompts=prompts(tmp_path / "p.jsonl", texts), denoise={"keep_lowest": 0.3})
+    planned = rehearsed(recipe, tmp_path / "run")["round-1/align"]
+    rehearsal = Rehearsal(load(recipe), Run(tmp_path / "run"), Reporter())
+    ruler = rehearsal.ruler(rehearsal.recipe.model)
+    lengths = sorted(ruler.conversation(p.messages) for p in round_prompts(rehearsal.recipe, 1).kept)
+    answers = 4 * 12 + 10
+    assert planned.trained_tokens == pytest.approx(sum(lengths[-long:]) + long * answers, rel=0 if n == 10 else 0.01)
+    assert planned.pool_tokens == pytest.approx(lengths[-1] + answers, rel=0.01)
+
+
+def test_a_round_without_prompts_is_told_as_the_run_tells_it(written, tmp_path):
+    recipe = written(prompts={"limit": 1}, rounds=2, prompts_per_round="new")
+    with pytest.raises(InputError, match="prompts: demo: no usable prompt") as planned:
+        rehearsed(recipe, tmp_path / "run")
+    with pytest.raises(InputError) as ran:
+        check_inputs(Opened(load(recipe), Run(tmp_path / "run"), Reporter()))
+    assert planned.value.lines == ran.value.lines

@@ -81,7 +81,9 @@ def test_a_grid_has_inner_names_as_columns_and_outer_ones_as_rows():
 
 
 def test_utility_is_read_from_its_file(run_folder):
-    write_json(run_folder / "evaluation" / "utility.json", {"perplexity": {"vanilla": 17.25, "spa": 18.5}})
+    write_json(
+        run_folder / "evaluation" / "utility.json", {"trained": "0", "perplexity": {"vanilla": 17.25, "spa": 18.5}}
+    )
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert "<h3>Utility</h3>" in html
     assert "18.50" in html

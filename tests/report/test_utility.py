@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from selfpriority.report.page import write_report
 from selfpriority.report.utility import mt_bench_grid, other_utility
 from selfpriority.run import write_json
@@ -51,7 +53,7 @@ def test_nobody_asked_is_no_table():
 
 def test_the_page_shows_the_table_with_its_note(run_folder):
     perplexity = {"systems": {"vanilla": {"perplexity": 17.25, "ratio": 1.0}}}
-    parts = {"systems": {"vanilla": "hash-of-weights"}, "mt_bench": told(), "perplexity": perplexity}
+    parts = {"systems": {"vanilla": "hash-of-weights"}, "trained": "0", "mt_bench": told(), "perplexity": perplexity}
     write_json(run_folder / "evaluation" / "utility.json", parts)
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert "<h3>MT-Bench</h3>" in html
@@ -59,3 +61,12 @@ def test_the_page_shows_the_table_with_its_note(run_folder):
     assert "judged by demo-eval, a probe" in html
     assert "17.25" in html
     assert "hash-of-weights" not in html
+    assert "is about other weights" not in html
+
+
+@pytest.mark.parametrize("trained", [{"trained": "the key of another training"}, {}])
+def test_figures_of_other_weights_are_left_out_and_the_page_says_so(run_folder, trained):
+    write_json(run_folder / "evaluation" / "utility.json", {"systems": {}, **trained, "mt_bench": told()})
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    assert "<h3>MT-Bench</h3>" not in html
+    assert html.count("is about other weights than there are now, so it is left out") == 1

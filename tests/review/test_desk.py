@@ -82,6 +82,8 @@ def test_ratings_are_whole_numbers_on_the_scale(run):
         verdict(0, {"harmlessness": "spa", "helpfulness": "tie"}),
         verdict(0, {"harmlessness": ["left"], "helpfulness": "tie"}),
         verdict(0, BOTH, float("nan")),
+        verdict(0, BOTH, float("-inf")),
+        verdict(0, BOTH, 10**400),
         verdict(0, BOTH, "2"),
     ],
 )

@@ -1,10 +1,12 @@
 """Verdicts are on the disk at once, raters are kept apart, and a torn line costs only itself."""
 
 import json
+import resource
+from contextlib import contextmanager
 
 import pytest
 
-from selfpriority.errors import InputError
+from selfpriority.errors import InputError, WorkFailed
 from selfpriority.review.reviews import Review, opened, path_of, read_reviews
 
 
@@ -41,6 +43,32 @@ def test_a_torn_last_line_is_not_read_and_is_cut_off_before_the_next(tmp_path):
     with opened(path) as file:
         file.append(review("ann", "k2", "spa"))
     assert [r.key for r in read_reviews(tmp_path)] == ["k1", "k2"]
+
+
+@contextmanager
+def room_for(n_bytes: int):
+    """No file may grow beyond so many bytes, as on a nearly full disk: a write over the edge is cut short there."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_verdict_that_does_not_fit_on_the_disk_is_told_and_leaves_nothing(tmp_path):
+    path = path_of(tmp_path, "ann")
+    with opened(path) as file:
+        file.append(review("ann", "k1", "spa"))
+        before = path.read_bytes()
+        with (
+            room_for(len(before) + 40),
+            pytest.raises(WorkFailed, match="cannot write: File too large; verdicts before"),
+        ):
+            file.append(review("ann", "k2", "spa"))
+        assert path.read_bytes() == before
+        file.append(review("ann", "k3", "spa"))
+    assert [r.key for r in read_reviews(tmp_path)] == ["k1", "k3"]
 
 
 def test_one_rater_reviews_once_at_a_time(tmp_path):

@@ -94,7 +94,8 @@ def test_saved_configuration_is_that_of_the_source(tiny_model, pools, tmp_path):
 )
 def test_continues_after_a_kill_with_identical_losses_and_weights(tiny_model, pools, tmp_path, settings):
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    train(pools, tiny_model, settings, 0, places(straight))
+    whole = train(pools, tiny_model, settings, 0, places(straight))
+    assert whole.n_tokens_here == whole.n_tokens
     often = settings.model_copy(update={"checkpoint_minutes": 1e-9})
     with pytest.raises(Killed):
         train(pools, tiny_model, often, 0, places(stopped), killer(at=4))
@@ -102,6 +103,8 @@ def test_continues_after_a_kill_with_identical_losses_and_weights(tiny_model, po
     assert [record["step"] for record in log(stopped)] == [1, 2, 3, 4]  # 4 is logged and not in a checkpoint
     done = train(pools, tiny_model, often, 0, places(stopped))
     assert done.resumed_from == 3
+    assert done.n_tokens == whole.n_tokens
+    assert 0 < done.n_tokens_here < whole.n_tokens
     assert without_speed(log(stopped)) == without_speed(log(straight))
     wanted, got = weights(straight / "policy"), weights(stopped / "policy")
     assert wanted.keys() == got.keys()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import TypeVar
 
 from selfpriority.backends.batches import n_shared
 from selfpriority.backends.scripted import WORDS
@@ -28,6 +29,7 @@ from selfpriority.language_model import (
 from selfpriority.recipe import Backend, HfBackend, OpenaiBackend
 from selfpriority.records import Message
 
+R = TypeVar("R", bound=Request)
 CHARACTERS_A_TOKEN = 4
 MOST_COUNTED = 256
 """Requests of a call whose tokens are counted one by one; of more, so many spread evenly stand for all."""
@@ -46,6 +48,8 @@ class Asked:
     forward_tokens: int = 0
     """Computed in one pass for a probability, a hidden state or a class, without a new token."""
     new_tokens: int = 0
+    shown_tokens: int = 0
+    """Those of them that a server writes to show their probabilities: no answer, and a run's manifest counts none."""
     cache_tokens: int = 0
     """Most tokens whose keys and values are held at once; 0 behind an address."""
 
@@ -106,6 +110,7 @@ class Counting:
         asked = self._asked
         asked.requests += len(requests)
         asked.new_tokens += sum(map(self._n_new, requests))
+        asked.shown_tokens += sum(self._n_new(request) for request in requests if isinstance(request, Choose))
         written = [request for request in requests if isinstance(request, Generate)]
         read = [request for request in requests if not isinstance(request, Generate)]
         asked.prompt_tokens += estimated_sum(written, self._n_read)
@@ -133,13 +138,15 @@ class Counting:
     def _cache(self, requests: Sequence[Request]) -> int:
         """The largest batch that `batches.cut` may make of them: padded sequences, new tokens included."""
         settings = self._asked.settings
-        sizes = [self._size(request) for request in _spread(requests) if isinstance(request, Generate | Choose)]
-        if not sizes or not isinstance(settings, HfBackend):
+        written = [request for request in requests if isinstance(request, Generate | Choose)]
+        if not written or not isinstance(settings, HfBackend):
             return 0
-        longest = max(length for _, length in sizes)
-        n_sequences = max(1, round(sum(n for n, _ in sizes) * len(requests) / len(sizes)))
+        sizes = [self._size(request) for request in _spread(written)]
+        largest = self._size(max(written, key=_characters))  # one long request makes a batch alone, wherever it stands
+        longest = max(length for _, length in [*sizes, largest])
+        n_sequences = max(1, round(sum(n for n, _ in sizes) * len(written) / len(sizes)))
         most = min(settings.tokens_per_batch, min(settings.max_batch, n_sequences) * longest)
-        return max(most, *(n * length for n, length in sizes))
+        return max(most, *(n * length for n, length in [*sizes, largest]))
 
     def _size(self, request: Generate | Choose) -> tuple[int, int]:
         """Sequences, and tokens of the longest."""
@@ -177,7 +184,14 @@ def estimated_sum(requests: Sequence[Request], length: Callable[[Request], int])
     return round(counted * sum(map(_characters, requests)) / max(1, sum(map(_characters, some))))
 
 
-def _spread(requests: Sequence[Request]) -> Sequence[Request]:
+def longest_sum(requests: Sequence[Request], length: Callable[[Request], int], n: int) -> int:
+    """Sum of the `n` largest lengths; of many requests, of those with most characters."""
+    if len(requests) <= MOST_COUNTED:
+        return sum(sorted(map(length, requests))[-n:])
+    return estimated_sum(sorted(requests, key=_characters)[-n:], length)
+
+
+def _spread(requests: Sequence[R]) -> Sequence[R]:
     return requests[:: ceil(len(requests) / MOST_COUNTED)] if requests else ()
 
 

@@ -66,6 +66,13 @@ def bytes_per_weight(settings: HfBackend) -> int:
     return _dtype(settings.dtype, _device(settings.device)).itemsize
 
 
+def settled(settings: HfBackend) -> HfBackend:
+    """The same with the device and the arithmetic that `auto` means on this machine."""
+    device = _device(settings.device)
+    dtype = str(_dtype(settings.dtype, device)).removeprefix("torch.")
+    return settings.model_copy(update={"device": str(device), "dtype": dtype})
+
+
 def load_causal(name: str, settings: HfBackend) -> Loaded:
     """The language model `name`, an adapter merged into its base.
 

@@ -79,7 +79,7 @@ def align(run: Run, opened: Opened, number: int) -> None:
         opened.reporter.note(f"{step.name}: its checkpoints are in {family}'s form, unreadable here; it starts anew")
     with run.recording(step) as spent:
         trained = train(paired, base, opened.recipe.align, opened.recipe.seed, places, opened.reporter.training)
-        spent.tokens = trained.n_tokens
+        spent.tokens = trained.n_tokens_here  # beside the seconds of this process
         kept = tuple(range(len(paired) - len(trained.dropped)))
         run.record_sifted(number, "align", len(paired), Sifted(kept, trained.dropped))
         funnel = read_json(folder / "funnel.json")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from selfpriority.errors import WorkFailed
+from selfpriority.errors import InputError, WorkFailed
 from selfpriority.language_model import LanguageModel
 from selfpriority.method.denoise import denoise
 from selfpriority.method.order import Order
@@ -18,7 +18,7 @@ from selfpriority.personas import load_personas
 from selfpriority.phases.opening import JudgeSpec, Opened, in_process, judge_key, model_key
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
 from selfpriority.prompts import load_prompts
-from selfpriority.recipe import Backend, Recipe
+from selfpriority.recipe import Backend, OpenaiBackend, Recipe
 from selfpriority.records import Candidates, Drop, Pool, Prompt, Sifted
 from selfpriority.run import (
     CANDIDATES,
@@ -57,7 +57,10 @@ def training_judge(recipe: Recipe, number: int) -> JudgeSpec:
     spec = JudgeSpec.of(recipe.score)
     if number == 1 or spec.judge != "self":
         return spec
-    backend = in_process(spec.settings.backend or recipe.backend)
+    own = (
+        spec.settings.backend
+    )  # a server's name for it means nothing here: the policy itself is run as the recipe says
+    backend = in_process(recipe.backend) if own is None or isinstance(own, OpenaiBackend) else own
     return replace(spec, settings=spec.settings.model_copy(update={"backend": backend}))
 
 
@@ -67,6 +70,18 @@ def round_prompts(recipe: Recipe, number: int) -> Sifted[Prompt]:
     if recipe.prompts_per_round == "same":
         return loaded
     return Sifted(loaded.kept[number - 1 :: recipe.rounds], loaded.dropped if number == 1 else ())
+
+
+def usable_prompts(recipe: Recipe, number: int) -> Sifted[Prompt]:
+    """As `round_prompts`.
+
+    Raises:
+        InputError: the round has none.
+    """
+    prompts = round_prompts(recipe, number)
+    if not prompts.kept:
+        raise InputError(f"prompts: {recipe.prompts.source}: no usable prompt; dropped: {prompts.reasons or 'none'}")
+    return prompts
 
 
 def collect_steps(run: Run, opened: Opened, number: int) -> list[Step]:

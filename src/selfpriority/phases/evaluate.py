@@ -12,7 +12,15 @@ from selfpriority.evaluation.pairwise import Compared, Duel
 from selfpriority.evaluation.table import table
 from selfpriority.phases.align import check_trained
 from selfpriority.phases.collect import round_prompts
-from selfpriority.phases.opening import JudgeSpec, Opened, in_process, judge_entry, judge_key, model_key
+from selfpriority.phases.opening import (
+    JudgeSpec,
+    Opened,
+    check_comparing,
+    in_process,
+    judge_entry,
+    judge_key,
+    model_key,
+)
 from selfpriority.prompts import load_prompts, said_in
 from selfpriority.rating import Item
 from selfpriority.recipe import Evaluate, OpenaiBackend, OtherJudge, Recipe
@@ -76,6 +84,26 @@ def heldout_prompts(recipe: Recipe) -> Sifted[Prompt]:
     return Sifted(kept, loaded.dropped + lost)
 
 
+def check_evaluation(opened: Opened) -> None:
+    """Finds the held-out prompts and every judge by name, and opens none.
+
+    Raises:
+        InputError: no held-out prompt, a judge that there is not, or a comparing judge that cannot compare.
+    """
+    recipe = opened.recipe
+    heldout_prompts(recipe)
+    sections: dict[str, Evaluate | OtherJudge] = {"evaluate": recipe.evaluate}
+    sections |= {f"evaluate.more_judges.{name}": other for name, other in recipe.evaluate.more_judges.items()}
+    if recipe.evaluate.comparer is not None and recipe.evaluate.pairwise:
+        check_comparing(JudgeSpec.of(recipe.evaluate.comparer))
+        sections |= {"evaluate.comparer": recipe.evaluate.comparer}
+    for place, section in sections.items():
+        try:
+            judge_entry(JudgeSpec.of(section), opened)
+        except InputError as error:  # it names the model, and not which of the judges it is
+            raise InputError(*(f"{place}: {line.removeprefix('score.')}" for line in error.lines)) from error
+
+
 def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
     """Answers and verdicts of every system, comparisons of every two, then the summary."""
     recipe = opened.recipe
@@ -99,6 +127,7 @@ def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
             steps.append(_step(run, "verdicts", f"{name}{suffix}", key_of(key, "verdicts", judge)))
     if recipe.evaluate.comparer is not None and recipe.evaluate.pairwise:
         comparer = JudgeSpec.of(recipe.evaluate.comparer)
+        check_comparing(comparer)
         judge = judge_key(comparer, recipe.model, opened.constitution, recipe.backend)
         texts = text_hash("compare_expected", "compare_verbal")
         for a, b in contests(answers):

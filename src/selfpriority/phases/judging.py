@@ -44,6 +44,26 @@ def judge_step(run: Run, opened: Opened) -> Step:
     return Step("judge", key, (run.folder / "judge.json",))
 
 
+def check_anchors(opened: Opened) -> bool:
+    """Whether there are anchors to check the judges with; without any only a recipe that takes any judge goes on.
+
+    Raises:
+        InputError: there are none, and the recipe wants its judge checked.
+    """
+    if opened.recipe.score.require_signal:
+        _need_anchors(opened)
+    return bool(opened.constitution.anchors)
+
+
+def _need_anchors(opened: Opened) -> None:
+    if not opened.constitution.anchors:
+        name = opened.constitution.name
+        raise InputError(
+            f"constitution: {name!r} has no anchors to check a judge with; add some (docs/judging.md, Your own "
+            f"constitution), or check with `spa check-judge RECIPE --labels FILE` alone"
+        )
+
+
 def check_judges(opened: Opened, labels: Labels | None = None, spent: Spent | None = None) -> dict[str, Any]:
     """A report per role, as it stands in `judge.json`.
 
@@ -54,12 +74,8 @@ def check_judges(opened: Opened, labels: Labels | None = None, spent: Spent | No
     """
     from selfpriority.judges.trust import check_judge
 
-    if labels is None and not opened.constitution.anchors:
-        name = opened.constitution.name
-        raise InputError(
-            f"constitution: {name!r} has no anchors to check a judge with; add some (docs/judging.md, Your own "
-            f"constitution), or check with `spa check-judge RECIPE --labels FILE` alone"
-        )
+    if labels is None:
+        _need_anchors(opened)
     reports = {}
     for role, check in checks(opened, spent or Spent()):
         report = check_judge(check.judge, check.reworded, check.constitution, labels, check.disowning)
@@ -162,11 +178,17 @@ def gate(run: Run, opened: Opened) -> None:
 
     Raises:
         JudgeRefused: unless the recipe says `score.require_signal: false`.
+        InputError: there are no anchors to check them with, unless it says so.
     """
+    has_anchors = check_anchors(opened)
     step = judge_step(run, opened)
     if not run.is_done(step):
         with run.recording(step) as spent:
-            write_json(run.folder / "judge.json", check_judges(opened, spent=spent))
+            write_json(run.folder / "judge.json", check_judges(opened, spent=spent) if has_anchors else {})
+    if not has_anchors:
+        name = opened.constitution.name
+        opened.reporter.note(f"training on a judge that was not checked, as the recipe asks: {name!r} has no anchors")
+        return
     train = read_json(run.folder / "judge.json")["train"]
     if train["usable"]:
         return

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # `--help` needs none of it
 def rank() -> int | None:
     """This process's place among those that work together; None where it works alone."""
     given = os.environ.get("RANK")
-    return None if given is None else int(given)
+    return int(given) if given else None  # set and empty: a shell's way to have it unset
 
 
 def is_main() -> bool:

@@ -17,7 +17,7 @@ from selfpriority.evaluation.conversation import Answered, Question, converse
 from selfpriority.evaluation.mt_bench import mt_bench
 from selfpriority.judges.turns import Turn
 from selfpriority.language_model import Failure
-from selfpriority.phases.opening import JudgeSpec, Opened, heads_folder, in_process
+from selfpriority.phases.opening import JudgeSpec, Opened, heads_folder, in_process, judge_entry
 from selfpriority.phases.questions import read_mt_bench, spread
 from selfpriority.phases.tau import other_judge
 from selfpriority.rating import Item
@@ -81,6 +81,11 @@ def mt_bench_of(
         return None
     named = None if name is None else other_judge(name, method or "expected", base_url, api_key_env)
     return MtBench(tuple(spread(read_mt_bench(path), limit)), max_new_tokens, named)
+
+
+def check_mt_bench(opened: Opened, asked: MtBench) -> None:
+    """Raises InputError for a judge that there is not; opens none."""
+    judge_entry(judging(opened.recipe, asked), opened)
 
 
 def ask_mt_bench(run: Run, opened: Opened, asked: MtBench, models: Mapping[str, str]) -> Json:
@@ -165,22 +170,23 @@ def _told_judge(run: Run, opened: Opened, spec: JudgeSpec) -> Json:
     """{judge, method, objective, agreement}: `objective` is what a judge without words was taken at, else None."""
     last = opened.constitution.names[-1]
     told = {"judge": spec.judge, "method": spec.method, "objective": None if spec.method in IN_WORDS else last}
-    return {**told, "agreement": _agreement(run, spec, last)}
+    return {**told, "agreement": _agreement(run, opened, spec)}
 
 
-def _agreement(run: Run, spec: JudgeSpec, objective: str) -> Json | None:
+def _agreement(run: Run, opened: Opened, spec: JudgeSpec) -> Json | None:
     """How often the judge orders two labelled answers right; None where nobody measured it.
 
     Of fitted heads from their card (`source: card`): it has more labels, but of the kinds the heads were fitted on,
     easy contrasts among them. Of any other judge from the run's own check (`check`).
     """
+    objective = opened.constitution.names[-1]
     folder = heads_folder(spec.judge) if spec.method == "probe" else None
     if folder is not None:
         card = read_json(folder / "card.json")["objectives"].get(objective, {})
         return _measured("card", objective, card.get("cross_validation", {}))
-    path = run.folder / "judge.json"
+    path, key = run.folder / "judge.json", judge_entry(spec, opened)["key"]  # a name at another server is another judge
     for report in read_json(path).values() if path.is_file() else ():
-        if report and (report["judge"], report["method"]) == (spec.judge, spec.method):
+        if report and report.get("key") == key:
             by_name = {row["objective"]: row for row in report["objectives"]}
             return _measured("check", objective, by_name.get(objective, {}))
     return None

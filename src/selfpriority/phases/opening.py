@@ -111,9 +111,7 @@ class Opened:
             self._note_other_weights(spec.judge, heads)
             return ProbeJudge(self.model(heads.model, step, spent, runner), heads, constitution.names)
         if spec.method == "reward":
-            missing = [name for name in constitution.names if name not in spec.settings.rewards]
-            if missing:
-                raise InputError(f"score.rewards: no model for {', '.join(missing)}")
+            _check_rewards(spec, constitution)
             models = {name: self.classifier(model, step, spent) for name, model in spec.settings.rewards.items()}
             return RewardJudge(models, constitution)
         name = policy if spec.judge == "self" else spec.judge
@@ -134,8 +132,7 @@ class Opened:
         """Who compares answers in words; `self` is `policy`."""
         from selfpriority.evaluation.pairwise import Comparer
 
-        if spec.method not in ("expected", "verbal"):
-            raise InputError(f"evaluate.comparer: {spec.judge!r} rates, it cannot compare; use a model in words")
+        check_comparing(spec)
         name = policy if spec.judge == "self" else spec.judge
         settings = spec.settings.model_copy(update={"method": spec.method})
         return Comparer(self.model(name, step, spent, spec.settings.backend), self.constitution, settings)
@@ -201,6 +198,7 @@ def judge_key(spec: JudgeSpec, policy: str, constitution: Constitution, backend:
         heads = _heads(spec.judge)
         return key_of("probe", heads.fingerprint, model_key(heads.model), constitution.names, arithmetic)
     if spec.method == "reward":
+        _check_rewards(spec, constitution)
         models = {name: model_key(model) for name, model in spec.settings.rewards.items()}
         return key_of("reward", models, constitution.names, constitution.anchors, arithmetic)
     model = policy if spec.judge == "self" else spec.judge
@@ -214,6 +212,20 @@ def _runner(spec: JudgeSpec, backend: Backend) -> Backend:
     if spec.method in ("expected", "verbal"):
         return spec.settings.backend or backend
     return in_process(backend)
+
+
+def check_comparing(spec: JudgeSpec) -> None:
+    """Raises InputError for a judge that rates answers and cannot compare them."""
+    if spec.method not in ("expected", "verbal"):
+        raise InputError(f"evaluate.comparer: {spec.judge!r} rates, it cannot compare; use a model in words")
+
+
+def _check_rewards(spec: JudgeSpec, constitution: Constitution) -> None:
+    missing = [name for name in constitution.names if name not in spec.settings.rewards]
+    if missing:
+        raise InputError(f"score.rewards: no model for {', '.join(missing)}")
+    if not constitution.anchors:
+        raise InputError(f"constitution: {constitution.name!r} has no anchors, and reward models are placed by them")
 
 
 def judge_entry(spec: JudgeSpec, opened: Opened) -> dict[str, str]:

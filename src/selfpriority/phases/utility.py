@@ -22,8 +22,9 @@ import yaml
 from selfpriority.backends.weights import adapter_base, resolve
 from selfpriority.errors import InputError
 from selfpriority.evaluation.utility import accuracies, perplexities
+from selfpriority.phases.align import align_step, check_trained
 from selfpriority.phases.evaluate import systems
-from selfpriority.phases.mt_bench import MtBench, ask_mt_bench
+from selfpriority.phases.mt_bench import MtBench, ask_mt_bench, check_mt_bench
 from selfpriority.phases.opening import Opened, model_key
 from selfpriority.phases.questions import read_mmlu, spread
 from selfpriority.recipe import HfBackend
@@ -51,25 +52,33 @@ class Questions:
 
 
 def utility(run: Run, opened: Opened, questions: Questions) -> dict[str, Any]:
-    """Asks every system and compares; {systems, tasks, n_fewshot, mt_bench, perplexity} as in `utility.json`.
+    """Asks every system and compares; {systems, trained, tasks, n_fewshot, mt_bench, perplexity} as in `utility.json`.
 
-    What an earlier command found about these very systems and this one does not ask stays.
+    What an earlier command found about these very systems and this one does not ask stays. The file is written after
+    each part, so that what goes wrong in a later one costs that one alone.
 
     Raises:
-        InputError: a file that cannot be read, a task that does not exist or has no share of right answers, or the
-            harness is not installed.
+        WorkFailed: a round's policy is missing, or was trained under another recipe.
+        InputError: a file that cannot be read, a task that does not exist or has no share of right answers, a judge
+            that there is not, or the harness is not installed.
     """
+    check_trained(run, opened)
+    if questions.mt_bench:
+        check_mt_bench(opened, questions.mt_bench)  # before hours of other questions
     settings = opened.recipe.backend if isinstance(opened.recipe.backend, HfBackend) else HfBackend()
     named = systems(run, opened.recipe)
     models = {name: resolve(model) for name, model in named.items()}
     path = run.evaluation / "utility.json"
     told = _found_before(path, {name: model_key(model) for name, model in models.items()})
+    told["trained"] = align_step(run, opened, opened.recipe.rounds).key  # by which the report knows these systems
     if questions.mmlu or questions.tasks:
         told["tasks"] |= accuracies(_right(models, settings, opened, questions))
     if questions.mmlu:
         told["n_fewshot"] = 5 if questions.dev else 0
+    write_json(path, told)
     if questions.mt_bench:
         told["mt_bench"] = ask_mt_bench(run, opened, questions.mt_bench, named)
+        write_json(path, told)
     opened.reporter.note("utility: perplexity on the held-out text")
     texts = (FOLDER / "perplexity.txt").read_text(encoding="utf-8").splitlines()
     told["perplexity"] = perplexities({name: _nats(model, texts, settings) for name, model in models.items()})
@@ -105,14 +114,14 @@ def mmlu_tasks(rows: Sequence[dict[str, Any]], shots: Sequence[dict[str, Any]], 
     """One task of the harness for each subject, its data written into `folder`."""
     template = yaml.safe_load((FOLDER / "tasks" / "mmlu.yaml").read_text(encoding="utf-8"))
     tasks = []
-    for subject in dict.fromkeys(row["subject"] for row in rows):
-        files = {"test": _written(folder / f"{subject}-test.jsonl", (r for r in rows if r["subject"] == subject))}
+    for number, subject in enumerate(dict.fromkeys(row["subject"] for row in rows)):  # a subject may be no file name
+        files = {"test": _written(folder / f"{number}-test.jsonl", (r for r in rows if r["subject"] == subject))}
         task = {**template, "task": f"mmlu_{subject}", "dataset_kwargs": {"data_files": files}}
         task["description"] = (
             f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
         )
         if shots:
-            files["dev"] = _written(folder / f"{subject}-dev.jsonl", (r for r in shots if r["subject"] == subject))
+            files["dev"] = _written(folder / f"{number}-dev.jsonl", (r for r in shots if r["subject"] == subject))
             task |= {"fewshot_split": "dev", "fewshot_config": {"sampler": "first_n"}, "num_fewshot": 5}
         tasks.append(task)
     return tasks
@@ -125,31 +134,22 @@ def _asked(model: str, settings: HfBackend, tasks: Sequence[dict[str, Any]], que
             "utility: --mmlu and --task need lm-evaluation-harness, which is not installed; in the project's folder: "
             ".venv/bin/pip install -c constraints.txt -e '.[eval]'"
         )
-    import torch
     from lm_eval import simple_evaluate
 
-    base = adapter_base(Path(model)) if Path(model).is_dir() else None
-    arguments = {
-        "pretrained": resolve(base) if base else model,
-        "dtype": settings.dtype,
-        **({"peft": model} if base else {}),
-    }
-    device = settings.device
-    if device == "auto":  # the harness would take a GPU that is not there
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    arguments = model_arguments(model, settings)
     quiet = logging.getLogger("lm_eval")
     quiet.setLevel(logging.ERROR)
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):  # its progress bars
         try:
             results = simple_evaluate(
                 model="hf",
-                model_args=arguments,
+                model_args={name: value for name, value in arguments.items() if name != "device"},
                 tasks=[*tasks, *questions.tasks],
                 limit=questions.limit,  # no subject of MMLU has more: the file was cut to it before
                 batch_size=8,
                 bootstrap_iters=0,
                 log_samples=True,
-                device=device,
+                device=arguments["device"],
             )
         except (KeyError, ValueError) as error:
             raise InputError(f"utility: lm-evaluation-harness: {str(error).splitlines()[0]}") from error
@@ -159,6 +159,19 @@ def _asked(model: str, settings: HfBackend, tasks: Sequence[dict[str, Any]], que
         name = "mmlu" if task in {row["task"] for row in tasks} else measure
         right.setdefault(name, {}).update(answers)
     return right
+
+
+def model_arguments(model: str, settings: HfBackend) -> dict[str, str]:
+    """How the harness is to open `model`: with the device and the arithmetic that our own answers come from.
+
+    Its `auto` would mean others: a GPU that is not there, and whatever type each file of weights happens to have.
+    """
+    from selfpriority.backends.loading import settled
+
+    here = settled(settings)
+    base = adapter_base(Path(model)) if Path(model).is_dir() else None
+    adapter = {"peft": model} if base else {}
+    return {"pretrained": resolve(base) if base else model, "dtype": here.dtype, "device": here.device, **adapter}
 
 
 def by_question(task: str, samples: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, float]]:

@@ -34,6 +34,7 @@ class Trained:
     weights: float
     """With the frozen ones and their casts."""
     gradients: float
+    """With the buckets in which copies of the model exchange them."""
     optimizer: float
     average: float
     activations: float
@@ -54,13 +55,14 @@ def held(steps: Sequence[PlannedStep], rehearsal: Rehearsal) -> dict[str, Held]:
     return {phase: _held(asked, rehearsal) for phase, asked in phases.items()}
 
 
-def trained(recipe_align: Align, rehearsal: Rehearsal, n_tokens: int) -> list[Trained]:
+def trained(recipe_align: Align, rehearsal: Rehearsal, n_tokens: int, n_pool: int) -> list[Trained]:
     """The recipe's training and what it would hold under the other choices; empty if the model's files are not here.
 
     Args:
         recipe_align: the recipe's settings.
         rehearsal: knows the model.
         n_tokens: trained on in one epoch; a small training never fills `align.tokens_per_batch`.
+        n_pool: tokens of the largest pool, which dropout keeps whole (`training/ranks.py`).
     """
     description = rehearsal.description(rehearsal.recipe.model)
     if description is None:
@@ -77,11 +79,14 @@ def trained(recipe_align: Align, rehearsal: Rehearsal, n_tokens: int) -> list[Tr
     for name, changes in choices.items():
         settings = recipe_align.model_copy(update=changes)
         is_chosen = all(getattr(recipe_align, key) == value for key, value in changes.items())
-        rows.append(_trained(name, settings, description.config, is_chosen, n_tokens))
+        n_pass = min(settings.tokens_per_batch, n_tokens)
+        if settings.lora is not None and settings.lora.dropout > 0:
+            n_pass = max(n_pass, n_pool)
+        rows.append(_trained(name, settings, description.config, is_chosen, n_pass))
     return rows
 
 
-def _trained(name: str, settings: Align, config: Any, is_chosen: bool, n_tokens: int) -> Trained:
+def _trained(name: str, settings: Align, config: Any, is_chosen: bool, n_pass: int) -> Trained:
     import torch
 
     from selfpriority.training.adapters import compute_dtype
@@ -95,17 +100,19 @@ def _trained(name: str, settings: Align, config: Any, is_chosen: bool, n_tokens:
     )
     rest = footprint(plain, in_bfloat16).frozen if plain else 0.0
     n_shards = 1 if settings.parallel == "ddp" else settings.processes
+    # DDP copies every gradient, in its own type, into a bucket that it sends and keeps
+    n_gradients = 2 if settings.parallel == "ddp" and settings.processes > 1 else 1
     parts = {
         "weights": (each.weights + each.casts) * n.trained + each.frozen * n.frozen_linear + rest * n.frozen_rest,
-        "gradients": each.gradients * n.trained,
+        "gradients": n_gradients * each.gradients * n.trained,
         "optimizer": each.optimizer * n.trained,
         "average": each.average * n.trained,
     }
     parts = {part: size / n_shards for part, size in parts.items()}
-    shape, n_batch = shape_of(config), min(settings.tokens_per_batch, n_tokens)
+    shape = shape_of(config)
     kept, checkpointed = (
-        activations(shape, n_batch, settings.model_copy(update={"gradient_checkpointing": value}), in_bfloat16)
-        + passing(shape, n_batch, settings)
+        activations(shape, n_pass, settings.model_copy(update={"gradient_checkpointing": value}), in_bfloat16)
+        + passing(shape, n_pass, settings)
         for value in (False, True)
     )
     total = sum(parts.values()) + (checkpointed if settings.gradient_checkpointing else kept)

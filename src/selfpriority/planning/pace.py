@@ -79,9 +79,9 @@ class Earlier:
         return cls(f"the manifest of {name}", kinds)
 
     def seconds(self, step: PlannedStep) -> float | None:
-        """By tokens where the step makes or trains on any, else by requests."""
+        """By tokens where the step writes answers or trains, else by requests: what a manifest counts."""
         spent = self.kinds.get(_kind(step.name), _Spent())
-        n_tokens = step.trained_tokens or sum(asked.new_tokens for asked in step.asked)
+        n_tokens = step.trained_tokens or sum(asked.new_tokens - asked.shown_tokens for asked in step.asked)
         if n_tokens and spent.tokens:
             return n_tokens * spent.seconds / spent.tokens
         if step.requests and spent.requests and not n_tokens:

@@ -19,6 +19,7 @@ from selfpriority.run import Run
 Json = dict[str, Any]
 
 TOKENIZER, CHARACTERS = "tokenizer", "estimate: 4 characters a token, for its tokenizer is not on this machine"
+SERVED = "estimate: 4 characters a token, for only its server knows it"
 
 
 def plan(
@@ -45,15 +46,12 @@ def plan(
     align = [step for step in steps if step.trained_tokens]
     return {
         "recipe": str(path),
-        "tokens": {
-            name: CHARACTERS if description is None else TOKENIZER
-            for name, description in rehearsal.descriptions.items()
-        },
+        "tokens": _told_tokens(rehearsal),
         "steps": rows,
         "total": _total(rows),
         "rates": pace.source if pace else None,
         "memory": {phase: asdict(bytes_) for phase, bytes_ in held(steps, rehearsal).items()},
-        "training": _training(recipe, rehearsal, align[0].trained_tokens),
+        "training": _training(recipe, rehearsal, align),
     }
 
 
@@ -82,13 +80,21 @@ def _total(rows: Sequence[Json]) -> Json:
     return {name: None if None in column else sum(column) for name, column in columns.items()}
 
 
-def _training(recipe: Recipe, rehearsal: Rehearsal, n_tokens: int) -> Json:
-    """The training of a round; `n_tokens` of all its epochs."""
+def _told_tokens(rehearsal: Rehearsal) -> dict[str, str]:
+    """Model -> how its tokens were counted; one that is asked here and at a server is told twice."""
+    here = {name: TOKENIZER if found else CHARACTERS for name, found in rehearsal.descriptions.items()}
+    there = {f"{name} (server)" if name in here else name: SERVED for name in sorted(rehearsal.served)}
+    return here | there
+
+
+def _training(recipe: Recipe, rehearsal: Rehearsal, align: Sequence[PlannedStep]) -> Json:
+    """The training of the largest round."""
     settings = recipe.align
-    n_once = ceil(n_tokens / settings.epochs)
+    n_once = max(step.trained_tokens for step in align) // settings.epochs
+    n_pool = max(step.pool_tokens for step in align)
     return {
         "optimizer_steps": settings.epochs * ceil(n_once / settings.tokens_per_step),
         "tokens_per_batch": settings.tokens_per_batch,
         "gradient_checkpointing": settings.gradient_checkpointing,
-        "choices": [asdict(row) for row in trained(settings, rehearsal, n_once)],
+        "choices": [asdict(row) for row in trained(settings, rehearsal, n_once, n_pool)],
     }

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from typing import TYPE_CHECKING
 
-from selfpriority.backends.counting import Asked, Counting, Ruler, estimated_sum
+from selfpriority.backends.counting import Asked, Counting, Ruler, longest_sum
 from selfpriority.backends.weights import described
 from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.compare import contests
 from selfpriority.evaluation.pairwise import Duel
+from selfpriority.judges.heads import Heads
 from selfpriority.judges.trust import ask_all
 from selfpriority.language_model import Generate, LanguageModel, Request
 from selfpriority.method.denoise import n_of_share
@@ -24,9 +24,9 @@ from selfpriority.method.refine import refine
 from selfpriority.method.sample import sample
 from selfpriority.method.score import score
 from selfpriority.personas import load_personas
-from selfpriority.phases.collect import generator, round_prompts, start_of_round, training_judge
+from selfpriority.phases.collect import generator, start_of_round, training_judge, usable_prompts
 from selfpriority.phases.evaluate import heldout_prompts, judges_of, systems
-from selfpriority.phases.judging import checks
+from selfpriority.phases.judging import check_anchors, checks
 from selfpriority.phases.opening import JudgeSpec, Opened, in_process
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import Backend, HfBackend
@@ -48,6 +48,8 @@ class PlannedStep:
     """How many requests there are depends on answers: at most so many."""
     trained_tokens: int = 0
     """Of all epochs, at most."""
+    pool_tokens: int = 0
+    """Of the largest pool that is trained on, at most."""
 
     @property
     def requests(self) -> int:
@@ -61,6 +63,8 @@ class Rehearsal(Opened):
 
     asked: list[Asked] = field(default_factory=list)
     descriptions: dict[str, Description | None] = field(default_factory=dict)
+    served: set[str] = field(default_factory=set)
+    """Models that only a server knows."""
 
     def model(self, name: str, step: str, spent: Spent, backend: Backend | None = None) -> LanguageModel:
         """A stand-in for the language model `name`."""
@@ -93,8 +97,13 @@ class Rehearsal(Opened):
         asked, self.asked = tuple(self.asked), []
         return PlannedStep(name, phase, asked, is_bound)
 
+    def _note_other_weights(self, judge: str, heads: Heads) -> None:
+        """Nothing: to know a model's weights it would have to be fetched, and they are read for no plan."""
+
     def _counting(self, asked: Asked) -> LanguageModel:
         is_behind_address = asked.settings.kind == "openai" and asked.model != self.recipe.model
+        if is_behind_address:
+            self.served.add(asked.model)
         self.asked.append(asked)
         return Counting(asked, Ruler(None) if is_behind_address else self.ruler(asked.model))
 
@@ -106,7 +115,7 @@ def planned_steps(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
         InputError: constitution, prompts, personas, a judge or a model is wrong.
     """
     recipe = rehearsal.recipe
-    if rehearsal.constitution.anchors:
+    if check_anchors(rehearsal):
         for _, check in checks(rehearsal, Spent()):
             ask_all(check.judge, check.reworded, check.constitution, check.disowning)
     yield rehearsal.step("judge", "check-judge", is_bound=True)
@@ -120,7 +129,7 @@ def _round(rehearsal: Rehearsal, number: int) -> Iterator[PlannedStep]:
     recipe, constitution = rehearsal.recipe, rehearsal.constitution
     name, phase = f"round-{number}/{{}}".format, f"collect (round {number})"
     policy = start_of_round(rehearsal.run, recipe, number)
-    prompts = round_prompts(recipe, number).kept
+    prompts = usable_prompts(recipe, number).kept
     personas = load_personas(recipe.sample.personas)
     model = rehearsal.model(policy, "sample", Spent(), generator(recipe, number))
     candidates = sample(prompts, model, recipe.sample, personas, recipe.seed).kept
@@ -137,16 +146,15 @@ def _round(rehearsal: Rehearsal, number: int) -> Iterator[PlannedStep]:
     yield rehearsal.step(name("refine"), phase, is_bound=True)
     yield PlannedStep(name("denoise"), phase)
     yield PlannedStep(name("pair"), phase)
-    n_tokens = _trained_tokens(rehearsal, prompts)
-    yield PlannedStep(name("align"), f"align (round {number})", is_bound=True, trained_tokens=n_tokens)
+    yield _align(rehearsal, number, prompts)
 
 
 def _rated(entry: Candidates, k: int) -> Pool:
     return Pool(entry.prompt, tuple(Scored(response, (Rating(5.5),) * k) for response in entry.responses))
 
 
-def _trained_tokens(rehearsal: Rehearsal, prompts: Sequence[Prompt]) -> int:
-    """Distinct tokens of the pools that denoising may keep, all answers at full length, over all epochs."""
+def _align(rehearsal: Rehearsal, number: int, prompts: Sequence[Prompt]) -> PlannedStep:
+    """Trains on the largest pools that denoising may keep, all answers at full length."""
     recipe = rehearsal.recipe
     ruler = rehearsal.ruler(recipe.model)
     asked = [Generate(prompt.messages, 1, 0.0, 1.0, 0, 0) for prompt in prompts]
@@ -158,8 +166,14 @@ def _trained_tokens(rehearsal: Rehearsal, prompts: Sequence[Prompt]) -> int:
     n_answers = recipe.sample.n * recipe.sample.max_new_tokens + recipe.refine.max_new_tokens
     share = recipe.denoise.keep_lowest
     n_kept = n_of_share(share, len(prompts)) if share is not None else len(prompts)
-    mean = estimated_sum(asked, length) / len(prompts) + n_answers
-    return recipe.align.epochs * ceil(n_kept * mean)
+    n_once, n_largest = (longest_sum(asked, length, n) + n * n_answers for n in (n_kept, 1))
+    return PlannedStep(
+        f"round-{number}/align",
+        f"align (round {number})",
+        is_bound=True,
+        trained_tokens=recipe.align.epochs * n_once,
+        pool_tokens=n_largest,
+    )
 
 
 def _evaluation(rehearsal: Rehearsal) -> Iterator[PlannedStep]:

@@ -75,7 +75,9 @@ class View:
     """Every prompt: the held-out ones, then those of each round."""
     people: People | None = None
     utility: Json | None = None
-    """What the systems still know, where somebody asked."""
+    """What the present systems still know, where somebody asked."""
+    has_old_utility: bool = False
+    """Somebody asked, but other systems than there are now."""
 
 
 def read_view(run: Run) -> View:
@@ -87,6 +89,8 @@ def read_view(run: Run) -> View:
     names = (path.name.removeprefix("round-") for path in run.folder.glob("round-*"))
     numbers = sorted(int(name) for name in names if name.isdecimal())
     objectives = _objectives(run, summary, judges)
+    utility = _optional(run.evaluation / "utility.json")
+    is_present = utility is not None and _is_of_present(utility, settings, run.manifest)
     tested = held_out(run.evaluation, list((summary or {}).get("systems", {})), objectives)
     return View(
         name=run.manifest["name"],
@@ -102,12 +106,19 @@ def read_view(run: Run) -> View:
             *(entry for number in numbers for entry in collected(run, number, objectives)),
         ),
         people=read_people(run.evaluation, tested, objectives),
-        utility=_optional(run.evaluation / "utility.json"),
+        utility=utility if is_present else None,
+        has_old_utility=utility is not None and not is_present,
     )
 
 
 def _optional(path: Path) -> Json | None:
     return read_json(path) if path.is_file() else None
+
+
+def _is_of_present(utility: Json, settings: Json, manifest: Json) -> bool:
+    """Whether the policy that lies there is the one that was asked: the last training's key holds all before it."""
+    last = manifest["steps"].get(f"round-{settings['rounds']}/align", {})
+    return bool(last.get("state") == "done" and last.get("key") == utility.get("trained"))
 
 
 def _objectives(run: Run, summary: Json | None, judges: Json | None) -> tuple[str, ...]:

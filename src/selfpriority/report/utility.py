@@ -13,8 +13,8 @@ from selfpriority.report.plain import DASH, clean, percent, probability, signed,
 from selfpriority.report.tables import Grid
 
 Json = Mapping[str, Any]
-OWN_TABLE = ("systems", "mt_bench")
-"""Parts of `utility.json` that the table of unknown shapes leaves out: fingerprints, and what `mt_bench_grid` shows."""
+OWN_TABLE = ("systems", "trained", "mt_bench")
+"""Parts of `utility.json` that the table of unknown shapes leaves out: hashes, and what `mt_bench_grid` shows."""
 
 
 def other_utility(utility: Json | None) -> Json:

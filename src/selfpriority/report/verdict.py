@@ -106,6 +106,8 @@ def cautions(view: View) -> Iterator[str]:
         yield (
             "The training judge could not be shown to be better than chance. What the run learned from it may be noise."
         )
+    if view.has_old_utility:
+        yield "What `spa utility` found is about other weights than there are now, so it is left out; it can ask anew."
     if view.summary is None:
         return
     if check is None:

@@ -6,7 +6,7 @@ What leaves it never says whose answer an answer is. Safe to call from several t
 from __future__ import annotations
 
 import contextlib
-import math
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -95,7 +95,7 @@ class Desk:
             raise Refused("a verdict has a number, verdicts and seconds")
         number, seconds = given["number"], given.get("seconds")
         self.question(number)
-        if not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        if not isinstance(seconds, int | float) or not abs(seconds) <= sys.float_info.max:  # nor is NaN
             raise Refused("seconds is a number")
         question = self._asked[number]
         review = Review(

@@ -78,13 +78,17 @@ class ReviewFile:
         """Puts the verdict on the disk before it returns.
 
         Raises:
-            WorkFailed: the disk is full or not writable.
+            WorkFailed: the disk is full or not writable; the file is as it was before.
         """
+        left = json.dumps(asdict(review), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        size = os.fstat(self._file.fileno()).st_size
         try:
-            self._file.write(json.dumps(asdict(review), ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-            self._file.flush()
+            while left:  # a nearly full disk takes a part and says so by a number alone
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(size)
             raise WorkFailed(
                 f"{self.path}: cannot write: {error.strerror}; verdicts before this one are kept"
             ) from error

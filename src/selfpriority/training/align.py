@@ -55,6 +55,8 @@ class Trained:
     """Pairs trained on, each counted once."""
     n_tokens: int
     """Distinct tokens over all steps of all epochs."""
+    n_tokens_here: int
+    """Those of them that this call trained on, after the checkpoint it continued from."""
     light_share: float
     """Share of the pairs with weight under 0.1, over all steps."""
     padding: float
@@ -168,6 +170,7 @@ def _summary(course: Course, dropped: tuple[Drop, ...], resumed_from: int, alarm
         n_steps=len(steps),
         n_pairs=sum(len(pool.pairs) for pool in course.pools),
         n_tokens=sum(pool.n_tokens for step in steps for pool in step),
+        n_tokens_here=sum(pool.n_tokens for step in steps[resumed_from:] for pool in step),
         light_share=n_light_pairs / n_visited,
         padding=course.plan.padding,
         alarms=alarms,
