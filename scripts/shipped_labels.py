@@ -61,7 +61,7 @@ DATA = {
 }
 
 _HARM_CHARACTERS, _CONTRAST_CHARACTERS = 700, 1600
-"""Longer conversations cost most of the forward pass; of Auto-J's preferences all count, contrasts are made of these."""
+"""Longer conversations cost most of the forward pass; of Auto-J's preferences all count, contrasts come from these."""
 _PER_QUESTION = 10
 """GPTFuzz answers a question and label: eighty questions underlie it, so more of each are hardly news."""
 _PER_ACT, _PER_QUESTION_ON_A_GROUP = 5, 2

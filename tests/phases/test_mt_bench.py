@@ -181,7 +181,7 @@ def test_the_embedded_model_answers_two_turns_and_a_probe_is_told_to_be_one(embe
     judge, row = found["judge"], found["systems"]["vanilla"]
     assert (judge["method"], judge["objective"]) == ("probe", "helpfulness")
     assert judge["agreement"]["source"] == "card"
-    assert 0.8 < judge["agreement"]["low"] < judge["agreement"]["high"] < 0.9
+    assert 0.7 < judge["agreement"]["low"] < judge["agreement"]["high"] < 0.9
     assert row["overall"]["n"] == 3
     assert 1.0 < row["overall"]["mean"] < 10.0
     assert 1 <= row["words"] <= 12

@@ -57,9 +57,7 @@ def training_judge(recipe: Recipe, number: int) -> JudgeSpec:
     spec = JudgeSpec.of(recipe.score)
     if number == 1 or spec.judge != "self":
         return spec
-    own = (
-        spec.settings.backend
-    )  # a server's name for it means nothing here: the policy itself is run as the recipe says
+    own = spec.settings.backend  # a server knows the model only as it was: the policy runs as the recipe says
     backend = in_process(recipe.backend) if own is None or isinstance(own, OpenaiBackend) else own
     return replace(spec, settings=spec.settings.model_copy(update={"backend": backend}))
 
