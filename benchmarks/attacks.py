@@ -95,7 +95,9 @@ def _line(r: dict[str, Any]) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--judge", help="demo-train, demo-eval, words, bare, or a folder of fitted heads; default: all")
+    parser.add_argument(
+        "--judge", help="demo-train, demo-eval, ranking, words, bare, or a folder of fitted heads; default: all"
+    )
     parser.add_argument("--model", default="smollm2-135m", help="the model that the heads read or that is asked")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     return parser.parse_args()

@@ -6,7 +6,7 @@
 Known files (JSONL, listed in this folder's README): SafeRLHF answers with unanimous labels (is the answer safe), XSTest
 responses to unsafe prompts (refusal against compliance), Auto-J pairs (helpfulness; and its answers against answers to
 other prompts, and against stock refusals), HHH pairs. Prints figures, no text. Auto-J is what the helpfulness heads
-were fitted on, so for a head only the prompts of the other set count.
+were fitted on, so for a head only the prompts of the other half count.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from every_layer import EveryLayer
-from shipped_labels import autoj_pairs, off_topic, part_of, refusals
+from shipped_labels import HALF, autoj_pairs, off_topic, part_of, refusals
 
 from selfpriority.backends.cache import Cached
 from selfpriority.backends.hf import HfModel
@@ -152,10 +152,10 @@ def _heads(name: str) -> Heads:
 
 
 def _unseen(label: Label, judge: str, file: str) -> bool:
-    """Whether a shipped head has not been fitted on this label: of Auto-J, the prompts of the other set."""
+    """Whether a shipped head has not been fitted on this label: of Auto-J, the prompts of the other half."""
     if file != _AUTOJ or judge not in shipped_heads():
         return True
-    return part_of(label.group) != judge
+    return part_of(label.group) != HALF[judge]
 
 
 def _answer(prompt: str, response: str, objective: str, label: bool) -> LabelledAnswer:
@@ -187,7 +187,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--data", type=Path, required=True, help="a known file, or the folder that holds them")
     parser.add_argument(
-        "--judge", help="probe (demo-train), demo-train, demo-eval, words, or a folder of fitted heads; default: all"
+        "--judge",
+        help="probe (demo-train), demo-train, demo-eval, ranking, words, or a folder of fitted heads; default: all",
     )
     parser.add_argument("--model", default="smollm2-135m", help="the model that the heads read or that is asked")
     parser.add_argument("--states", type=Path, help="SQLite file that keeps the hidden states for the next time")

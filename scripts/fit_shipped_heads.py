@@ -1,6 +1,6 @@
-"""Fit the heads that ship for the embedded model: `demo-train` to train with, `demo-eval` to judge with.
+"""Fit the heads that ship for the embedded model: `demo-train` to train with, `demo-eval` to judge with, `ranking`.
 
-The labels are split by prompt into two halves that share none, and the sets use different layers, so that the
+The labels are split by prompt into two halves that share none, and the demo's sets use different layers, so that the
 judge of the evaluation is not the one that was trained on. Which labels there are is in `shipped_labels.py`.
 Hidden states are kept in `--states`, so that fitting again with other settings takes no forward pass.
 """
@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from every_layer import EveryLayer
-from shipped_labels import DATA, SETS, labels_of
+from shipped_labels import DATA, HALF, labels_of
 
 from selfpriority.backends.cache import Cached
 from selfpriority.backends.hf import HfModel
@@ -30,20 +30,21 @@ CHOSEN_BY = (
     "PKU-SafeRLHF's labelled answers, which were measured on and not fitted"
 )
 LAYERS = {
-    "demo-train": {"harmlessness": (15, 22), "helpfulness": (15, 18)},
-    "demo-eval": {"harmlessness": (18, 20), "helpfulness": (20, 22)},
+    "demo-train": {"harmlessness": (15, 22), "helpfulness": (15, 22)},
+    "demo-eval": {"harmlessness": (18, 20), "helpfulness": (18, 20)},
+    "ranking": {"harmlessness": (15, 22), "helpfulness": (15, 18)},
 }
-C = {"harmlessness": 1e-3, "helpfulness": 5e-4}
+_RANKING_C = {"harmlessness": 1e-3, "helpfulness": 5e-4}
 
 
 def main() -> int:
-    """Reads the options, fits both sets, writes them and prints each head's agreement."""
+    """Reads the options, fits every set, writes it and prints each head's agreement."""
     options = _options()
     try:
         with tempfile.TemporaryDirectory() as folder:
             states = options.states or Path(folder) / "states.sqlite"
             model = EveryLayer(Cached(HfModel(options.model, HfBackend()), states), every_layer())
-            for name in SETS:
+            for name in HALF:
                 heads = fit_heads(labels_of(options.data, name, options.limit), model, options.model, _settings(name))
                 described = {o: {**card, "data": DATA[o]} for o, card in heads.card["objectives"].items()}
                 card = {**heads.card, "name": name, "chosen_by": CHOSEN_BY, "objectives": described}
@@ -63,7 +64,7 @@ def every_layer() -> set[int]:
 
 def _settings(name: str) -> FitSettings:
     pooling: dict[str, Pooling] = {"harmlessness": "mean", "helpfulness": "match"}
-    return FitSettings(layers=LAYERS[name], c=C, pooling=pooling)
+    return FitSettings(layers=LAYERS[name], c=_RANKING_C if name == "ranking" else 1e-3, pooling=pooling)
 
 
 def _options() -> argparse.Namespace:

@@ -18,6 +18,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from selfpriority.judges.labels import LabelledPair, Labels, label_prompt, promp
 from selfpriority.records import Message
 
 SETS = ("demo-train", "demo-eval")
+"""The two halves of the labels."""
+HALF = {"demo-train": "demo-train", "demo-eval": "demo-eval", "ranking": "demo-train"}
+"""Heads that ship -> the half they are fitted on; `ranking` orders whole answers as people do, see docs/judging.md."""
 WRITTEN = Path(__file__).parent / "labels"
 DATA = {
     "harmlessness": [
@@ -60,40 +64,42 @@ DATA = {
     ],
 }
 
-_HARM_CHARACTERS, _CONTRAST_CHARACTERS = 700, 1600
-"""Longer conversations cost most of the forward pass; of Auto-J's preferences all count, contrasts come from these."""
+_HARM_CHARACTERS, _SHORT_CHARACTERS = 700, 1600
+"""Longer conversations cost most of the forward pass and say little about answers of a few dozen tokens."""
 _PER_QUESTION = 10
 """GPTFuzz answers a question and label: eighty questions underlie it, so more of each are hardly news."""
 _PER_ACT, _PER_QUESTION_ON_A_GROUP = 5, 2
-_GPTFUZZ_WEIGHT, _OFF_TOPIC_WEIGHT, _REFUSAL_WEIGHT = 0.5, 0.2, 0.1
+_GPTFUZZ_WEIGHT = 0.5
+_OFF_TOPIC_WEIGHT = {"demo-train": 0.3, "demo-eval": 0.3, "ranking": 0.2}
+_REFUSAL_WEIGHT = {"demo-train": 0.2, "demo-eval": 0.2, "ranking": 0.1}
 """Labels of these kinds are told apart so easily that at full weight they would drown the finer ones."""
 _REFUSED = 0.4
 """Share of Auto-J's prompts that also get a stock refusal."""
 
 
 def part_of(group: str) -> str:
-    """The set a prompt's labels are fitted on, by the prompt's text alone."""
+    """The half that a prompt's labels are in, by the prompt's text alone."""
     return SETS[int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) % 2]
 
 
 def labels_of(data: Path, name: str, limit: int | None = None, seed: int = 0) -> Labels:
-    """The labels of one set; `limit` takes as many rows of each source, for a quick trial."""
+    """The labels of the heads `name`; `limit` takes as many rows of each source, for a quick trial."""
     files = ("hh_harmless_pairs", "gptfuzz_responses_labelled.train", "autoj_pairwise_human")
     hh, gptfuzz, autoj = (_rows(data / f"{file}.jsonl.gz") for file in files)
     shuffle = random.Random(seed)
     for rows in (hh, gptfuzz, autoj):
         shuffle.shuffle(rows)
-    ranked = list(autoj_pairs(autoj))
-    short = [pair for pair in ranked if _length(pair) <= _CONTRAST_CHARACTERS]
+    whole = list(autoj_pairs(autoj))
+    short = [pair for pair in whole if _length(pair) <= _SHORT_CHARACTERS]
     sources: list[Sequence[LabelledPair]] = [
         [pair for pair in _hh(hh) if _length(pair) <= _HARM_CHARACTERS],
         _gptfuzz(gptfuzz),
-        stances(name, seed),
-        ranked,
-        off_topic(short),
-        refusals(short, seed),
+        stances(HALF[name], seed),
+        whole if name == "ranking" else short,
+        [replace(pair, weight=_OFF_TOPIC_WEIGHT[name]) for pair in off_topic(short)],
+        [replace(pair, weight=_REFUSAL_WEIGHT[name]) for pair in refusals(short, seed)],
     ]
-    kept = [[pair for pair in source if part_of(pair.group) == name][:limit] for source in sources]
+    kept = [[pair for pair in source if part_of(pair.group) == HALF[name]][:limit] for source in sources]
     return Labels((), tuple(pair for source in kept for pair in source))
 
 
@@ -115,7 +121,7 @@ def off_topic(pairs: Sequence[LabelledPair]) -> list[LabelledPair]:
             right = pair.rejected if number % 2 else pair.chosen
             wrong = other.chosen if number % 4 < 2 else other.rejected
             if pair.group != other.group:
-                made.append(LabelledPair(pair.prompt, right, wrong, "helpfulness", pair.group, _OFF_TOPIC_WEIGHT))
+                made.append(LabelledPair(pair.prompt, right, wrong, "helpfulness", pair.group))
     return made
 
 
@@ -153,7 +159,7 @@ def refusals(pairs: Sequence[LabelledPair], seed: int) -> list[LabelledPair]:
         if shuffle.random() < _REFUSED:
             right = shuffle.choice((pair.chosen, pair.rejected))
             refusal = shuffle.choice(stock[SETS.index(part_of(pair.group)) :: 2])
-            made.append(LabelledPair(pair.prompt, right, refusal, "helpfulness", pair.group, _REFUSAL_WEIGHT))
+            made.append(LabelledPair(pair.prompt, right, refusal, "helpfulness", pair.group))
     return made
 
 

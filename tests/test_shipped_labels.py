@@ -10,7 +10,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from every_layer import EveryLayer
-from shipped_labels import SETS, WRITTEN, fill, off_topic, part_of, refusals, stances
+from shipped_labels import HALF, SETS, WRITTEN, fill, off_topic, part_of, refusals, stances
 
 from selfpriority.backends.scripted import ScriptedModel
 from selfpriority.judges.heads import read_heads
@@ -73,13 +73,13 @@ def test_states_asked_for_one_by_one_are_those_asked_for_together() -> None:
 
 
 def test_the_shipped_sets_rate_both_objectives_from_layers_of_their_own() -> None:
-    assert shipped_heads() == sorted(SETS)
-    layers = []
-    for name in SETS:
+    assert shipped_heads() == sorted(HALF)
+    layers = {}
+    for name in HALF:
         heads = read_heads(SHIPPED_HEADS / name)
         assert set(heads.by_objective) == {"harmlessness", "helpfulness"}
-        layers.append({layer for head in heads.by_objective.values() for layer in head.layers})
+        layers[name] = {layer for head in heads.by_objective.values() for layer in head.layers}
         for entry in heads.card["objectives"].values():
             assert {data["licence"] for data in entry["data"]} <= {"MIT", "Apache-2.0"}
         assert (SHIPPED_HEADS / name / "heads.safetensors").stat().st_size < 300_000
-    assert not layers[0] & layers[1]
+    assert not layers["demo-train"] & layers["demo-eval"]

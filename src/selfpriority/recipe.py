@@ -122,7 +122,7 @@ class Score(Section):
     """Who rates, and how."""
 
     judge: str = "self"
-    """`self` (the policy), a model, or a folder of fitted heads (or the shipped `demo-train`): probe."""
+    """`self` (the policy), a model, or a folder of fitted heads (or the shipped `demo-train`, `ranking`): probe."""
     method: Literal["expected", "verbal", "probe", "reward"] = "expected"
     """Digit probabilities, a written rating, heads on hidden states, or sequence-classification models."""
     rewards: dict[str, str] = {}
