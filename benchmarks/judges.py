@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from every_layer import EveryLayer
-from shipped_labels import HALF, autoj_pairs, off_topic, part_of, refusals
+from shipped_labels import MIXES, autoj_pairs, off_topic, part_of, refusals
 
 from selfpriority.backends.cache import Cached
 from selfpriority.backends.hf import HfModel
@@ -155,7 +155,7 @@ def _unseen(label: Label, judge: str, file: str) -> bool:
     """Whether a shipped head has not been fitted on this label: of Auto-J, the prompts of the other half."""
     if file != _AUTOJ or judge not in shipped_heads():
         return True
-    return part_of(label.group) != HALF[judge]
+    return part_of(label.group) != MIXES[judge].half
 
 
 def _answer(prompt: str, response: str, objective: str, label: bool) -> LabelledAnswer:

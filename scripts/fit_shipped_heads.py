@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from every_layer import EveryLayer
-from shipped_labels import DATA, HALF, labels_of
+from shipped_labels import DATA, MIXES, labels_of
 
 from selfpriority.backends.cache import Cached
 from selfpriority.backends.hf import HfModel
@@ -34,7 +34,8 @@ LAYERS = {
     "demo-eval": {"harmlessness": (18, 20), "helpfulness": (18, 20)},
     "ranking": {"harmlessness": (15, 22), "helpfulness": (15, 18)},
 }
-_RANKING_C = {"harmlessness": 1e-3, "helpfulness": 5e-4}
+_C = {"harmlessness": 1e-3, "helpfulness": 1e-3}
+C = {"demo-train": _C, "demo-eval": _C, "ranking": {**_C, "helpfulness": 5e-4}}
 
 
 def main() -> int:
@@ -44,7 +45,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             states = options.states or Path(folder) / "states.sqlite"
             model = EveryLayer(Cached(HfModel(options.model, HfBackend()), states), every_layer())
-            for name in HALF:
+            for name in MIXES:
                 heads = fit_heads(labels_of(options.data, name, options.limit), model, options.model, _settings(name))
                 described = {o: {**card, "data": DATA[o]} for o, card in heads.card["objectives"].items()}
                 card = {**heads.card, "name": name, "chosen_by": CHOSEN_BY, "objectives": described}
@@ -64,7 +65,7 @@ def every_layer() -> set[int]:
 
 def _settings(name: str) -> FitSettings:
     pooling: dict[str, Pooling] = {"harmlessness": "mean", "helpfulness": "match"}
-    return FitSettings(layers=LAYERS[name], c=_RANKING_C if name == "ranking" else 1e-3, pooling=pooling)
+    return FitSettings(layers=LAYERS[name], c=C[name], pooling=pooling)
 
 
 def _options() -> argparse.Namespace:

@@ -18,7 +18,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,28 @@ from selfpriority.records import Message
 
 SETS = ("demo-train", "demo-eval")
 """The two halves of the labels."""
-HALF = {"demo-train": "demo-train", "demo-eval": "demo-eval", "ranking": "demo-train"}
-"""Heads that ship -> the half they are fitted on; `ranking` orders whole answers as people do, see docs/judging.md."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Which labels a set of heads is fitted on."""
+
+    half: str
+    """Of `SETS`."""
+    off_topic: float = 0.3
+    """Weight of an answer against one to another prompt, so easily told apart that it would drown the finer labels."""
+    refusal: float = 0.2
+    """The same of an answer against a stock refusal."""
+    is_whole: bool = False
+    """Preferences between answers of any length, not of up to `_SHORT_CHARACTERS` alone."""
+
+
+MIXES = {
+    "demo-train": Mix("demo-train"),
+    "demo-eval": Mix("demo-eval"),
+    "ranking": Mix("demo-train", off_topic=0.2, refusal=0.1, is_whole=True),
+}
+"""The heads that ship; `ranking` orders whole answers more as people do and is not to train on (docs/judging.md)."""
 WRITTEN = Path(__file__).parent / "labels"
 DATA = {
     "harmlessness": [
@@ -70,9 +90,7 @@ _PER_QUESTION = 10
 """GPTFuzz answers a question and label: eighty questions underlie it, so more of each are hardly news."""
 _PER_ACT, _PER_QUESTION_ON_A_GROUP = 5, 2
 _GPTFUZZ_WEIGHT = 0.5
-_OFF_TOPIC_WEIGHT = {"demo-train": 0.3, "demo-eval": 0.3, "ranking": 0.2}
-_REFUSAL_WEIGHT = {"demo-train": 0.2, "demo-eval": 0.2, "ranking": 0.1}
-"""Labels of these kinds are told apart so easily that at full weight they would drown the finer ones."""
+"""At full weight labels that are told apart so easily would drown the finer ones."""
 _REFUSED = 0.4
 """Share of Auto-J's prompts that also get a stock refusal."""
 
@@ -84,6 +102,7 @@ def part_of(group: str) -> str:
 
 def labels_of(data: Path, name: str, limit: int | None = None, seed: int = 0) -> Labels:
     """The labels of the heads `name`; `limit` takes as many rows of each source, for a quick trial."""
+    mix = MIXES[name]
     files = ("hh_harmless_pairs", "gptfuzz_responses_labelled.train", "autoj_pairwise_human")
     hh, gptfuzz, autoj = (_rows(data / f"{file}.jsonl.gz") for file in files)
     shuffle = random.Random(seed)
@@ -94,12 +113,12 @@ def labels_of(data: Path, name: str, limit: int | None = None, seed: int = 0) ->
     sources: list[Sequence[LabelledPair]] = [
         [pair for pair in _hh(hh) if _length(pair) <= _HARM_CHARACTERS],
         _gptfuzz(gptfuzz),
-        stances(HALF[name], seed),
-        whole if name == "ranking" else short,
-        [replace(pair, weight=_OFF_TOPIC_WEIGHT[name]) for pair in off_topic(short)],
-        [replace(pair, weight=_REFUSAL_WEIGHT[name]) for pair in refusals(short, seed)],
+        stances(mix.half, seed),
+        whole if mix.is_whole else short,
+        [replace(pair, weight=mix.off_topic) for pair in off_topic(short)],
+        [replace(pair, weight=mix.refusal) for pair in refusals(short, seed)],
     ]
-    kept = [[pair for pair in source if part_of(pair.group) == HALF[name]][:limit] for source in sources]
+    kept = [[pair for pair in source if part_of(pair.group) == mix.half][:limit] for source in sources]
     return Labels((), tuple(pair for source in kept for pair in source))
 
 

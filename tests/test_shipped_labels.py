@@ -10,7 +10,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from every_layer import EveryLayer
-from shipped_labels import HALF, SETS, WRITTEN, fill, off_topic, part_of, refusals, stances
+from shipped_labels import MIXES, SETS, WRITTEN, fill, off_topic, part_of, refusals, stances
 
 from selfpriority.backends.scripted import ScriptedModel
 from selfpriority.judges.heads import read_heads
@@ -73,9 +73,9 @@ def test_states_asked_for_one_by_one_are_those_asked_for_together() -> None:
 
 
 def test_the_shipped_sets_rate_both_objectives_from_layers_of_their_own() -> None:
-    assert shipped_heads() == sorted(HALF)
+    assert shipped_heads() == sorted(MIXES)
     layers = {}
-    for name in HALF:
+    for name in MIXES:
         heads = read_heads(SHIPPED_HEADS / name)
         assert set(heads.by_objective) == {"harmlessness", "helpfulness"}
         layers[name] = {layer for head in heads.by_objective.values() for layer in head.layers}

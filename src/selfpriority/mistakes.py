@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -19,7 +20,7 @@ def told(error: ValidationError, name: str, root: type[BaseModel]) -> Iterator[s
     `root` is the class that was validated; its fields are what an unknown name is compared with. What a field with
     `repr=False` was given is never quoted.
     """
-    for problem in error.errors():
+    for problem in _of_fields(root, error):
         location = [str(part) for part in problem["loc"]]
         field = ".".join(part for part in location if part not in KINDS)
         value = problem["input"]
@@ -40,6 +41,28 @@ def told(error: ValidationError, name: str, root: type[BaseModel]) -> Iterator[s
                 continue
             shown = "" if isinstance(value, dict) else f" (got {value!r})"
             yield f"{name}: {field}: {message}{shown}"
+
+
+def _of_fields(root: type[BaseModel], error: ValidationError) -> list[dict[str, Any]]:
+    """The mistakes, those that pydantic tells of each form that one field may take put together."""
+    told: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for number, problem in enumerate(error.errors()):
+        place = problem["loc"]
+        if len(place) > 1 and _has_forms(_fields_at(root, [str(part) for part in place[:-2]]).get(str(place[-2]))):
+            place = place[:-1]
+            if place in told:
+                told[place]["msg"] += f"; or: {problem['msg']}"
+                continue
+            told[place] = {**problem, "loc": place}
+        else:
+            told[(*place, number)] = dict(problem)
+    return list(told.values())
+
+
+def _has_forms(field: FieldInfo | None) -> bool:
+    """Whether it takes values of several forms, none of them a section."""
+    kind = None if field is None else field.annotation
+    return get_origin(kind) in (Union, UnionType) and not _classes(kind)
 
 
 def _fields_at(root: type[BaseModel], location: Sequence[str]) -> dict[str, FieldInfo]:
