@@ -11,8 +11,9 @@ import pytest
 
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.evaluation.utility import accuracies, perplexities, utility_text
+from selfpriority.phases.harness import Bars, by_question, mmlu_tasks, model_arguments
 from selfpriority.phases.opening import Opened, Reporter
-from selfpriority.phases.utility import Questions, by_question, mmlu_tasks, model_arguments, utility
+from selfpriority.phases.utility import Questions, utility
 from selfpriority.recipe import Evaluate, HfBackend, Prompts, Recipe
 from selfpriority.run import Run
 from tests.phases.test_evaluate import count_as_trained
@@ -66,7 +67,8 @@ def test_one_task_a_subject_as_the_harness_has_them(tmp_path):
 
 
 def test_a_subject_is_no_file_name(tmp_path):
-    [task] = mmlu_tasks([row(1, "law/../torts")], [row(2, "law/../torts")], tmp_path / ".")
+    shots = [row(2 + i, "law/../torts") for i in range(5)]
+    [task] = mmlu_tasks([row(1, "law/../torts")], shots, tmp_path / ".")
     files = [Path(path) for path in task["dataset_kwargs"]["data_files"].values()]
     assert {path.parent for path in files} == {tmp_path}
     assert task["task"] == "mmlu_law/../torts"
@@ -150,10 +152,71 @@ def test_without_the_harness_one_line_says_how_to_get_it(evaluated, tmp_path):
         utility(evaluated.run, evaluated, Questions(mmlu=write(tmp_path / "q.jsonl", [row(1)])))
 
 
+def test_a_subject_without_enough_examples_is_told(tmp_path):
+    rows = [row(1), row(2, "world_religions")]
+    shots = [row(10 + i, subject) for subject in ("astronomy", "world_religions") for i in range(5)][:-1]
+    with pytest.raises(InputError, match=r"--dev: 4 examples of 'world_religions', 5 are needed"):
+        mmlu_tasks(rows, shots, tmp_path)
+
+
+def test_the_harness_tells_how_far_it_is_and_nothing_else():
+    told = []
+    stream = Bars(told.append)
+    stream.write("Loading weights:  50%|#####     | 1/2 [00:01<00:01]")
+    stream.write("\rRunning loglikelihood requests:  12%|#2        | 547/4560 [00:10<01:20, 50.10it/s]")
+    assert [(progress.done, progress.total) for progress in told] == [(547, 4560)]
+    assert stream.getvalue() == ""
+
+
+class Asked(Reporter):
+    """Keeps how far the harness was with each system."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[int]] = {}
+
+    def progress(self, step, progress) -> None:
+        self.told.setdefault(step, []).append(progress.done)
+
+
+harness = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="needs selfpriority[eval]")
+
+
 @pytest.mark.filterwarnings("default")  # of the harness and what it imports
-@pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="needs selfpriority[eval]")
-def test_the_harness_asks_local_questions(evaluated, tmp_path):
+@harness
+def test_the_harness_asks_local_questions_and_none_twice(evaluated, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    evaluated.reporter = Asked()
     rows = [row(i, ("astronomy", "world_religions")[i % 2]) for i in range(6)]
-    told = utility(evaluated.run, evaluated, Questions(mmlu=write(tmp_path / "q.jsonl", rows)))
+    asked = Questions(mmlu=write(tmp_path / "q.jsonl", rows))
+    told = utility(evaluated.run, evaluated, asked)
     assert told["tasks"]["mmlu"]["systems"]["vanilla"]["n"] == 6
     assert told["tasks"]["mmlu"]["difference"]["spa_vs_vanilla"]["mean"] == 0.0
+    # one link to the same weights: what vanilla answered is known of spa, and all of it to the same command again
+    assert list(evaluated.reporter.told) == ["questions to vanilla"]
+    assert evaluated.reporter.told["questions to vanilla"][-1] == 24
+    evaluated.reporter = Asked()
+    assert utility(evaluated.run, evaluated, asked) == told
+    assert evaluated.reporter.told == {}
+
+
+@pytest.mark.filterwarnings("default")
+@harness
+def test_what_the_harness_answered_before_a_stop_is_kept(evaluated, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    stopped: list[int] = []
+
+    class Stopped(Asked):
+        def progress(self, step, progress) -> None:
+            super().progress(step, progress)
+            if progress.done >= 40 and not stopped:
+                stopped.append(progress.done)  # once: the bar is drawn again as it goes
+                raise KeyboardInterrupt
+
+    asked = Questions(mmlu=write(tmp_path / "q.jsonl", [row(i) for i in range(40)]))
+    evaluated.reporter = Stopped()
+    with pytest.raises(KeyboardInterrupt):
+        utility(evaluated.run, evaluated, asked)
+    evaluated.reporter = Asked()
+    utility(evaluated.run, evaluated, asked)
+    assert 0 < evaluated.reporter.told["questions to vanilla"][-1] <= 160 - 40
