@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import shutil
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.evaluation.utility import accuracies, perplexities, utility_text
@@ -16,6 +20,7 @@ from selfpriority.phases.opening import Opened, Reporter
 from selfpriority.phases.utility import Questions, utility
 from selfpriority.recipe import Evaluate, HfBackend, Prompts, Recipe
 from selfpriority.run import Run
+from selfpriority.terminal import LiveReporter
 from tests.phases.test_evaluate import count_as_trained
 
 
@@ -166,6 +171,14 @@ def test_the_harness_tells_how_far_it_is_and_nothing_else():
     stream.write("\rRunning loglikelihood requests:  12%|#2        | 547/4560 [00:10<01:20, 50.10it/s]")
     assert [(progress.done, progress.total) for progress in told] == [(547, 4560)]
     assert stream.getvalue() == ""
+
+
+def test_what_is_told_reaches_the_stderr_that_the_harness_does_not(capsys):
+    reporter = LiveReporter(Console(stderr=True), "utility")
+    with contextlib.redirect_stderr(Bars(partial(reporter.progress, "questions to vanilla"))):
+        for done in (0, 4):
+            print(f"\rRunning loglikelihood requests:   0%|          | {done}/4560 [00:00<?, ?it/s]", file=sys.stderr)
+    assert capsys.readouterr().err == "utility: questions to vanilla 0/4560 \n"
 
 
 class Asked(Reporter):

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -120,12 +121,15 @@ class Bars(io.StringIO):
 
     def __init__(self, tell: Callable[[Progress], None]) -> None:
         super().__init__()
-        self._tell, self._start = tell, time.monotonic()
+        self._tell, self._start, self._stderr = tell, 0.0, sys.stderr
 
     def write(self, text: str) -> int:
         """One piece of what was printed."""
         if bar := self._BAR.search(text):
-            self._tell(Progress(int(bar[1]), int(bar[2]), 0, 0, time.monotonic() - self._start))
+            now = time.monotonic()
+            self._start = self._start or now  # of the first bar: models take their time to load
+            with contextlib.redirect_stderr(self._stderr):  # who is told may well print it
+                self._tell(Progress(int(bar[1]), int(bar[2]), 0, 0, now - self._start))
         return len(text)
 
 
