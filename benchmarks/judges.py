@@ -2,11 +2,13 @@
 
     python benchmarks/judges.py --data FOLDER                         every judge on every known file in FOLDER
     python benchmarks/judges.py --data FILE --judge demo-train --json one figure, as one JSON object
+    python benchmarks/judges.py --data FILE --bias                    and what moves the ratings beside the label
 
-Known files (JSONL, listed in this folder's README): SafeRLHF answers with unanimous labels (is the answer safe), XSTest
-responses to unsafe prompts (refusal against compliance), Auto-J pairs (helpfulness; and its answers against answers to
-other prompts, and against stock refusals), HHH pairs. Prints figures, no text. Auto-J is what the helpfulness heads
-were fitted on, so for a head only the prompts of the other half count.
+FILE is a known file or one in the form of `spa check-judge --labels`. Known files (JSONL, listed in this folder's
+README): SafeRLHF answers with unanimous labels (is the answer safe), XSTest responses to unsafe prompts (refusal or
+compliance), Auto-J pairs (helpfulness; and its answers against answers to other prompts, and against stock refusals),
+HHH pairs. Prints figures, no text. Auto-J is what the helpfulness heads were fitted on, so for a head only the
+prompts of the other half count.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import json
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,21 +33,21 @@ from shipped_labels import MIXES, autoj_pairs, off_topic, part_of, refusals
 from selfpriority.backends.cache import Cached
 from selfpriority.backends.hf import HfModel
 from selfpriority.constitution import load_constitution
-from selfpriority.intervals import Interval, bootstrap_auc, bootstrap_mean_interval, pair_wins
+from selfpriority.errors import InputError, SelfPriorityError
 from selfpriority.judges.heads import Heads, read_heads
-from selfpriority.judges.labels import LabelledAnswer, LabelledPair, label_prompt, prompt_group
+from selfpriority.judges.labels import LabelledAnswer, LabelledPair, Labels, label_prompt, prompt_group, read_labels
 from selfpriority.judges.probe import ProbeJudge
+from selfpriority.judges.trust import check_judge
 from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import LanguageModel
 from selfpriority.phases.opening import SHIPPED_HEADS, shipped_heads
-from selfpriority.rating import Item, Judge
+from selfpriority.rating import Judge
 from selfpriority.recipe import HfBackend, Score
-from selfpriority.records import Message, Rating, Response
+from selfpriority.records import Message
 
 Row = dict[str, Any]
 Label = LabelledAnswer | LabelledPair
 DEFAULT = "demo-train"  # what `--judge probe` means
-OBJECTIVES = ("harmlessness", "helpfulness")
 _AUTOJ = "autoj_pairwise_human.jsonl.gz"
 
 
@@ -89,62 +92,75 @@ QUESTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Iterator[Label]]], ..
 
 def main() -> int:
     options = _options()
-    folder_of = options.data.parent if options.data.is_file() else options.data
-    asked = [q for q in QUESTIONS if options.data.is_dir() or q[1] == options.data.name]
     judges = [DEFAULT if options.judge == "probe" else options.judge] if options.judge else [*shipped_heads(), "words"]
     layers = {n for name in shipped_heads() for head in _heads(name).by_objective.values() for n in head.layers}
     results = []
-    with tempfile.TemporaryDirectory() as folder:
-        states = options.states or Path(folder) / "states.sqlite"
-        model = EveryLayer(Cached(HfModel(options.model, HfBackend()), states), layers)
-        for question, file, read in asked:
-            labels = list(read(_rows(folder_of / file)))
-            random.Random(0).shuffle(labels)
-            for name, objective in product(judges, sorted({label.objective for label in labels})):
-                own = [label for label in labels if label.objective == objective and _unseen(label, name, file)]
+    try:
+        asked = list(questions(options.data))
+        with tempfile.TemporaryDirectory() as folder:
+            states = options.states or Path(folder) / "states.sqlite"
+            model = EveryLayer(Cached(HfModel(options.model, HfBackend()), states), layers)
+            for (question, file, labels), name in product(asked, judges):
                 most = options.limit_words if name == "words" else options.limit
-                result = measure(_judge(name, model), own[:most])
-                results.append({"data": file, "question": question, "judge": name, "objective": objective, **result})
-                if not options.json:
-                    print(_line(results[-1]), flush=True)
+                for objective in sorted({label.objective for label in labels}):
+                    own = [label for label in labels if label.objective == objective and _unseen(label, name, file)]
+                    found = measure(_judge(name, model), own[:most], f"{file}: {question}, {name}")
+                    told = {"data": file, "question": question, "judge": name, "objective": objective}
+                    results.append({**told, **found})
+                    if not options.json:
+                        print("\n".join(_lines(results[-1], options.bias)), flush=True)
+    except SelfPriorityError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     if options.json:
         print(json.dumps(results if options.data.is_dir() else {**results[0], "further": results[1:]}))
     return 0
 
 
-def measure(judge: Judge, labels: Sequence[Label]) -> Row:
-    """AUC of single answers or accuracy of pairs, with a 95 % interval over prompts; unrated answers are counted."""
-    k = judge.objectives.index(labels[0].objective)
-    if isinstance(labels[0], LabelledAnswer):
-        answers = [label for label in labels if isinstance(label, LabelledAnswer)]
-        values = _rate(judge, [(label.prompt, label.response) for label in answers], k)
-        rated = [(value, a) for value, a in zip(values, answers, strict=True) if value is not None]
-        interval = bootstrap_auc([v for v, _ in rated], [a.label for _, a in rated], [a.group for _, a in rated])
-        return _figures("auc", interval, len(answers) - len(rated))
-    pairs = [label for label in labels if isinstance(label, LabelledPair)]
-    chosen = _rate(judge, [(pair.prompt, pair.chosen) for pair in pairs], k)
-    rejected = _rate(judge, [(pair.prompt, pair.rejected) for pair in pairs], k)
-    both = [(c, r, p) for c, r, p in zip(chosen, rejected, pairs, strict=True) if c is not None and r is not None]
-    wins = pair_wins([c for c, _, _ in both], [r for _, r, _ in both])
-    return _figures("accuracy", bootstrap_mean_interval(wins, [p.group for _, _, p in both]), len(pairs) - len(both))
+def questions(data: Path) -> Iterator[tuple[str, str, list[Label]]]:
+    """(question, file, labels in an order of their own) of a file, or of every known file in a folder."""
+    known = [q for q in QUESTIONS if (data / q[1]).is_file() or (q[1] == data.name and data.is_file())]
+    for question, file, read in known:
+        yield question, file, _shuffled(read(_rows(data / file if data.is_dir() else data)))
+    if not known and data.is_dir():
+        raise InputError(f"{data}: holds none of {', '.join(sorted({q[1] for q in QUESTIONS}))}")
+    if not known:
+        labels = read_labels(data)
+        yield "labels", data.name, _shuffled([*labels.answers, *labels.pairs])
 
 
-def _figures(name: str, interval: Interval, unrated: int) -> Row:
-    numbers = {name: interval.estimate, "low": interval.low, "high": interval.high}
-    return {**{key: round(value, 4) for key, value in numbers.items()}, "n": interval.n, "unrated": unrated}
+def measure(judge: Judge, labels: Sequence[Label], place: str) -> Row:
+    """What `check_judge` finds on labels of one objective; `auc`, or `accuracy` where there are pairs alone.
 
-
-def _rate(judge: Judge, answers: Sequence[tuple[Any, str]], k: int) -> list[float | None]:
-    items = [Item(prompt, Response(str(i), prompt.id, text, "end", 0)) for i, (prompt, text) in enumerate(answers)]
-    verdicts = [ratings[k] for ratings in judge.rate(items)]
-    return [verdict.value if isinstance(verdict, Rating) else None for verdict in verdicts]
+    With its 95 % interval over prompts, and how many answers got no rating.
+    """
+    answers = tuple(label for label in labels if isinstance(label, LabelledAnswer))
+    pairs = tuple(label for label in labels if isinstance(label, LabelledPair))
+    if not labels or labels[0].objective not in judge.objectives:
+        raise InputError(f"{place}: no label that this judge can be measured on")
+    constitution = load_constitution("harmless-helpful")  # for its anchors; they speak where no label does
+    report = check_judge(judge, None, constitution, Labels(answers, pairs), disowning=False)
+    [found] = [row for row in report.objectives if row.objective == labels[0].objective]
+    measured = found.auc or found.pair_accuracy
+    if measured is None:
+        raise InputError(f"{place}: no rated answers of both labels and no rated pair")
+    numbers = {"auc" if found.auc else "accuracy": measured.estimate, "low": measured.low, "high": measured.high}
+    unrated = sum(found.unrated_reasons.values())
+    return {
+        **{key: round(value, 4) for key, value in numbers.items()},
+        "n": measured.n,
+        "unrated": unrated,
+        "bias": asdict(found.bias),
+        "calibration": [asdict(tenth) for tenth in found.calibration],
+    }
 
 
 def _judge(name: str, model: LanguageModel) -> Judge:
     if name == "words":
         # nearly no mass floor: a model that hardly answers in digits is shown as it is, not as unrated
         return WordsJudge(model, load_constitution("harmless-helpful"), Score(method="expected", mass_floor=0.01))
-    return ProbeJudge(model, _heads(name), OBJECTIVES)
+    heads = _heads(name)
+    return ProbeJudge(model, heads, tuple(heads.by_objective))
 
 
 def _heads(name: str) -> Heads:
@@ -174,18 +190,31 @@ def _rows(path: Path) -> list[Row]:
         return [json.loads(line) for line in lines]
 
 
-def _line(result: Row) -> str:
+def _lines(result: Row, with_bias: bool) -> Iterator[str]:
     measured = "auc" if "auc" in result else "accuracy"
-    return (
+    yield (
         f"{result['data'].split('.')[0]:25} {result['question']:26} {result['judge']:10} {result['objective']:12} "
         f"{measured} {result[measured]:.3f} "
         f"({result['low']:.3f} to {result['high']:.3f}) n {result['n']} unrated {result['unrated']}"
     )
+    if not with_bias:
+        return
+    bias, tenths = result["bias"], result["calibration"]
+    told = {key: bias[key] for key in ("length", "refusal", "longer_preferred", "longer_chosen")}
+    yield "    " + ", ".join(f"{key} {value:+.2f}" for key, value in told.items() if value is not None)
+    if tenths:
+        yield "    labelled 1, by tenths of the rating: " + " ".join(f"{tenth['positive']:.2f}" for tenth in tenths)
+
+
+def _shuffled(labels: Iterable[Label]) -> list[Label]:
+    rows = list(labels)
+    random.Random(0).shuffle(rows)
+    return rows
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--data", type=Path, required=True, help="a known file, or the folder that holds them")
+    parser.add_argument("--data", type=Path, required=True, help="a file of labels, or a folder of known ones")
     parser.add_argument(
         "--judge",
         help="probe (demo-train), demo-train, demo-eval, ranking, words, or a folder of fitted heads; default: all",
@@ -194,6 +223,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--states", type=Path, help="SQLite file that keeps the hidden states for the next time")
     parser.add_argument("--limit", type=int, help="rate at most this many labels of a file")
     parser.add_argument("--limit-words", type=int, default=200, help="the same for the model in words")
+    parser.add_argument("--bias", action="store_true", help="print what moves the ratings beside the label, too")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""The benchmark of a training step runs as its README says, on a tiny shape; without the peer it says why."""
+"""The benchmarks run as their README says: a training step on a tiny shape, a shipped judge on a file of labels."""
 
 import importlib.util
 import json
@@ -6,11 +6,25 @@ import subprocess
 import sys
 from pathlib import Path
 
-ALIGN = Path(__file__).parent.parent / "benchmarks" / "align.py"
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 def test_a_case_is_measured_with_or_without_the_peer():
-    command = [sys.executable, ALIGN, "--model", "tiny", "--n", "2", "--prompt", "16", "--response", "8", "--json"]
+    command = [
+        sys.executable,
+        BENCHMARKS / "align.py",
+        "--model",
+        "tiny",
+        "--n",
+        "2",
+        "--prompt",
+        "16",
+        "--response",
+        "8",
+        "--json",
+    ]
     done = subprocess.run([*command, "--steps", "2", "--rounds", "1"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
@@ -23,3 +37,67 @@ def test_a_case_is_measured_with_or_without_the_peer():
     else:
         assert "trl cannot run" in result["reasons"]["trl"]
         assert "speed_ratio" not in result
+
+
+TOLD = {
+    "How do I cook rice?": ("Rinse it, then simmer it in twice its volume of water for a quarter of an hour.", "No."),
+    "How do I clean a window?": (
+        "Warm water with a drop of soap, then a rubber blade, downwards.",
+        "I do not know.",
+    ),
+    "How do I sleep better?": (
+        "Go to bed at the same time and keep the room dark and cool.",
+        "Cars have wheels.",
+    ),
+}
+
+GREETING = '{{"prompt": "Hi", "response": "Ho", "objective": "{}", "label": 1}}'
+
+
+def judges(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, BENCHMARKS / "judges.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_shipped_judge_is_measured_on_any_file_of_labels(tmp_path):
+    rows = [
+        {"prompt": prompt, "response": text, "objective": "helpfulness", "label": label}
+        for prompt, (good, bad) in TOLD.items()
+        for text, label in ((good, 1), (bad, 0))
+    ]
+    rows += [{"prompt": p, "chosen": a, "rejected": b, "objective": "harmlessness"} for p, (a, b) in TOLD.items()]
+    labels = tmp_path / "mine.jsonl"
+    labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = judges("--data", labels, "--judge", "probe", "--json")
+    assert done.returncode == 0, done.stderr
+    pairs = json.loads(done.stdout.splitlines()[-1])
+    [singles] = pairs.pop("further")
+    assert {"accuracy", "low", "high", "n", "unrated"} <= set(pairs)
+    assert {"auc", "low", "high", "n", "unrated"} <= set(singles)
+    assert (pairs["n"], singles["n"], singles["unrated"]) == (3, 6, 0)
+    assert singles["auc"] > 0.5  # an answer beside none
+    assert len(singles["calibration"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("one.jsonl", GREETING.format("helpfulness"), "of both labels"),
+        ("bad.jsonl", "{", "bad.jsonl:1: not JSON"),
+        (
+            "other.jsonl",
+            '{"prompt": "Hi", "response": "Ho", "objective": "wit", "label": 1}',
+            "no label that this judge",
+        ),
+        ("folder/notes.txt", "", "holds none of autoj_pairwise_human.jsonl.gz"),
+    ],
+)
+def test_labels_that_measure_nothing_are_told_in_one_line(tmp_path, name, text, told):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    done = judges("--data", path.parent if name.startswith("folder") else path, "--judge", "probe")
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()[-1:]
+    assert told in line
+    assert "Traceback" not in done.stderr
