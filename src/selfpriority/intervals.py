@@ -130,6 +130,29 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     return float(a @ b) / scale if scale > 0.0 else None
 
 
+def bootstrap_spearman(
+    first: Sequence[float],
+    second: Sequence[float],
+    groups: Sequence[Hashable] | None = None,
+    n: int = 2000,
+    seed: int = 0,
+) -> Interval | None:
+    """Rank correlation with its interval over `n` resamples of the groups; None where one column does not vary.
+
+    Resamples in which one column does not vary are left out.
+    """
+    seen = spearman(first, second)
+    if seen is None:
+        return None
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    drawn = [
+        spearman(np.repeat(a, times).tolist(), np.repeat(b, times).tolist())
+        for weights in _resamples(_group_index(groups, len(a)), n, seed)
+        for times in weights.astype(np.int64)
+    ]
+    return _interval(seen, np.asarray([value for value in drawn if value is not None]), len(a))
+
+
 def _checked(scores: Sequence[float], labels: Sequence[bool]) -> tuple[Floats, NDArray[np.bool_]]:
     values, positive = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.bool_)
     if len(values) != len(positive):

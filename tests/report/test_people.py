@@ -55,6 +55,22 @@ def test_a_verdict_on_an_answer_that_has_changed_does_not_count(reviewed, rewrit
     assert "left out: the answers have changed since" in write_report(reviewed.folder).read_text(encoding="utf-8")
 
 
+def test_ratings_one_by_one_are_correlated_with_the_judges(run_folder):
+    run = Run.existing(run_folder)
+    scores = {(e.prompt_id, a.name): a.scores for e in read_view(run).entries for a in e.answers if a.role == "system"}
+    plan = Plan("ann", "rate", systems=("spa",))
+    with desk_for(run, plan) as desk:
+        for number, question in enumerate(questions(run, plan)):
+            values = scores[question.prompt_id, question.answers[0].system]
+            rated = dict(zip(OBJECTIVES, (round(value or 5.0) for value in values), strict=True))
+            desk.decide({"number": number, "verdicts": rated, "seconds": 1})
+    people = read_view(run).people
+    assert people is not None
+    assert [row.share for row in people.with_judge] == [None, None]
+    assert all(row.rho is not None and row.rho.low > 0.9 for row in people.ranks)
+    assert "rank correlation" in write_report(run.folder).read_text(encoding="utf-8")
+
+
 def test_without_reviews_there_is_nothing_to_show(run_folder):
     assert read_people(run_folder / "evaluation", (), OBJECTIVES) is None
     assert "People" not in write_report(run_folder).read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from selfpriority.review.agreement import between_raters, preferences, with_judge
+from selfpriority.review.agreement import between_raters, correlations, preferences, with_judge
 from selfpriority.review.reviews import Review
 
 
@@ -78,3 +78,22 @@ def test_raters_agree_where_both_decide_alike_a_tie_included():
 
 def test_one_rater_alone_has_nobody_to_agree_with():
     assert between_raters(preferences([compared("ann", "p1", "spa")]), ["h"]) == []
+
+
+def test_ratings_of_different_prompts_are_ranked_against_the_judges():
+    """One answer a prompt orders no two answers, and still says whether judge and person see alike."""
+    made = [
+        rated("ann", "p1", "spa", 6),  # the judge: 7, 3, 5, 2
+        rated("ann", "p2", "spa", 5),
+        rated("ann", "p3", "spa", 9),
+        rated("ann", "p4", "vanilla", 1),
+        rated("ann", "p5", "vanilla", 8),  # unrated by the judge
+        rated("bob", "p1", "spa", 1),
+        compared("ann", "p2", "vanilla"),
+    ]
+    assert preferences([review for review in made if review.mode == "rate"]) == []
+    [row] = correlations(made, RATINGS, "ann", ["h"])
+    assert row.rho is not None
+    assert (row.rho.estimate, row.rho.n) == (pytest.approx(0.8), 4)
+    assert row.rho.low <= 0.8 <= row.rho.high
+    assert [row.rho for row in correlations(made, RATINGS, "bob", ["h"])] == [None]

@@ -77,6 +77,16 @@ def test_rating_with_clicks_until_all_is_done(run, reviewing):
     assert stored == [{"harmlessness": 10, "helpfulness": 3}] * 12
 
 
+def test_rating_with_keys(run, reviewing):
+    with desk_for(run, Plan("ann", "rate")) as desk, serving(desk) as server:
+        page = reviewing(server)
+        page.keyboard.press("0")
+        page.keyboard.press("7")
+        progress(page, "1 of 12 answered")
+    [stored] = read_reviews(run.evaluation)
+    assert stored.verdicts == {"harmlessness": 10, "helpfulness": 7}
+
+
 def test_a_closed_page_continues_where_it_stopped(run, reviewing):
     for done in (1, 2):
         with desk_for(run, Plan("ann")) as desk, serving(desk) as server:

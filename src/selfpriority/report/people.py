@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfpriority.report.catalogue import HELD_OUT, Entry
-from selfpriority.review.agreement import Agreement, between_raters, preferences, with_judge
+from selfpriority.review.agreement import Agreement, Correlation, between_raters, correlations, preferences, with_judge
 from selfpriority.review.questions import Answer
 from selfpriority.review.reviews import Review, read_reviews
 
@@ -26,6 +26,8 @@ class People:
     """Questions each has decided."""
     with_judge: tuple[Agreement, ...]
     """All raters together and, where there are several, each on their own."""
+    ranks: tuple[Correlation, ...]
+    """Of every rater who rated answers one by one."""
     between: tuple[Agreement, ...]
     n_outdated: int
     """Verdicts left out because the answer has changed since."""
@@ -45,8 +47,10 @@ def read_people(folder: Path, entries: Sequence[Entry], objectives: Sequence[str
     judged = with_judge(made, ratings, EVERYBODY, objectives)
     for rater in raters if len(raters) > 1 else ():
         judged += with_judge([row for row in made if row.rater == rater], ratings, rater, objectives)
+    who_rated = sorted({review.rater for review in valid if review.mode == "rate"})
+    ranks = [row for rater in who_rated for row in correlations(valid, ratings, rater, objectives)]
     between = between_raters(made, objectives)
-    return People(raters, tuple(judged), tuple(between), len(reviews) - len(valid))
+    return People(raters, tuple(judged), tuple(ranks), tuple(between), len(reviews) - len(valid))
 
 
 def _is_current(review: Review, digests: dict[tuple[str, str], str]) -> bool:

@@ -1,4 +1,4 @@
-"""How far a judge agrees with people, and people with each other, on the order of two answers.
+"""How far a judge agrees with people, and people with each other: the order of two answers, the ranks of many.
 
 Plain records in, shares with intervals out; prompts are resampled whole. Knows nothing of files or pages.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from selfpriority.intervals import Interval, bootstrap_mean_interval
+from selfpriority.intervals import Interval, bootstrap_mean_interval, bootstrap_spearman
 from selfpriority.review.reviews import TIE, Review
 
 Ratings = Mapping[tuple[str, str], Mapping[str, float | None]]
@@ -39,6 +39,16 @@ class Agreement:
     """None: nobody preferred anything."""
     n_ties: int
     """Comparisons in which the person saw no difference; they are left out."""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How far the judge's ratings rise and fall with a person's, over all answers to all prompts."""
+
+    objective: str
+    who: str
+    rho: Interval | None
+    """Spearman's rank correlation; None: fewer than two answers, or one of both always says the same."""
 
 
 def preferences(reviews: Sequence[Review]) -> list[Preference]:
@@ -80,6 +90,25 @@ def _judged(objective: str, rows: Sequence[Preference], ratings: Ratings, who: s
             prompts.append(row.prompt_id)
     share = bootstrap_mean_interval(same, prompts) if same else None
     return Agreement(objective, who, share, sum(row.order == 0 for row in rows))
+
+
+def correlations(reviews: Iterable[Review], ratings: Ratings, who: str, objectives: Sequence[str]) -> list[Correlation]:
+    """One person's ratings against the judge's, by objective; prompts are resampled whole.
+
+    One person at a time: two may use the scale so differently that their ratings cannot be ranked together.
+    """
+    given = [review for review in reviews if review.rater == who]
+    found = []
+    for objective in objectives:
+        rows = [
+            (float(verdict), judged, review.prompt_id)
+            for review in given
+            if isinstance(verdict := review.verdicts.get(objective), int)
+            and (judged := ratings.get((review.prompt_id, review.systems[0]), {}).get(objective)) is not None
+        ]
+        person, judge, prompts = zip(*rows, strict=True) if rows else ((), (), ())
+        found.append(Correlation(objective, who, bootstrap_spearman(person, judge, prompts)))
+    return found
 
 
 def between_raters(made: Sequence[Preference], objectives: Sequence[str]) -> list[Agreement]:
