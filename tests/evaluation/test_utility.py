@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from selfpriority.errors import InputError, WorkFailed
@@ -21,6 +22,7 @@ from selfpriority.phases.utility import Questions, utility
 from selfpriority.recipe import Evaluate, HfBackend, Prompts, Recipe
 from selfpriority.run import Run
 from selfpriority.terminal import LiveReporter
+from selfpriority.wording import FOLDER
 from tests.phases.test_evaluate import count_as_trained
 
 
@@ -233,3 +235,34 @@ def test_what_the_harness_answered_before_a_stop_is_kept(evaluated, tmp_path, mo
     evaluated.reporter = Asked()
     utility(evaluated.run, evaluated, asked)
     assert 0 < evaluated.reporter.told["questions to vanilla"][-1] <= 160 - 40
+
+
+@pytest.mark.filterwarnings("default")
+@harness
+def test_an_adapter_is_asked_on_its_base_and_a_task_file_of_ones_own_beside(
+    evaluated, tiny_model, tmp_path, monkeypatch
+):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    evaluated.run.policy(1).unlink()
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    adapted.peft_config["default"].base_model_name_or_path = str(tiny_model)
+    adapted.save_pretrained(evaluated.run.policy(1))
+    count_as_trained(evaluated)
+    rows = write(tmp_path / "q.jsonl", [row(i) for i in range(20)])
+    task = yaml.safe_load((FOLDER / "tasks" / "mmlu.yaml").read_text())
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump({**task, "task": "mine", "dataset_kwargs": {"data_files": {"test": str(rows)}}}))
+    evaluated.reporter = Asked()
+    told = utility(evaluated.run, evaluated, Questions(mmlu=rows, tasks=(str(mine),)))
+    assert list(told["tasks"]) == ["mmlu", "mine"]
+    assert told["tasks"]["mine"]["systems"]["spa"]["n"] == 20
+    # the policy is other weights: none of what vanilla answered is taken for its answers
+    assert {step: done[-1] for step, done in evaluated.reporter.told.items()} == {
+        "questions to vanilla": 160,
+        "questions to spa": 160,
+    }
+    assert len(list((tmp_path / "cache" / "selfpriority" / "harness").glob("*.db"))) == 2
