@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from selfpriority.evaluation.utility import alarms_in_words, perplexity_lines
+
 Json = dict[str, Any]
 
 
@@ -28,6 +30,8 @@ def table(summary: Mapping[str, Any]) -> str:
     if summary.get("pairwise"):
         blocks += [["Won / tied / lost:"], _rows(["", *summary["objectives"]], _won(summary["pairwise"]))]
     blocks += [_behaviour(summary["behaviour"]), list(lost_in_words(summary))]
+    if "perplexity" in summary:
+        blocks += [perplexity_lines(summary["perplexity"]), alarms_in_words(summary["perplexity"])]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 

@@ -72,10 +72,25 @@ def utility_text(told: Mapping[str, Any]) -> str:
             )
     if "mt_bench" in told:
         lines += mt_bench_lines(told["mt_bench"])
-    for name, row in told["perplexity"]["systems"].items():
-        alarm = "  !" if name in told["perplexity"]["alarm"] else ""
-        lines.append(f"perplexity  {name}: {row['perplexity']:.2f} (x {row['ratio']:.2f}){alarm}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *perplexity_lines(told["perplexity"])])
+
+
+def perplexity_lines(told: Mapping[str, Any]) -> list[str]:
+    """What `perplexities` found, a line a system; an alarm is marked."""
+    return [
+        f"perplexity  {name}: {row['perplexity']:.2f} (x {row['ratio']:.2f}){'  !' if name in told['alarm'] else ''}"
+        for name, row in told["systems"].items()
+    ]
+
+
+def alarms_in_words(told: Mapping[str, Any]) -> list[str]:
+    """A sentence for every system whose perplexity rings; `told` is what `perplexities` found."""
+    first, ratios = next(iter(told["systems"]), ""), {name: row["ratio"] for name, row in told["systems"].items()}
+    return [
+        f"{name} finds plain prose less likely than {first}: its perplexity is {ratios[name]:.2f} times as high, and "
+        f"{ALARM:.2f} is where the alarm rings. It may have lost some of what it could do."
+        for name in told["alarm"]
+    ]
 
 
 def _mean(values: Sequence[float]) -> Json:

@@ -10,6 +10,7 @@ from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.compare import Further, Verdict, contests, summarise
 from selfpriority.evaluation.pairwise import Compared, Duel
 from selfpriority.evaluation.table import table
+from selfpriority.phases.alarm import alarm, prose
 from selfpriority.phases.align import check_trained
 from selfpriority.phases.collect import round_prompts
 from selfpriority.phases.opening import (
@@ -23,13 +24,14 @@ from selfpriority.phases.opening import (
 )
 from selfpriority.prompts import load_prompts, said_in
 from selfpriority.rating import Item
-from selfpriority.recipe import Evaluate, OpenaiBackend, OtherJudge, Recipe
+from selfpriority.recipe import Evaluate, HfBackend, OpenaiBackend, OtherJudge, Recipe
 from selfpriority.records import Drop, Prompt, Rating, Ratings, Response, Sifted, Unrated
 from selfpriority.refusals import is_refusal
-from selfpriority.run import Run, Spent, Step, key_of, read_rows, write_json, write_rows, write_text
+from selfpriority.run import Run, Spent, Step, key_of, read_json, read_rows, write_json, write_rows, write_text
 from selfpriority.wording import text_hash
 
 ANSWER_FIELDS = {"max_new_tokens", "temperature"}
+PERPLEXITY = "perplexity.json"
 SUMMARY_FIELDS = {"pairwise", "tie", "lambdas", "safe_kinds"}
 
 
@@ -133,6 +135,10 @@ def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
         for a, b in contests(answers):
             key = key_of(answers[a], answers[b], "comparisons", judge, texts)
             steps.append(_step(run, "comparisons", f"{a}_vs_{b}", key))
+    if isinstance(backend, HfBackend):  # of what stands in for a model in tests there is nothing to be surprised
+        models = {name: model_key(model) for name, model in systems(run, recipe).items()}
+        key = key_of("perplexity", models, prose(), numerics)
+        steps.append(Step("evaluation/perplexity", key, (run.evaluation / PERPLEXITY,)))
     keys = [step.key for step in steps if "/answers-" not in step.name]
     summary = key_of("summary-3", keys, recipe.evaluate.model_dump(include=SUMMARY_FIELDS), held_out.reasons)
     outputs = (run.evaluation / "summary.json", run.evaluation / "table.md")
@@ -179,6 +185,8 @@ def evaluate(run: Run, opened: Opened) -> None:
                 _verdicts(run, opened, what, spent)
             elif kind == "comparisons":
                 _comparisons(run, opened, what, spent)
+            elif kind == "perplexity":
+                _perplexity(run, opened)
             else:
                 _summary(run, opened, prompts)
 
@@ -229,6 +237,13 @@ def _comparisons(run: Run, opened: Opened, what: str, spent: Spent) -> None:
     write_rows(run.evaluation / f"comparisons-{what}.jsonl", rows, ComparisonRow)
 
 
+def _perplexity(run: Run, opened: Opened) -> None:
+    settings = opened.recipe.backend
+    opened.models.clear()  # their memory: each system is loaded once more
+    told = alarm(systems(run, opened.recipe), settings if isinstance(settings, HfBackend) else HfBackend())
+    write_json(run.evaluation / PERPLEXITY, told)
+
+
 def _summary(run: Run, opened: Opened, prompts: Sifted[Prompt]) -> None:
     recipe, names = opened.recipe, opened.constitution.names
     verdicts = {
@@ -252,6 +267,8 @@ def _summary(run: Run, opened: Opened, prompts: Sifted[Prompt]) -> None:
         name: Sifted((), tuple(read_rows(run.evaluation / f"drops-{name}.jsonl", Drop))).reasons
         for name in systems(run, recipe)
     }
+    if (path := run.evaluation / PERPLEXITY).is_file():
+        summary["perplexity"] = read_json(path)
     write_json(run.evaluation / "summary.json", summary)
     write_text(run.evaluation / "table.md", [table(summary)])
 

@@ -6,14 +6,14 @@ Questions come from local files or from the harness's own tasks. Writes `evaluat
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from selfpriority.backends.weights import resolve
-from selfpriority.evaluation.utility import accuracies, perplexities
+from selfpriority.evaluation.utility import accuracies
+from selfpriority.phases.alarm import alarm
 from selfpriority.phases.align import align_step, check_trained
 from selfpriority.phases.evaluate import systems
 from selfpriority.phases.harness import SHOTS, ask_harness, mmlu_tasks
@@ -22,7 +22,6 @@ from selfpriority.phases.opening import Opened, model_key
 from selfpriority.phases.questions import read_mmlu, spread
 from selfpriority.recipe import HfBackend
 from selfpriority.run import Run, read_json, write_json
-from selfpriority.wording import FOLDER
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,7 @@ def utility(run: Run, opened: Opened, questions: Questions) -> dict[str, Any]:
         told["mt_bench"] = ask_mt_bench(run, opened, questions.mt_bench, named)
         write_json(path, told)
     opened.reporter.note("utility: perplexity on the held-out text")
-    texts = (FOLDER / "perplexity.txt").read_text(encoding="utf-8").splitlines()
-    told["perplexity"] = perplexities({name: _nats(model, texts, settings) for name, model in models.items()})
+    told["perplexity"] = alarm(models, settings)
     write_json(path, told)
     return told
 
@@ -99,9 +97,3 @@ def _right(
             for task, answers in ask_harness(model, settings, asked, questions.limit, tell).items():
                 right.setdefault(task, {})[name] = answers
     return right
-
-
-def _nats(model: str, texts: Sequence[str], settings: HfBackend) -> list[tuple[float, int]]:
-    from selfpriority.backends.perplexity import likelihoods
-
-    return [(found.nats, found.n_tokens) for found in likelihoods(model, texts, settings)]
