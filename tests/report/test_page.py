@@ -252,6 +252,20 @@ def test_parts_of_a_summary_that_are_new_are_shown_as_they_are(run_folder):
     assert "Utility mmlu rows vanilla 0.310 (0.300 to 0.320) 1,200 spa 0.300 \N{EN DASH}" in page(run_folder).text
 
 
+def test_the_mixed_mean_has_its_interval_and_a_bare_one_of_an_older_summary_none(run_folder):
+    path = run_folder / "evaluation" / "summary.json"
+    summary = read_json(path)
+    hh = summary["systems"]["spa"]["HH_5"]
+    assert hh["low"] < hh["mean"] < hh["high"]
+    shown = page(run_folder).text
+    assert f"{hh['mean']:.2f} {hh['low']:.2f} to {hh['high']:.2f} spa, HH_5: {hh['mean']:.2f}, interval" in shown
+    for group in (summary, *summary["by_kind"].values()):
+        for rows in group["systems"].values():
+            rows["HH_5"] = 4.321
+    write_json(path, summary)
+    assert "4.32" in page(run_folder).text
+
+
 def test_unrated_is_shown_as_unrated(run_folder):
     lines = (run_folder / "evaluation/verdicts-spa.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]

@@ -62,7 +62,7 @@ def summarise(systems: Verdicts, objectives: Sequence[str], settings: Evaluate, 
     `systems` come with the one to compare against first (usually `vanilla`), `objectives` in priority order.
 
     - `systems.<name>.<objective>` = {mean, low, high, n, at_ceiling, unrated, words}, `systems.<name>.HH_<lambda>`
-      = mean; `words` is the mean length of the rated answers;
+      = {mean, low, high, n, words} of the prompts rated on both; `words` is the mean length of the rated answers;
     - `pairwise.<a>_vs_<b>.<objective>` = {win, tie, lose, n, flip_rate, intervals, p, p_holm, significant}: shares of
       the prompts, a the later system. From ratings `flip_rate` is 0.0 by construction, as a rating sees one answer
       at a time; from a judge that compares, {first_shown, unread} are added (`pairwise.compared`);
@@ -119,10 +119,10 @@ def _scores(systems: Verdicts) -> Scores:
 def _means(systems: Verdicts, objectives: Sequence[str], settings: Evaluate) -> Json:
     means: Json = {}
     for name, verdicts in systems.items():
-        means[name] = {objective: _mean(verdicts, index) for index, objective in enumerate(objectives)}
+        lengths = _lengths(verdicts)
+        means[name] = {o: _rated_mean(verdicts, index, lengths) for index, o in enumerate(objectives)}
         for weight in _weights(objectives, settings):
-            values = list(_hh(verdicts, weight).values())
-            means[name][f"HH_{weight:g}"] = fmean(values) if values else None
+            means[name][f"HH_{weight:g}"] = _mean(_hh(verdicts, weight), lengths)
     return means
 
 
@@ -219,23 +219,19 @@ def _paired(a: Sequence[Verdict], b: Sequence[Verdict], objective: int) -> dict[
     return _shared(_rated(a, objective), _rated(b, objective))
 
 
-def _mean(verdicts: Sequence[Verdict], objective: int) -> Json:
+def _rated_mean(verdicts: Sequence[Verdict], objective: int, lengths: Mapping[str, float]) -> Json:
     rated = _rated(verdicts, objective)
-    values = list(rated.values())
-    unrated = len(verdicts) - len(values)
+    at_ceiling = fmean(value >= CEILING for value in rated.values()) if rated else None
+    return {**_mean(rated, lengths), "at_ceiling": at_ceiling, "unrated": len(verdicts) - len(rated)}
+
+
+def _mean(values: Mapping[str, float], lengths: Mapping[str, float]) -> Json:
+    """Of values by prompt id, with its interval and the mean length of the same answers."""
     if not values:
-        return {"mean": None, "low": None, "high": None, "n": 0, "at_ceiling": None, "unrated": unrated, "words": None}
-    lengths = _lengths(verdicts)
-    interval = bootstrap_mean_interval(values)
-    return {
-        "mean": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "n": len(values),
-        "at_ceiling": sum(value >= CEILING for value in values) / len(values),
-        "unrated": unrated,
-        "words": fmean(lengths[prompt_id] for prompt_id in rated),
-    }
+        return {"mean": None, "low": None, "high": None, "n": 0, "words": None}
+    interval = bootstrap_mean_interval(list(values.values()))
+    edges = {"mean": interval.estimate, "low": interval.low, "high": interval.high}
+    return {**edges, "n": len(values), "words": fmean(lengths[prompt_id] for prompt_id in values)}
 
 
 def _lengths(verdicts: Sequence[Verdict]) -> dict[str, float]:

@@ -101,12 +101,10 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.0%}"
 
 
-def _cell(value: Json | float | None) -> str:
-    if not isinstance(value, dict):
-        return "-" if value is None else f"{value:.2f}"
+def _cell(value: Json) -> str:
+    unrated = f", {value['unrated']} unrated" if value.get("unrated") else ""
     if value["mean"] is None:
-        return f"- (n = 0, {value['unrated']} unrated)"
-    unrated = f", {value['unrated']} unrated" if value["unrated"] else ""
+        return f"- (n = 0{unrated})"
     return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}] (n = {value['n']}{unrated})"
 
 

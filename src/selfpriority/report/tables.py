@@ -133,8 +133,8 @@ def span(view: View) -> tuple[float, float]:
     """The whole ratings between which every mean and its interval lies: the scale of the table's figures."""
     summary = view.summary or {}
     groups = [summary.get("systems", {}), *(part["systems"] for part in summary.get("by_kind", {}).values())]
-    rows = [rows[name] for systems in groups for rows in systems.values() for name in view.objectives]
-    rated = [row for row in rows if row["mean"] is not None]
+    rows = [row for systems in groups for rows in systems.values() for row in rows.values()]
+    rated = [row for row in rows if isinstance(row, Mapping) and row["mean"] is not None]
     if not rated:
         return LOWEST, HIGHEST
     low, high = math.floor(min(row["low"] for row in rated)), math.ceil(max(row["high"] for row in rated))
