@@ -167,6 +167,10 @@ def test_the_length_stands_beside_every_score():
     assert found["systems"]["spa"]["helpfulness"]["words"] == 2.0
     assert found["difference"]["spa_vs_vanilla"]["harmlessness"]["words"] == 2.0
     assert found["difference"]["spa_vs_vanilla"]["HH_5"]["words"] == 2.0
+    assert found["pairwise"]["spa_vs_vanilla"]["harmlessness"]["words"] == 2.0
+    assert found["pairwise"]["spa_vs_vanilla"]["helpfulness"]["words"] == 1.0
+    won = next(line for line in table(found).splitlines() if "(won" in line)
+    assert won.endswith("| +2.0 |")
 
 
 def test_p_is_corrected_over_objectives_and_systems_together():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from selfpriority.report.diff import changes, compare, diff_headline, recipe_rows, write_diff
+from selfpriority.report.tables import mean_words
 from selfpriority.run import Run, read_json, write_json, write_text
 
 
@@ -52,6 +53,13 @@ def test_policies_are_compared_on_shared_prompts_by_the_same_judge(run_folder, o
         "On 40 shared held-out prompts, other against demo: harmlessness rose by 1.00; "
         "helpfulness shows no clear change."
     )
+
+
+def test_the_means_of_both_runs_stand_beside_the_length_of_the_answers(run_folder, other_folder):
+    systems = read_json(run_folder / "evaluation" / "summary.json")["systems"]
+    page = write_diff(run_folder, other_folder).read_text(encoding="utf-8")
+    for rows in systems.values():
+        assert page.count(f'<td class="number">{mean_words(rows)}</td>') == 2
 
 
 def test_a_prompt_is_shared_by_its_text_not_by_its_id(run_folder, other_folder):

@@ -6,7 +6,7 @@ import pytest
 
 from selfpriority.report.page import write_report
 from selfpriority.report.rows import read_view
-from selfpriority.report.tables import beside_the_label, contests, count_wins, grid, pareto_of, span, wins
+from selfpriority.report.tables import beside_the_label, contests, count_wins, grid, mean_words, pareto_of, span, wins
 from selfpriority.run import Run, read_json, write_json
 
 
@@ -38,6 +38,28 @@ def test_wins_are_counted_beyond_a_tie():
     counted = count_wins(("b", "a"), "h", [0.6, 0.5, 0.0, -0.7, -2.0], 0.5)
     assert counted.parts == (("win", 0.2, ""), ("tie", 0.4, ""), ("lose", 0.4, ""))
     assert (counted.system, counted.baseline, counted.n, counted.clear) == ("b", "a", 5, None)
+
+
+def test_the_length_stands_beside_every_score_difference_and_win(run_folder, summary_file):
+    summary = read_json(summary_file)
+    spa, contest = summary["systems"]["spa"], summary["difference"]["spa_vs_vanilla"]
+    assert mean_words(spa) == f"{spa['harmlessness']['words']:.1f} / {spa['helpfulness']['words']:.1f}"
+    assert mean_words({"a": {"words": 3.0}, "b": {"words": 3.04}, "c": {"words": 4.5}}) == "3.0 / 4.5"
+    assert mean_words({"helpfulness": spa["helpfulness"], "HH_5": 4.2}) == f"{spa['helpfulness']['words']:.1f}"
+    assert mean_words({"helpfulness": spa["helpfulness"] | {"words": None}}) == "\N{EN DASH}"
+    for name, cell in contest.items():
+        contest[name] = cell | {"words": -2.25}
+    summary["pairwise"]["spa_vs_vanilla"]["harmlessness"]["words"] = 3.0
+    del summary["pairwise"]["spa_vs_vanilla"]["helpfulness"]["words"]
+    write_json(summary_file, summary)
+    view = view_of(run_folder)
+    assert {row["words"] for row in contests(view) if row["kind"] == "all"} == {"\N{MINUS SIGN}2.2"}
+    assert [row.words for row in wins(view)] == ["+3.0", ""]
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    assert f'<td class="number">{mean_words(spa)}</td>' in html
+    assert '<td class="number">\N{MINUS SIGN}2.2</td>' in html
+    assert "spa against vanilla, 39 prompts, +3.0 words</span>" in html
+    assert "spa against vanilla, 40 prompts</span>" in html
 
 
 def test_comparisons_in_both_orders_say_how_often_the_order_decided(run_folder, summary_file):

@@ -16,7 +16,7 @@ from typing import Any
 from selfpriority.evaluation.agreement import Scores, agreement
 from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share, relevance
 from selfpriority.evaluation.pairwise import Compared, compared
-from selfpriority.evaluation.significance import Paired, corrected, difference, wins
+from selfpriority.evaluation.significance import Paired, corrected, difference, wins, won_or_lost
 from selfpriority.intervals import bootstrap_mean_interval
 from selfpriority.judges.trust import CEILING
 from selfpriority.recipe import Evaluate
@@ -51,7 +51,8 @@ class Further:
     """What an evaluation may hold beside one judge's verdicts."""
 
     asked: Mapping[str, Sequence[Sequence[Compared]]] | None = None
-    """`<a>_vs_<b>` -> for each prompt what a judge in words said of the two answers, by objective."""
+    """`<a>_vs_<b>` -> for each prompt that both answered, in the order of a's verdicts, what a judge in words said of
+    the two answers, by objective."""
     judges: Mapping[str, Verdicts] = field(default_factory=dict)
     """Further judges' verdicts on the same answers, by the judge's name."""
 
@@ -63,9 +64,9 @@ def summarise(systems: Verdicts, objectives: Sequence[str], settings: Evaluate, 
 
     - `systems.<name>.<objective>` = {mean, low, high, n, at_ceiling, unrated, words}, `systems.<name>.HH_<lambda>`
       = {mean, low, high, n, words} of the prompts rated on both; `words` is the mean length of the rated answers;
-    - `pairwise.<a>_vs_<b>.<objective>` = {win, tie, lose, n, flip_rate, intervals, p, p_holm, significant}: shares of
-      the prompts, a the later system. From ratings `flip_rate` is 0.0 by construction, as a rating sees one answer
-      at a time; from a judge that compares, {first_shown, unread} are added (`pairwise.compared`);
+    - `pairwise.<a>_vs_<b>.<objective>` = {win, tie, lose, n, flip_rate, words, intervals, p, p_holm, significant}:
+      shares of the prompts, a the later system. From ratings `flip_rate` is 0.0 by construction, as a rating sees
+      one answer at a time; from a judge that compares, {first_shown, unread} are added (`pairwise.compared`);
     - `difference.<a>_vs_<b>.<objective or HH_<lambda>>` = {mean, low, high, p, n, words, p_holm, significant}: a minus
       b on prompts rated for both, `words` the same of the answers' lengths;
     - `by_kind.<kind>` = {systems, difference} of those prompts;
@@ -160,13 +161,16 @@ def _pairwise(
 ) -> Json:
     cells = {}
     for a, b in contests(systems):
+        lengths = _shared(_lengths(systems[a]), _lengths(systems[b]))
         for index, objective in enumerate(objectives):
             if asked is not None:
-                cells[f"{a}_vs_{b}", objective] = compared([row[index] for row in asked[f"{a}_vs_{b}"]])
-                continue
-            differences = [x - y for x, y in _paired(systems[a], systems[b], index).values()]
-            outcomes = [(d > tie) - (d < -tie) for d in differences]
-            cells[f"{a}_vs_{b}", objective] = {**wins(outcomes), "flip_rate": 0.0}
+                said = {prompt_id: row[index] for prompt_id, row in zip(lengths, asked[f"{a}_vs_{b}"], strict=True)}
+                read = [prompt_id for prompt_id, one in said.items() if one.outcome is not None]
+                cell = compared(list(said.values()))
+            else:
+                paired = _paired(systems[a], systems[b], index)
+                read, cell = list(paired), {**wins(won_or_lost(paired, tie)), "flip_rate": 0.0}
+            cells[f"{a}_vs_{b}", objective] = {**cell, "words": _longer(lengths, read)}
     nested: Json = {f"{a}_vs_{b}": {} for a, b in contests(systems)}
     for (contest, objective), cell in corrected(cells).items():
         nested[contest][objective] = cell

@@ -36,6 +36,12 @@ def difference(paired: Paired) -> Json:
     }
 
 
+def won_or_lost(paired: Paired, tie: float) -> list[int]:
+    """For each prompt 1 if a's value is the higher one, -1 if b's is, 0 if they are at most `tie` apart."""
+    differences = [a - b for a, b in paired.values()]
+    return [(d > tie) - (d < -tie) for d in differences]
+
+
 def wins(outcomes: Sequence[int]) -> Json:
     """Shares of won (1), tied (0) and lost (-1) prompts with their intervals, and the p of "as many won as lost"."""
     shares: Json = {"win": None, "tie": None, "lose": None, "n": len(outcomes), "intervals": {}, "p": None}

@@ -26,7 +26,8 @@ def table(summary: Mapping[str, Any]) -> str:
         title = "Difference on the same prompts, 95 % interval, p after Holm's correction, * significant at 5 %:"
         blocks += [[title], _rows(["", *columns, "words (mean)"], contests)]
     if summary.get("pairwise"):
-        blocks += [["Won / tied / lost:"], _rows(["", *summary["objectives"]], _won(summary["pairwise"]))]
+        heads = ["", *summary["objectives"], "words (mean)"]
+        blocks += [["Won / tied / lost:"], _rows(heads, _won(summary["pairwise"]))]
     blocks += [_behaviour(summary["behaviour"]), list(lost_in_words(summary))]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
@@ -63,7 +64,7 @@ def _behaviour(behaviour: Mapping[str, Json]) -> list[str]:
 
 
 def _won(pairwise: Mapping[str, Json]) -> list[list[str]]:
-    return [[_versus(key), *(_outcome(cell) for cell in row.values())] for key, row in pairwise.items()]
+    return [[_versus(key), *(_outcome(cell) for cell in row.values()), _words(row)] for key, row in pairwise.items()]
 
 
 def _outcome(cell: Json) -> str:

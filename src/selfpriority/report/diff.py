@@ -18,7 +18,7 @@ from selfpriority.report.packing import Packed, pack
 from selfpriority.report.page import mean_whisker, page
 from selfpriority.report.plain import DASH, clean
 from selfpriority.report.rows import View, read_view
-from selfpriority.report.tables import Wins, contest, count_wins, span
+from selfpriority.report.tables import Wins, contest, count_wins, mean_words, span
 from selfpriority.report.verdict import changes_in_words, main_contest
 from selfpriority.run import Run, write_text
 
@@ -191,4 +191,5 @@ def render_diff(found: Comparison) -> str:
         span=(min(low for low, _ in spans), max(high for _, high in spans)),
         rounds=max(len(first.rounds), len(second.rounds)),
         mean_whisker=mean_whisker,
+        mean_words=mean_words,
     )

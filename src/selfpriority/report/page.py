@@ -22,7 +22,7 @@ from selfpriority.report.figures import Series, curves, flow, scatter, whisker
 from selfpriority.report.packing import Packed, pack
 from selfpriority.report.plain import clean, number, percent, words
 from selfpriority.report.rows import Round, View, read_view
-from selfpriority.report.tables import beside_the_label, contests, grid, pareto_of, span, wins
+from selfpriority.report.tables import beside_the_label, contests, grid, mean_words, pareto_of, span, wins
 from selfpriority.report.utility import mt_bench_grid, other_utility
 from selfpriority.report.verdict import cautions, evidence, headline, main_contest
 from selfpriority.run import Run, write_text
@@ -72,6 +72,7 @@ def render(view: View) -> str:
         charts=charts,
         scatter_of=scatter_of,
         mean_whisker=mean_whisker,
+        mean_words=mean_words,
         agreement_whisker=agreement_whisker,
     )
 

@@ -56,6 +56,7 @@ def contest(names: tuple[str, str], kind: str, name: str, row: Json, reach: floa
         "kind": kind,
         "name": name,
         "n": row["n"],
+        "words": _longer(row) or DASH,
         "mean": signed(row["mean"]) if drawn else DASH,
         "interval": f"{signed(row['low'])} to {signed(row['high'])}" if drawn else "",
         "p": probability(row.get("p")),
@@ -63,6 +64,17 @@ def contest(names: tuple[str, str], kind: str, name: str, row: Json, reach: floa
         "sure": is_clear(row),
         "figure": whisker((row["mean"], row["low"], row["high"]), (-reach, reach), 0.0, title) if drawn else "",
     }
+
+
+def _longer(row: Json) -> str:
+    """By how many words a's answers are longer; empty where nobody counted."""
+    return "" if row.get("words") is None else signed(row["words"], 1)
+
+
+def mean_words(rows: Json) -> str:
+    """Mean length of the answers behind a system's scores; several where the scores rest on different answers."""
+    counted = [row["words"] for row in rows.values() if isinstance(row, Mapping) and row.get("words") is not None]
+    return " / ".join(dict.fromkeys(f"{n_words:.1f}" for n_words in counted)) or DASH
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,8 @@ class Wins:
     clear: bool | None
     """Whether a test says that as many won as lost is unlikely; None without a test."""
     bar: Markup
+    words: str = ""
+    """Difference in words on the same prompts; empty where nobody counted."""
     flip_rate: float | None = None
     """Where a judge saw both answers in both orders: how often its verdict depended on the order. None: by ratings."""
 
@@ -107,7 +121,7 @@ def _wins(system: str, baseline: str, objective: str, row: Json) -> Wins:
     title = ", ".join(f"{name} {share:.0%}" for name, share, _ in parts)
     flips = row.get("flip_rate") if "first_shown" in row else None
     bar = shares([part[:2] for part in parts], f"{objective}, {system} against {baseline}: {title}")
-    return Wins(system, baseline, objective, row["n"], parts, row.get("significant"), bar, flips)
+    return Wins(system, baseline, objective, row["n"], parts, row.get("significant"), bar, _longer(row), flips)
 
 
 def _share_interval(edges: Sequence[float] | None) -> str:
