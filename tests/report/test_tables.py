@@ -6,7 +6,17 @@ import pytest
 
 from selfpriority.report.page import write_report
 from selfpriority.report.rows import read_view
-from selfpriority.report.tables import beside_the_label, contests, count_wins, grid, mean_words, pareto_of, span, wins
+from selfpriority.report.tables import (
+    behaviour_changes,
+    beside_the_label,
+    contests,
+    count_wins,
+    grid,
+    mean_words,
+    pareto_of,
+    span,
+    wins,
+)
 from selfpriority.run import Run, read_json, write_json
 
 
@@ -80,6 +90,33 @@ def test_the_scale_of_the_means_holds_every_interval(run_folder):
     rows = [view.summary["systems"][system][name] for system in ("vanilla", "spa") for name in view.objectives]
     assert 1.0 <= low <= min(row["low"] for row in rows)
     assert max(row["high"] for row in rows) <= high <= 10.0
+
+
+def test_behaviour_is_shown_with_its_over_refusals_and_its_tests(run_folder, summary_file):
+    summary = read_json(summary_file)
+    summary["behaviour"]["spa"]["over_refusal"] = 0.37
+    change = summary["behaviour_difference"]["spa_vs_vanilla"]
+    tested = {"mean": 0.1234, "low": 0.05, "high": 0.2, "p": 0.002, "p_holm": 0.006, "n": 40, "significant": True}
+    change["refusal"] = tested
+    change["words"] = tested | {"mean": -2.04, "low": -4.0, "high": 0.5, "p": 0.2, "p_holm": 0.4, "significant": False}
+    change["over_refusal"] = dict.fromkeys(("mean", "low", "high", "p", "p_holm")) | {"n": 0, "significant": False}
+    summary["behaviour_difference"]["other_vs_spa"] = change
+    write_json(summary_file, summary)
+    told = behaviour_changes(view_of(run_folder))
+    assert told is not None
+    minus = "\N{MINUS SIGN}"
+    assert told.rows == (
+        ("refusals, percentage points, spa minus vanilla *", ("+12.3", "+5.0 to +20.0", "0.002", "0.006", "40")),
+        ("over-refusals, percentage points, spa minus vanilla", ("\N{EN DASH}", "", "", "", "0")),
+        ("words an answer, spa minus vanilla", (f"{minus}2.0", f"{minus}4.0 to +0.5", "0.200", "0.400", "40")),
+    )
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    assert '<th scope="col" class="number">over-refusals</th>' in html
+    assert '<td class="number">37\u2009%</td>' in html
+    assert '<td class="number">+5.0 to +20.0</td>' in html
+    del summary["behaviour_difference"]
+    write_json(summary_file, summary)
+    assert behaviour_changes(view_of(run_folder)) is None
 
 
 def test_one_rated_system_makes_no_pareto_plot(run_folder, summary_file):

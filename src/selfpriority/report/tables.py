@@ -19,6 +19,12 @@ from selfpriority.report.rows import View
 from selfpriority.report.verdict import change_in_numbers, is_clear
 
 Json = Mapping[str, Any]
+BEHAVIOUR = {
+    "refusal": ("refusals, percentage points", 100.0),
+    "over_refusal": ("over-refusals, percentage points", 100.0),
+    "words": ("words an answer", 1.0),
+}
+"""What a difference in behaviour is called, and what its unit is worth."""
 MOST_ROWS = 80
 """Rows of a table about a part of the summary that this version does not know."""
 
@@ -183,6 +189,31 @@ def grid(value: Any) -> Grid | None:
     columns = tuple(dict.fromkeys(name for row in cells.values() for name in row))
     rows = tuple((name, tuple(row.get(column, DASH) for column in columns)) for name, row in cells.items())
     return Grid(columns, rows[:MOST_ROWS])
+
+
+def behaviour_changes(view: View) -> Grid | None:
+    """How every system behaves otherwise than the first on the same prompts, with tests; None where nobody tested."""
+    summary = view.summary or {}
+    first = next(iter(summary.get("systems", {})), "")
+    rows = []
+    for key, cells in summary.get("behaviour_difference", {}).items():
+        system, baseline = _names(key)
+        if baseline != first:
+            continue
+        for name, row in cells.items():
+            label, unit = BEHAVIOUR.get(name, (words(name), 1.0))
+            star = " *" if row["significant"] else ""
+            rows.append((f"{label}, {system} minus {baseline}{star}", _tested(row, unit)))
+    note = "* p, corrected for the number of comparisons of behaviour (Holm), is at most 0.05."
+    columns = ("difference", "95\u2009% interval", "p", "p, corrected", "n")
+    return Grid(columns, tuple(rows), note) if rows else None
+
+
+def _tested(row: Json, unit: float) -> tuple[str, ...]:
+    if row["mean"] is None:
+        return (DASH, "", "", "", "0")
+    mean, low, high = (signed(row[edge] * unit, 1) for edge in ("mean", "low", "high"))
+    return mean, f"{low} to {high}", probability(row["p"]), probability(row["p_holm"]), str(row["n"])
 
 
 def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
