@@ -10,7 +10,6 @@ from selfpriority.report.tables import (
     behaviour_changes,
     beside_the_label,
     contests,
-    count_wins,
     grid,
     mean_words,
     pareto_of,
@@ -31,8 +30,8 @@ def view_of(run_folder):
 
 def test_only_a_clear_difference_is_marked(run_folder, summary_file):
     summary = read_json(summary_file)
-    row = {"p": 0.01, "n": 40}
-    clear, unclear = {"mean": 0.5, "low": 0.1, "high": 0.9, **row}, {"mean": 0.2, "low": -0.1, "high": 0.5, **row}
+    row = {"mean": 0.5, "low": 0.1, "high": 0.9, "p": 0.03, "n": 40}
+    clear, unclear = {**row, "p_holm": 0.04, "significant": True}, {**row, "p_holm": 0.06, "significant": False}
     summary["difference"]["spa_vs_vanilla"] |= {"harmlessness": clear, "helpfulness": unclear}
     write_json(summary_file, summary)
     rows = {row["name"]: row for row in contests(view_of(run_folder)) if row["kind"] == "all"}
@@ -44,12 +43,6 @@ def test_only_a_clear_difference_is_marked(run_folder, summary_file):
     assert len(marked) < len(list(contests(view_of(run_folder))))
 
 
-def test_wins_are_counted_beyond_a_tie():
-    counted = count_wins(("b", "a"), "h", [0.6, 0.5, 0.0, -0.7, -2.0], 0.5)
-    assert counted.parts == (("win", 0.2, ""), ("tie", 0.4, ""), ("lose", 0.4, ""))
-    assert (counted.system, counted.baseline, counted.n, counted.clear) == ("b", "a", 5, None)
-
-
 def test_the_length_stands_beside_every_score_difference_and_win(run_folder, summary_file):
     summary = read_json(summary_file)
     spa, contest = summary["systems"]["spa"], summary["difference"]["spa_vs_vanilla"]
@@ -59,7 +52,8 @@ def test_the_length_stands_beside_every_score_difference_and_win(run_folder, sum
     assert mean_words({"helpfulness": spa["helpfulness"] | {"words": None}}) == "\N{EN DASH}"
     for name, cell in contest.items():
         contest[name] = cell | {"words": -2.25}
-    summary["pairwise"]["spa_vs_vanilla"]["harmlessness"]["words"] = 3.0
+    summary["pairwise"]["spa_vs_vanilla"]["harmlessness"] |= {"words": 3.0, "p_holm": 0.012}
+    summary["pairwise"]["spa_vs_vanilla"]["helpfulness"]["p_holm"] = 0.0002
     del summary["pairwise"]["spa_vs_vanilla"]["helpfulness"]["words"]
     write_json(summary_file, summary)
     view = view_of(run_folder)
@@ -68,8 +62,8 @@ def test_the_length_stands_beside_every_score_difference_and_win(run_folder, sum
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert f'<td class="number">{mean_words(spa)}</td>' in html
     assert '<td class="number">\N{MINUS SIGN}2.2</td>' in html
-    assert "spa against vanilla, 39 prompts, +3.0 words</span>" in html
-    assert "spa against vanilla, 40 prompts</span>" in html
+    assert "spa against vanilla, 39 prompts, +3.0 words, corrected p = 0.012</span>" in html
+    assert "spa against vanilla, 40 prompts, corrected p &lt; 0.001</span>" in html
 
 
 def test_comparisons_in_both_orders_say_how_often_the_order_decided(run_folder, summary_file):

@@ -16,7 +16,7 @@ from typing import Any
 from selfpriority.evaluation.agreement import Scores, agreement
 from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share, relevance
 from selfpriority.evaluation.pairwise import Compared, compared
-from selfpriority.evaluation.significance import Paired, corrected, difference, wins, won_or_lost
+from selfpriority.evaluation.significance import corrected, difference, mean_difference, wins, won_or_lost
 from selfpriority.intervals import bootstrap_mean_interval
 from selfpriority.judges.trust import CEILING
 from selfpriority.recipe import Evaluate
@@ -140,12 +140,15 @@ def _differences(parts: Mapping[str, Verdicts], objectives: Sequence[str], setti
             lengths = _shared(_lengths(systems[a]), _lengths(systems[b]))
             for index, objective in enumerate(objectives):
                 paired = _paired(systems[a], systems[b], index)
-                plain[part, f"{a}_vs_{b}", objective] = {**difference(paired), "words": _longer(lengths, paired)}
+                plain[part, f"{a}_vs_{b}", objective] = {
+                    **difference(paired),
+                    "words": mean_difference(lengths, paired),
+                }
             for weight in _weights(objectives, settings):
                 paired = _shared(_hh(systems[a], weight), _hh(systems[b], weight))
                 mixed[part, f"{a}_vs_{b}", f"HH_{weight:g}"] = {
                     **difference(paired),
-                    "words": _longer(lengths, paired),
+                    "words": mean_difference(lengths, paired),
                 }
     nested: Json = {part: {f"{a}_vs_{b}": {} for a, b in contests(systems)} for part, systems in parts.items()}
     for (part, contest, name), cell in {**corrected(plain), **corrected(mixed)}.items():
@@ -170,7 +173,7 @@ def _pairwise(
             else:
                 paired = _paired(systems[a], systems[b], index)
                 read, cell = list(paired), {**wins(won_or_lost(paired, tie)), "flip_rate": 0.0}
-            cells[f"{a}_vs_{b}", objective] = {**cell, "words": _longer(lengths, read)}
+            cells[f"{a}_vs_{b}", objective] = {**cell, "words": mean_difference(lengths, read)}
     nested: Json = {f"{a}_vs_{b}": {} for a, b in contests(systems)}
     for (contest, objective), cell in corrected(cells).items():
         nested[contest][objective] = cell
@@ -246,12 +249,6 @@ def _lengths(verdicts: Sequence[Verdict]) -> dict[str, float]:
 def _refusals(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """Prompt id -> 1.0 if the answer refuses."""
     return {verdict.prompt_id: float(is_refusal(verdict.text)) for verdict in verdicts}
-
-
-def _longer(lengths: Paired, prompts: Iterable[str]) -> float | None:
-    """Mean difference in words on these prompts."""
-    differences = [lengths[prompt_id][0] - lengths[prompt_id][1] for prompt_id in prompts]
-    return fmean(differences) if differences else None
 
 
 def _behaviour(verdicts: Sequence[Verdict], settings: Evaluate) -> Json:

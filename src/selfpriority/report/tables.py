@@ -16,7 +16,7 @@ from selfpriority.rating import HIGHEST, LOWEST
 from selfpriority.report.figures import Place, pareto, shares, whisker
 from selfpriority.report.plain import DASH, number, probability, signed, words
 from selfpriority.report.rows import View
-from selfpriority.report.verdict import change_in_numbers, is_clear
+from selfpriority.report.verdict import change_in_numbers, is_clear, stated
 
 Json = Mapping[str, Any]
 BEHAVIOUR = {
@@ -96,6 +96,8 @@ class Wins:
     clear: bool | None
     """Whether a test says that as many won as lost is unlikely; None without a test."""
     bar: Markup
+    p: str = ""
+    """Of "as many won as lost", corrected; empty without a test."""
     words: str = ""
     """Difference in words on the same prompts; empty where nobody counted."""
     flip_rate: float | None = None
@@ -110,24 +112,20 @@ def wins(view: View) -> list[Wins]:
     for key, rows in summary.get("pairwise", {}).items():
         system, baseline = _names(key)
         if baseline == first:
-            found += [_wins(system, baseline, name, row) for name, row in rows.items() if row["n"]]
+            found += [win_row((system, baseline), name, row) for name, row in rows.items() if row["n"]]
     return found
 
 
-def count_wins(names: tuple[str, str], objective: str, differences: Sequence[float], tie: float) -> Wins:
-    """Wins of the first of `names` over the second, from differences by prompt; at most `tie` apart is a tie."""
-    n = len(differences)
-    won, lost = sum(d > tie for d in differences), sum(d < -tie for d in differences)
-    return _wins(*names, objective, {"win": won / n, "tie": (n - won - lost) / n, "lose": lost / n, "n": n})
-
-
-def _wins(system: str, baseline: str, objective: str, row: Json) -> Wins:
+def win_row(names: tuple[str, str], objective: str, row: Json) -> Wins:
+    """Wins of (system, baseline) on one objective, from a cell of `pairwise`."""
+    system, baseline = names
     intervals = row.get("intervals") or {}
     parts = tuple((name, row[name], _share_interval(intervals.get(name))) for name in ("win", "tie", "lose"))
     title = ", ".join(f"{name} {share:.0%}" for name, share, _ in parts)
     flips = row.get("flip_rate") if "first_shown" in row else None
     bar = shares([part[:2] for part in parts], f"{objective}, {system} against {baseline}: {title}")
-    return Wins(system, baseline, objective, row["n"], parts, row.get("significant"), bar, _longer(row), flips)
+    p = "" if row.get("p_holm") is None else stated(row["p_holm"])
+    return Wins(system, baseline, objective, row["n"], parts, row.get("significant"), bar, p, _longer(row), flips)
 
 
 def _share_interval(edges: Sequence[float] | None) -> str:
