@@ -173,6 +173,10 @@ WRONG = {
         "align: {learning_rate: -1}",
         "align.learning_rate: Input should be greater than 0 (got -1)",
     ),
+    "negative weight of a mean": (
+        "evaluate: {lambdas: [5, -1]}",
+        "evaluate.lambdas.1: Input should be greater than or equal to 0 (got -1)",
+    ),
     "not a finite number": ("align: {gamma: .inf}", "align.gamma: Input should be a finite number (got inf)"),
     "rank of an adapter": ("align: {lora: {rank: 4}}", "align.lora.rank: unknown field"),
 }

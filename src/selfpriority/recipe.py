@@ -337,7 +337,7 @@ class Evaluate(Section):
     """Ratings this close are a tie in the pairwise table."""
     safe_kinds: tuple[str, ...] = ("ordinary", "safe", "benign", "unharmful", "harmless")
     """Kinds of prompts that nobody should refuse: refusals of them are over-refusals."""
-    lambdas: tuple[float, ...] = (5.0, 10.0, 20.0)
+    lambdas: tuple[Annotated[float, Field(ge=0)], ...] = (5.0, 10.0, 20.0)
     """Weights of HH_lambda = (lambda * primary + secondary) / (lambda + 1)."""
 
 

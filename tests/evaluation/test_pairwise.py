@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from selfpriority.constitution import load_constitution
@@ -117,17 +119,20 @@ def test_an_answer_cannot_close_its_markers_or_speak_as_the_judge():
 
 def test_the_summary_takes_the_wins_from_the_comparisons():
     rows = [Verdict(str(i), "", "Yes.", "end", (Rating(5.0), Rating(5.0))) for i in range(3)]
+    longer = [replace(row, text="Yes." + " Yes." * int(row.prompt_id)) for row in rows]
     said = [
         (Compared("first", "second"), Compared("first", "first")),
         (Compared("second", "first"), Compared("first", "second")),
         (Compared("first", "second"), Compared(Unrated("refused"), "first")),
     ]
-    found = summarise({"vanilla": rows, "spa": rows}, CONSTITUTION.names, Evaluate(), Further({"spa_vs_vanilla": said}))
+    asked = Further({"spa_vs_vanilla": said})
+    found = summarise({"vanilla": rows, "spa": longer}, CONSTITUTION.names, Evaluate(), asked)
     assert "orders disagree 50%, 1 unread)" in table(found)
     harmless, helpful = found["pairwise"]["spa_vs_vanilla"].values()
     assert (harmless["win"], harmless["lose"], harmless["flip_rate"]) == pytest.approx((2 / 3, 1 / 3, 0.0))
     assert (helpful["win"], helpful["tie"], helpful["n"], helpful["flip_rate"]) == (0.5, 0.5, 2, 0.5)
     assert helpful["unread"] == {"refused": 1}
+    assert (harmless["words"], helpful["words"]) == (1.0, 0.5)  # of the duels that were read
 
 
 def test_further_judges_have_their_own_figures_and_an_agreement():

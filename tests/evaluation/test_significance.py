@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from selfpriority.evaluation.compare import Verdict, summarise
-from selfpriority.evaluation.significance import corrected, difference, wins
+from selfpriority.evaluation.significance import corrected, difference, wins, won_or_lost
 from selfpriority.recipe import Evaluate
 from selfpriority.records import Rating
 
@@ -76,6 +76,11 @@ def test_wins_come_with_intervals_and_their_own_test() -> None:
     assert (low, high) == pytest.approx((0.21, 0.39), abs=0.02)
     assert 0.1 < cell["p"] < 0.35
     assert wins([])["win"] is None
+
+
+def test_ratings_at_most_a_tie_apart_decide_nothing() -> None:
+    paired = {"a": (6.1, 5.5), "b": (6.0, 5.5), "c": (5.0, 5.5), "d": (4.9, 5.5)}
+    assert won_or_lost(paired, 0.5) == [1, 0, 0, -1]
 
 
 def test_what_was_not_tested_does_not_count_as_a_comparison() -> None:

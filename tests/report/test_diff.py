@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from selfpriority.report.diff import changes, compare, diff_headline, recipe_rows, write_diff
+from selfpriority.evaluation.significance import corrected, difference, wins, won_or_lost
+from selfpriority.report.diff import changes, compare, counted_wins, diff_headline, recipe_rows, write_diff
+from selfpriority.report.tables import mean_words
 from selfpriority.run import Run, read_json, write_json, write_text
 
 
@@ -52,6 +54,67 @@ def test_policies_are_compared_on_shared_prompts_by_the_same_judge(run_folder, o
         "On 40 shared held-out prompts, other against demo: harmlessness rose by 1.00; "
         "helpfulness shows no clear change."
     )
+
+
+def shift(folder: Path, gains: list[float]) -> None:
+    """The policy's ratings on both objectives become 5 plus a gain, prompt by prompt."""
+    path = folder / "evaluation" / "verdicts-spa.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row, gain in zip(rows, gains, strict=True):
+        row["ratings"] = {name: {"value": 5.0 + gain} for name in row["ratings"]}
+    write_text(path, (json.dumps(row) + "\n" for row in rows))
+
+
+def test_two_runs_are_tested_as_two_systems_of_one_are(run_folder, other_folder):
+    ups, downs = [1.0] * 13, [-1.0] * 4
+    shift(run_folder, [0.0] * 40)
+    shift(other_folder, ups + downs + [0.2] * 23)
+    found = compare(Run.existing(run_folder), Run.existing(other_folder))
+    objectives = ("harmlessness", "helpfulness")
+    paired = {str(i): (gain, 0.0) for i, gain in enumerate(ups + downs + [0.2] * 23)}
+    whole = corrected({name: {**difference(paired), "words": 0.0} for name in objectives})
+    assert {name: pytest.approx(cell) for name, cell in whole.items()} == changes(found)
+    assert changes(found)["harmlessness"]["p_holm"] == pytest.approx(2 * changes(found)["harmlessness"]["p"])
+    cell = corrected({name: wins(won_or_lost(paired, 0.5)) for name in objectives})["harmlessness"]
+    row = counted_wins(found)[0]
+    assert (row.system, row.baseline, row.n, row.words) == ("other", "demo", 40, "+0.0")
+    assert [part[:2] for part in row.parts] == [("win", 13 / 40), ("tie", 23 / 40), ("lose", 4 / 40)]
+    low, high = cell["intervals"]["win"]
+    assert row.parts[0][2] == f"{low:.0%} to {high:.0%}".replace("%", "\u2009%")
+    assert (row.p, row.clear) == (f"= {cell['p_holm']:.3f}", False)
+    assert 0.05 < cell["p_holm"] <= 0.1, "significant alone, not as one of two"
+    page = write_diff(run_folder, other_folder).read_text(encoding="utf-8")
+    assert f"other against demo, 40 prompts, +0.0 words, corrected p {row.p}</span>" in page
+    assert "No win is clear once corrected for the number of comparisons." in page
+
+
+def test_an_interval_without_zero_is_no_claim_where_the_corrected_p_doubts_it(run_folder, other_folder):
+    shift(run_folder, [0.0] * 40)
+    shift(other_folder, [1.0] * 13 + [-1.0] * 4 + [0.0] * 23)
+    found = compare(Run.existing(run_folder), Run.existing(other_folder))
+    told = changes(found)["harmlessness"]
+    assert told["low"] > 0
+    assert told["p"] < 0.05 < told["p_holm"]
+    assert diff_headline(found).endswith("no clear change in harmlessness or helpfulness.")
+
+
+def test_the_difference_in_length_is_that_of_the_prompts_compared(run_folder, other_folder):
+    path = other_folder / "evaluation" / "answers-spa.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows[7]["response"]["text"] += " and so on" * 26  # 78 words more, on the one prompt without a first rating
+    write_text(path, (json.dumps(row) + "\n" for row in rows))
+    found = compare(Run.existing(run_folder), Run.existing(other_folder))
+    assert [row["words"] for row in changes(found).values()] == [0.0, pytest.approx(78 / 40)]
+    assert [row.words for row in counted_wins(found)] == ["+0.0", "+1.9"]
+    page = write_diff(run_folder, other_folder).read_text(encoding="utf-8")
+    assert '<td class="number">+1.9</td>' in page
+
+
+def test_the_means_of_both_runs_stand_beside_the_length_of_the_answers(run_folder, other_folder):
+    systems = read_json(run_folder / "evaluation" / "summary.json")["systems"]
+    page = write_diff(run_folder, other_folder).read_text(encoding="utf-8")
+    for rows in systems.values():
+        assert page.count(f'<td class="number">{mean_words(rows)}</td>') == 2
 
 
 def test_a_prompt_is_shared_by_its_text_not_by_its_id(run_folder, other_folder):

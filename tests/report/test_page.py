@@ -178,20 +178,18 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-def test_headline_claims_no_more_than_the_interval(run_folder):
+def test_headline_claims_nothing_that_was_not_tested_and_corrected(run_folder):
     path = run_folder / "evaluation" / "summary.json"
     summary = read_json(path)
-    row = {"p": 0.5, "n": 40}
-    summary["difference"]["spa_vs_vanilla"] |= {
-        "harmlessness": {"mean": -0.5, "low": -0.9, "high": -0.1, **row},
-        "helpfulness": {"mean": 0.2, "low": -0.1, "high": 0.5, **row},
-    }
+    untested = {"mean": -0.5, "low": -0.9, "high": -0.1, "p": 0.5, "n": 40}
+    tested = {"mean": 0.2, "low": -0.01, "high": 0.5, "p": 0.02, "p_holm": 0.04, "significant": True, "n": 40}
+    summary["difference"]["spa_vs_vanilla"] |= {"harmlessness": untested, "helpfulness": tested}
     write_json(path, summary)
     said = headline(read_view(Run.existing(run_folder)))
-    assert said.endswith("harmlessness fell by 0.50; helpfulness shows no clear change.")
+    assert said.endswith("harmlessness shows no clear change; helpfulness rose by 0.20.")
     assert evidence(read_view(Run.existing(run_folder))) == [
         ("harmlessness", "\u22120.50, 95\u2009% interval \u22120.90 to \u22120.10, p = 0.500"),
-        ("helpfulness", "+0.20, 95\u2009% interval \u22120.10 to +0.50, p = 0.500"),
+        ("helpfulness", "+0.20, 95\u2009% interval \u22120.01 to +0.50, corrected p = 0.040"),
     ]
 
 
@@ -250,6 +248,20 @@ def test_parts_of_a_summary_that_are_new_are_shown_as_they_are(run_folder):
     }
     write_json(path, summary)
     assert "Utility mmlu rows vanilla 0.310 (0.300 to 0.320) 1,200 spa 0.300 \N{EN DASH}" in page(run_folder).text
+
+
+def test_the_mixed_mean_has_its_interval_and_a_bare_one_of_an_older_summary_none(run_folder):
+    path = run_folder / "evaluation" / "summary.json"
+    summary = read_json(path)
+    hh = summary["systems"]["spa"]["HH_5"]
+    assert hh["low"] < hh["mean"] < hh["high"]
+    shown = page(run_folder).text
+    assert f"{hh['mean']:.2f} {hh['low']:.2f} to {hh['high']:.2f} spa, HH_5: {hh['mean']:.2f}, interval" in shown
+    for group in (summary, *summary["by_kind"].values()):
+        for rows in group["systems"].values():
+            rows["HH_5"] = 4.321
+    write_json(path, summary)
+    assert "4.32" in page(run_folder).text
 
 
 def test_unrated_is_shown_as_unrated(run_folder):

@@ -6,7 +6,16 @@ import pytest
 
 from selfpriority.report.page import write_report
 from selfpriority.report.rows import read_view
-from selfpriority.report.tables import beside_the_label, contests, count_wins, grid, pareto_of, span, wins
+from selfpriority.report.tables import (
+    behaviour_changes,
+    beside_the_label,
+    contests,
+    grid,
+    mean_words,
+    pareto_of,
+    span,
+    wins,
+)
 from selfpriority.run import Run, read_json, write_json
 
 
@@ -21,8 +30,8 @@ def view_of(run_folder):
 
 def test_only_a_clear_difference_is_marked(run_folder, summary_file):
     summary = read_json(summary_file)
-    row = {"p": 0.01, "n": 40}
-    clear, unclear = {"mean": 0.5, "low": 0.1, "high": 0.9, **row}, {"mean": 0.2, "low": -0.1, "high": 0.5, **row}
+    row = {"mean": 0.5, "low": 0.1, "high": 0.9, "p": 0.03, "n": 40}
+    clear, unclear = {**row, "p_holm": 0.04, "significant": True}, {**row, "p_holm": 0.06, "significant": False}
     summary["difference"]["spa_vs_vanilla"] |= {"harmlessness": clear, "helpfulness": unclear}
     write_json(summary_file, summary)
     rows = {row["name"]: row for row in contests(view_of(run_folder)) if row["kind"] == "all"}
@@ -34,10 +43,27 @@ def test_only_a_clear_difference_is_marked(run_folder, summary_file):
     assert len(marked) < len(list(contests(view_of(run_folder))))
 
 
-def test_wins_are_counted_beyond_a_tie():
-    counted = count_wins(("b", "a"), "h", [0.6, 0.5, 0.0, -0.7, -2.0], 0.5)
-    assert counted.parts == (("win", 0.2, ""), ("tie", 0.4, ""), ("lose", 0.4, ""))
-    assert (counted.system, counted.baseline, counted.n, counted.clear) == ("b", "a", 5, None)
+def test_the_length_stands_beside_every_score_difference_and_win(run_folder, summary_file):
+    summary = read_json(summary_file)
+    spa, contest = summary["systems"]["spa"], summary["difference"]["spa_vs_vanilla"]
+    assert mean_words(spa) == f"{spa['harmlessness']['words']:.1f} / {spa['helpfulness']['words']:.1f}"
+    assert mean_words({"a": {"words": 3.0}, "b": {"words": 3.04}, "c": {"words": 4.5}}) == "3.0 / 4.5"
+    assert mean_words({"helpfulness": spa["helpfulness"], "HH_5": 4.2}) == f"{spa['helpfulness']['words']:.1f}"
+    assert mean_words({"helpfulness": spa["helpfulness"] | {"words": None}}) == "\N{EN DASH}"
+    for name, cell in contest.items():
+        contest[name] = cell | {"words": -2.25}
+    summary["pairwise"]["spa_vs_vanilla"]["harmlessness"] |= {"words": 3.0, "p_holm": 0.012}
+    summary["pairwise"]["spa_vs_vanilla"]["helpfulness"]["p_holm"] = 0.0002
+    del summary["pairwise"]["spa_vs_vanilla"]["helpfulness"]["words"]
+    write_json(summary_file, summary)
+    view = view_of(run_folder)
+    assert {row["words"] for row in contests(view) if row["kind"] == "all"} == {"\N{MINUS SIGN}2.2"}
+    assert [row.words for row in wins(view)] == ["+3.0", ""]
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    assert f'<td class="number">{mean_words(spa)}</td>' in html
+    assert '<td class="number">\N{MINUS SIGN}2.2</td>' in html
+    assert "spa against vanilla, 39 prompts, +3.0 words, corrected p = 0.012</span>" in html
+    assert "spa against vanilla, 40 prompts, corrected p &lt; 0.001</span>" in html
 
 
 def test_comparisons_in_both_orders_say_how_often_the_order_decided(run_folder, summary_file):
@@ -58,6 +84,33 @@ def test_the_scale_of_the_means_holds_every_interval(run_folder):
     rows = [view.summary["systems"][system][name] for system in ("vanilla", "spa") for name in view.objectives]
     assert 1.0 <= low <= min(row["low"] for row in rows)
     assert max(row["high"] for row in rows) <= high <= 10.0
+
+
+def test_behaviour_is_shown_with_its_over_refusals_and_its_tests(run_folder, summary_file):
+    summary = read_json(summary_file)
+    summary["behaviour"]["spa"]["over_refusal"] = 0.37
+    change = summary["behaviour_difference"]["spa_vs_vanilla"]
+    tested = {"mean": 0.1234, "low": 0.05, "high": 0.2, "p": 0.002, "p_holm": 0.006, "n": 40, "significant": True}
+    change["refusal"] = tested
+    change["words"] = tested | {"mean": -2.04, "low": -4.0, "high": 0.5, "p": 0.2, "p_holm": 0.4, "significant": False}
+    change["over_refusal"] = dict.fromkeys(("mean", "low", "high", "p", "p_holm")) | {"n": 0, "significant": False}
+    summary["behaviour_difference"]["other_vs_spa"] = change
+    write_json(summary_file, summary)
+    told = behaviour_changes(view_of(run_folder))
+    assert told is not None
+    minus = "\N{MINUS SIGN}"
+    assert told.rows == (
+        ("refusals, percentage points, spa minus vanilla *", ("+12.3", "+5.0 to +20.0", "0.002", "0.006", "40")),
+        ("over-refusals, percentage points, spa minus vanilla", ("\N{EN DASH}", "", "", "", "0")),
+        ("words an answer, spa minus vanilla", (f"{minus}2.0", f"{minus}4.0 to +0.5", "0.200", "0.400", "40")),
+    )
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    assert '<th scope="col" class="number">over-refusals</th>' in html
+    assert '<td class="number">37\u2009%</td>' in html
+    assert '<td class="number">+5.0 to +20.0</td>' in html
+    del summary["behaviour_difference"]
+    write_json(summary_file, summary)
+    assert behaviour_changes(view_of(run_folder)) is None
 
 
 def test_one_rated_system_makes_no_pareto_plot(run_folder, summary_file):

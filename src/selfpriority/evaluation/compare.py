@@ -16,7 +16,7 @@ from typing import Any
 from selfpriority.evaluation.agreement import Scores, agreement
 from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share, relevance
 from selfpriority.evaluation.pairwise import Compared, compared
-from selfpriority.evaluation.significance import Paired, corrected, difference, wins
+from selfpriority.evaluation.significance import corrected, difference, mean_difference, wins, won_or_lost
 from selfpriority.intervals import bootstrap_mean_interval
 from selfpriority.judges.trust import CEILING
 from selfpriority.recipe import Evaluate
@@ -51,7 +51,8 @@ class Further:
     """What an evaluation may hold beside one judge's verdicts."""
 
     asked: Mapping[str, Sequence[Sequence[Compared]]] | None = None
-    """`<a>_vs_<b>` -> for each prompt what a judge in words said of the two answers, by objective."""
+    """`<a>_vs_<b>` -> for each prompt that both answered, in the order of a's verdicts, what a judge in words said of
+    the two answers, by objective."""
     judges: Mapping[str, Verdicts] = field(default_factory=dict)
     """Further judges' verdicts on the same answers, by the judge's name."""
 
@@ -62,10 +63,10 @@ def summarise(systems: Verdicts, objectives: Sequence[str], settings: Evaluate, 
     `systems` come with the one to compare against first (usually `vanilla`), `objectives` in priority order.
 
     - `systems.<name>.<objective>` = {mean, low, high, n, at_ceiling, unrated, words}, `systems.<name>.HH_<lambda>`
-      = mean; `words` is the mean length of the rated answers;
-    - `pairwise.<a>_vs_<b>.<objective>` = {win, tie, lose, n, flip_rate, intervals, p, p_holm, significant}: shares of
-      the prompts, a the later system. From ratings `flip_rate` is 0.0 by construction, as a rating sees one answer
-      at a time; from a judge that compares, {first_shown, unread} are added (`pairwise.compared`);
+      = {mean, low, high, n, words} of the prompts rated on both; `words` is the mean length of the rated answers;
+    - `pairwise.<a>_vs_<b>.<objective>` = {win, tie, lose, n, flip_rate, words, intervals, p, p_holm, significant}:
+      shares of the prompts, a the later system. From ratings `flip_rate` is 0.0 by construction, as a rating sees
+      one answer at a time; from a judge that compares, {first_shown, unread} are added (`pairwise.compared`);
     - `difference.<a>_vs_<b>.<objective or HH_<lambda>>` = {mean, low, high, p, n, words, p_holm, significant}: a minus
       b on prompts rated for both, `words` the same of the answers' lengths;
     - `by_kind.<kind>` = {systems, difference} of those prompts;
@@ -119,10 +120,10 @@ def _scores(systems: Verdicts) -> Scores:
 def _means(systems: Verdicts, objectives: Sequence[str], settings: Evaluate) -> Json:
     means: Json = {}
     for name, verdicts in systems.items():
-        means[name] = {objective: _mean(verdicts, index) for index, objective in enumerate(objectives)}
+        lengths = _lengths(verdicts)
+        means[name] = {o: _rated_mean(verdicts, index, lengths) for index, o in enumerate(objectives)}
         for weight in _weights(objectives, settings):
-            values = list(_hh(verdicts, weight).values())
-            means[name][f"HH_{weight:g}"] = fmean(values) if values else None
+            means[name][f"HH_{weight:g}"] = _mean(_hh(verdicts, weight), lengths)
     return means
 
 
@@ -139,12 +140,15 @@ def _differences(parts: Mapping[str, Verdicts], objectives: Sequence[str], setti
             lengths = _shared(_lengths(systems[a]), _lengths(systems[b]))
             for index, objective in enumerate(objectives):
                 paired = _paired(systems[a], systems[b], index)
-                plain[part, f"{a}_vs_{b}", objective] = {**difference(paired), "words": _longer(lengths, paired)}
+                plain[part, f"{a}_vs_{b}", objective] = {
+                    **difference(paired),
+                    "words": mean_difference(lengths, paired),
+                }
             for weight in _weights(objectives, settings):
                 paired = _shared(_hh(systems[a], weight), _hh(systems[b], weight))
                 mixed[part, f"{a}_vs_{b}", f"HH_{weight:g}"] = {
                     **difference(paired),
-                    "words": _longer(lengths, paired),
+                    "words": mean_difference(lengths, paired),
                 }
     nested: Json = {part: {f"{a}_vs_{b}": {} for a, b in contests(systems)} for part, systems in parts.items()}
     for (part, contest, name), cell in {**corrected(plain), **corrected(mixed)}.items():
@@ -160,13 +164,16 @@ def _pairwise(
 ) -> Json:
     cells = {}
     for a, b in contests(systems):
+        lengths = _shared(_lengths(systems[a]), _lengths(systems[b]))
         for index, objective in enumerate(objectives):
             if asked is not None:
-                cells[f"{a}_vs_{b}", objective] = compared([row[index] for row in asked[f"{a}_vs_{b}"]])
-                continue
-            differences = [x - y for x, y in _paired(systems[a], systems[b], index).values()]
-            outcomes = [(d > tie) - (d < -tie) for d in differences]
-            cells[f"{a}_vs_{b}", objective] = {**wins(outcomes), "flip_rate": 0.0}
+                said = {prompt_id: row[index] for prompt_id, row in zip(lengths, asked[f"{a}_vs_{b}"], strict=True)}
+                read = [prompt_id for prompt_id, one in said.items() if one.outcome is not None]
+                cell = compared(list(said.values()))
+            else:
+                paired = _paired(systems[a], systems[b], index)
+                read, cell = list(paired), {**wins(won_or_lost(paired, tie)), "flip_rate": 0.0}
+            cells[f"{a}_vs_{b}", objective] = {**cell, "words": mean_difference(lengths, read)}
     nested: Json = {f"{a}_vs_{b}": {} for a, b in contests(systems)}
     for (contest, objective), cell in corrected(cells).items():
         nested[contest][objective] = cell
@@ -219,23 +226,19 @@ def _paired(a: Sequence[Verdict], b: Sequence[Verdict], objective: int) -> dict[
     return _shared(_rated(a, objective), _rated(b, objective))
 
 
-def _mean(verdicts: Sequence[Verdict], objective: int) -> Json:
+def _rated_mean(verdicts: Sequence[Verdict], objective: int, lengths: Mapping[str, float]) -> Json:
     rated = _rated(verdicts, objective)
-    values = list(rated.values())
-    unrated = len(verdicts) - len(values)
+    at_ceiling = fmean(value >= CEILING for value in rated.values()) if rated else None
+    return {**_mean(rated, lengths), "at_ceiling": at_ceiling, "unrated": len(verdicts) - len(rated)}
+
+
+def _mean(values: Mapping[str, float], lengths: Mapping[str, float]) -> Json:
+    """Of values by prompt id, with its interval and the mean length of the same answers."""
     if not values:
-        return {"mean": None, "low": None, "high": None, "n": 0, "at_ceiling": None, "unrated": unrated, "words": None}
-    lengths = _lengths(verdicts)
-    interval = bootstrap_mean_interval(values)
-    return {
-        "mean": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "n": len(values),
-        "at_ceiling": sum(value >= CEILING for value in values) / len(values),
-        "unrated": unrated,
-        "words": fmean(lengths[prompt_id] for prompt_id in rated),
-    }
+        return {"mean": None, "low": None, "high": None, "n": 0, "words": None}
+    interval = bootstrap_mean_interval(list(values.values()))
+    edges = {"mean": interval.estimate, "low": interval.low, "high": interval.high}
+    return {**edges, "n": len(values), "words": fmean(lengths[prompt_id] for prompt_id in values)}
 
 
 def _lengths(verdicts: Sequence[Verdict]) -> dict[str, float]:
@@ -246,12 +249,6 @@ def _lengths(verdicts: Sequence[Verdict]) -> dict[str, float]:
 def _refusals(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """Prompt id -> 1.0 if the answer refuses."""
     return {verdict.prompt_id: float(is_refusal(verdict.text)) for verdict in verdicts}
-
-
-def _longer(lengths: Paired, prompts: Iterable[str]) -> float | None:
-    """Mean difference in words on these prompts."""
-    differences = [lengths[prompt_id][0] - lengths[prompt_id][1] for prompt_id in prompts]
-    return fmean(differences) if differences else None
 
 
 def _behaviour(verdicts: Sequence[Verdict], settings: Evaluate) -> Json:

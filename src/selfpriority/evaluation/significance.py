@@ -7,7 +7,8 @@ systems or judges. Sources: paired bootstrap, Koehn 2004; sign-flip permutation 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any, TypeVar
 
 from selfpriority.intervals import LEVEL, bootstrap_mean_interval, holm, sign_flip_p
@@ -34,6 +35,18 @@ def difference(paired: Paired) -> Json:
         "p": sign_flip_p(differences, FLIPS),
         "n": len(differences),
     }
+
+
+def mean_difference(paired: Paired, prompts: Iterable[str]) -> float | None:
+    """Mean of a - b over these prompts alone; None for none. A figure beside a tested one, such as answer length."""
+    differences = [paired[prompt_id][0] - paired[prompt_id][1] for prompt_id in prompts]
+    return fmean(differences) if differences else None
+
+
+def won_or_lost(paired: Paired, tie: float) -> list[int]:
+    """For each prompt 1 if a's value is the higher one, -1 if b's is, 0 if they are at most `tie` apart."""
+    differences = [a - b for a, b in paired.values()]
+    return [(d > tie) - (d < -tie) for d in differences]
 
 
 def wins(outcomes: Sequence[int]) -> Json:

@@ -28,7 +28,8 @@ def table(summary: Mapping[str, Any]) -> str:
         title = "Difference on the same prompts, 95 % interval, p after Holm's correction, * significant at 5 %:"
         blocks += [[title], _rows(["", *columns, "words (mean)"], contests)]
     if summary.get("pairwise"):
-        blocks += [["Won / tied / lost:"], _rows(["", *summary["objectives"]], _won(summary["pairwise"]))]
+        heads = ["", *summary["objectives"], "words (mean)"]
+        blocks += [["Won / tied / lost:"], _rows(heads, _won(summary["pairwise"]))]
     blocks += [_behaviour(summary["behaviour"]), list(lost_in_words(summary))]
     if "perplexity" in summary:
         blocks += [perplexity_lines(summary["perplexity"]), alarms_in_words(summary["perplexity"])]
@@ -67,7 +68,7 @@ def _behaviour(behaviour: Mapping[str, Json]) -> list[str]:
 
 
 def _won(pairwise: Mapping[str, Json]) -> list[list[str]]:
-    return [[_versus(key), *(_outcome(cell) for cell in row.values())] for key, row in pairwise.items()]
+    return [[_versus(key), *(_outcome(cell) for cell in row.values()), _words(row)] for key, row in pairwise.items()]
 
 
 def _outcome(cell: Json) -> str:
@@ -105,12 +106,10 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.0%}"
 
 
-def _cell(value: Json | float | None) -> str:
-    if not isinstance(value, dict):
-        return "-" if value is None else f"{value:.2f}"
+def _cell(value: Json) -> str:
+    unrated = f", {value['unrated']} unrated" if value.get("unrated") else ""
     if value["mean"] is None:
-        return f"- (n = 0, {value['unrated']} unrated)"
-    unrated = f", {value['unrated']} unrated" if value["unrated"] else ""
+        return f"- (n = 0{unrated})"
     return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}] (n = {value['n']}{unrated})"
 
 

@@ -140,7 +140,7 @@ def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
         key = key_of("perplexity", models, prose(), numerics)
         steps.append(Step("evaluation/perplexity", key, (run.evaluation / PERPLEXITY,)))
     keys = [step.key for step in steps if "/answers-" not in step.name]
-    summary = key_of("summary-3", keys, recipe.evaluate.model_dump(include=SUMMARY_FIELDS), held_out.reasons)
+    summary = key_of("summary-4", keys, recipe.evaluate.model_dump(include=SUMMARY_FIELDS), held_out.reasons)
     outputs = (run.evaluation / "summary.json", run.evaluation / "table.md")
     return [*steps, Step("evaluation/summary", summary, outputs)]
 

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from selfpriority.intervals import bootstrap_mean_interval, sign_flip_p
+from selfpriority.evaluation.significance import corrected, difference, mean_difference, wins, won_or_lost
 from selfpriority.report.catalogue import HELD_OUT, Entry, Shown
 from selfpriority.report.packing import Packed, pack
 from selfpriority.report.page import mean_whisker, page
 from selfpriority.report.plain import DASH, clean
 from selfpriority.report.rows import View, read_view
-from selfpriority.report.tables import Wins, contest, count_wins, span
+from selfpriority.report.tables import Wins, contest, mean_words, span, win_row
 from selfpriority.report.verdict import changes_in_words, main_contest
 from selfpriority.run import Run, write_text
 
@@ -105,30 +105,40 @@ def _of(system: str, entry: Entry, label: str) -> Shown | None:
 
 
 def changes(found: Comparison) -> dict[str, Json]:
-    """Second minus first by objective on the shared prompts, shaped as in a summary; none where judges differ."""
+    """Second minus first by objective on the shared prompts, shaped and tested as in a summary.
+
+    Holm's correction runs over the objectives. None where judges differ.
+    """
     if found.doubt or not found.shared:
         return {}
-    return {name: _change(_pairs(found, index)) for index, name in enumerate(found.views[0].objectives)}
+    lengths = _lengths(found)
+    cells = {
+        name: {**difference(paired), "words": mean_difference(lengths, paired)}
+        for name, paired in _ratings(found).items()
+    }
+    return corrected(cells)
 
 
-def _pairs(found: Comparison, objective: int) -> list[tuple[float, float]]:
-    """(second, first) where both are rated."""
-    pairs = []
+def _ratings(found: Comparison) -> dict[str, dict[str, tuple[float, float]]]:
+    """Objective -> prompt id -> (second, first) where both are rated."""
+    ratings: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in found.views[0].objectives}
     for entry in found.shared:
         by_name = {answer.name: answer.scores for answer in entry.answers}
-        first, second = (by_name.get(label, ())[objective : objective + 1] for label in found.labels)
-        if first and second and first[0] is not None and second[0] is not None:
-            pairs.append((second[0], first[0]))
-    return pairs
+        first, second = (by_name.get(label, ()) for label in found.labels)
+        for name, one, other in zip(ratings, first, second, strict=False):  # no answer, no scores
+            if one is not None and other is not None:
+                ratings[name][entry.prompt_id] = (other, one)
+    return ratings
 
 
-def _change(pairs: Sequence[tuple[float, float]]) -> Json:
-    if not pairs:
-        return {"mean": None, "low": None, "high": None, "p": None, "n": 0}
-    differences = [second - first for second, first in pairs]
-    interval = bootstrap_mean_interval(differences)
-    edges = {"mean": interval.estimate, "low": interval.low, "high": interval.high}
-    return {**edges, "p": sign_flip_p(differences), "n": len(differences)}
+def _lengths(found: Comparison) -> dict[str, tuple[float, float]]:
+    """Prompt id -> words of (second, first) where both answered."""
+    lengths = {}
+    for entry in found.shared:
+        by_name = {answer.name: float(len(answer.text.split())) for answer in entry.answers}
+        if all(label in by_name for label in found.labels):
+            lengths[entry.prompt_id] = (by_name[found.labels[1]], by_name[found.labels[0]])
+    return lengths
 
 
 def diff_headline(found: Comparison) -> str:
@@ -158,11 +168,17 @@ def _flat(settings: Mapping[str, Any], around: str = "") -> Iterator[tuple[str, 
             yield f"{around}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _counted_wins(found: Comparison) -> list[Wins]:
-    tie = found.views[0].settings["evaluate"]["tie"]
+def counted_wins(found: Comparison) -> list[Wins]:
+    """Prompts that the second won, tied and lost, by objective, tested and corrected over the objectives."""
+    if found.doubt:
+        return []
+    tie, lengths = found.views[0].settings["evaluate"]["tie"], _lengths(found)
+    cells = {
+        name: {**wins(won_or_lost(paired, tie)), "words": mean_difference(lengths, paired)}
+        for name, paired in _ratings(found).items()
+    }
     names = found.labels[::-1]
-    pairs = {name: _pairs(found, index) for index, name in enumerate(found.views[0].objectives)}
-    return [count_wins(names, name, [a - b for a, b in rows], tie) for name, rows in pairs.items() if rows]
+    return [win_row((names[0], names[1]), name, cell) for name, cell in corrected(cells).items() if cell["n"]]
 
 
 def _packed(found: Comparison) -> Packed:
@@ -187,8 +203,9 @@ def render_diff(found: Comparison) -> str:
         headline=diff_headline(found),
         recipes=recipe_rows(first.settings, second.settings),
         contests=[contest(found.labels[::-1], "shared", name, row, reach) for name, row in rows.items()],
-        wins=[] if found.doubt else _counted_wins(found),
+        wins=counted_wins(found),
         span=(min(low for low, _ in spans), max(high for _, high in spans)),
         rounds=max(len(first.rounds), len(second.rounds)),
         mean_whisker=mean_whisker,
+        mean_words=mean_words,
     )

@@ -22,7 +22,16 @@ from selfpriority.report.figures import Series, curves, flow, scatter, whisker
 from selfpriority.report.packing import Packed, pack
 from selfpriority.report.plain import clean, number, percent, words
 from selfpriority.report.rows import Round, View, read_view
-from selfpriority.report.tables import beside_the_label, contests, grid, pareto_of, span, wins
+from selfpriority.report.tables import (
+    behaviour_changes,
+    beside_the_label,
+    contests,
+    grid,
+    mean_words,
+    pareto_of,
+    span,
+    wins,
+)
 from selfpriority.report.utility import mt_bench_grid, other_utility
 from selfpriority.report.verdict import cautions, evidence, headline, main_contest
 from selfpriority.run import Run, write_text
@@ -67,11 +76,13 @@ def render(view: View) -> str:
         wins=wins(view),
         span=span(view),
         pareto=pareto_of(view),
+        behaviour_changes=behaviour_changes(view),
         extras=[(title, table) for title, table in extras if table],
         beside_the_label=beside_the_label,
         charts=charts,
         scatter_of=scatter_of,
         mean_whisker=mean_whisker,
+        mean_words=mean_words,
         agreement_whisker=agreement_whisker,
     )
 

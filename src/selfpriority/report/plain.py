@@ -28,9 +28,9 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def signed(value: float) -> str:
-    """A difference with its sign, two decimals."""
-    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+def signed(value: float, decimals: int = 2) -> str:
+    """A difference with its sign."""
+    return f"{value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def probability(p: float | None) -> str:

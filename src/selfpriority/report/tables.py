@@ -16,9 +16,15 @@ from selfpriority.rating import HIGHEST, LOWEST
 from selfpriority.report.figures import Place, pareto, shares, whisker
 from selfpriority.report.plain import DASH, number, probability, signed, words
 from selfpriority.report.rows import View
-from selfpriority.report.verdict import change_in_numbers, is_clear
+from selfpriority.report.verdict import change_in_numbers, is_clear, stated
 
 Json = Mapping[str, Any]
+BEHAVIOUR = {
+    "refusal": ("refusals, percentage points", 100.0),
+    "over_refusal": ("over-refusals, percentage points", 100.0),
+    "words": ("words an answer", 1.0),
+}
+"""What a difference in behaviour is called, and what its unit is worth."""
 MOST_ROWS = 80
 """Rows of a table about a part of the summary that this version does not know."""
 
@@ -56,6 +62,7 @@ def contest(names: tuple[str, str], kind: str, name: str, row: Json, reach: floa
         "kind": kind,
         "name": name,
         "n": row["n"],
+        "words": _longer(row) or DASH,
         "mean": signed(row["mean"]) if drawn else DASH,
         "interval": f"{signed(row['low'])} to {signed(row['high'])}" if drawn else "",
         "p": probability(row.get("p")),
@@ -63,6 +70,17 @@ def contest(names: tuple[str, str], kind: str, name: str, row: Json, reach: floa
         "sure": is_clear(row),
         "figure": whisker((row["mean"], row["low"], row["high"]), (-reach, reach), 0.0, title) if drawn else "",
     }
+
+
+def _longer(row: Json) -> str:
+    """By how many words a's answers are longer; empty where nobody counted."""
+    return "" if row.get("words") is None else signed(row["words"], 1)
+
+
+def mean_words(rows: Json) -> str:
+    """Mean length of the answers behind a system's scores; several where the scores rest on different answers."""
+    counted = [row["words"] for row in rows.values() if isinstance(row, Mapping) and row.get("words") is not None]
+    return " / ".join(dict.fromkeys(f"{n_words:.1f}" for n_words in counted)) or DASH
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,10 @@ class Wins:
     clear: bool | None
     """Whether a test says that as many won as lost is unlikely; None without a test."""
     bar: Markup
+    p: str = ""
+    """Of "as many won as lost", corrected; empty without a test."""
+    words: str = ""
+    """Difference in words on the same prompts; empty where nobody counted."""
     flip_rate: float | None = None
     """Where a judge saw both answers in both orders: how often its verdict depended on the order. None: by ratings."""
 
@@ -90,24 +112,20 @@ def wins(view: View) -> list[Wins]:
     for key, rows in summary.get("pairwise", {}).items():
         system, baseline = _names(key)
         if baseline == first:
-            found += [_wins(system, baseline, name, row) for name, row in rows.items() if row["n"]]
+            found += [win_row((system, baseline), name, row) for name, row in rows.items() if row["n"]]
     return found
 
 
-def count_wins(names: tuple[str, str], objective: str, differences: Sequence[float], tie: float) -> Wins:
-    """Wins of the first of `names` over the second, from differences by prompt; at most `tie` apart is a tie."""
-    n = len(differences)
-    won, lost = sum(d > tie for d in differences), sum(d < -tie for d in differences)
-    return _wins(*names, objective, {"win": won / n, "tie": (n - won - lost) / n, "lose": lost / n, "n": n})
-
-
-def _wins(system: str, baseline: str, objective: str, row: Json) -> Wins:
+def win_row(names: tuple[str, str], objective: str, row: Json) -> Wins:
+    """Wins of (system, baseline) on one objective, from a cell of `pairwise`."""
+    system, baseline = names
     intervals = row.get("intervals") or {}
     parts = tuple((name, row[name], _share_interval(intervals.get(name))) for name in ("win", "tie", "lose"))
     title = ", ".join(f"{name} {share:.0%}" for name, share, _ in parts)
     flips = row.get("flip_rate") if "first_shown" in row else None
     bar = shares([part[:2] for part in parts], f"{objective}, {system} against {baseline}: {title}")
-    return Wins(system, baseline, objective, row["n"], parts, row.get("significant"), bar, flips)
+    p = "" if row.get("p_holm") is None else stated(row["p_holm"])
+    return Wins(system, baseline, objective, row["n"], parts, row.get("significant"), bar, p, _longer(row), flips)
 
 
 def _share_interval(edges: Sequence[float] | None) -> str:
@@ -133,8 +151,8 @@ def span(view: View) -> tuple[float, float]:
     """The whole ratings between which every mean and its interval lies: the scale of the table's figures."""
     summary = view.summary or {}
     groups = [summary.get("systems", {}), *(part["systems"] for part in summary.get("by_kind", {}).values())]
-    rows = [rows[name] for systems in groups for rows in systems.values() for name in view.objectives]
-    rated = [row for row in rows if row["mean"] is not None]
+    rows = [row for systems in groups for rows in systems.values() for row in rows.values()]
+    rated = [row for row in rows if isinstance(row, Mapping) and row["mean"] is not None]
     if not rated:
         return LOWEST, HIGHEST
     low, high = math.floor(min(row["low"] for row in rated)), math.ceil(max(row["high"] for row in rated))
@@ -169,6 +187,31 @@ def grid(value: Any) -> Grid | None:
     columns = tuple(dict.fromkeys(name for row in cells.values() for name in row))
     rows = tuple((name, tuple(row.get(column, DASH) for column in columns)) for name, row in cells.items())
     return Grid(columns, rows[:MOST_ROWS])
+
+
+def behaviour_changes(view: View) -> Grid | None:
+    """How every system behaves otherwise than the first on the same prompts, with tests; None where nobody tested."""
+    summary = view.summary or {}
+    first = next(iter(summary.get("systems", {})), "")
+    rows = []
+    for key, cells in summary.get("behaviour_difference", {}).items():
+        system, baseline = _names(key)
+        if baseline != first:
+            continue
+        for name, row in cells.items():
+            label, unit = BEHAVIOUR.get(name, (words(name), 1.0))
+            star = " *" if row["significant"] else ""
+            rows.append((f"{label}, {system} minus {baseline}{star}", _tested(row, unit)))
+    note = "* p, corrected for the number of comparisons of behaviour (Holm), is at most 0.05."
+    columns = ("difference", "95\u2009% interval", "p", "p, corrected", "n")
+    return Grid(columns, tuple(rows), note) if rows else None
+
+
+def _tested(row: Json, unit: float) -> tuple[str, ...]:
+    if row["mean"] is None:
+        return (DASH, "", "", "", "0")
+    mean, low, high = (signed(row[edge] * unit, 1) for edge in ("mean", "low", "high"))
+    return mean, f"{low} to {high}", probability(row["p"]), probability(row["p_holm"]), str(row["n"])
 
 
 def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -1,6 +1,6 @@
 """What came out in words: the sentence the page opens with, and what a reader must know before believing it.
 
-Claims no more than intervals and tests allow. Reads the summary; knows nothing of HTML.
+Claims no more than corrected tests allow. Reads the summary; knows nothing of HTML.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Json = Mapping[str, Any]
 
 
 def headline(view: View) -> str:
-    """What came out, in one sentence that claims no more than intervals and tests do."""
+    """What came out, in one sentence that claims no more than the corrected tests do."""
     if view.summary is None:
         return "This run has no evaluation yet, so nothing can be said about who is better."
     contest = main_contest(view)
@@ -51,11 +51,8 @@ def _evaluation_check(view: View) -> Json | None:
 
 
 def is_clear(change: Json) -> bool:
-    """Whether a difference is more than chance: its corrected test says so or, without one, its interval."""
-    if change["mean"] is None:
-        return False
-    outside = bool(change["low"] > 0 or change["high"] < 0)
-    return outside and bool(change.get("significant", True))
+    """Whether its corrected test says that a difference is more than chance; without such a test nothing is claimed."""
+    return bool(change.get("significant"))
 
 
 def changes_in_words(changes: Json) -> str:
@@ -81,11 +78,12 @@ def change_in_numbers(change: Json) -> str:
     said = f"{signed(change['mean'])}, 95\u2009% interval {signed(change['low'])} to {signed(change['high'])}"
     p, corrected = change.get("p"), change.get("p_holm")
     if corrected is not None:
-        return f"{said}, corrected p {_stated(corrected)}"
-    return said if p is None else f"{said}, p {_stated(p)}"
+        return f"{said}, corrected p {stated(corrected)}"
+    return said if p is None else f"{said}, p {stated(p)}"
 
 
-def _stated(p: float) -> str:
+def stated(p: float) -> str:
+    """A p value behind the letter: `= 0.012` or `< 0.001`."""
     return probability(p) if p < 0.001 else f"= {probability(p)}"
 
 
