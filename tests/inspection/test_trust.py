@@ -30,7 +30,8 @@ class Knowing:
 def told() -> str:
     report = check_judge(Knowing(), None, CONSTITUTION).as_json() | {"judge": "knowing", "method": "verbal"}
     rows = [Compared("first", "second")] * 6 + [Compared("first", "first")] * 2 + [Compared(Unrated("refused"), "tie")]
-    comparing = {"judge": "big", "method": "verbal", "objectives": [{"objective": "harmlessness", **compared(rows)}]}
+    row = {"objective": "harmlessness", "source": "labels: mine.jsonl", **compared(rows)}
+    comparing = {"judge": "big", "method": "verbal", "objectives": [row]}
     return trust_table({"train": report, "compare": comparing})
 
 
@@ -47,4 +48,10 @@ def test_a_comparing_judge_is_told_with_its_flips_and_its_place():
     line = next(line for line in told().splitlines() if line.startswith("comparing judge"))
     assert "agrees with 75% of 8 pairs" in line
     assert "orders disagree on 25%, first place gets 62%" in line  # 6 + 2 x 2 of 16 verdicts
-    assert line.endswith("unread: 1 refused")
+    assert line.endswith("unread: 1 refused; pairs from labels: mine.jsonl")
+
+
+def test_every_figure_is_told_with_its_source():
+    head, *rows = told().splitlines()[:3]
+    assert head.split()[-1] == "source"
+    assert [row.split()[-1] for row in rows] == ["anchors", "anchors"]

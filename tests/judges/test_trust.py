@@ -218,6 +218,7 @@ def test_own_labels_replace_the_anchors_of_their_objective_only() -> None:
     harmless, helpful = report.objectives
     assert report.usable
     assert (harmless.n, helpful.n) == (60, len(GOOD | USELESS))
+    assert (harmless.source, helpful.source) == ("labels", "anchors")
     assert not BAD & set(judge.rated)
 
 

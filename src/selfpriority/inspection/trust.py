@@ -7,7 +7,7 @@ from typing import Any
 
 ROLES = {"train": "training judge", "evaluate": "evaluation judge", "words": "the model asked in words"}
 COMPARE = "compare"
-HEADS = ("judge", "objective", "AUC", "95 % interval", "pairs", "n", "ceiling", "unrated", "flips", "wording")
+HEADS = ("judge", "objective", "AUC", "95 % interval", "pairs", "n", "ceiling", "unrated", "flips", "wording", "source")
 
 
 def trust_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
@@ -42,6 +42,7 @@ def _cells(measured: Mapping[str, Any]) -> list[str]:
         _share(measured["unrated"]),
         _share(measured["disavowal_flips"]),
         "-" if measured["rank_correlation"] is None else f"{measured['rank_correlation']:.2f}",
+        measured["source"],
     ]
 
 
@@ -76,7 +77,7 @@ def _compared(row: Mapping[str, Any]) -> str:
         told += f"agrees with {row['win']:.0%} of {row['n']} pairs ({low:.0%} to {high:.0%}), "
         told += f"contradicts {row['lose']:.0%}, ties {row['tie']:.0%}; "
         told += f"orders disagree on {row['flip_rate']:.0%}, first place gets {_share(row['first_shown'])}"
-    return told + (f"; unread: {unread}" if unread else "")
+    return told + (f"; unread: {unread}" if unread else "") + f"; pairs from {row['source']}"
 
 
 def _points(value: float | None) -> str:

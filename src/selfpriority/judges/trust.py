@@ -37,6 +37,8 @@ class ObjectiveReport:
     """What the labels say about a judge on one objective. None: could not be measured."""
 
     objective: str
+    source: str
+    """Whose labels: `labels: FILE`, or `anchors` where the file has none of this objective, or there is no file."""
     auc: Interval | None
     """Probability that an answer labelled 1 outscores one labelled 0; interval over prompts."""
     pair_accuracy: Interval | None
@@ -194,6 +196,7 @@ def _measure(verdicts: _Verdicts, other: _Verdicts | None, labels: Labels, k: in
     problem = _problem(auc, pairs, rated, share)
     return ObjectiveReport(
         objective=name,
+        source=labels.source,
         auc=auc,
         pair_accuracy=pairs,
         n=len(keys),

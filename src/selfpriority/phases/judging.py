@@ -137,9 +137,10 @@ def check_comparer(opened: Opened, section: OtherJudge, labels: Labels | None) -
     anchors = anchors_as_labels(constitution)
     objectives = []
     for k, name in enumerate(constitution.names):
-        pairs = (labels.of(name).pairs if labels else ()) or anchors.of(name).pairs
-        said = comparer.compare([Duel(pair.prompt, pair.chosen, pair.rejected) for pair in pairs])
-        objectives.append({"objective": name, **compared([row[k] for row in said])})
+        given = labels.of(name) if labels else anchors.of(name)
+        own = given if given.pairs else anchors.of(name)
+        said = comparer.compare([Duel(pair.prompt, pair.chosen, pair.rejected) for pair in own.pairs])
+        objectives.append({"objective": name, "source": own.source, **compared([row[k] for row in said])})
     return {"judge": spec.judge, "method": spec.method, "objectives": objectives}
 
 
