@@ -47,7 +47,11 @@ def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": str(tiny_model),
         "prompts": "demo",
         "score": {"judge": "heads", "method": "probe"},
-        "evaluate": {"comparer": {"judge": str(tiny_model), "backend": {"kind": "scripted"}}},
+        "evaluate": {
+            "prompts": {"source": "demo", "split": "heldout"},
+            "judge": "heads",
+            "comparer": {"judge": str(tiny_model), "backend": {"kind": "scripted"}},
+        },
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return folder
@@ -79,24 +83,24 @@ def test_single_answers_speak_for_their_objective_and_the_anchors_for_the_other(
     assert sum(part["n"] for part in harmless["calibration"]) == 2 * N
     assert helpful["n"] > 2 * N
     assert not helpful["usable"]  # the heads know nothing of the anchors
-    assert sources(reports["compare"]) == ["anchors", "anchors"]  # single answers are no pairs
+    assert sources(reports["comparer"]) == ["anchors", "anchors"]  # single answers are no pairs
 
 
 def test_pairs_speak_for_their_objective_with_the_comparing_judge_too(check: Check, folder: Path) -> None:
     reports = json.loads(check("pairs.jsonl", "--json", code=3))
     file = f"labels: {folder / 'pairs.jsonl'}"
     helpful = reports["train"]["objectives"][1]
-    assert sources(reports["train"]) == sources(reports["compare"]) == ["anchors", file]
+    assert sources(reports["train"]) == sources(reports["comparer"]) == ["anchors", file]
     assert (helpful["n"], helpful["auc"], helpful["pair_accuracy"]["n"]) == (2 * N, None, N)
     assert helpful["usable"]
-    assert reports["compare"]["objectives"][1]["n"] == N
+    assert reports["comparer"]["objectives"][1]["n"] == N
 
 
 def test_labels_of_every_objective_decide_alone_and_the_text_names_them(check: Check, folder: Path) -> None:
     text = check("both.jsonl", code=0)
     file = f"labels: {folder / 'both.jsonl'}"
     assert [line.endswith(file) for line in text.splitlines() if line.startswith("training judge  ")] == [True, True]
-    harmless, helpful = (line for line in text.splitlines() if line.startswith("comparing judge"))
+    harmless, helpful = (line for line in text.splitlines() if line.startswith("comparing judge, "))
     assert harmless.endswith("pairs from anchors")
     assert helpful.endswith(f"pairs from {file}")
     assert "training judge (" in text

@@ -211,7 +211,7 @@ def _measure(verdicts: _Verdicts, other: _Verdicts | None, labels: Labels, k: in
         calibration=calibration([(values[a.prompt, a.response], a.label) for a in rated]),
         bias=bias([(values[a.prompt, a.response], a.label, a.response) for a in rated], _texts(labels, values)),
         usable=not problem,
-        reason=f"{name}: {problem or _agreement(auc or pairs)}",
+        reason=f"{name}: {problem or agreement(auc or pairs)}",
     )
 
 
@@ -261,14 +261,20 @@ def _problem(auc: Interval | None, pairs: Interval | None, rated: Sequence[Label
     n_rarer = min(sum(a.label for a in rated), sum(not a.label for a in rated)) if auc else measured.n
     if measured.n < LEAST or n_rarer < LEAST // 4:
         return f"{measured.n} rated answers ({n_rarer} of the rarer label) are too few, {LEAST} are needed"
+    return doubt(measured)
+
+
+def doubt(measured: Interval) -> str:
+    """What an agreement with labels leaves to doubt, in words; empty where it is better than chance."""
     if measured.high < CHANCE:
-        return f"{_agreement(measured)}; it is inverted, it prefers the worse answers"
+        return f"{agreement(measured)}; it is inverted, it prefers the worse answers"
     if not measured.low > CHANCE:
-        return f"{_agreement(measured)}; that may be chance (0.50)"
+        return f"{agreement(measured)}; that may be chance (0.50)"
     return ""
 
 
-def _agreement(measured: Interval | None) -> str:
+def agreement(measured: Interval | None) -> str:
+    """An agreement that was measured, in words."""
     assert measured is not None
     return (
         f"agrees with the labels on {measured.estimate:.2f} of the comparisons "
