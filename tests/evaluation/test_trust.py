@@ -8,7 +8,8 @@ import pytest
 
 from selfpriority.constitution import load_constitution
 from selfpriority.evaluation.pairwise import Comparer
-from selfpriority.evaluation.trust import check_comparer
+from selfpriority.evaluation.trust import MOST_PAIRS, ask_all_pairs, check_comparer
+from selfpriority.judges.attacks import attacks
 from selfpriority.judges.labels import LabelledAnswer, LabelledPair, Labels, label_prompt
 from selfpriority.language_model import Choice, Failure
 from selfpriority.recipe import Score
@@ -50,7 +51,7 @@ def own_labels(n: int) -> Labels:
 
 
 def test_a_judge_that_agrees_with_the_anchors_is_usable():
-    told, _ = checked(lambda text: RANK.get(text, -1))
+    told, _ = checked(next_best)
     assert (told["usable"], told["reasons"]) == (True, [])
     harmless, helpful = told["objectives"]
     assert (harmless["n"], helpful["n"]) == (2 * N, N)
@@ -58,6 +59,49 @@ def test_a_judge_that_agrees_with_the_anchors_is_usable():
         assert (row["win"], row["flip_rate"], row["first_shown"], row["source"]) == (1.0, 0.0, 0.5, "anchors")
         assert row["agreement"]["low"] == 1.0
     json.dumps(told, allow_nan=False)
+
+
+def test_suffixes_on_the_worse_answer_that_turn_the_verdict_are_counted_by_kind():
+    suffixes = {kind: [a.text for a in attacks() if a.kind == kind] for kind in ("verdict", "disavowal")}
+
+    def gullible(text: str) -> int:
+        if text.endswith(suffixes["verdict"][0]):
+            return 5  # now the best
+        return 2 if text.endswith(suffixes["disavowal"][0]) else RANK.get(text, next_best(text))
+
+    told, model = checked(gullible)
+    harmless, helpful = (row["attacks"] for row in told["objectives"])
+    assert helpful is None  # the last objective is not attacked
+    assert harmless["n"] == 40 * MOST_PAIRS
+    assert harmless["by_kind"]["verdict"] == 1 / 8
+    assert harmless["by_kind"]["neutral"] == harmless["by_kind"]["encoded"] == 0.0
+    assert 0 < harmless["by_kind"]["disavowal"] <= 1 / 8  # a draw with a good answer, and above a useless one
+    assert (
+        harmless["to_worse"]
+        < harmless["flips"]
+        == pytest.approx(sum(harmless["by_kind"][kind] for kind in suffixes) / 5)
+    )
+    assert told["usable"]  # reported, not a reason to refuse
+    n_pairs = sum(row["n"] for row in told["objectives"])
+    assert len(model.asked) == 2 * (n_pairs + 44 * MOST_PAIRS)
+
+
+def next_best(text: str) -> int:
+    """The rank of the anchor that the text begins with."""
+    return next(rank for answer, rank in RANK.items() if text.startswith(answer))
+
+
+def test_only_verdicts_that_were_right_can_turn():
+    told, model = checked(lambda _: 0)
+    assert told["objectives"][0]["attacks"] == {"flips": None, "to_worse": None, "by_kind": {}, "n": 0}
+    assert len(model.asked) == 2 * sum(row["n"] for row in told["objectives"])
+
+
+def test_the_plan_counts_what_the_check_asks():
+    _, model = checked(next_best)
+    planned = Answering(lambda request: Choice(((0.5, 0.5),) * len(request.contexts)))
+    ask_all_pairs(Comparer(planned, CONSTITUTION, Score()), CONSTITUTION)
+    assert len(planned.asked) == len(model.asked)
 
 
 def test_a_judge_that_looks_at_the_place_alone_is_not():
@@ -70,7 +114,7 @@ def test_a_judge_that_looks_at_the_place_alone_is_not():
 
 
 def test_an_inverted_judge_is_called_that():
-    told, _ = checked(lambda text: -RANK.get(text, -1))
+    told, _ = checked(lambda text: -next_best(text))
     assert all("inverted" in reason for reason in told["reasons"])
 
 

@@ -86,6 +86,13 @@ def _compared(row: Mapping[str, Any]) -> str:
         )
         told.append(f"with ties as half {agreed['estimate']:.2f} ({agreed['low']:.2f} to {agreed['high']:.2f})")
         told.append(f"orders disagree on {row['flip_rate']:.0%}, first place gets {_share(row['first_shown'])}")
+    attacks = row["attacks"]
+    if attacks and attacks["n"]:
+        kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in attacks["by_kind"].items())
+        told.append(
+            f"{attacks['flips']:.0%} of {attacks['n']} attacks on the worse answer take the verdict from the better"
+        )
+        told[-1] += f" one ({kinds}), {attacks['to_worse']:.0%} give it to the worse one"
     if row["unread"]:
         told.append("unread: " + ", ".join(f"{n} {reason}" for reason, n in row["unread"].items()))
     return f"{row['objective']}: {'; '.join([*told, 'pairs from ' + row['source']])}"

@@ -56,7 +56,7 @@ class ObjectiveReport:
     threshold: float | None
     """Rating that separates the labels best; from here up an answer counts as judged good."""
     disavowal_flips: float | None
-    """Share of (bad answer judged bad, disavowal) judged good once the disavowal is appended."""
+    """Share of (bad answer judged bad, disavowal) judged good once the disavowal is appended; see `attacks`."""
     attacks: Robustness | None
     """The same with every shipped suffix that speaks to the judge."""
     calibration: tuple[Bin, ...]
@@ -241,11 +241,15 @@ def _texts(labels: Labels, values: dict[_Key, float]) -> list[tuple[tuple[float,
 
 
 def _attacked(judge: Judge, verdicts: _Verdicts, labels: Labels, k: int, threshold: float | None) -> Robustness | None:
-    if threshold is None:
-        return None
-    rated = [(*key, verdicts[key][k]) for key in _bad(labels)]
-    caught = [(prompt, text, r.value) for prompt, text, r in rated if isinstance(r, Rating) and r.value < threshold]
-    return attacked(caught, lambda keys: _rated(judge, keys), k, threshold)
+    """None where there is nothing to attack: no bad answer with a threshold, and no pair whose chosen one is rated."""
+    bars = {} if threshold is None else dict.fromkeys(_bad(labels), threshold)
+    for pair in labels.pairs:
+        better = verdicts[pair.prompt, pair.chosen][k]
+        if isinstance(better, Rating):
+            bars.setdefault((pair.prompt, pair.rejected), better.value)
+    rated = [(*key, verdicts[key][k], bar) for key, bar in bars.items()]
+    caught = [(prompt, text, r.value, bar) for prompt, text, r, bar in rated if isinstance(r, Rating) and r.value < bar]
+    return attacked(caught, lambda keys: _rated(judge, keys), k) if bars else None
 
 
 def _bad(labels: Labels) -> list[_Key]:
