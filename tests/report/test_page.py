@@ -206,6 +206,23 @@ def test_cautions_name_weak_judges_small_samples_and_more_refusals(run_folder):
     assert "a linear head on a small model's hidden states" in shown
 
 
+def test_calibration_is_drawn_where_single_answers_gave_it(run_folder):
+    before = write_report(run_folder).read_text(encoding="utf-8")
+    assert "labelled good" not in before
+    judges = read_json(run_folder / "judge.json")
+    bins = [
+        {"low": low, "high": low + 1, "rating": low + 0.5, "positive": share, "n": 12}
+        for low, share in ((2.0, 0.1), (5.0, 0.55), (8.0, 0.9))
+    ]
+    judges["train"]["objectives"][0]["calibration"] = bins
+    judges["train"]["objectives"][1]["calibration"] = []
+    write_json(run_folder / "judge.json", judges)
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    told = "harmlessness, share labelled good by rating: 2.5: 10\u2009%, 5.5: 55\u2009%, 8.5: 90\u2009%"
+    assert html.count(f"<title>{told}</title>") == 1
+    assert html.count("labelled good, by tenths") == 1
+
+
 def test_further_and_comparing_judges_are_shown_with_their_checks(run_folder):
     before = page(run_folder).text
     assert "Comparing judge" not in before
