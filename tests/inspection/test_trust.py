@@ -30,13 +30,16 @@ class Knowing:
 def told() -> str:
     report = check_judge(Knowing(), None, CONSTITUTION).as_json() | {"judge": "knowing", "method": "verbal"}
     rows = [Compared("first", "second")] * 6 + [Compared("first", "first")] * 2 + [Compared(Unrated("refused"), "tie")]
-    comparing = {"judge": "big", "method": "verbal", "objectives": [{"objective": "harmlessness", **compared(rows)}]}
-    return trust_table({"train": report, "compare": comparing})
+    agreed = {"estimate": 0.875, "low": 0.7, "high": 1.0, "n": 8}
+    row = {"objective": "harmlessness", "source": "labels: mine.jsonl", "agreement": agreed, **compared(rows)}
+    row["attacks"] = {"flips": 0.4, "to_worse": 0.1, "by_kind": {"verdict": 0.4, "neutral": 0.05}, "n": 160}
+    comparing = {"judge": "big", "method": "verbal", "objectives": [row], "usable": False, "reasons": ["too few"]}
+    return trust_table({"train": report, "more_judges.small": report, "comparer": comparing})
 
 
 def test_the_table_shows_agreement_attacks_and_calibration():
     text = told()
-    assert "training judge  harmlessness  1.00" in text
+    assert "training judge harmlessness 1.00" in " ".join(text.split())
     assert "attacks on bad answers succeed (disavowal 0%, verdict" in text
     assert "under a neutral sentence by +0.00" in text
     assert "share labelled good by rating: 2.0: 0%, 8.0: 100%" in text
@@ -45,6 +48,22 @@ def test_the_table_shows_agreement_attacks_and_calibration():
 
 def test_a_comparing_judge_is_told_with_its_flips_and_its_place():
     line = next(line for line in told().splitlines() if line.startswith("comparing judge"))
-    assert "agrees with 75% of 8 pairs" in line
+    assert "agrees with 75% of 8 pairs, contradicts 0%, ties 25%; with ties as half 0.88 (0.70 to 1.00)" in line
     assert "orders disagree on 25%, first place gets 62%" in line  # 6 + 2 x 2 of 16 verdicts
-    assert line.endswith("unread: 1 refused")
+    assert (
+        "40% of 160 attacks on the worse answer take the verdict from the better one (verdict 40%, neutral 5%)" in line
+    )
+    assert "10% give it to the worse one" in line
+    assert line.endswith("unread: 1 refused; pairs from labels: mine.jsonl")
+    assert told().endswith("comparing judge (big, verbal): not usable: too few")
+
+
+def test_a_further_judge_is_called_by_its_name():
+    assert "further judge small harmlessness 1.00" in " ".join(told().split())
+    assert "further judge small (knowing, verbal): usable" in told()
+
+
+def test_every_figure_is_told_with_its_source():
+    head, *rows = told().splitlines()[:3]
+    assert head.split()[-1] == "source"
+    assert [row.split()[-1] for row in rows] == ["anchors", "anchors"]

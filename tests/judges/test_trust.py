@@ -218,6 +218,7 @@ def test_own_labels_replace_the_anchors_of_their_objective_only() -> None:
     harmless, helpful = report.objectives
     assert report.usable
     assert (harmless.n, helpful.n) == (60, len(GOOD | USELESS))
+    assert (harmless.source, helpful.source) == ("labels", "anchors")
     assert not BAD & set(judge.rated)
 
 
@@ -227,6 +228,32 @@ def test_pairs_alone_can_speak_for_a_judge() -> None:
     assert harmless.auc is None
     assert harmless.pair_accuracy is not None
     assert harmless.pair_accuracy.low == 1.0
+
+
+def test_rejected_answers_of_pairs_are_attacked_too() -> None:
+    """Where no threshold parts good from bad, an attack succeeds once its answer is not rated below the chosen one."""
+    claims = [attack.text for attack in attacks() if attack.kind == "verdict"]
+
+    def gullible(text: str) -> tuple[float, float]:
+        return (9.0 if text.startswith("kind") or text.endswith(claims[0]) else 2.0), 5.0
+
+    robust = check_judge(Rule(gullible), None, CONSTITUTION, own_labels(30, pairs_only=True)).objectives[0].attacks
+    assert robust is not None
+    assert robust.n == 40 * MOST_ANSWERS
+    assert robust.by_kind["verdict"] == pytest.approx(1 / 8)
+    assert robust.flips == pytest.approx(1 / 40)
+    assert robust.shift == pytest.approx(7 / 40)
+
+
+def test_rejected_answers_that_already_win_cannot_flip() -> None:
+    def half_blind(text: str) -> tuple[float, float]:
+        return (9.0 if text.startswith("unkind") and text.endswith(("1", "2")) else kindness(text)[0] - 1), 5.0
+
+    labels = own_labels(3, pairs_only=True)  # unkind 1 and 2 are rated above kind 1 and 2
+    robust = check_judge(Rule(half_blind), None, CONSTITUTION, labels).objectives[0].attacks
+    assert robust is not None
+    assert robust.n == 40
+    assert robust.flips == 0.0
 
 
 def test_a_handful_of_labels_speaks_for_nobody() -> None:

@@ -100,6 +100,8 @@ def test_verbal_asks_each_objective_greedily_and_keeps_the_order(answering) -> N
         ("It is hard to say.", "end", "no_rating"),
         ("Rating: 1", "length", "cut"),
         ("So far", "length", "no_rating"),
+        ("I am sorry, but I cannot rate this content.", "end", "refused"),
+        ("I cannot help with that.\nRating: 12", "end", "out_of_range"),  # it was read, and is none
     ],
 )
 def test_unreadable_verdicts_are_unrated(answering, text: str, stop, reason: str) -> None:
@@ -112,6 +114,13 @@ def test_unreadable_verdicts_are_unrated(answering, text: str, stop, reason: str
 def test_a_cut_text_that_goes_on_after_its_rating_is_rated(answering) -> None:
     model = answering(lambda _: Completion((Text("Rating: 7\nBecause it", 5, "length"),)))
     assert WordsJudge(model, CONSTITUTION, VERBAL).rate([item("a")]) == [(Rating(7.0), Rating(7.0))]
+
+
+def test_a_rating_given_with_an_apology_is_a_rating(answering) -> None:
+    model = answering(
+        lambda _: Completion((Text("I am sorry, but I cannot help noticing a flaw.\nRating: 4", 5, "end"),))
+    )
+    assert WordsJudge(model, CONSTITUTION, VERBAL).rate([item("a")]) == [(Rating(4.0), Rating(4.0))]
 
 
 def test_the_markers_cannot_be_closed_from_inside(answering) -> None:

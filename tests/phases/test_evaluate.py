@@ -16,7 +16,7 @@ from selfpriority.method.denoise import denoise
 from selfpriority.phases.align import align_step
 from selfpriority.phases.collect import collect, generator, training_judge
 from selfpriority.phases.evaluate import evaluate, heldout_prompts, systems
-from selfpriority.phases.judging import check_comparer
+from selfpriority.phases.judging import check_judges
 from selfpriority.phases.mt_bench import MtBench, ask_mt_bench
 from selfpriority.phases.opening import Opened, Reporter
 from selfpriority.phases.tau import choose_tau, tau_text
@@ -121,7 +121,7 @@ def test_a_probe_cannot_compare(tiny_model, tmp_path):
 
 
 def test_the_comparing_judge_is_checked_on_the_anchors(tiny_model, tmp_path):
-    report = check_comparer(opened(tmp_path / "run", tiny_model), OtherJudge(judge="self"), None)
+    report = check_judges(opened(tmp_path / "run", tiny_model, comparer={"judge": "self"}))["comparer"]
     harmless, _ = report["objectives"]
     assert harmless["objective"] == "harmlessness"
     assert harmless["n"] > 40

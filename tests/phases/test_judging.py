@@ -13,10 +13,10 @@ from selfpriority.constitution import SHIPPED
 from selfpriority.errors import InputError
 from selfpriority.judges.heads import Head, Heads, write_heads
 from selfpriority.phases.collect import collect
-from selfpriority.phases.judging import gate, judge_step
+from selfpriority.phases.judging import check_judges, gate, judge_step
 from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, model_key
 from selfpriority.pipeline import _judge_passes, check_inputs, follow, start
-from selfpriority.recipe import Prompts, Recipe, Score, load
+from selfpriority.recipe import Evaluate, Prompts, Recipe, Score, load
 from selfpriority.report.rows import read_view
 from selfpriority.run import Run, Spent, read_json
 from tests.test_bad_input import run_cli
@@ -40,6 +40,38 @@ def test_collecting_alone_does_not_walk_around_the_gate(
     said = capfd.readouterr().err
     assert ("is refused" if require_signal else "training on a judge that may be chance, as the recipe asks") in said
     assert not read_json(run.folder / "judge.json")["train"]["usable"]
+
+
+def test_every_judge_of_the_evaluation_is_checked_and_only_the_training_judge_is_the_gate(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    others = {"more_judges": {"second": {"judge": "self", "method": "verbal"}}, "comparer": {"judge": "self"}}
+    recipe = write_recipe(tmp_path, tiny_model, evaluate=others)
+    run, asked = start(recipe, [], tmp_path / "run")
+    opened = Opened(asked.recipe, run, Reporter())
+    follow(run, asked)
+    gate(run, opened)
+    told = read_json(run.folder / "judge.json")
+    assert list(told) == ["train", "evaluate", "more_judges.second", "comparer"]
+    assert (told["more_judges.second"]["method"], told["comparer"]["usable"]) == ("verbal", False)
+    assert told["comparer"]["objectives"][0]["source"] == "anchors"
+    first = judge_step(run, opened)
+    assert run.is_done(first)
+    for field, value in (("comparer", {"judge": "self", "method": "verbal"}), ("more_judges", {}), ("pairwise", False)):
+        evaluate = opened.recipe.evaluate.model_copy(update={field: Evaluate(**{field: value}).__dict__[field]})
+        other = Opened(opened.recipe.model_copy(update={"evaluate": evaluate}), run, Reporter())
+        assert judge_step(run, other).key != first.key, field
+
+
+def test_a_second_check_asks_nothing_again(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, tiny_model, evaluate={"comparer": {"judge": "self"}})
+    run, asked = start(recipe, [], tmp_path / "run")
+    follow(run, asked)
+    opened, again = Opened(asked.recipe, run, Reporter()), Spent()
+    gate(run, opened)
+    check_judges(opened, spent=again)
+    assert again.requests == again.cached > 0
+    assert again.requests == run.manifest["steps"]["judge"]["requests"]
 
 
 def without_anchors(folder: Path) -> Path:

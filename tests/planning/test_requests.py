@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
+from selfpriority.evaluation.trust import MOST_PAIRS
+from selfpriority.judges.attacks import attacks
+from selfpriority.judges.labels import anchors_as_labels
 from selfpriority.phases.collect import round_prompts
 from selfpriority.phases.opening import Opened, Reporter
 from selfpriority.pipeline import check_inputs
@@ -47,6 +51,16 @@ def test_planned_requests_are_those_of_the_run(changes, written, done, tmp_path)
     assert planned["round-1/score"].requests == asked["round-1/score"]["requests"]
     assert planned["evaluation/verdicts-spa"].requests == asked["evaluation/verdicts-spa"]["requests"]
     assert not (tmp_path / "not-there").exists()
+
+
+def test_the_check_of_the_comparing_judge_is_planned(written, tmp_path):
+    """Every pair of the anchors in both orders, and every suffix on some of them; with `expected` a request each."""
+    without, with_it = (
+        rehearsed(written(evaluate=changes), tmp_path / "run")["judge"].requests
+        for changes in ({}, {"comparer": {"judge": "self"}})
+    )
+    anchors = anchors_as_labels(load_constitution("harmless-helpful"))
+    assert with_it - without == 2 * (len(anchors.pairs) + len(attacks()) * MOST_PAIRS)
 
 
 def test_every_round_is_planned_and_new_prompts_are_dealt_out(written, tmp_path):

@@ -5,7 +5,18 @@ import re
 
 import pytest
 
-from selfpriority.report.figures import Place, Scale, Series, curves, flow, pareto, scatter, shares, whisker
+from selfpriority.report.figures import (
+    Place,
+    Scale,
+    Series,
+    calibration,
+    curves,
+    flow,
+    pareto,
+    scatter,
+    shares,
+    whisker,
+)
 from selfpriority.report.rows import Point
 
 
@@ -27,6 +38,14 @@ def test_shares_fill_the_bar():
         float(w) for w in re.findall(r' width="([\d.]+)"', shares([("win", 0.5), ("tie", 0.3), ("lose", 0.2)], "t"))
     ]
     assert widths == pytest.approx([60.0, 36.0, 24.0])
+
+
+def test_calibration_places_every_tenth_and_the_share_of_all():
+    drawn = calibration([(1.0, 0.0, 10), (5.5, 0.5, 10), (10.0, 1.0, 20)], "by rating <all>")
+    assert 'points="44.0,126.0 178.0,67.0 312.0,8.0"' in drawn
+    assert drawn.count("<circle") == 3
+    assert f'class="base" x1="44" x2="312" y1="{8 + 118 * 0.375}"' in drawn  # 25 of 40
+    assert "<title>by rating &lt;all&gt;</title>" in drawn
 
 
 def test_scatter_draws_every_point_by_kind():

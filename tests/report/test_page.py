@@ -204,6 +204,52 @@ def test_cautions_name_weak_judges_small_samples_and_more_refusals(run_folder):
     assert "a linear head on a small model's hidden states" in shown
 
 
+def test_calibration_is_drawn_where_single_answers_gave_it(run_folder):
+    before = write_report(run_folder).read_text(encoding="utf-8")
+    assert "labelled good" not in before
+    judges = read_json(run_folder / "judge.json")
+    bins = [
+        {"low": low, "high": low + 1, "rating": low + 0.5, "positive": share, "n": 12}
+        for low, share in ((2.0, 0.1), (5.0, 0.55), (8.0, 0.9))
+    ]
+    judges["train"]["objectives"][0]["calibration"] = bins
+    judges["train"]["objectives"][1]["calibration"] = []
+    write_json(run_folder / "judge.json", judges)
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    told = "harmlessness, share labelled good by rating: 2.5: 10\u2009%, 5.5: 55\u2009%, 8.5: 90\u2009%"
+    assert html.count(f"<title>{told}</title>") == 1
+    assert html.count("labelled good, by tenths") == 1
+
+
+def test_further_and_comparing_judges_are_shown_with_their_checks(run_folder):
+    before = page(run_folder).text
+    assert "Comparing judge" not in before
+    judges = read_json(run_folder / "judge.json")
+    row = {
+        "win": 0.5,
+        "tie": 0.25,
+        "lose": 0.25,
+        "n": 40,
+        "flip_rate": 0.3,
+        "first_shown": 0.7,
+        "unread": {"refused": 3},
+    }
+    agreed = {"estimate": 0.62, "low": 0.48, "high": 0.75, "n": 40}
+    silent = dict.fromkeys(row) | {"objective": "helpfulness", "agreement": None, "n": 0, "unread": {"low_mass": 9}}
+    objectives = [{"objective": "harmlessness", "agreement": agreed, **row}, silent]
+    comparer = {"judge": "big", "method": "verbal", "key": "k", "usable": False, "reasons": ["may be chance"]}
+    judges |= {"more_judges.small": judges["evaluate"], "comparer": {**comparer, "objectives": objectives}}
+    write_json(run_folder / "judge.json", judges)
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    shown = " ".join(Page(html).text.split())
+    assert "Further judge small better than chance" in shown
+    assert "Comparing judge not shown to be better than chance big, verbal" in shown
+    assert "harmlessness 0.62 0.48 to 0.75" in shown
+    assert "43 50 % 25 % 30 % 70 % 3" in shown.replace("\u2009", " ")
+    assert "helpfulness - 9 - - - - 9" in shown.replace("\N{EN DASH}", "-")
+    assert "The comparing judge could not be shown to be better than chance. Wins and losses below" in shown
+
+
 @pytest.mark.parametrize("checked", ["nobody", "another"])
 def test_a_judge_that_nobody_checked_is_not_believed_without_a_word(run_folder, checked):
     judges = read_json(run_folder / "judge.json")

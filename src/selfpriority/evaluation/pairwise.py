@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from selfpriority.constitution import Constitution, Objective
 from selfpriority.evaluation.significance import wins
-from selfpriority.judges.words import marker_code, material
+from selfpriority.judges.words import marker_code, material, unread
 from selfpriority.language_model import Answer, Choice, Choose, Completion, Failure, Generate, LanguageModel, ask
 from selfpriority.recipe import Score
 from selfpriority.records import Message, Prompt, Unrated
@@ -158,6 +158,6 @@ def _read_text(answer: Answer) -> Side | Unrated:
     (text,) = answer.texts
     found = _VERDICT.findall(text.text)
     if not found:
-        return Unrated("no_verdict", "the judge's text holds no verdict")
+        return unread(text.text, Unrated("no_verdict", "the judge's text holds no verdict"))
     sides: dict[str, Side] = {"a": "first", "b": "second", "tie": "tie"}
     return sides[found[-1].lower()]

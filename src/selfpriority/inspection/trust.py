@@ -5,30 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-ROLES = {"train": "training judge", "evaluate": "evaluation judge", "words": "the model asked in words"}
-COMPARE = "compare"
-HEADS = ("judge", "objective", "AUC", "95 % interval", "pairs", "n", "ceiling", "unrated", "flips", "wording")
+ROLES = {
+    "train": "training judge",
+    "evaluate": "evaluation judge",
+    "words": "the model asked in words",
+    "comparer": "comparing judge",
+}
+HEADS = ("judge", "objective", "AUC", "95 % interval", "pairs", "n", "ceiling", "unrated", "flips", "wording", "source")
 
 
 def trust_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
     """One row per judge and objective, then bias, attacks and calibration, then the verdict on each judge."""
-    comparing = reports.get(COMPARE)
-    reports = {role: report for role, report in reports.items() if role != COMPARE}
+    rating = {role: report for role, report in reports.items() if role != "comparer"}
     rows = [list(HEADS)]
-    for role, report in reports.items():
+    for role, report in rating.items():
         for measured in report["objectives"]:
-            rows.append([ROLES[role], measured["objective"], *_cells(measured)])
+            rows.append([_name(role), measured["objective"], *_cells(measured)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    for role, report in reports.items():
+    for role, report in rating.items():
         for measured in report["objectives"]:
-            lines += [f"{ROLES[role]}, {measured['objective']}: {line}" for line in _details(measured)]
-    if comparing is not None:
-        lines += [f"comparing judge ({comparing['judge']}), {_compared(row)}" for row in comparing["objectives"]]
+            lines += [f"{_name(role)}, {measured['objective']}: {line}" for line in _details(measured)]
+    if "comparer" in reports:
+        lines += [f"{_name('comparer')}, {_compared(row)}" for row in reports["comparer"]["objectives"]]
     for role, report in reports.items():
         verdict = "usable" if report["usable"] else "not usable: " + "; ".join(report["reasons"])
-        lines.append(f"{ROLES[role]} ({report['judge']}, {report['method']}): {verdict}")
+        lines.append(f"{_name(role)} ({report['judge']}, {report['method']}): {verdict}")
     return "\n".join(lines)
+
+
+def _name(role: str) -> str:
+    """What a role of `judge.json` is called; a further judge by the recipe's own name for it."""
+    return ROLES.get(role) or f"further judge {role.removeprefix('more_judges.')}"
 
 
 def _cells(measured: Mapping[str, Any]) -> list[str]:
@@ -42,6 +50,7 @@ def _cells(measured: Mapping[str, Any]) -> list[str]:
         _share(measured["unrated"]),
         _share(measured["disavowal_flips"]),
         "-" if measured["rank_correlation"] is None else f"{measured['rank_correlation']:.2f}",
+        measured["source"],
     ]
 
 
@@ -69,14 +78,24 @@ def _details(measured: Mapping[str, Any]) -> Iterator[str]:
 
 def _compared(row: Mapping[str, Any]) -> str:
     """What a judge that compares makes of the labelled pairs of one objective."""
-    unread = ", ".join(f"{n} {reason}" for reason, n in row["unread"].items())
-    told = f"{row['objective']}: "
+    told = []
     if row["n"]:
-        low, high = row["intervals"]["win"]
-        told += f"agrees with {row['win']:.0%} of {row['n']} pairs ({low:.0%} to {high:.0%}), "
-        told += f"contradicts {row['lose']:.0%}, ties {row['tie']:.0%}; "
-        told += f"orders disagree on {row['flip_rate']:.0%}, first place gets {_share(row['first_shown'])}"
-    return told + (f"; unread: {unread}" if unread else "")
+        agreed = row["agreement"]
+        told.append(
+            f"agrees with {row['win']:.0%} of {row['n']} pairs, contradicts {row['lose']:.0%}, ties {row['tie']:.0%}"
+        )
+        told.append(f"with ties as half {agreed['estimate']:.2f} ({agreed['low']:.2f} to {agreed['high']:.2f})")
+        told.append(f"orders disagree on {row['flip_rate']:.0%}, first place gets {_share(row['first_shown'])}")
+    attacks = row["attacks"]
+    if attacks and attacks["n"]:
+        kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in attacks["by_kind"].items())
+        told.append(
+            f"{attacks['flips']:.0%} of {attacks['n']} attacks on the worse answer take the verdict from the better"
+        )
+        told[-1] += f" one ({kinds}), {attacks['to_worse']:.0%} give it to the worse one"
+    if row["unread"]:
+        told.append("unread: " + ", ".join(f"{n} {reason}" for reason, n in row["unread"].items()))
+    return f"{row['objective']}: {'; '.join([*told, 'pairs from ' + row['source']])}"
 
 
 def _points(value: float | None) -> str:

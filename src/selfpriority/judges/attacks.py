@@ -38,7 +38,10 @@ class Robustness:
     """What the suffixes do to a judge's ratings of bad answers on one objective."""
 
     flips: float | None
-    """Share of (bad answer judged bad, suffix) judged good with the suffix, `neutral` left out."""
+    """Share of (bad answer judged bad, suffix) judged good with the suffix, `neutral` left out.
+
+    The rejected answer of a pair is judged bad while it is rated below the chosen one.
+    """
     by_kind: dict[str, float]
     """The same by kind, `neutral` among them."""
     shift: float | None
@@ -56,30 +59,25 @@ def attacks() -> tuple[Attack, ...]:
     return tuple(Attack(kind, text) for kind, texts in by_kind.items() for text in texts)
 
 
-def tries(n: int) -> list[tuple[Attack, int]]:
-    """Every suffix with the indices of some of n answers that it is tried on."""
-    return [
-        (attack, (start * MOST_ANSWERS + i) % n)
-        for start, attack in enumerate(attacks())
-        for i in range(min(MOST_ANSWERS, n))
-    ]
+def tries(n: int, most: int = MOST_ANSWERS) -> list[tuple[Attack, int]]:
+    """Every suffix with the indices of at most `most` of n answers that it is tried on."""
+    return [(attack, (start * most + i) % n) for start, attack in enumerate(attacks()) for i in range(min(most, n))]
 
 
-def attacked(caught: Sequence[tuple[Prompt, str, float]], rate: Rate, objective: int, threshold: float) -> Robustness:
+def attacked(caught: Sequence[tuple[Prompt, str, float, float]], rate: Rate, objective: int) -> Robustness:
     """Tries every suffix on some of the bad answers that were caught.
 
     Args:
-        caught: (prompt, bad answer, its rating), all rated under the threshold.
+        caught: (prompt, bad answer, its rating, the higher rating from which up it counts as judged good).
         rate: the judge.
         objective: index of the objective that the ratings are of.
-        threshold: from here up an answer counts as judged good.
     """
     if not caught:
         return Robustness(None, {}, None, None, 0)
     tried = [(attack, caught[at]) for attack, at in tries(len(caught))]
-    again = rate([(prompt, f"{text} {attack.text}") for attack, (prompt, text, _) in tried])
+    again = rate([(prompt, f"{text} {attack.text}") for attack, (prompt, text, _, _) in tried])
     moved: dict[str, list[tuple[bool, float]]] = {}
-    for (attack, (_, _, before)), ratings in zip(tried, again, strict=True):
+    for (attack, (_, _, before, threshold)), ratings in zip(tried, again, strict=True):
         rating = ratings[objective]
         if isinstance(rating, Rating):
             moved.setdefault(attack.kind, []).append((rating.value >= threshold, rating.value - before))

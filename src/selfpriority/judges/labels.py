@@ -60,6 +60,8 @@ class Labels:
 
     answers: tuple[LabelledAnswer, ...]
     pairs: tuple[LabelledPair, ...]
+    source: str = "labels"
+    """Where they are from, in words: `labels: FILE` or `anchors`."""
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -72,6 +74,7 @@ class Labels:
         return Labels(
             tuple(answer for answer in self.answers if answer.objective == objective),
             tuple(pair for pair in self.pairs if pair.objective == objective),
+            self.source,
         )
 
 
@@ -117,7 +120,7 @@ def read_labels(path: Path) -> Labels:
         raise InputError(*wrong[:_MOST_LINES], *more)
     if not answers and not pairs:
         raise InputError(f"{path}: holds no labelled answers")
-    return Labels(tuple(answers), tuple(pairs))
+    return Labels(tuple(answers), tuple(pairs), f"labels: {path}")
 
 
 def anchors_as_labels(constitution: Constitution) -> Labels:
@@ -136,7 +139,7 @@ def anchors_as_labels(constitution: Constitution) -> Labels:
             answers += [LabelledAnswer(prompt, text, objective, True, group) for text in better]
             answers += [LabelledAnswer(prompt, worse, objective, False, group)]
             pairs += [LabelledPair(prompt, text, worse, objective, group) for text in better]
-    return Labels(tuple(answers), tuple(pairs))
+    return Labels(tuple(answers), tuple(pairs), "anchors")
 
 
 def _orders(anchor: Anchor, names: tuple[str, ...]) -> list[tuple[str, tuple[str, ...], str]]:

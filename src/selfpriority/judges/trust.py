@@ -37,6 +37,8 @@ class ObjectiveReport:
     """What the labels say about a judge on one objective. None: could not be measured."""
 
     objective: str
+    source: str
+    """Whose labels: `labels: FILE`, or `anchors` where the file has none of this objective, or there is no file."""
     auc: Interval | None
     """Probability that an answer labelled 1 outscores one labelled 0; interval over prompts."""
     pair_accuracy: Interval | None
@@ -54,7 +56,7 @@ class ObjectiveReport:
     threshold: float | None
     """Rating that separates the labels best; from here up an answer counts as judged good."""
     disavowal_flips: float | None
-    """Share of (bad answer judged bad, disavowal) judged good once the disavowal is appended."""
+    """Share of (bad answer judged bad, disavowal) judged good once the disavowal is appended; see `attacks`."""
     attacks: Robustness | None
     """The same with every shipped suffix that speaks to the judge."""
     calibration: tuple[Bin, ...]
@@ -194,6 +196,7 @@ def _measure(verdicts: _Verdicts, other: _Verdicts | None, labels: Labels, k: in
     problem = _problem(auc, pairs, rated, share)
     return ObjectiveReport(
         objective=name,
+        source=labels.source,
         auc=auc,
         pair_accuracy=pairs,
         n=len(keys),
@@ -208,7 +211,7 @@ def _measure(verdicts: _Verdicts, other: _Verdicts | None, labels: Labels, k: in
         calibration=calibration([(values[a.prompt, a.response], a.label) for a in rated]),
         bias=bias([(values[a.prompt, a.response], a.label, a.response) for a in rated], _texts(labels, values)),
         usable=not problem,
-        reason=f"{name}: {problem or _agreement(auc or pairs)}",
+        reason=f"{name}: {problem or agreement(auc or pairs)}",
     )
 
 
@@ -238,11 +241,15 @@ def _texts(labels: Labels, values: dict[_Key, float]) -> list[tuple[tuple[float,
 
 
 def _attacked(judge: Judge, verdicts: _Verdicts, labels: Labels, k: int, threshold: float | None) -> Robustness | None:
-    if threshold is None:
-        return None
-    rated = [(*key, verdicts[key][k]) for key in _bad(labels)]
-    caught = [(prompt, text, r.value) for prompt, text, r in rated if isinstance(r, Rating) and r.value < threshold]
-    return attacked(caught, lambda keys: _rated(judge, keys), k, threshold)
+    """None where there is nothing to attack: no bad answer with a threshold, and no pair whose chosen one is rated."""
+    bars = {} if threshold is None else dict.fromkeys(_bad(labels), threshold)
+    for pair in labels.pairs:
+        better = verdicts[pair.prompt, pair.chosen][k]
+        if isinstance(better, Rating):
+            bars.setdefault((pair.prompt, pair.rejected), better.value)
+    rated = [(*key, verdicts[key][k], bar) for key, bar in bars.items()]
+    caught = [(prompt, text, r.value, bar) for prompt, text, r, bar in rated if isinstance(r, Rating) and r.value < bar]
+    return attacked(caught, lambda keys: _rated(judge, keys), k) if bars else None
 
 
 def _bad(labels: Labels) -> list[_Key]:
@@ -258,14 +265,20 @@ def _problem(auc: Interval | None, pairs: Interval | None, rated: Sequence[Label
     n_rarer = min(sum(a.label for a in rated), sum(not a.label for a in rated)) if auc else measured.n
     if measured.n < LEAST or n_rarer < LEAST // 4:
         return f"{measured.n} rated answers ({n_rarer} of the rarer label) are too few, {LEAST} are needed"
+    return doubt(measured)
+
+
+def doubt(measured: Interval) -> str:
+    """What an agreement with labels leaves to doubt, in words; empty where it is better than chance."""
     if measured.high < CHANCE:
-        return f"{_agreement(measured)}; it is inverted, it prefers the worse answers"
+        return f"{agreement(measured)}; it is inverted, it prefers the worse answers"
     if not measured.low > CHANCE:
-        return f"{_agreement(measured)}; that may be chance (0.50)"
+        return f"{agreement(measured)}; that may be chance (0.50)"
     return ""
 
 
-def _agreement(measured: Interval | None) -> str:
+def agreement(measured: Interval | None) -> str:
+    """An agreement that was measured, in words."""
     assert measured is not None
     return (
         f"agrees with the labels on {measured.estimate:.2f} of the comparisons "

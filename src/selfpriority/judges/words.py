@@ -25,6 +25,7 @@ from selfpriority.language_model import (
 from selfpriority.rating import DIGITS, Item, expected_rating, verbal_rating
 from selfpriority.recipe import Score
 from selfpriority.records import Message, Rating, Ratings, Unrated
+from selfpriority.refusals import is_refusal
 from selfpriority.wording import fill, text_hash
 
 _LEFT = "<\uff1c\ufe64"  # the second and third become the first in tokenizers that normalise
@@ -142,4 +143,12 @@ def written_verdict(answer: Answer) -> Rating | Unrated:
     (verdict,) = answer.texts
     if verdict.stop == "length" and _OPEN_NUMBER.search(verdict.text):
         return Unrated("cut", "the judge's text was cut inside a number")
-    return verbal_rating(verdict.text)
+    rating = verbal_rating(verdict.text)
+    if isinstance(rating, Unrated) and rating.reason == "no_rating":
+        return unread(verdict.text, rating)
+    return rating
+
+
+def unread(text: str, otherwise: Unrated) -> Unrated:
+    """Why a written text holds no verdict: it declines to give one, or `otherwise`."""
+    return Unrated("refused", "the judge declined in words") if is_refusal(text) else otherwise

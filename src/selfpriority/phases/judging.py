@@ -1,6 +1,6 @@
 """Is the judge worth listening to? Writes `judge.json`.
 
-Checks the training judge, the evaluation judge and, beside a judge that is not one in words, the model in words.
+Checks the training judge, every judge of the evaluation and, beside heads or reward models, the model in words.
 """
 
 from __future__ import annotations
@@ -10,25 +10,34 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError, JudgeRefused
 from selfpriority.judges.attacks import attacks
-from selfpriority.judges.labels import Labels, anchors_as_labels, read_labels
+from selfpriority.judges.labels import Labels, read_labels
 from selfpriority.phases.located import located
-from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, judge_entry
+from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, check_comparing, judge_entry
 from selfpriority.rating import Judge
-from selfpriority.recipe import HfBackend, OtherJudge, Prompts, Recipe, load
+from selfpriority.recipe import HfBackend, Prompts, Recipe, load
 from selfpriority.run import Run, Spent, Step, key_of, read_json, write_json
+from selfpriority.wording import text_hash
+
+if TYPE_CHECKING:
+    from selfpriority.evaluation.pairwise import Comparer
+
+
+COMPARER = "comparer"
+"""The role of the judge that compares."""
 
 
 def judge_specs(recipe: Recipe) -> dict[str, JudgeSpec]:
-    """The judges a report speaks of, by role."""
-    train, evaluating = JudgeSpec.of(recipe.score), JudgeSpec.of(recipe.evaluate)
+    """The judges that rate and that a report speaks of, by role."""
+    train = JudgeSpec.of(recipe.score)
     specs = {"train": train}
     if recipe.evaluate.prompts is not None:
-        specs["evaluate"] = evaluating
+        specs["evaluate"] = JudgeSpec.of(recipe.evaluate)
+        specs |= {f"more_judges.{name}": JudgeSpec.of(other) for name, other in recipe.evaluate.more_judges.items()}
     if train.method not in ("expected", "verbal"):
         # nearly no mass floor: a model that hardly answers in digits is to be shown as it is, not as unrated
         settings = recipe.score.model_copy(update={"mass_floor": 0.01, "backend": None})
@@ -36,11 +45,28 @@ def judge_specs(recipe: Recipe) -> dict[str, JudgeSpec]:
     return specs
 
 
+def comparing(recipe: Recipe) -> JudgeSpec | None:
+    """The judge that decides who wins by comparing answers, where there is one.
+
+    Raises:
+        InputError: it is one that cannot compare.
+    """
+    section = recipe.evaluate
+    if section.comparer is None or section.prompts is None or not section.pairwise:
+        return None
+    spec = JudgeSpec.of(section.comparer)
+    check_comparing(spec)
+    return spec
+
+
 def judge_step(run: Run, opened: Opened) -> Step:
     """The check with its key."""
     keys = {role: judge_entry(spec, opened)["key"] for role, spec in judge_specs(opened.recipe).items()}
+    comparer = comparing(opened.recipe)
+    if comparer is not None:
+        keys[COMPARER] = key_of(judge_entry(comparer, opened)["key"], text_hash("compare_expected", "compare_verbal"))
     asked = [attack.text for attack in attacks()]
-    key = key_of("judge-2", keys, [anchor.model_dump() for anchor in opened.constitution.anchors], asked)
+    key = key_of("judge-3", keys, [anchor.model_dump() for anchor in opened.constitution.anchors], asked)
     return Step("judge", key, (run.folder / "judge.json",))
 
 
@@ -72,15 +98,25 @@ def check_judges(opened: Opened, labels: Labels | None = None, spent: Spent | No
         labels: answers to check against instead of the constitution's anchors.
         spent: where the cost is counted.
     """
+    from selfpriority.evaluation.trust import check_comparer
     from selfpriority.judges.trust import check_judge
 
     if labels is None:
         _need_anchors(opened)
-    reports = {}
-    for role, check in checks(opened, spent or Spent()):
+    reports, spent = {}, spent or Spent()
+    comparer = comparing(opened.recipe)  # before the others are asked: it may be none that can compare
+    for role, check in checks(opened, spent):
         report = check_judge(check.judge, check.reworded, check.constitution, labels, check.disowning)
         reports[role] = {**report.as_json(), **judge_entry(check.spec, opened)}
+    if comparer is not None:  # last: its key is also that of the same judge where it rates
+        compared = check_comparer(checked_comparer(opened, comparer, spent), opened.constitution, labels)
+        reports[COMPARER] = {**compared, **judge_entry(comparer, opened)}
     return reports
+
+
+def checked_comparer(opened: Opened, spec: JudgeSpec, spent: Spent) -> Comparer:
+    """The judge that compares, opened to be checked."""
+    return opened.comparer(spec, opened.recipe.model, "check of the comparing judge", spent)
 
 
 @dataclass(frozen=True)
@@ -121,26 +157,7 @@ def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporte
     recipe = located(load(path, fields), path.parent)
     given = read_labels(labels) if labels else None
     with tempfile.TemporaryDirectory() as folder:
-        opened = Opened(recipe, Run(Path(folder)), reporter)
-        reports = check_judges(opened, given)
-        if recipe.evaluate.comparer is not None:
-            reports["compare"] = check_comparer(opened, recipe.evaluate.comparer, given)
-        return reports
-
-
-def check_comparer(opened: Opened, section: OtherJudge, labels: Labels | None) -> dict[str, Any]:
-    """What a judge that compares makes of labelled pairs: agreement, flips between the orders, bias of position."""
-    from selfpriority.evaluation.pairwise import Duel, compared
-
-    constitution, spec = opened.constitution, JudgeSpec.of(section)
-    comparer = opened.comparer(spec, opened.recipe.model, "check of the comparing judge", Spent())
-    anchors = anchors_as_labels(constitution)
-    objectives = []
-    for k, name in enumerate(constitution.names):
-        pairs = (labels.of(name).pairs if labels else ()) or anchors.of(name).pairs
-        said = comparer.compare([Duel(pair.prompt, pair.chosen, pair.rejected) for pair in pairs])
-        objectives.append({"objective": name, **compared([row[k] for row in said])})
-    return {"judge": spec.judge, "method": spec.method, "objectives": objectives}
+        return check_judges(Opened(recipe, Run(Path(folder)), reporter), given)
 
 
 def fit(

@@ -15,6 +15,7 @@ from selfpriority.backends.weights import described
 from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.compare import contests
 from selfpriority.evaluation.pairwise import Duel
+from selfpriority.evaluation.trust import ask_all_pairs
 from selfpriority.judges.heads import Heads
 from selfpriority.judges.trust import ask_all
 from selfpriority.language_model import Generate, LanguageModel, Request
@@ -26,7 +27,7 @@ from selfpriority.method.score import score
 from selfpriority.personas import load_personas
 from selfpriority.phases.collect import generator, start_of_round, training_judge, usable_prompts
 from selfpriority.phases.evaluate import heldout_prompts, judges_of, systems
-from selfpriority.phases.judging import check_anchors, checks
+from selfpriority.phases.judging import check_anchors, checked_comparer, checks, comparing
 from selfpriority.phases.opening import JudgeSpec, Opened, in_process
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import Backend, HfBackend
@@ -118,6 +119,9 @@ def planned_steps(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
     if check_anchors(rehearsal):
         for _, check in checks(rehearsal, Spent()):
             ask_all(check.judge, check.reworded, check.constitution, check.disowning)
+        comparer = comparing(recipe)
+        if comparer is not None:
+            ask_all_pairs(checked_comparer(rehearsal, comparer, Spent()), rehearsal.constitution)
     yield rehearsal.step("judge", "check-judge", is_bound=True)
     for number in range(1, recipe.rounds + 1):
         yield from _round(rehearsal, number)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from selfpriority.rating import HIGHEST, LOWEST
 from selfpriority.report.rows import Point
 
 
@@ -219,6 +220,29 @@ def curves(steps: Sequence[float], series: Sequence[Series], title: str) -> Mark
     body.append(f'<text x="{right}" y="{height - 6}" text-anchor="end">step {steps[-1]:g}</text>')
     for number, line in enumerate(series):
         body += _line(line, [across(step) for step in steps], up, f"line-{number}")
+    return svg(width, height, title, body, "curves")
+
+
+def calibration(bins: Sequence[tuple[float, float, int]], title: str) -> Markup:
+    """What a rating is worth: the share labelled good (upwards) by rating, and as a dashed line that of all answers.
+
+    Args:
+        bins: (mean rating, share labelled good, answers), lowest rating first.
+        title: what it says, in words.
+    """
+    width, height, left, right, bottom = 320, 150, 44, 312, 126
+    across, up = Scale(LOWEST, HIGHEST, left, right), Scale(0.0, 1.0, bottom, 8)
+    body = []
+    for share in (0.0, 0.5, 1.0):
+        body.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{up(share)}" y2="{up(share)}"/>')
+        body.append(f'<text x="{left - 6}" y="{up(share) + 4}" text-anchor="end">{share:g}</text>')
+    for rating in (LOWEST, 4.0, 7.0, HIGHEST):
+        body.append(f'<text x="{across(rating)}" y="{height - 6}" text-anchor="middle">{rating:g}</text>')
+    of_all = up(sum(share * n for _, share, n in bins) / sum(n for *_, n in bins))
+    body.append(f'<line class="base" x1="{left}" x2="{right}" y1="{of_all}" y2="{of_all}"/>')
+    places = [(across(rating), up(share)) for rating, share, _ in bins]
+    body.append(f'<polyline class="line-0" points="{" ".join(f"{x},{y}" for x, y in places)}"/>')
+    body += [f'<circle class="line-0" cx="{x}" cy="{y}" r="3"/>' for x, y in places]
     return svg(width, height, title, body, "curves")
 
 

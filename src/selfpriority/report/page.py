@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from selfpriority.report.figures import Series, curves, flow, scatter, whisker
+from selfpriority.report.figures import Series, calibration, curves, flow, scatter, whisker
 from selfpriority.report.packing import Packed, pack
 from selfpriority.report.plain import clean, number, percent, words
 from selfpriority.report.rows import Round, View, read_view
@@ -84,6 +84,7 @@ def render(view: View) -> str:
         mean_whisker=mean_whisker,
         mean_words=mean_words,
         agreement_whisker=agreement_whisker,
+        calibration_of=calibration_of,
     )
 
 
@@ -142,6 +143,13 @@ def agreement_whisker(name: str, row: Json) -> Markup:
     """An agreement with labels on 0..1, chance marked."""
     title = f"{name}: {row['estimate']:.2f}, interval {row['low']:.2f} to {row['high']:.2f}, chance 0.5"
     return whisker((row["estimate"], row["low"], row["high"]), (0.0, 1.0), 0.5, title)
+
+
+def calibration_of(objective: Json) -> Markup | None:
+    """What a judge's ratings on one objective are worth; None where its check had no single labelled answers."""
+    bins = [(part["rating"], part["positive"], part["n"]) for part in objective.get("calibration") or ()]
+    shares = ", ".join(f"{rating:.1f}: {percent(share)}" for rating, share, _ in bins)
+    return calibration(bins, f"{objective['objective']}, share labelled good by rating: {shares}") if bins else None
 
 
 def scatter_of(round_: Round, objectives: tuple[str, ...]) -> Markup:

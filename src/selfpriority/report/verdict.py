@@ -113,6 +113,8 @@ def cautions(view: View) -> Iterator[str]:
     same = {"train", "evaluate"} <= roles.keys() and _identity(roles["train"]) == _identity(roles["evaluate"])
     if same and main_contest(view):
         yield "The evaluation judge is also the one that was trained on: expect it to be too kind."
+    if "comparer" in roles and not roles["comparer"].report["usable"]:
+        yield "The comparing judge could not be shown to be better than chance. Wins and losses below may be noise."
     yield from lost_in_words(view.summary)
     prompts = max((row.get("n", 0) for system in view.summary["systems"].values() for row in _means(system)), default=0)
     if 0 < prompts < SMALL:

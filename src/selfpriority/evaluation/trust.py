@@ -1,0 +1,122 @@
+"""Is a judge that compares worth believing? Agreement with labelled pairs, place, and suffixes that turn its verdict.
+
+Source: docs/judging.md. What `judges/trust.py` is for ratings; knows the Comparer and labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from selfpriority.constitution import Constitution
+from selfpriority.evaluation.pairwise import Compared, Comparer, Duel, compared
+from selfpriority.intervals import Interval, bootstrap_mean_interval
+from selfpriority.judges.attacks import MOST_ANSWERS, NEUTRAL, tries
+from selfpriority.judges.labels import LabelledPair, Labels, anchors_as_labels
+from selfpriority.judges.trust import LEAST, MOST_UNRATED, agreement, doubt
+
+Json = dict[str, Any]
+MOST_PAIRS = MOST_ANSWERS // 2
+"""Pairs that each suffix is tried on; each is asked about in two orders, so that a check costs what a rater's does."""
+
+
+@dataclass(frozen=True)
+class Turned:
+    """What suffixes on the worse answer do to verdicts that were right, on one objective."""
+
+    flips: float | None
+    """Share of (pair decided rightly, suffix) not decided for the better answer any more, `neutral` left out."""
+    to_worse: float | None
+    """Share that is then decided for the worse answer, in both orders; the others became ties."""
+    by_kind: dict[str, float]
+    """`flips` by kind, `neutral` among them."""
+    n: int
+    """Verdicts that the shares rest on, `neutral` left out."""
+
+
+def check_comparer(comparer: Comparer, constitution: Constitution, labels: Labels | None = None) -> Json:
+    """{usable, reasons, objectives} of a comparing judge, as in `judge.json`.
+
+    Args:
+        comparer: who is measured.
+        constitution: its anchors speak for every objective that `labels` has no pairs of.
+        labels: a user's own labels; single answers are no pairs.
+    """
+    objectives = []
+    for k, own in enumerate(_pairs(constitution, labels)):
+        said = [row[k] for row in comparer.compare(_duels(own.pairs))]
+        row = {**_measured(constitution.names[k], own.pairs, said), "source": own.source}
+        right = [pair for pair, verdict in zip(own.pairs, said, strict=True) if verdict.outcome == 1]
+        is_last = k == len(constitution.names) - 1  # not attacked, as with raters
+        objectives.append({**row, "attacks": None if is_last else asdict(_attacked(comparer, right, k))})
+    reasons = [row["reason"] for row in objectives if not row["usable"]]
+    return {"usable": not reasons, "reasons": reasons, "objectives": objectives}
+
+
+def ask_all_pairs(comparer: Comparer, constitution: Constitution) -> None:
+    """Asks what `check_comparer` asks without labels, with suffixes as if every pair had been decided rightly."""
+    chosen = _pairs(constitution, None)
+    for own in chosen:
+        comparer.compare(_duels(own.pairs))
+    for own in chosen[:-1]:
+        comparer.compare([duel for _, duel in _attacks(own.pairs)])
+
+
+def _pairs(constitution: Constitution, labels: Labels | None) -> list[Labels]:
+    """The labels whose pairs speak for each objective."""
+    anchors = anchors_as_labels(constitution)
+    given = [(anchors if labels is None else labels).of(name) for name in constitution.names]
+    return [own if own.pairs else anchors.of(name) for name, own in zip(constitution.names, given, strict=True)]
+
+
+def _duels(pairs: Sequence[LabelledPair]) -> list[Duel]:
+    return [Duel(pair.prompt, pair.chosen, pair.rejected) for pair in pairs]
+
+
+def _measured(name: str, pairs: Sequence[LabelledPair], said: Sequence[Compared]) -> Json:
+    """`agreement`: how often the chosen answer is the better one, ties half; interval over prompts."""
+    read = [(row.outcome, pair.group) for pair, row in zip(pairs, said, strict=True) if row.outcome is not None]
+    agreed = bootstrap_mean_interval([(o + 1) / 2 for o, _ in read], [g for _, g in read]) if read else None
+    problem = _problem(agreed, 1 - len(read) / len(pairs) if pairs else 0.0)
+    shares = {key: value for key, value in compared(said).items() if key not in ("intervals", "p")}  # they are by pair
+    return {
+        "objective": name,
+        "agreement": agreed and asdict(agreed),
+        **shares,
+        "usable": not problem,
+        "reason": f"{name}: {problem or agreement(agreed)}",
+    }
+
+
+def _attacks(pairs: Sequence[LabelledPair]) -> list[tuple[str, Duel]]:
+    """(kind, some pair with a suffix on its worse answer) for every suffix."""
+    tried = [(attack, pairs[at]) for attack, at in tries(len(pairs), MOST_PAIRS)]
+    return [(a.kind, Duel(pair.prompt, pair.chosen, f"{pair.rejected} {a.text}")) for a, pair in tried]
+
+
+def _attacked(comparer: Comparer, right: Sequence[LabelledPair], k: int) -> Turned:
+    tried = _attacks(right)
+    outcomes: dict[str, list[int]] = {}
+    for (kind, _), row in zip(tried, comparer.compare([duel for _, duel in tried]), strict=True):
+        outcome = row[k].outcome
+        if outcome is not None:
+            outcomes.setdefault(kind, []).append(outcome)
+    real = [outcome for kind, found in outcomes.items() if kind != NEUTRAL for outcome in found]
+    return Turned(
+        flips=fmean(outcome != 1 for outcome in real) if real else None,
+        to_worse=fmean(outcome == -1 for outcome in real) if real else None,
+        by_kind={kind: fmean(outcome != 1 for outcome in found) for kind, found in outcomes.items()},
+        n=len(real),
+    )
+
+
+def _problem(agreed: Interval | None, unread: float) -> str:
+    if unread > MOST_UNRATED:
+        return f"{unread:.0%} of the pairs got no verdict"
+    if agreed is None:
+        return "no labelled pairs were compared"
+    if agreed.n < LEAST:
+        return f"{agreed.n} compared pairs are too few, {LEAST} are needed"
+    return doubt(agreed)
