@@ -228,13 +228,16 @@ def test_what_the_harness_answered_before_a_stop_is_kept(evaluated, tmp_path, mo
                 stopped.append(progress.done)  # once: the bar is drawn again as it goes
                 raise KeyboardInterrupt
 
-    asked = Questions(mmlu=write(tmp_path / "q.jsonl", [row(i) for i in range(40)]))
+    asked = Questions(
+        mmlu=write(tmp_path / "q.jsonl", [row(i) for i in range(600)])
+    )  # its bar is drawn ten times a second
     evaluated.reporter = Stopped()
     with pytest.raises(KeyboardInterrupt):
         utility(evaluated.run, evaluated, asked)
     evaluated.reporter = Asked()
     utility(evaluated.run, evaluated, asked)
-    assert 0 < evaluated.reporter.told["questions to vanilla"][-1] <= 160 - 40
+    assert stopped
+    assert evaluated.reporter.told["questions to vanilla"][-1] <= 2400 - stopped[0]
 
 
 @pytest.mark.filterwarnings("default")

@@ -288,12 +288,12 @@ def test_a_difference_that_its_corrected_test_doubts_is_not_claimed(run_folder):
 def test_parts_of_a_summary_that_are_new_are_shown_as_they_are(run_folder):
     path = run_folder / "evaluation" / "summary.json"
     summary = read_json(path)
-    summary["utility"] = {
+    summary["significance"] = {
         "vanilla": {"mmlu": {"mean": 0.31, "low": 0.3, "high": 0.32}, "rows": 1200},
         "spa": {"mmlu": 0.3},
     }
     write_json(path, summary)
-    assert "Utility mmlu rows vanilla 0.310 (0.300 to 0.320) 1,200 spa 0.300 \N{EN DASH}" in page(run_folder).text
+    assert "Significance mmlu rows vanilla 0.310 (0.300 to 0.320) 1,200 spa 0.300 \N{EN DASH}" in page(run_folder).text
 
 
 def test_the_mixed_mean_has_its_interval_and_a_bare_one_of_an_older_summary_none(run_folder):

@@ -133,15 +133,6 @@ def test_a_grid_has_inner_names_as_columns_and_outer_ones_as_rows():
     assert grid([1, 2]) is None
 
 
-def test_utility_is_read_from_its_file(run_folder):
-    write_json(
-        run_folder / "evaluation" / "utility.json", {"trained": "0", "perplexity": {"vanilla": 17.25, "spa": 18.5}}
-    )
-    html = write_report(run_folder).read_text(encoding="utf-8")
-    assert "<h3>Utility</h3>" in html
-    assert "18.50" in html
-
-
 def test_what_moves_a_judge_is_shown_where_it_was_measured():
     assert beside_the_label({"objectives": [{"objective": "h", "auc": None}]}) is None
     measured = {"objective": "h", "bias": {"length": 0.21, "refusal": None, "n_pairs": 40}, "attacks": None}

@@ -1,12 +1,16 @@
-"""MT-Bench on the page: means, differences and who judged, in a table of its own."""
+"""What the systems still know, on the page: right answers, perplexity with its alarm, MT-Bench with who judged."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from selfpriority.evaluation.utility import perplexities
 from selfpriority.report.page import write_report
-from selfpriority.report.utility import mt_bench_grid, other_utility
-from selfpriority.run import write_json
+from selfpriority.report.rows import View, read_view
+from selfpriority.report.utility import known, losses, mt_bench_grid
+from selfpriority.run import Run, read_json, write_json
 
 
 def cell(mean: float | None, n: int = 20) -> dict[str, float | None]:
@@ -48,18 +52,74 @@ def test_rows_are_measures_and_columns_systems_and_their_difference():
 def test_nobody_asked_is_no_table():
     assert mt_bench_grid(None) is None
     assert mt_bench_grid({"perplexity": {}}) is None
-    assert other_utility({"systems": {"spa": "0f"}, "mt_bench": {}, "tasks": {}}) == {"tasks": {}}
+
+
+def asked(difference: float, significant: bool) -> dict:
+    """As `spa utility --mmlu` leaves it."""
+    low, high, p = difference - 0.01, difference + 0.01, 0.001 if significant else 0.3
+    change = {"mean": difference, "low": low, "high": high, "p_holm": p, "significant": significant, "n": 1140}
+    systems = {
+        "vanilla": {"mean": 0.3, "low": 0.28, "high": 0.32, "n": 1140},
+        "spa": {"mean": 0.3 + difference, "low": 0.2, "high": 0.3, "n": 1140},
+    }
+    return {
+        "trained": "0",
+        "n_fewshot": 5,
+        "tasks": {"mmlu": {"systems": systems, "difference": {"spa_vs_vanilla": change}}},
+    }
+
+
+def prose(ratio: float) -> dict:
+    return perplexities({"vanilla": [(36.9, 10)], "spa": [(36.9 + 10 * math.log(ratio), 10)]})
+
+
+def view_with(run_folder, utility: dict | None, perplexity: dict | None) -> View:
+    if utility:
+        write_json(run_folder / "evaluation" / "utility.json", utility)
+    path = run_folder / "evaluation" / "summary.json"
+    write_json(path, read_json(path) | ({"perplexity": perplexity} if perplexity else {}))
+    return read_view(Run.existing(run_folder))
+
+
+def test_right_answers_and_perplexity_stand_in_one_table(run_folder):
+    view = view_with(run_folder, asked(-0.02, False), prose(1.05))
+    grid = known(view)
+    assert grid is not None
+    assert grid.columns == ("vanilla", "spa", "spa against vanilla, percentage points", "p, corrected")
+    rows = dict(grid.rows)
+    right = rows["MMLU, 5 examples a subject, right answers"]
+    assert right[0] == "30.0\u2009% (28.0\u2009% to 32.0\u2009%) of\u00a01,140"
+    assert right[2:] == ("\u22122.0 (\u22123.0 to \u22121.0)", "0.300")
+    assert rows["perplexity on plain prose"] == ("40.0", "42.0, 1.05 times as high", "\u2013", "\u2013")
+    assert list(losses(view)) == []
+
+
+def test_what_is_lost_is_said_at_the_top(run_folder):
+    view = view_with(run_folder, asked(-0.02, True), prose(1.36))
+    said = list(losses(view))
+    assert said[0].startswith("spa finds plain prose less likely than vanilla: its perplexity is 1.36 times as high")
+    assert said[1:] == ["spa answers 2.0% fewer questions of MMLU, 5 examples a subject rightly than vanilla."]
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    assert html.index("its perplexity is 1.36 times") < html.index('id="result"') < html.index('id="utility"')
+
+
+def test_the_evaluation_alone_has_perplexity_and_neither_is_no_section(run_folder):
+    assert known(view_with(run_folder, None, None)) is None
+    assert 'id="utility"' not in write_report(run_folder).read_text(encoding="utf-8")
+    grid = known(view_with(run_folder, None, prose(1.0)))
+    assert grid is not None
+    assert (grid.columns, [name for name, _ in grid.rows]) == (("vanilla", "spa"), ["perplexity on plain prose"])
 
 
 def test_the_page_shows_the_table_with_its_note(run_folder):
-    perplexity = {"systems": {"vanilla": {"perplexity": 17.25, "ratio": 1.0}}}
+    perplexity = {"systems": {"vanilla": {"perplexity": 17.25, "ratio": 1.0}}, "alarm": []}
     parts = {"systems": {"vanilla": "hash-of-weights"}, "trained": "0", "mt_bench": told(), "perplexity": perplexity}
     write_json(run_folder / "evaluation" / "utility.json", parts)
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert "<h3>MT-Bench</h3>" in html
     assert "maths &amp; logic" in html
     assert "judged by demo-eval, a probe" in html
-    assert "17.25" in html
+    assert "17.2" in html
     assert "hash-of-weights" not in html
     assert "is about other weights" not in html
 

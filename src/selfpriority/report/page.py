@@ -32,14 +32,13 @@ from selfpriority.report.tables import (
     span,
     wins,
 )
-from selfpriority.report.utility import mt_bench_grid, other_utility
+from selfpriority.report.utility import known, losses, mt_bench_grid
 from selfpriority.report.verdict import cautions, evidence, headline, main_contest
 from selfpriority.run import Run, write_text
 
 SCRIPTS = ("data.js", "prompt.js", "browser.js", "keys.js")
 """In the order they need each other; one script element holds them all."""
 UNKNOWN_PARTS = {
-    "utility": "Utility",
     "judges": "Other judges of the same answers",
     "agreement": "Agreement of judges",
     "significance": "Significance",
@@ -63,21 +62,22 @@ def write_report(run: Path) -> Path:
 
 def render(view: View) -> str:
     """The page."""
-    summary = {"utility": other_utility(view.utility), **(view.summary or {})}
-    extras = [("MT-Bench", mt_bench_grid(view.utility)), *((t, grid(summary.get(k))) for k, t in UNKNOWN_PARTS.items())]
+    extras = [(title, grid((view.summary or {}).get(part))) for part, title in UNKNOWN_PARTS.items()]
+    utility = [("What it knows", known(view)), ("MT-Bench", mt_bench_grid(view.utility))]
     return page(
         "report.html.j2",
         packed(view),
         view=view,
         headline=headline(view),
         evidence=evidence(view),
-        cautions=list(cautions(view)),
+        cautions=[*cautions(view), *losses(view)],
         contests=list(contests(view)),
         wins=wins(view),
         span=span(view),
         pareto=pareto_of(view),
         behaviour_changes=behaviour_changes(view),
         extras=[(title, table) for title, table in extras if table],
+        utility=[(title, table) for title, table in utility if table],
         beside_the_label=beside_the_label,
         charts=charts,
         scatter_of=scatter_of,

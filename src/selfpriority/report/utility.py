@@ -1,25 +1,94 @@
-"""What the systems still know, as the page shows it: MT-Bench in a table of its own, all else as it is.
+"""What the systems still know, as the page shows it: right answers and perplexity, and MT-Bench in a table of its own.
 
-Reads `utility.json`. Knows nothing of run directories.
+Reads `utility.json` and the summary. Knows nothing of run directories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from selfpriority.evaluation.mt_bench import judge_lines
+from selfpriority.evaluation.utility import alarms_in_words
 from selfpriority.report.plain import DASH, clean, percent, probability, signed, words
+from selfpriority.report.rows import View
 from selfpriority.report.tables import Grid
 
 Json = Mapping[str, Any]
-OWN_TABLE = ("systems", "trained", "mt_bench")
-"""Parts of `utility.json` that the table of unknown shapes leaves out: hashes, and what `mt_bench_grid` shows."""
 
 
-def other_utility(utility: Json | None) -> Json:
-    """`utility.json` without what is shown elsewhere."""
-    return {name: part for name, part in (utility or {}).items() if name not in OWN_TABLE}
+def known(view: View) -> Grid | None:
+    """Shares of right answers by task and the perplexity of plain prose, a column a system; None without either."""
+    tasks, alarm = (view.utility or {}).get("tasks", {}), alarm_of(view)
+    named = [row["systems"] for row in (*tasks.values(), *([alarm] if alarm else []))]
+    systems = list(dict.fromkeys(name for row in named for name in row))
+    contests = list(dict.fromkeys(key for row in tasks.values() for key in row["difference"]))
+    shots = (view.utility or {}).get("n_fewshot", 0)
+    rows = [
+        (
+            f"{_task(name, shots)}, right answers",
+            (
+                *(_share(row["systems"].get(system)) for system in systems),
+                *(text for key in contests for text in _points(row["difference"].get(key))),
+            ),
+        )
+        for name, row in tasks.items()
+    ]
+    if alarm:
+        cells = (_times(alarm["systems"].get(system)) for system in systems)
+        rows.append(("perplexity on plain prose", (*cells, *(DASH for _ in range(2 * len(contests))))))
+    tested = [part for key in contests for part in (f"{_against(key)}, percentage points", "p, corrected")]
+    note = "Right answers are paired by question. Perplexity, of twenty paragraphs of plain English, is an alarm alone."
+    return Grid((*systems, *tested), tuple(rows), note) if rows else None
+
+
+def losses(view: View) -> Iterator[str]:
+    """What a system seems to have lost, a sentence each: perplexity over the alarm, clearly fewer right answers."""
+    if alarm := alarm_of(view):
+        yield from alarms_in_words(alarm)
+    for name, row in (view.utility or {}).get("tasks", {}).items():
+        for key, cell in row["difference"].items():
+            if cell["mean"] is not None and cell["mean"] < 0 and cell["significant"]:
+                system, _, baseline = key.partition("_vs_")
+                task = _task(name, (view.utility or {}).get("n_fewshot", 0))
+                yield f"{system} answers {-cell['mean']:.1%} fewer questions of {task} rightly than {baseline}."
+
+
+def alarm_of(view: View) -> Json | None:
+    """What `evaluation.utility.perplexities` found, by the evaluation or else by `spa utility`."""
+    return (view.summary or {}).get("perplexity") or (view.utility or {}).get("perplexity")
+
+
+def _task(name: str, shots: int) -> str:
+    if name != "mmlu":
+        return words(name)
+    return f"MMLU, {shots} examples a subject" if shots else "MMLU, no examples"
+
+
+def _share(cell: Json | None) -> str:
+    if cell is None:
+        return DASH
+    return f"{cell['mean']:.1%} ({cell['low']:.1%} to {cell['high']:.1%}) of\N{NO-BREAK SPACE}{cell['n']:,}".replace(
+        "%", "\N{THIN SPACE}%"
+    )
+
+
+def _points(cell: Json | None) -> tuple[str, str]:
+    if cell is None or cell["mean"] is None:
+        return DASH, DASH
+    mean, low, high = (signed(100 * cell[edge], 1) for edge in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})", probability(cell["p_holm"]) or DASH
+
+
+def _times(cell: Json | None) -> str:
+    if cell is None:
+        return DASH
+    is_first = cell["ratio"] == 1.0
+    return f"{cell['perplexity']:.1f}" + ("" if is_first else f", {cell['ratio']:.2f} times as high")
+
+
+def _against(key: str) -> str:
+    return key.replace("_vs_", " against ")
 
 
 def mt_bench_grid(utility: Json | None) -> Grid | None:
@@ -28,7 +97,7 @@ def mt_bench_grid(utility: Json | None) -> Grid | None:
     if told is None:
         return None
     systems, contests, n = told["systems"], told["difference"], told["n_questions"]
-    tested = [part for key in contests for part in (key.replace("_vs_", " against "), "p, corrected")]
+    tested = [part for key in contests for part in (_against(key), "p, corrected")]
     measures = [("overall",), ("turn_1",), ("turn_2",), *(("categories", name) for name in _categories(systems))]
     rows = [
         (words(path[-1]), (*(_mean(_at(row, path), n) for row in systems.values()), *_tests(contests, path)))
