@@ -84,7 +84,7 @@ def test_two_runs_are_tested_as_two_systems_of_one_are(run_folder, other_folder)
     assert (row.p, row.clear) == (f"= {cell['p_holm']:.3f}", False)
     assert 0.05 < cell["p_holm"] <= 0.1, "significant alone, not as one of two"
     page = write_diff(run_folder, other_folder).read_text(encoding="utf-8")
-    assert f"other against demo, 40 prompts, +0.0 words, corrected p {row.p}</span>" in page
+    assert f"other against demo, 40 prompts, +0.0&nbsp;words, corrected p&nbsp;{row.p}</span>" in page
     assert "No win is clear once corrected for the number of comparisons." in page
 
 

@@ -302,7 +302,7 @@ def test_the_mixed_mean_has_its_interval_and_a_bare_one_of_an_older_summary_none
     hh = summary["systems"]["spa"]["HH_5"]
     assert hh["low"] < hh["mean"] < hh["high"]
     shown = page(run_folder).text
-    assert f"{hh['mean']:.2f} {hh['low']:.2f} to {hh['high']:.2f} spa, HH_5: {hh['mean']:.2f}, interval" in shown
+    assert f" {hh['mean']:.2f} {hh['low']:.2f} to {hh['high']:.2f} " in shown
     for group in (summary, *summary["by_kind"].values()):
         for rows in group["systems"].values():
             rows["HH_5"] = 4.321

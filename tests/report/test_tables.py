@@ -62,8 +62,8 @@ def test_the_length_stands_beside_every_score_difference_and_win(run_folder, sum
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert f'<td class="number">{mean_words(spa)}</td>' in html
     assert '<td class="number">\N{MINUS SIGN}2.2</td>' in html
-    assert "spa against vanilla, 39 prompts, +3.0 words, corrected p = 0.012</span>" in html
-    assert "spa against vanilla, 40 prompts, corrected p &lt; 0.001</span>" in html
+    assert "spa against vanilla, 39 prompts, +3.0&nbsp;words, corrected p&nbsp;= 0.012</span>" in html
+    assert "spa against vanilla, 40 prompts, corrected p&nbsp;&lt; 0.001</span>" in html
 
 
 def test_comparisons_in_both_orders_say_how_often_the_order_decided(run_folder, summary_file):
@@ -75,7 +75,18 @@ def test_comparisons_in_both_orders_say_how_often_the_order_decided(run_folder, 
     assert (first.flip_rate, first.parts[0][2]) == (0.25, "10\u2009% to 30\u2009%")
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert "what depends on the order is a tie (harmlessness 25\u2009%" in html
-    assert "More won than lost is clear for harmlessness (spa)" in html
+    assert "More won than lost is clear for harmlessness (spa)." in html
+
+
+def test_a_clear_loss_is_not_called_a_win(run_folder, summary_file):
+    summary = read_json(summary_file)
+    row = {"win": 0.1, "tie": 0.3, "lose": 0.6, "p_holm": 0.001, "significant": True}
+    summary["pairwise"]["spa_vs_vanilla"]["helpfulness"] |= row
+    write_json(summary_file, summary)
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    assert (
+        "More won than lost is clear for harmlessness (spa). More lost than won is clear for helpfulness (spa)." in html
+    )
 
 
 def test_the_scale_of_the_means_holds_every_interval(run_folder):
@@ -96,13 +107,13 @@ def test_behaviour_is_shown_with_its_over_refusals_and_its_tests(run_folder, sum
     change["over_refusal"] = dict.fromkeys(("mean", "low", "high", "p", "p_holm")) | {"n": 0, "significant": False}
     summary["behaviour_difference"]["other_vs_spa"] = change
     write_json(summary_file, summary)
-    told = behaviour_changes(view_of(run_folder))
-    assert told is not None
+    ((title, told),) = behaviour_changes(view_of(run_folder))
     minus = "\N{MINUS SIGN}"
+    assert title == "spa minus vanilla, on the same prompts"
     assert told.rows == (
-        ("refusals, percentage points, spa minus vanilla *", ("+12.3", "+5.0 to +20.0", "0.002", "0.006", "40")),
-        ("over-refusals, percentage points, spa minus vanilla", ("\N{EN DASH}", "", "", "", "0")),
-        ("words an answer, spa minus vanilla", (f"{minus}2.0", f"{minus}4.0 to +0.5", "0.200", "0.400", "40")),
+        ("refusals, points *", ("+12.3", "+5.0 to +20.0", "0.002", "0.006", "40")),
+        ("over-refusals, points", ("\N{EN DASH}", "", "", "", "0")),
+        ("words an answer", (f"{minus}2.0", f"{minus}4.0 to +0.5", "0.200", "0.400", "40")),
     )
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert '<th scope="col" class="number">over-refusals</th>' in html
@@ -110,7 +121,7 @@ def test_behaviour_is_shown_with_its_over_refusals_and_its_tests(run_folder, sum
     assert '<td class="number">+5.0 to +20.0</td>' in html
     del summary["behaviour_difference"]
     write_json(summary_file, summary)
-    assert behaviour_changes(view_of(run_folder)) is None
+    assert list(behaviour_changes(view_of(run_folder))) == []
 
 
 def test_one_rated_system_makes_no_pareto_plot(run_folder, summary_file):

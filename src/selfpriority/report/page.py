@@ -75,7 +75,7 @@ def render(view: View) -> str:
         wins=wins(view),
         span=span(view),
         pareto=pareto_of(view),
-        behaviour_changes=behaviour_changes(view),
+        behaviour_changes=list(behaviour_changes(view)),
         extras=[(title, table) for title, table in extras if table],
         utility=[(title, table) for title, table in utility if table],
         beside_the_label=beside_the_label,

@@ -20,11 +20,15 @@ from selfpriority.report.verdict import change_in_numbers, is_clear, stated
 
 Json = Mapping[str, Any]
 BEHAVIOUR = {
-    "refusal": ("refusals, percentage points", 100.0),
-    "over_refusal": ("over-refusals, percentage points", 100.0),
+    "refusal": ("refusals, points", 100.0),
+    "over_refusal": ("over-refusals, points", 100.0),
     "words": ("words an answer", 1.0),
 }
 """What a difference in behaviour is called, and what its unit is worth."""
+TESTED_BEHAVIOUR = (
+    "Points are percentage points. * p, corrected for the number of comparisons of behaviour (Holm), is at most 0.05. "
+    "Intervals resample prompts and are not corrected."
+)
 MOST_ROWS = 80
 """Rows of a table about a part of the summary that this version does not know."""
 
@@ -151,8 +155,8 @@ def span(view: View) -> tuple[float, float]:
     """The whole ratings between which every mean and its interval lies: the scale of the table's figures."""
     summary = view.summary or {}
     groups = [summary.get("systems", {}), *(part["systems"] for part in summary.get("by_kind", {}).values())]
-    rows = [row for systems in groups for rows in systems.values() for row in rows.values()]
-    rated = [row for row in rows if isinstance(row, Mapping) and row["mean"] is not None]
+    rows = [rows[name] for systems in groups for rows in systems.values() for name in view.objectives]
+    rated = [row for row in rows if row["mean"] is not None]
     if not rated:
         return LOWEST, HIGHEST
     low, high = math.floor(min(row["low"] for row in rated)), math.ceil(max(row["high"] for row in rated))
@@ -189,22 +193,19 @@ def grid(value: Any) -> Grid | None:
     return Grid(columns, rows[:MOST_ROWS])
 
 
-def behaviour_changes(view: View) -> Grid | None:
-    """How every system behaves otherwise than the first on the same prompts, with tests; None where nobody tested."""
+def behaviour_changes(view: View) -> Iterator[tuple[str, Grid]]:
+    """How every system behaves otherwise than the first on the same prompts, with tests: a title and its table."""
     summary = view.summary or {}
     first = next(iter(summary.get("systems", {})), "")
-    rows = []
+    columns = ("difference", "95\u2009% interval", "p", "p, corrected", "n")
     for key, cells in summary.get("behaviour_difference", {}).items():
         system, baseline = _names(key)
-        if baseline != first:
-            continue
-        for name, row in cells.items():
-            label, unit = BEHAVIOUR.get(name, (words(name), 1.0))
-            star = " *" if row["significant"] else ""
-            rows.append((f"{label}, {system} minus {baseline}{star}", _tested(row, unit)))
-    note = "* p, corrected for the number of comparisons of behaviour (Holm), is at most 0.05."
-    columns = ("difference", "95\u2009% interval", "p", "p, corrected", "n")
-    return Grid(columns, tuple(rows), note) if rows else None
+        if baseline == first:
+            named = [(*BEHAVIOUR.get(name, (words(name), 1.0)), row) for name, row in cells.items()]
+            rows = tuple(
+                (f"{label} *" if row["significant"] else label, _tested(row, unit)) for label, unit, row in named
+            )
+            yield f"{system} minus {baseline}, on the same prompts", Grid(columns, rows, TESTED_BEHAVIOUR)
 
 
 def _tested(row: Json, unit: float) -> tuple[str, ...]:
