@@ -228,9 +228,8 @@ def test_what_the_harness_answered_before_a_stop_is_kept(evaluated, tmp_path, mo
                 stopped.append(progress.done)  # once: the bar is drawn again as it goes
                 raise KeyboardInterrupt
 
-    asked = Questions(
-        mmlu=write(tmp_path / "q.jsonl", [row(i) for i in range(600)])
-    )  # its bar is drawn ten times a second
+    # many, for the bar is drawn ten times a second
+    asked = Questions(mmlu=write(tmp_path / "q.jsonl", [row(i) for i in range(600)]))
     evaluated.reporter = Stopped()
     with pytest.raises(KeyboardInterrupt):
         utility(evaluated.run, evaluated, asked)
