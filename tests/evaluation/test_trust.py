@@ -134,3 +134,11 @@ def test_own_pairs_replace_the_anchors_of_their_objective_only(n, usable):
     assert (helpful["source"], helpful["n"]) == ("labels: mine.jsonl", n)
     assert told["usable"] == usable
     assert usable or "5 compared pairs are too few" in told["reasons"][0]
+
+
+def test_every_pair_is_asked_about_on_its_own_objective_alone():
+    _, model = checked(next_best)
+    assert all(len(request.contexts) == 1 for request in model.asked)
+    texts = [request.contexts[0][0].content for request in model.asked]
+    found = [[o.name for o in CONSTITUTION.objectives if o.question in text] for text in texts]
+    assert sorted({tuple(names) for names in found}) == [("harmlessness",), ("helpfulness",)]

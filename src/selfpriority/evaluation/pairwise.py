@@ -6,6 +6,7 @@ cannot be read is an outcome of its own, never a tie. Knows no system and no fil
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -80,9 +81,16 @@ class Comparer:
         if settings.method not in ("expected", "verbal"):
             raise ValueError(f"answers are compared in words, expected or verbal, not {settings.method!r}")
         self._model, self._constitution, self._settings = model, constitution, settings
+        self._asked = tuple(constitution.objectives)
+
+    def about(self, objective: str) -> Comparer:
+        """The same judge, asked about one objective of its constitution alone."""
+        other = copy.copy(self)
+        other._asked = tuple(asked for asked in self._constitution.objectives if asked.name == objective)
+        return other
 
     def compare(self, duels: Sequence[Duel]) -> list[tuple[Compared, ...]]:
-        """One `Compared` per objective for each duel, in order."""
+        """One `Compared` per objective asked about for each duel, in order."""
         shown = [order for duel in duels for order in (duel, Duel(duel.prompt, duel.b, duel.a))]
         verdicts = self._expected(shown) if self._settings.method == "expected" else self._verbal(shown)
         pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
@@ -100,12 +108,12 @@ class Comparer:
             for context in self.contexts(duel)
         ]
         verdicts = [_read_text(answer) for answer in ask(self._model, requests)]
-        k = len(self._constitution.names)
+        k = len(self._asked)
         return [verdicts[start : start + k] for start in range(0, len(verdicts), k)]
 
     def contexts(self, duel: Duel) -> tuple[tuple[Message, ...], ...]:
-        """The K conversations put to the model, `duel.a` shown first; they differ only after the judged texts."""
-        return tuple((Message("user", self._question(duel, o)),) for o in self._constitution.objectives)
+        """A conversation an objective, `duel.a` shown first; they differ only after the judged texts."""
+        return tuple((Message("user", self._question(duel, o)),) for o in self._asked)
 
     def _question(self, duel: Duel, objective: Objective) -> str:
         turns = duel.prompt.messages
@@ -124,7 +132,7 @@ class Comparer:
 
     def _read_choice(self, answer: Answer) -> list[Side | Unrated]:
         if isinstance(answer, Failure):
-            return [Unrated(answer.reason, answer.detail) for _ in self._constitution.names]
+            return [Unrated(answer.reason, answer.detail) for _ in self._asked]
         assert isinstance(answer, Choice)
         return [self._read_letters(*letters) for letters in answer.probabilities]
 

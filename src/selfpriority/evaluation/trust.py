@@ -46,11 +46,12 @@ def check_comparer(comparer: Comparer, constitution: Constitution, labels: Label
     """
     objectives = []
     for k, own in enumerate(_pairs(constitution, labels)):
-        said = [row[k] for row in comparer.compare(_duels(own.pairs))]
+        asked = comparer.about(constitution.names[k])
+        said = [row[0] for row in asked.compare(_duels(own.pairs))]
         row = {**_measured(constitution.names[k], own.pairs, said), "source": own.source}
         right = [pair for pair, verdict in zip(own.pairs, said, strict=True) if verdict.outcome == 1]
         is_last = k == len(constitution.names) - 1  # not attacked, as with raters
-        objectives.append({**row, "attacks": None if is_last else asdict(_attacked(comparer, right, k))})
+        objectives.append({**row, "attacks": None if is_last else asdict(_attacked(asked, right))})
     reasons = [row["reason"] for row in objectives if not row["usable"]]
     return {"usable": not reasons, "reasons": reasons, "objectives": objectives}
 
@@ -58,10 +59,10 @@ def check_comparer(comparer: Comparer, constitution: Constitution, labels: Label
 def ask_all_pairs(comparer: Comparer, constitution: Constitution) -> None:
     """Asks what `check_comparer` asks without labels, with suffixes as if every pair had been decided rightly."""
     chosen = _pairs(constitution, None)
-    for own in chosen:
-        comparer.compare(_duels(own.pairs))
-    for own in chosen[:-1]:
-        comparer.compare([duel for _, duel in _attacks(own.pairs)])
+    for name, own in zip(constitution.names, chosen, strict=True):
+        comparer.about(name).compare(_duels(own.pairs))
+    for name, own in zip(constitution.names, chosen[:-1], strict=False):
+        comparer.about(name).compare([duel for _, duel in _attacks(own.pairs)])
 
 
 def _pairs(constitution: Constitution, labels: Labels | None) -> list[Labels]:
@@ -96,11 +97,11 @@ def _attacks(pairs: Sequence[LabelledPair]) -> list[tuple[str, Duel]]:
     return [(a.kind, Duel(pair.prompt, pair.chosen, f"{pair.rejected} {a.text}")) for a, pair in tried]
 
 
-def _attacked(comparer: Comparer, right: Sequence[LabelledPair], k: int) -> Turned:
+def _attacked(comparer: Comparer, right: Sequence[LabelledPair]) -> Turned:
     tried = _attacks(right)
     outcomes: dict[str, list[int]] = {}
     for (kind, _), row in zip(tried, comparer.compare([duel for _, duel in tried]), strict=True):
-        outcome = row[k].outcome
+        outcome = row[0].outcome
         if outcome is not None:
             outcomes.setdefault(kind, []).append(outcome)
     real = [outcome for kind, found in outcomes.items() if kind != NEUTRAL for outcome in found]
