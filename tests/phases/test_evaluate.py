@@ -86,6 +86,9 @@ def test_further_judges_and_a_comparer_have_files_of_their_own(tiny_model, tmp_p
     assert after["evaluation/verdicts-spa"] == before["evaluation/verdicts-spa"]
     assert after["evaluation/summary"]["key"] != before["evaluation/summary"]["key"]
     assert summary["agreement"]["judges"] == ["judge", "second"]
+    shown = (tmp_path / "run/evaluation/table.md").read_text()
+    assert "| second: spa against vanilla | " in shown
+    assert "Krippendorff's alpha of all judges, interval scale: harmlessness " in shown
     cell = summary["pairwise"]["spa_vs_vanilla"]["harmlessness"]
     assert {"win", "tie", "lose", "n", "flip_rate", "first_shown", "unread", "p_holm", "significant"} <= set(cell)
     rows = (tmp_path / "run/evaluation/comparisons-spa_vs_vanilla.jsonl").read_text().splitlines()

@@ -85,12 +85,12 @@ def test_right_answers_and_perplexity_stand_in_one_table(run_folder):
     view = view_with(run_folder, asked(-0.02, False), prose(1.05))
     grid = known(view)
     assert grid is not None
-    assert grid.columns == ("vanilla", "spa", "spa against vanilla, percentage points", "p, corrected")
+    assert grid.columns == ("vanilla", "spa", "spa against vanilla", "p, corrected")
     rows = dict(grid.rows)
-    right = rows["MMLU, 5 examples a subject, right answers"]
-    assert right[0] == "30.0\u2009% (28.0\u2009% to 32.0\u2009%) of\u00a01,140"
+    right = rows["MMLU, 5 examples, 1,140 questions"]
+    assert right[0] == "30.0 (28.0 to 32.0)"
     assert right[2:] == ("\u22122.0 (\u22123.0 to \u22121.0)", "0.300")
-    assert rows["perplexity on plain prose"] == ("40.0", "42.0, 1.05 times as high", "\u2013", "\u2013")
+    assert rows["perplexity on plain prose"] == ("40.0", "42.0, 1.05 times", "\u2013", "\u2013")
     assert list(losses(view)) == []
 
 
@@ -98,7 +98,7 @@ def test_what_is_lost_is_said_at_the_top(run_folder):
     view = view_with(run_folder, asked(-0.02, True), prose(1.36))
     said = list(losses(view))
     assert said[0].startswith("spa finds plain prose less likely than vanilla: its perplexity is 1.36 times as high")
-    assert said[1:] == ["spa answers 2.0% fewer questions of MMLU, 5 examples a subject rightly than vanilla."]
+    assert said[1:] == ["spa answers 2.0% fewer of the questions of MMLU rightly than vanilla."]
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert html.index("its perplexity is 1.36 times") < html.index('id="result"') < html.index('id="utility"')
 

@@ -30,6 +30,8 @@ def table(summary: Mapping[str, Any]) -> str:
     if summary.get("pairwise"):
         heads = ["", *summary["objectives"], "words (mean)"]
         blocks += [["Won / tied / lost:"], _rows(heads, _won(summary["pairwise"]))]
+    if summary.get("judges"):
+        blocks += [["Other judges of the same answers:"], _other_judges(summary), _agreement(summary["agreement"])]
     blocks += [_behaviour(summary["behaviour"]), list(lost_in_words(summary))]
     if "perplexity" in summary:
         blocks += [perplexity_lines(summary["perplexity"]), alarms_in_words(summary["perplexity"])]
@@ -65,6 +67,26 @@ def _behaviour(behaviour: Mapping[str, Json]) -> list[str]:
         for name, row in behaviour.items()
     ]
     return _rows(heads, rows)
+
+
+def _other_judges(summary: Mapping[str, Any]) -> list[str]:
+    objectives = summary["objectives"]
+    rows = [
+        [f"{judge}: {_versus(key)}", *(_change(row[name]) for name in objectives)]
+        for judge, found in summary["judges"].items()
+        for key, row in found["difference"].items()
+    ]
+    return _rows(["", *objectives], rows)
+
+
+def _agreement(agreement: Json) -> list[str]:
+    """Of the evaluation judge and all others, 1 where they rate alike and 0 at chance."""
+    alphas = [f"{name} {_decimal(row['interval'])}" for name, row in agreement["alpha"].items()]
+    return [f"Krippendorff's alpha of all judges, interval scale: {', '.join(alphas)}."]
+
+
+def _decimal(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
 
 
 def _won(pairwise: Mapping[str, Json]) -> list[list[str]]:

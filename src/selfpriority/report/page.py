@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from selfpriority.report.figures import Series, calibration, curves, flow, scatter, whisker
+from selfpriority.report.others import other_judges, unconfirmed
 from selfpriority.report.packing import Packed, pack
 from selfpriority.report.plain import clean, number, percent, words
 from selfpriority.report.rows import Round, View, read_view
@@ -39,8 +40,6 @@ from selfpriority.run import Run, write_text
 SCRIPTS = ("data.js", "prompt.js", "browser.js", "keys.js")
 """In the order they need each other; one script element holds them all."""
 UNKNOWN_PARTS = {
-    "judges": "Other judges of the same answers",
-    "agreement": "Agreement of judges",
     "significance": "Significance",
 }
 """Parts of a summary that are shown as they are, whatever their shape."""
@@ -62,7 +61,8 @@ def write_report(run: Path) -> Path:
 
 def render(view: View) -> str:
     """The page."""
-    extras = [(title, grid((view.summary or {}).get(part))) for part, title in UNKNOWN_PARTS.items()]
+    extras = [("Other judges of the same answers", other_judges(view))]
+    extras += [(title, grid((view.summary or {}).get(part))) for part, title in UNKNOWN_PARTS.items()]
     utility = [("What it knows", known(view)), ("MT-Bench", mt_bench_grid(view.utility))]
     return page(
         "report.html.j2",
@@ -70,7 +70,7 @@ def render(view: View) -> str:
         view=view,
         headline=headline(view),
         evidence=evidence(view),
-        cautions=[*cautions(view), *losses(view)],
+        cautions=[*cautions(view), *unconfirmed(view), *losses(view)],
         contests=list(contests(view)),
         wins=wins(view),
         span=span(view),

@@ -26,7 +26,7 @@ def known(view: View) -> Grid | None:
     shots = (view.utility or {}).get("n_fewshot", 0)
     rows = [
         (
-            f"{_task(name, shots)}, right answers",
+            _task(name, shots, row["systems"]),
             (
                 *(_share(row["systems"].get(system)) for system in systems),
                 *(text for key in contests for text in _points(row["difference"].get(key))),
@@ -37,8 +37,8 @@ def known(view: View) -> Grid | None:
     if alarm:
         cells = (_times(alarm["systems"].get(system)) for system in systems)
         rows.append(("perplexity on plain prose", (*cells, *(DASH for _ in range(2 * len(contests))))))
-    tested = [part for key in contests for part in (f"{_against(key)}, percentage points", "p, corrected")]
-    note = "Right answers are paired by question. Perplexity, of twenty paragraphs of plain English, is an alarm alone."
+    tested = [part for key in contests for part in (_against(key), "p, corrected")]
+    note = "Right answers in percent, differences in points, paired by question. Perplexity is an alarm alone."
     return Grid((*systems, *tested), tuple(rows), note) if rows else None
 
 
@@ -50,8 +50,8 @@ def losses(view: View) -> Iterator[str]:
         for key, cell in row["difference"].items():
             if cell["mean"] is not None and cell["mean"] < 0 and cell["significant"]:
                 system, _, baseline = key.partition("_vs_")
-                task = _task(name, (view.utility or {}).get("n_fewshot", 0))
-                yield f"{system} answers {-cell['mean']:.1%} fewer questions of {task} rightly than {baseline}."
+                task = "MMLU" if name == "mmlu" else words(name)
+                yield f"{system} answers {-cell['mean']:.1%} fewer of the questions of {task} rightly than {baseline}."
 
 
 def alarm_of(view: View) -> Json | None:
@@ -59,18 +59,16 @@ def alarm_of(view: View) -> Json | None:
     return (view.summary or {}).get("perplexity") or (view.utility or {}).get("perplexity")
 
 
-def _task(name: str, shots: int) -> str:
-    if name != "mmlu":
-        return words(name)
-    return f"MMLU, {shots} examples a subject" if shots else "MMLU, no examples"
+def _task(name: str, shots: int, systems: Json) -> str:
+    n = max((row["n"] for row in systems.values()), default=0)
+    shown = f", {shots} examples" if name == "mmlu" and shots else ""
+    return f"{'MMLU' if name == 'mmlu' else words(name)}{shown}, {n:,} questions"
 
 
 def _share(cell: Json | None) -> str:
     if cell is None:
         return DASH
-    return f"{cell['mean']:.1%} ({cell['low']:.1%} to {cell['high']:.1%}) of\N{NO-BREAK SPACE}{cell['n']:,}".replace(
-        "%", "\N{THIN SPACE}%"
-    )
+    return f"{100 * cell['mean']:.1f} ({100 * cell['low']:.1f} to {100 * cell['high']:.1f})"
 
 
 def _points(cell: Json | None) -> tuple[str, str]:
@@ -84,7 +82,7 @@ def _times(cell: Json | None) -> str:
     if cell is None:
         return DASH
     is_first = cell["ratio"] == 1.0
-    return f"{cell['perplexity']:.1f}" + ("" if is_first else f", {cell['ratio']:.2f} times as high")
+    return f"{cell['perplexity']:.1f}" + ("" if is_first else f", {cell['ratio']:.2f} times")
 
 
 def _against(key: str) -> str:
