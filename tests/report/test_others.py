@@ -38,9 +38,10 @@ def test_every_judge_has_a_row_and_alpha_and_rv_stand_below(run_folder):
     assert grid is not None
     assert grid.columns == ("harmlessness", "helpfulness")
     rows = dict(grid.rows)
-    assert rows["evaluation judge, spa minus vanilla"][0] == "+0.50 (+0.40 to +0.60) *"
-    assert rows["second, spa minus vanilla"] == ("+0.30 (+0.20 to +0.40) *", "\u2013")
-    assert rows["Krippendorff's alpha, interval"] == ("+0.41", "\u2013")
+    assert rows["evaluation judge"][0] == "+0.50 (+0.40 to +0.60) *"
+    assert rows["second"] == ("+0.30 (+0.20 to +0.40) *", "\u2013")
+    assert rows["alpha, interval"] == ("+0.41", "\u2013")
+    assert grid.note.startswith("Differences: spa minus vanilla. ")
     assert grid.note.endswith("all objectives together: evaluation judge and second 0.27.")
 
 

@@ -5,7 +5,7 @@ Reads the summary. Knows nothing of run directories.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from selfpriority.report.plain import DASH, clean, signed, words
@@ -17,7 +17,7 @@ Json = Mapping[str, Any]
 MAIN = "evaluation judge"
 NOTE = (
     "* p, corrected over the objectives and systems of that judge, is at most 0.05. "
-    "Alpha: 1 where all judges rate alike, 0 at chance."
+    "Krippendorff's alpha: 1 where all judges rate alike, 0 at chance."
 )
 
 
@@ -27,19 +27,22 @@ def other_judges(view: View) -> Grid | None:
     judges, agreement = summary.get("judges") or {}, summary.get("agreement") or {}
     if not judges:
         return None
+    contests = list(summary["difference"])
     rows = [
         (
-            f"{clean(judge)}, {key.replace('_vs_', ' minus ')}",
+            clean(judge) + (f", {_minus(key)}" if len(contests) > 1 else ""),
             tuple(_change(cells.get(name)) for name in view.objectives),
         )
-        for key in summary["difference"]
+        for key in contests
         for judge, cells in _by_judge(view, key)
     ]
     alpha = agreement.get("alpha") or {}
     for scale in ("interval", "ordinal"):
         values = (alpha.get(name, {}).get(scale) for name in view.objectives)
-        rows.append((f"Krippendorff's alpha, {scale}", tuple(DASH if v is None else signed(v) for v in values)))
-    return Grid(tuple(map(words, view.objectives)), tuple(rows), f"{NOTE}{_rv(agreement.get('rv') or {})}")
+        rows.append((f"alpha, {scale}", tuple(DASH if v is None else signed(v) for v in values)))
+    return Grid(
+        tuple(map(words, view.objectives)), tuple(rows), f"{_first(contests)}{NOTE}{_rv(agreement.get('rv') or {})}"
+    )
 
 
 def unconfirmed(view: View) -> Iterator[str]:
@@ -71,6 +74,15 @@ def _change(cell: Json | None) -> str:
         return DASH
     star = " *" if is_clear(cell) else ""
     return f"{signed(cell['mean'])} ({signed(cell['low'])} to {signed(cell['high'])}){star}"
+
+
+def _first(contests: Sequence[str]) -> str:
+    """What the rows are differences of where there is but one comparison; else each row says its own."""
+    return f"Differences: {_minus(contests[0])}. " if len(contests) == 1 else ""
+
+
+def _minus(contest: str) -> str:
+    return clean(contest.replace("_vs_", " minus "))
 
 
 def _rv(found: Mapping[str, Json]) -> str:
