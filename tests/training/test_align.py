@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import shutil
@@ -157,31 +158,32 @@ def test_half_written_checkpoints_are_skipped(tiny_model, pools, tmp_path):
     assert [record["step"] for record in log(tmp_path)] == [*range(1, len(log(tmp_path)) + 1)]
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files():
-    """A switch after which no file of this process grows over 16 KiB, as on a disk that is nearly full."""
+    """No file of this process grows over 16 KiB, as on a disk that is nearly full.
+
+    Only within the test: pytest itself may be writing what it prints to a longer one.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16384, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16384, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_one_line_and_training_continues_from_the_last_checkpoint(
-    tiny_model, pools, tmp_path, small_files
-):
+def test_a_full_disk_is_one_line_and_training_continues_from_the_last_checkpoint(tiny_model, pools, tmp_path):
     settings = FULL.model_copy(update={"checkpoint_minutes": 1e-6})
     with pytest.raises(Killed):
         train(pools, tiny_model, settings, 0, places(tmp_path), killer(4))
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    small_files()
-    with pytest.raises(WorkFailed, match=r"cannot write: .*the last whole checkpoint, if there is one, is kept"):
+    told = r"cannot write: .*the last whole checkpoint, if there is one, is kept"
+    with small_files(), pytest.raises(WorkFailed, match=told):
         train(pools, tiny_model, settings, 0, places(tmp_path))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert train(pools, tiny_model, settings, 0, places(tmp_path)).resumed_from > 0
 
 
-def test_a_disk_that_is_too_full_for_the_policy_is_one_line(tiny_model, pools, tmp_path, small_files):
-    small_files()
-    with pytest.raises(WorkFailed, match=r"policy: cannot write: ") as caught:
+def test_a_disk_that_is_too_full_for_the_policy_is_one_line(tiny_model, pools, tmp_path):
+    with small_files(), pytest.raises(WorkFailed, match=r"policy: cannot write: ") as caught:
         train(pools, tiny_model, FULL, 0, places(tmp_path))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "policy").exists()
