@@ -196,7 +196,7 @@ class Asked(Reporter):
 harness = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="needs selfpriority[eval]")
 
 
-@pytest.mark.filterwarnings("default")  # of the harness and what it imports
+@pytest.mark.filterwarnings("ignore")  # of the harness and what it imports
 @harness
 def test_the_harness_asks_local_questions_and_none_twice(evaluated, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -214,7 +214,7 @@ def test_the_harness_asks_local_questions_and_none_twice(evaluated, tmp_path, mo
     assert evaluated.reporter.told == {}
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @harness
 def test_what_the_harness_answered_before_a_stop_is_kept(evaluated, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -239,7 +239,7 @@ def test_what_the_harness_answered_before_a_stop_is_kept(evaluated, tmp_path, mo
     assert evaluated.reporter.told["questions to vanilla"][-1] <= 2400 - stopped[0]
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @harness
 def test_an_adapter_is_asked_on_its_base_and_a_task_file_of_ones_own_beside(
     evaluated, tiny_model, tmp_path, monkeypatch
