@@ -20,7 +20,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def measure(judge: Judge, labels: Sequence[Label], place: str) -> Row:
     pairs = tuple(label for label in labels if isinstance(label, LabelledPair))
     if not labels or labels[0].objective not in judge.objectives:
         raise InputError(f"{place}: no label that this judge can be measured on")
-    constitution = load_constitution("harmless-helpful")  # for its anchors; they speak where no label does
+    constitution = replace(load_constitution("harmless-helpful"), anchors=())  # nothing but these labels is asked about
     report = check_judge(judge, None, constitution, Labels(answers, pairs), disowning=False)
     [found] = [row for row in report.objectives if row.objective == labels[0].objective]
     measured = found.auc or found.pair_accuracy

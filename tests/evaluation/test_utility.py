@@ -16,11 +16,12 @@ from rich.console import Console
 
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.evaluation.utility import accuracies, perplexities, utility_text
+from selfpriority.phases.evaluate import perplexity_step
 from selfpriority.phases.harness import Bars, by_question, mmlu_tasks, model_arguments
 from selfpriority.phases.opening import Opened, Reporter
 from selfpriority.phases.utility import Questions, utility
 from selfpriority.recipe import Evaluate, HfBackend, Prompts, Recipe
-from selfpriority.run import Run
+from selfpriority.run import Run, write_json
 from selfpriority.terminal import LiveReporter
 from selfpriority.wording import FOLDER
 from tests.phases.test_evaluate import count_as_trained
@@ -127,6 +128,15 @@ def test_perplexity_needs_no_harness(evaluated):
     assert told["perplexity"]["systems"]["spa"]["ratio"] == pytest.approx(1.0)
     assert told["perplexity"]["alarm"] == []
     assert json.loads((evaluated.run.evaluation / "utility.json").read_text()) == told
+
+
+def test_perplexity_that_the_evaluation_measured_is_not_measured_again(evaluated):
+    step = perplexity_step(evaluated.run, evaluated.recipe)
+    assert step is not None
+    measured = perplexities({"vanilla": [(20.0, 10)], "spa": [(30.0, 10)]})
+    with evaluated.run.recording(step):
+        write_json(step.outputs[0], measured)
+    assert utility(evaluated.run, evaluated, Questions())["perplexity"] == measured
 
 
 def test_a_policy_of_an_older_recipe_is_not_asked(evaluated):

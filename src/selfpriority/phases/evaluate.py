@@ -135,14 +135,22 @@ def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
         for a, b in contests(answers):
             key = key_of(answers[a], answers[b], "comparisons", judge, texts)
             steps.append(_step(run, "comparisons", f"{a}_vs_{b}", key))
-    if isinstance(backend, HfBackend):  # of what stands in for a model in tests there is nothing to be surprised
-        models = {name: model_key(model) for name, model in systems(run, recipe).items()}
-        key = key_of("perplexity", models, prose(), numerics)
-        steps.append(Step("evaluation/perplexity", key, (run.evaluation / PERPLEXITY,)))
+    if (perplexity := perplexity_step(run, recipe)) is not None:
+        steps.append(perplexity)
     keys = [step.key for step in steps if "/answers-" not in step.name]
     summary = key_of("summary-4", keys, recipe.evaluate.model_dump(include=SUMMARY_FIELDS), held_out.reasons)
     outputs = (run.evaluation / "summary.json", run.evaluation / "table.md")
     return [*steps, Step("evaluation/summary", summary, outputs)]
+
+
+def perplexity_step(run: Run, recipe: Recipe) -> Step | None:
+    """The alarm's step; None where a stand-in for tests answers, which nothing can surprise."""
+    backend = in_process(recipe.backend)
+    if not isinstance(backend, HfBackend):
+        return None
+    models = {name: model_key(model) for name, model in systems(run, recipe).items()}
+    key = key_of("perplexity", models, prose(), backend.model_dump(include={"kind", "dtype"}))
+    return Step("evaluation/perplexity", key, (run.evaluation / PERPLEXITY,))
 
 
 def _answers_of(run: Run, system: str) -> Path:
