@@ -20,12 +20,12 @@ from typing import Any
 from selfpriority.backends.cache import Cached
 from selfpriority.backends.hf import HfModel
 from selfpriority.constitution import load_constitution
+from selfpriority.judges.check import check_judge
 from selfpriority.judges.heads import read_heads
 from selfpriority.judges.probe import ProbeJudge
-from selfpriority.judges.trust import check_judge
 from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import LanguageModel
-from selfpriority.phases.opening import SHIPPED_HEADS, shipped_heads
+from selfpriority.phases.resources import SHIPPED_HEADS, shipped_heads
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import HfBackend, Score
 from selfpriority.records import Message

@@ -34,13 +34,13 @@ from selfpriority.backends.cache import Cached
 from selfpriority.backends.hf import HfModel
 from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError, SelfPriorityError
+from selfpriority.judges.check import check_judge
 from selfpriority.judges.heads import Heads, read_heads
 from selfpriority.judges.labels import LabelledAnswer, LabelledPair, Labels, label_prompt, prompt_group, read_labels
 from selfpriority.judges.probe import ProbeJudge
-from selfpriority.judges.trust import check_judge
 from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import LanguageModel
-from selfpriority.phases.opening import SHIPPED_HEADS, shipped_heads
+from selfpriority.phases.resources import SHIPPED_HEADS, shipped_heads
 from selfpriority.rating import Judge
 from selfpriority.recipe import HfBackend, Score
 from selfpriority.records import Message

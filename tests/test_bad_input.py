@@ -13,7 +13,7 @@ import yaml
 
 from selfpriority import cli
 from selfpriority.phases.align import align_step
-from selfpriority.phases.opening import Opened, Reporter
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.pipeline import follow, start
 
 Damage = Callable[[Path, dict[str, object]], None]
@@ -215,7 +215,7 @@ def test_nothing_from_a_data_set_speaks_to_the_terminal_or_breaks_the_table(
     run.round(1).mkdir(parents=True)
     follow(run, asked)
     run.policy(1).symlink_to(tiny_model)
-    with run.recording(align_step(run, Opened(asked.recipe, run, Reporter()), 1)):
+    with run.recording(align_step(run, Resources(asked.recipe, run, Reporter()), 1)):
         (run.round(1) / "training.jsonl").touch()
     assert run_cli(monkeypatch, "evaluate", run.folder) == 0
     table = capfd.readouterr().out

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from selfpriority.errors import InputError
-from selfpriority.phases.opening import Reporter
+from selfpriority.phases.resources import Reporter
 from selfpriority.pipeline import follow, report, run_all, start
 from selfpriority.recipe import load
 from selfpriority.run import Run, write_json

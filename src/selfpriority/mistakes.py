@@ -14,7 +14,7 @@ KINDS = ("hf", "scripted", "openai")
 """Kinds of backend, which pydantic puts between a field and the fields in it."""
 
 
-def told(error: ValidationError, name: str, root: type[BaseModel]) -> Iterator[str]:
+def mistake_lines(error: ValidationError, name: str, root: type[BaseModel]) -> Iterator[str]:
     """One line a mistake: what `name` calls the recipe, field, what is allowed and what was given.
 
     `root` is the class that was validated; its fields are what an unknown name is compared with. What a field with

@@ -20,9 +20,9 @@ from selfpriority.personas import load_personas
 from selfpriority.phases.align import align_step
 from selfpriority.phases.collect import collect_steps, usable_prompts
 from selfpriority.phases.evaluate import check_evaluation, evaluate_steps
-from selfpriority.phases.judging import check_anchors, judge_step
-from selfpriority.phases.located import located
-from selfpriority.phases.opening import Opened, Reporter, model_key
+from selfpriority.phases.judge_check import check_anchors, judge_step
+from selfpriority.phases.recipe_paths import with_absolute_paths
+from selfpriority.phases.resources import Reporter, Resources, model_key
 from selfpriority.recipe import Recipe, dump, load
 from selfpriority.report.page import write_report
 from selfpriority.run import Run, Step, key_of, read_json, write_text
@@ -62,7 +62,7 @@ def start(recipe_path: Path, overrides: Sequence[str], out: Path | None) -> tupl
     Raises:
         InputError: the recipe is wrong, or the directory is not a run's.
     """
-    recipe = located(load(recipe_path, overrides), recipe_path.parent)
+    recipe = with_absolute_paths(load(recipe_path, overrides), recipe_path.parent)
     return Run(out or Path("runs") / recipe_path.stem), Asked(recipe, recipe_path.read_text("utf-8"))
 
 
@@ -72,31 +72,31 @@ def follow(run: Run, asked: Asked) -> None:
     write_text(run.folder / "recipe.yaml", [asked.text])
 
 
-def phases(run: Run, opened: Opened) -> Iterator[Phase]:
+def phases(run: Run, resources: Resources) -> Iterator[Phase]:
     """The phases in order. Steps are asked for lazily: a round's keys need the policy of the round before."""
-    yield Phase("check-judge", 0, lambda: [judge_step(run, opened)])
-    for number in range(1, opened.recipe.rounds + 1):
-        yield Phase("collect", number, lambda number=number: collect_steps(run, opened, number))  # type: ignore[misc]
-        yield Phase("align", number, lambda number=number: [align_step(run, opened, number)])  # type: ignore[misc]
-    if opened.recipe.evaluate.prompts is not None:
-        yield Phase("evaluate", 0, lambda: evaluate_steps(run, opened))
+    yield Phase("check-judge", 0, lambda: [judge_step(run, resources)])
+    for number in range(1, resources.recipe.rounds + 1):
+        yield Phase("collect", number, lambda number=number: collect_steps(run, resources, number))  # type: ignore[misc]
+        yield Phase("align", number, lambda number=number: [align_step(run, resources, number)])  # type: ignore[misc]
+    if resources.recipe.evaluate.prompts is not None:
+        yield Phase("evaluate", 0, lambda: evaluate_steps(run, resources))
 
 
-def check_inputs(opened: Opened) -> None:
+def check_inputs(resources: Resources) -> None:
     """Reads every input before any work: a mistake shows in the first second, not after the first hour.
 
     Raises:
         InputError: constitution, prompts, personas, model, held-out prompts or a judge of the evaluation are wrong.
     """
-    recipe = opened.recipe
-    check_anchors(opened)  # reads the constitution
+    recipe = resources.recipe
+    check_anchors(resources)  # reads the constitution
     model_key(recipe.model)  # of its files, which training needs whoever generates
     load_personas(recipe.sample.personas)
     prompts = usable_prompts(recipe, recipe.rounds)
     for reason, n in prompts.reasons.items():
-        opened.reporter.note(f"prompts: {n} dropped: {reason}")
+        resources.reporter.note(f"prompts: {n} dropped: {reason}")
     if recipe.evaluate.prompts is not None:
-        check_evaluation(opened)
+        check_evaluation(resources)
 
 
 def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> int:
@@ -105,18 +105,18 @@ def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> 
     The run's recipe is replaced once no other process works on the run and the new one's inputs are sound: whoever
     works follows one recipe to the end, and a mistake leaves the run as it was.
     """
-    opened = Opened(asked.recipe, run, reporter)
+    resources = Resources(asked.recipe, run, reporter)
     with run.locked("run"):
-        check_inputs(opened)
+        check_inputs(resources)
         follow(run, asked)
-        for phase in phases(run, opened):
+        for phase in phases(run, resources):
             if phase.name != "check-judge" and all(run.is_done(step) for step in phase.steps()):
                 reporter.note(f"{phase.title}: done before")
                 continue
-            if phase.name == "check-judge" and _judge_passes(run, opened, phase.steps()[0]):
+            if phase.name == "check-judge" and _judge_passes(run, resources, phase.steps()[0]):
                 reporter.note("check-judge: done before")
                 continue
-            is_lean = phase.name == "align" and opened.recipe.align.gradient_checkpointing
+            is_lean = phase.name == "align" and resources.recipe.align.gradient_checkpointing
             code = _child(run, phase, debug, RETURN_FREED_MEMORY if is_lean else KEEP_FREED_MEMORY)
             if code:
                 return code
@@ -142,11 +142,11 @@ def _report_step(run: Run) -> Step:
     return Step("report", key_of(steps, texts), (run.folder / "report.html",))
 
 
-def _judge_passes(run: Run, opened: Opened, step: Step) -> bool:
+def _judge_passes(run: Run, resources: Resources, step: Step) -> bool:
     if not run.is_done(step):
         return False
     train = read_json(run.folder / "judge.json").get("train", {})
-    return bool(train.get("usable")) or not opened.recipe.score.require_signal
+    return bool(train.get("usable")) or not resources.recipe.score.require_signal
 
 
 def _child(run: Run, phase: Phase, debug: bool, allocator: dict[str, str]) -> int:
@@ -189,10 +189,10 @@ def _stopping_together(child: subprocess.Popen[bytes]) -> Iterator[None]:
         signal.signal(signal.SIGTSTP, before)
 
 
-def next_round(run: Run, opened: Opened, phase: str) -> int:
+def next_round(run: Run, resources: Resources, phase: str) -> int:
     """The first round whose `phase` (collect or align) is not done; the last one when all are."""
-    for number in range(1, opened.recipe.rounds + 1):
-        steps = collect_steps(run, opened, number) if phase == "collect" else [align_step(run, opened, number)]
+    for number in range(1, resources.recipe.rounds + 1):
+        steps = collect_steps(run, resources, number) if phase == "collect" else [align_step(run, resources, number)]
         if not all(run.is_done(step) for step in steps):
             return number
-    return opened.recipe.rounds
+    return resources.recipe.rounds

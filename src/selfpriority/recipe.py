@@ -13,8 +13,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from selfpriority.errors import InputError
-from selfpriority.mistakes import told
-from selfpriority.written import off, read_yaml, set_field
+from selfpriority.mistakes import mistake_lines
+from selfpriority.recipe_file import off, read_yaml, set_field
 
 # capitals and short words: a key that was pasted in place of the name must not enter the run directory
 VARIABLE = r"^[A-Z][A-Z0-9]{0,15}(_[A-Z0-9]{1,15}){0,7}$"
@@ -391,7 +391,7 @@ def parse(data: object, name: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise InputError(*dict.fromkeys(told(error, name, Recipe))) from None
+        raise InputError(*dict.fromkeys(mistake_lines(error, name, Recipe))) from None
 
 
 def dump(recipe: Recipe) -> str:

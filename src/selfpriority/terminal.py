@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from selfpriority.backends.watched import Progress
-from selfpriority.inspection.shown import printable
-from selfpriority.phases.opening import Reporter
+from selfpriority.backends.progress import Progress
+from selfpriority.inspection.folding import printable
+from selfpriority.phases.resources import Reporter
 
 LINE_EVERY = 15.0
 """Seconds between two plain lines of one step."""

@@ -11,8 +11,8 @@ import pytest
 
 from selfpriority.backends.answers import from_json, key_of, to_json
 from selfpriority.backends.cache import Cached
+from selfpriority.backends.progress import Progress, Watched
 from selfpriority.backends.scripted import ScriptedModel
-from selfpriority.backends.watched import Progress, Watched
 from selfpriority.errors import WorkFailed
 from selfpriority.language_model import (
     Answer,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from selfpriority.phases.judging import fit
-from selfpriority.phases.opening import Reporter
+from selfpriority.phases.judge_check import fit
+from selfpriority.phases.resources import Reporter
 from tests.test_bad_input import run_cli
 
 N = 24

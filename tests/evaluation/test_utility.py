@@ -18,7 +18,7 @@ from selfpriority.errors import InputError, WorkFailed
 from selfpriority.evaluation.utility import accuracies, perplexities, utility_text
 from selfpriority.phases.evaluate import perplexity_step
 from selfpriority.phases.harness import Bars, by_question, mmlu_tasks, model_arguments
-from selfpriority.phases.opening import Opened, Reporter
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.utility import Questions, utility
 from selfpriority.recipe import Evaluate, HfBackend, Prompts, Recipe
 from selfpriority.run import Run, write_json
@@ -107,7 +107,7 @@ def test_a_task_that_says_nothing_of_single_questions_is_refused_with_its_metric
 
 
 @pytest.fixture
-def evaluated(tiny_model, tmp_path) -> Opened:
+def evaluated(tiny_model, tmp_path) -> Resources:
     recipe = Recipe(
         model=str(tiny_model),
         prompts=Prompts(source="demo"),
@@ -117,7 +117,7 @@ def evaluated(tiny_model, tmp_path) -> Opened:
     run = Run(tmp_path / "run")
     run.round(1).mkdir(parents=True)
     run.policy(1).symlink_to(tiny_model)
-    given = Opened(recipe, run, Reporter())
+    given = Resources(recipe, run, Reporter())
     count_as_trained(given)
     return given
 

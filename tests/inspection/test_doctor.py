@@ -19,7 +19,7 @@ from selfpriority.inspection.doctor import (
     length_difference,
     too_long,
 )
-from selfpriority.inspection.stored import paired_of, stored_pairs
+from selfpriority.inspection.run_files import paired_of, stored_pairs
 from selfpriority.preferences import PreferenceRow
 from selfpriority.records import Message, PairedPool, Pool
 from selfpriority.run import PAIRS, POOLS, read_rows, write_rows

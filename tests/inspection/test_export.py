@@ -8,7 +8,7 @@ import pytest
 
 from selfpriority.errors import InputError
 from selfpriority.inspection.export import Exported, export, trl_rows
-from selfpriority.inspection.stored import paired_of
+from selfpriority.inspection.run_files import paired_of
 
 
 def read_jsonl(path):

@@ -12,7 +12,7 @@ from selfpriority.errors import WorkFailed
 from selfpriority.phases.align import align, align_step
 from selfpriority.phases.collect import collect, collect_steps
 from selfpriority.phases.evaluate import evaluate
-from selfpriority.phases.opening import Opened, Reporter
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.recipe import Recipe
 from selfpriority.run import Run, read_json
 from selfpriority.training.checkpoints import MARKER
@@ -35,14 +35,14 @@ class Killed(BaseException):
     """Stands for a signal: nothing of the program may catch it."""
 
 
-def opened(folder: Path, model: Path, **changes: Any) -> Opened:
+def opened(folder: Path, model: Path, **changes: Any) -> Resources:
     recipe = {"model": str(model), **SMALL}
     for name, value in changes.items():
         recipe[name] = {**recipe.get(name, {}), **value}
-    return Opened(Recipe.model_validate(recipe), Run(folder), Notes())
+    return Resources(Recipe.model_validate(recipe), Run(folder), Notes())
 
 
-def work(given: Opened, phase: Any) -> list[str]:
+def work(given: Resources, phase: Any) -> list[str]:
     """Does a phase of round 1; what was said."""
     assert isinstance(given.reporter, Notes)
     given.run.folder.mkdir(exist_ok=True)

@@ -16,14 +16,14 @@ from selfpriority.method.denoise import denoise
 from selfpriority.phases.align import align_step
 from selfpriority.phases.collect import collect, generator, training_judge
 from selfpriority.phases.evaluate import evaluate, heldout_prompts, systems
-from selfpriority.phases.judging import check_judges
+from selfpriority.phases.judge_check import check_judges
 from selfpriority.phases.mt_bench import MtBench, ask_mt_bench
-from selfpriority.phases.opening import Opened, Reporter
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.tau import choose_tau, tau_text
 from selfpriority.recipe import Denoise, Evaluate, HfBackend, OtherJudge, Prompts, Recipe, Score, dump
 from selfpriority.records import Pool
-from selfpriority.report.rows import read_view
 from selfpriority.report.verdict import cautions
+from selfpriority.report.view import read_view
 from selfpriority.run import Run, read_json, read_rows
 from tests.backends.conftest import Reply, chat, serving
 
@@ -46,25 +46,25 @@ def recipe(model: Path, **evaluate_fields: Any) -> Recipe:
     )
 
 
-def opened(folder: Path, model: Path, **evaluate_fields: Any) -> Opened:
+def opened(folder: Path, model: Path, **evaluate_fields: Any) -> Resources:
     """A run whose policy is the model itself."""
     run = Run(folder)
     run.round(1).mkdir(parents=True, exist_ok=True)
     (folder / "resolved.yaml").touch()
-    given = Opened(recipe(model, **evaluate_fields), run, Reporter())
+    given = Resources(recipe(model, **evaluate_fields), run, Reporter())
     if not run.policy(1).exists():
         run.policy(1).symlink_to(model)
         count_as_trained(given)
     return given
 
 
-def count_as_trained(given: Opened) -> None:
+def count_as_trained(given: Resources) -> None:
     """The policy that lies there is the present recipe's."""
     with given.run.recording(align_step(given.run, given, 1)):
         (given.run.round(1) / "training.jsonl").touch()
 
 
-def work(given: Opened) -> dict[str, Any]:
+def work(given: Resources) -> dict[str, Any]:
     evaluate(given.run, given)
     summary: dict[str, Any] = read_json(given.run.evaluation / "summary.json")
     return summary

@@ -13,9 +13,9 @@ from selfpriority import cli
 from selfpriority.errors import InputError
 from selfpriority.evaluation.conversation import Question
 from selfpriority.evaluation.utility import utility_text
-from selfpriority.phases.judging import gate
+from selfpriority.phases.judge_check import gate
 from selfpriority.phases.mt_bench import MtBench, _agreement, judging, mt_bench_of
-from selfpriority.phases.opening import JudgeSpec, Opened, judge_entry
+from selfpriority.phases.resources import JudgeSpec, Resources, judge_entry
 from selfpriority.phases.tau import other_judge
 from selfpriority.phases.utility import Questions, utility
 from selfpriority.recipe import OtherJudge, dump
@@ -31,12 +31,12 @@ ASKED = (
 )
 
 
-def work(given: Opened, **changes: Any) -> dict[str, Any]:
+def work(given: Resources, **changes: Any) -> dict[str, Any]:
     asked = replace(MtBench(ASKED, max_new_tokens=12), **changes)
     return utility(given.run, given, Questions(mt_bench=asked))
 
 
-def n_stored(given: Opened) -> list[tuple[str, int]]:
+def n_stored(given: Resources) -> list[tuple[str, int]]:
     import sqlite3
 
     with sqlite3.connect(given.run.cache) as store:
@@ -175,7 +175,7 @@ def test_the_embedded_model_answers_two_turns_and_a_probe_is_told_to_be_one(embe
     folder = tmp_path / "run"
     given = opened(folder, embedded_model, judge="demo-eval", method="probe")
     recipe = given.recipe.model_validate({**given.recipe.model_dump(), "model": "smollm2-135m", "backend": {}})
-    given = Opened(recipe, given.run, given.reporter)
+    given = Resources(recipe, given.run, given.reporter)
     count_as_trained(given)
     found = work(given)["mt_bench"]
     judge, row = found["judge"], found["systems"]["vanilla"]

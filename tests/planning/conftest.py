@@ -11,8 +11,8 @@ import yaml
 
 from selfpriority.phases.collect import collect
 from selfpriority.phases.evaluate import evaluate
-from selfpriority.phases.judging import gate
-from selfpriority.phases.opening import Opened, Reporter
+from selfpriority.phases.judge_check import gate
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.recipe import load
 from selfpriority.run import Run
 
@@ -53,7 +53,7 @@ def done(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> C
         run.round(1).mkdir(parents=True)
         run.recipe.touch()
         run.policy(1).symlink_to(tiny_model)
-        opened = Opened(load(recipe), run, Reporter())
+        opened = Resources(load(recipe), run, Reporter())
         gate(run, opened)
         collect(run, opened, 1)
         evaluate(run, opened)

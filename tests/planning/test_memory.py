@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from selfpriority.phases.opening import Reporter
+from selfpriority.phases.resources import Reporter
 from selfpriority.planning.memory import Trained, trained
 from selfpriority.planning.requests import Rehearsal
 from selfpriority.recipe import Align, load

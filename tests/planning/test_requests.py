@@ -13,7 +13,7 @@ from selfpriority.evaluation.trust import MOST_PAIRS
 from selfpriority.judges.attacks import attacks
 from selfpriority.judges.labels import anchors_as_labels
 from selfpriority.phases.collect import round_prompts
-from selfpriority.phases.opening import Opened, Reporter
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.pipeline import check_inputs
 from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.recipe import load
@@ -115,5 +115,5 @@ def test_a_round_without_prompts_is_told_as_the_run_tells_it(written, tmp_path):
     with pytest.raises(InputError, match="prompts: demo: no usable prompt") as planned:
         rehearsed(recipe, tmp_path / "run")
     with pytest.raises(InputError) as ran:
-        check_inputs(Opened(load(recipe), Run(tmp_path / "run"), Reporter()))
+        check_inputs(Resources(load(recipe), Run(tmp_path / "run"), Reporter()))
     assert planned.value.lines == ran.value.lines

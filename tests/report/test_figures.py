@@ -17,7 +17,7 @@ from selfpriority.report.figures import (
     shares,
     whisker,
 )
-from selfpriority.report.rows import Point
+from selfpriority.report.view import Point
 
 
 def test_scale_maps_and_keeps_inside():

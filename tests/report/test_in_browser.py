@@ -10,7 +10,7 @@ import pytest
 
 from selfpriority.report.catalogue import HELD_OUT, Entry, Shown
 from selfpriority.report.page import render, write_report
-from selfpriority.report.rows import read_view
+from selfpriority.report.view import read_view
 from selfpriority.run import Run, read_json
 
 HOSTILE = "<script>document.title = 'owned'</script></script><img src=x onerror=\"document.title = 'owned'\">"

@@ -13,8 +13,8 @@ import pytest
 
 from selfpriority.errors import InputError
 from selfpriority.report.page import write_report
-from selfpriority.report.rows import read_view
 from selfpriority.report.verdict import evidence, headline
+from selfpriority.report.view import read_view
 from selfpriority.run import Run, read_json, write_json
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}

@@ -4,7 +4,7 @@ import pytest
 
 from selfpriority.report.page import write_report
 from selfpriority.report.people import read_people
-from selfpriority.report.rows import read_view
+from selfpriority.report.view import read_view
 from selfpriority.review.desk import desk_for
 from selfpriority.review.questions import Plan, questions
 from selfpriority.run import Run

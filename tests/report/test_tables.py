@@ -5,7 +5,6 @@ import re
 import pytest
 
 from selfpriority.report.page import write_report
-from selfpriority.report.rows import read_view
 from selfpriority.report.tables import (
     behaviour_changes,
     beside_the_label,
@@ -16,6 +15,7 @@ from selfpriority.report.tables import (
     span,
     wins,
 )
+from selfpriority.report.view import read_view
 from selfpriority.run import Run, read_json, write_json
 
 

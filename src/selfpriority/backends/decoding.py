@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from selfpriority.backends.growing import growing_cache
+from selfpriority.backends.kv_cache import growing_cache
 from selfpriority.errors import WorkFailed
 
 _COMPACT_AT = 0.875  # share of rows still open under which the finished ones are dropped from the cache

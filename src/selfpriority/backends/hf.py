@@ -15,7 +15,7 @@ from torch import Tensor
 
 from selfpriority.backends.batches import Cost, cut, n_shared
 from selfpriority.backends.decoding import Sampling, generate, next_token_logits
-from selfpriority.backends.hidden import right_padded, span_means
+from selfpriority.backends.hidden_states import right_padded, span_means
 from selfpriority.backends.loading import Loaded, load_causal, load_classifier
 from selfpriority.errors import InputError
 from selfpriority.language_model import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from selfpriority.phases.opening import Opened, Reporter
+    from selfpriority.phases.resources import Reporter, Resources
     from selfpriority.run import Run
 
 app = typer.Typer(
@@ -55,10 +55,12 @@ def named_recipe(path: Path) -> Path:
     return path if path.exists() else recipe_path(str(path)) or path
 
 
-def phase(directory: Path, name: str, number: int | None, child: bool, work: Callable[[Run, Opened, int], None]) -> Run:
+def phase(
+    directory: Path, name: str, number: int | None, child: bool, work: Callable[[Run, Resources, int], None]
+) -> Run:
     """Runs one phase of an existing run under its lock."""
     from selfpriority.phases.launch import alone, die_with_parent
-    from selfpriority.phases.opening import Opened
+    from selfpriority.phases.resources import Resources
     from selfpriority.pipeline import next_round
     from selfpriority.recipe import load
     from selfpriority.run import Run
@@ -67,11 +69,11 @@ def phase(directory: Path, name: str, number: int | None, child: bool, work: Cal
         die_with_parent()
     run = Run.existing(directory)
     with reporting(name if not number else f"round {number}") as reporter:
-        opened = Opened(load(run.recipe), run, reporter)
+        resources = Resources(load(run.recipe), run, reporter)
         if number is None:
-            number = next_round(run, opened, name)
+            number = next_round(run, resources, name)
         with alone(run, child):
-            work(run, opened, number)
+            work(run, resources, number)
     return run
 
 
@@ -81,7 +83,7 @@ def reporting(title: str) -> Iterator[Reporter]:
     from rich.console import Console
 
     from selfpriority.phases.launch import is_main
-    from selfpriority.phases.opening import Reporter
+    from selfpriority.phases.resources import Reporter
     from selfpriority.terminal import LiveReporter
 
     if not is_main():

@@ -7,12 +7,12 @@ from typing import Any, NoReturn
 
 import typer
 
-from selfpriority.cli import judges, looking, shipped, working
+from selfpriority.cli import judges, results, shipped, work
 from selfpriority.cli.app import app
 from selfpriority.errors import InputError, SelfPriorityError
-from selfpriority.inspection.shown import printable
+from selfpriority.inspection.folding import printable
 
-VERBS = (working, judges, looking, shipped)
+VERBS = (work, judges, results, shipped)
 """Importing them makes them known to the app, in the order of `--help`."""
 
 INTERRUPTED = 130

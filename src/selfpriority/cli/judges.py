@@ -22,12 +22,12 @@ def check_judge(
 ) -> None:
     """Is this model's judgement worth training on? Exit code 0 only if usable."""
     if child:
-        from selfpriority.phases.judging import gate
+        from selfpriority.phases.judge_check import gate
 
-        phase(recipe, "check-judge", 0, child, lambda run, opened, _: gate(run, opened))
+        phase(recipe, "check-judge", 0, child, lambda run, resources, _: gate(run, resources))
         return
-    from selfpriority.inspection.trust import trust_table
-    from selfpriority.phases.judging import check_recipe
+    from selfpriority.inspection.judge_table import trust_table
+    from selfpriority.phases.judge_check import check_recipe
 
     with reporting("check-judge") as reporter:
         reports = check_recipe(named_recipe(recipe), fields or [], labels, reporter)
@@ -51,7 +51,9 @@ def choose_tau(
 
     stronger = other_judge(judge, how.method, how.base_url, how.api_key_env)
     told: dict[str, Any] = {}
-    phase(directory, "choose-tau", number, False, lambda run, opened, n: told.update(work(run, opened, n, stronger)))
+    phase(
+        directory, "choose-tau", number, False, lambda run, resources, n: told.update(work(run, resources, n, stronger))
+    )
     print(json.dumps(told, indent=1) if as_json else tau_text(told))
 
 
@@ -66,7 +68,7 @@ def fit_judge(
     c: Annotated[float, typer.Option("--c", min=1e-9, help="Inverse strength of the penalty.")] = 1e-3,
 ) -> None:
     """Fit probe heads on labelled answers, cross-validated by prompt, with a card."""
-    from selfpriority.phases.judging import fit
+    from selfpriority.phases.judge_check import fit
 
     with reporting("fit-judge") as reporter:
         card = fit(labels, model, to, (layer, c), reporter)

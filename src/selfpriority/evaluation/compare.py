@@ -18,7 +18,7 @@ from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening
 from selfpriority.evaluation.pairwise import Compared, compared
 from selfpriority.evaluation.significance import corrected, difference, mean_difference, wins, won_or_lost
 from selfpriority.intervals import bootstrap_mean_interval
-from selfpriority.judges.trust import CEILING
+from selfpriority.judges.check import CEILING
 from selfpriority.recipe import Evaluate
 from selfpriority.records import Rating, Ratings, Stop
 from selfpriority.refusals import is_refusal

@@ -1,6 +1,6 @@
 """Is a judge that compares worth believing? Agreement with labelled pairs, place, and suffixes that turn its verdict.
 
-Source: docs/judging.md. What `judges/trust.py` is for ratings; knows the Comparer and labels.
+Source: docs/judging.md. What `judges/check.py` is for ratings; knows the Comparer and labels.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from selfpriority.constitution import Constitution
 from selfpriority.evaluation.pairwise import Compared, Comparer, Duel, compared
 from selfpriority.intervals import Interval, bootstrap_mean_interval
 from selfpriority.judges.attacks import MOST_ANSWERS, NEUTRAL, tries
+from selfpriority.judges.check import LEAST, MOST_UNRATED, agreement, doubt
 from selfpriority.judges.labels import LabelledPair, Labels, anchors_as_labels
-from selfpriority.judges.trust import LEAST, MOST_UNRATED, agreement, doubt
 
 Json = dict[str, Any]
 MOST_PAIRS = MOST_ANSWERS // 2

@@ -14,8 +14,8 @@ from typing import Any
 
 from selfpriority.chat import Chat
 from selfpriority.inspection.first_loss import FirstLoss, first_loss
-from selfpriority.inspection.shown import folded, printable
-from selfpriority.inspection.stored import paired_of, recipe_of, rounds_with, stored_pairs
+from selfpriority.inspection.folding import folded, printable
+from selfpriority.inspection.run_files import paired_of, recipe_of, rounds_with, stored_pairs
 from selfpriority.preferences import PreferenceRow
 from selfpriority.recipe import Align
 from selfpriority.records import Message, PairedPool, Response

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpriority.errors import InputError
-from selfpriority.inspection.stored import objectives_of, paired_of, recipe_of, rounds_with
+from selfpriority.inspection.run_files import objectives_of, paired_of, recipe_of, rounds_with
 from selfpriority.records import Message, Pair, PairedPool
 from selfpriority.run import PAIRS, Run, write_json, write_text
 from selfpriority.training.encode import WeightGap

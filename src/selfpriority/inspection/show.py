@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from selfpriority.errors import InputError
-from selfpriority.inspection.shown import aligned, barred, printable, shown
-from selfpriority.inspection.stored import objectives_of, recipe_of, rows_about
+from selfpriority.inspection.folding import aligned, barred, printable, shown
+from selfpriority.inspection.run_files import objectives_of, recipe_of, rows_about
 from selfpriority.method.denoise import determinant
 from selfpriority.preferences import PreferenceRow
 from selfpriority.records import Candidates, Drop, Pool, Prompt, Response, Scored, covariance

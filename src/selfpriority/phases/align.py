@@ -9,76 +9,78 @@ from selfpriority.backends.weights import resolve
 from selfpriority.errors import WorkFailed
 from selfpriority.phases.collect import collect_steps, start_of_round
 from selfpriority.phases.launch import is_main, launch, rank
-from selfpriority.phases.opening import Opened, model_key
+from selfpriority.phases.resources import Resources, model_key
 from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.records import PairedPool, Pool, Sifted
 from selfpriority.run import PAIRS, POOLS, Run, Step, key_of, read_json, read_rows, write_json
 
 
-def align_step(run: Run, opened: Opened, number: int) -> Step:
+def align_step(run: Run, resources: Resources, number: int) -> Step:
     """The training of a round with its key."""
-    recipe = opened.recipe
-    pairs = collect_steps(run, opened, number)[-1]
+    recipe = resources.recipe
+    pairs = collect_steps(run, resources, number)[-1]
     start = model_key(start_of_round(run, recipe, number))  # the pairs may be of another model, behind a server
     key = key_of(pairs.key, "align", start, recipe.align.in_result, recipe.seed)
     outputs = (run.policy(number), run.round(number) / "training.jsonl")
     return Step(f"round-{number}/align", key, outputs)
 
 
-def check_trained(run: Run, opened: Opened) -> None:
+def check_trained(run: Run, resources: Resources) -> None:
     """Raises WorkFailed unless every round's policy was trained under the present recipe."""
-    for number in range(1, opened.recipe.rounds + 1):
-        step = align_step(run, opened, number)
+    for number in range(1, resources.recipe.rounds + 1):
+        step = align_step(run, resources, number)
         if not run.is_done(step):
             raise WorkFailed(f"{step.name}: not done under the present recipe; `spa align {run.folder}` trains it")
 
 
-def read_paired(run: Run, opened: Opened, number: int) -> list[PairedPool]:
+def read_paired(run: Run, resources: Resources, number: int) -> list[PairedPool]:
     """The pools of a round that train, with their pairs.
 
     Raises:
         WorkFailed: the present recipe has not made all of them: they are missing, older, or a mixture.
     """
     folder = run.round(number)
-    for step in collect_steps(run, opened, number):
+    for step in collect_steps(run, resources, number):
         if not run.is_done(step):
             lack = f"{step.name} is not done under the present recipe"
             raise WorkFailed(f"{folder / PAIRS}: {lack}; `spa collect {run.folder}` makes the pairs")
     rows = read_rows(folder / PAIRS, PreferenceRow)
-    return paired_pools(read_rows(folder / POOLS, Pool), rows, opened.constitution.names)
+    return paired_pools(read_rows(folder / POOLS, Pool), rows, resources.constitution.names)
 
 
-def align(run: Run, opened: Opened, number: int) -> None:
+def align(run: Run, resources: Resources, number: int) -> None:
     """Trains one round, from its last checkpoint if there is one for the very same inputs.
 
     With `align.processes` this process starts that many, each of which comes here again; the main one alone writes.
     """
-    step = align_step(run, opened, number)
+    step = align_step(run, resources, number)
     if run.is_done(step):
         return
-    if opened.recipe.align.processes > 1 and rank() is None:
-        _on_many(run, opened, number)
+    if resources.recipe.align.processes > 1 and rank() is None:
+        _on_many(run, resources, number)
         return
     from selfpriority.training.align import Places, train
     from selfpriority.training.checkpoints import of_other_engines
 
     folder = run.round(number)
     checkpoints = folder / f"checkpoints-{step.key[:12]}"  # another recipe never resumes these
-    paired = read_paired(run, opened, number)
-    start = start_of_round(run, opened.recipe, number)
+    paired = read_paired(run, resources, number)
+    start = start_of_round(run, resources.recipe, number)
     base = resolve(start)
     # the checkpoints stay until the manifest holds the step: a kill in between must not train it all again
     places = Places(run.policy(number), folder / "training.jsonl", checkpoints, model_key(start), True)
     if not is_main():
-        train(paired, base, opened.recipe.align, opened.recipe.seed, places)
+        train(paired, base, resources.recipe.align, resources.recipe.seed, places)
         return
     if run.was_done_otherwise(step):
-        opened.reporter.note(f"{step.name}: its inputs changed, so it is done again")
+        resources.reporter.note(f"{step.name}: its inputs changed, so it is done again")
     _clear_stale(folder, checkpoints)
-    for family in of_other_engines(checkpoints, opened.recipe.align):
-        opened.reporter.note(f"{step.name}: its checkpoints are in {family}'s form, unreadable here; it starts anew")
+    for family in of_other_engines(checkpoints, resources.recipe.align):
+        resources.reporter.note(f"{step.name}: its checkpoints are in {family}'s form, unreadable here; it starts anew")
     with run.recording(step) as spent:
-        trained = train(paired, base, opened.recipe.align, opened.recipe.seed, places, opened.reporter.training)
+        trained = train(
+            paired, base, resources.recipe.align, resources.recipe.seed, places, resources.reporter.training
+        )
         spent.tokens = trained.n_tokens_here  # beside the seconds of this process
         kept = tuple(range(len(paired) - len(trained.dropped)))
         run.record_sifted(number, "align", len(paired), Sifted(kept, trained.dropped))
@@ -86,21 +88,23 @@ def align(run: Run, opened: Opened, number: int) -> None:
         pairs = {**funnel.get("pairs", {}), "trained": trained.n_pairs, "light_share": trained.light_share}
         write_json(folder / "funnel.json", {**funnel, "pairs": pairs})
     shutil.rmtree(checkpoints, ignore_errors=True)
-    opened.reporter.note(
+    resources.reporter.note(
         f"{step.name}: {trained.n_steps} steps over {trained.n_pairs} pairs; "
         f"{trained.light_share:.0%} of the pairs weigh under 0.1; padding {trained.padding:.1%}"
     )
     for alarm, n_steps in trained.alarms.items():
-        opened.reporter.note(f"{step.name}: alarm at {n_steps} of {trained.n_steps} steps: {alarm}; see training.jsonl")
+        resources.reporter.note(
+            f"{step.name}: alarm at {n_steps} of {trained.n_steps} steps: {alarm}; see training.jsonl"
+        )
 
 
-def _on_many(run: Run, opened: Opened, number: int) -> None:
+def _on_many(run: Run, resources: Resources, number: int) -> None:
     from selfpriority.training.engines import check_engine
 
-    settings = opened.recipe.align
+    settings = resources.recipe.align
     check_engine(settings)
-    read_paired(run, opened, number)  # what is wrong with it is found here once
-    resolve(start_of_round(run, opened.recipe, number))  # converted once, not by all at the same time
+    read_paired(run, resources, number)  # what is wrong with it is found here once
+    resolve(start_of_round(run, resources.recipe, number))  # converted once, not by all at the same time
     arguments = ("align", str(run.folder), "--child", "--round", str(number))
     launch(arguments, settings.processes, f"align (round {number})")
 

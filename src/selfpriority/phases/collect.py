@@ -15,7 +15,7 @@ from selfpriority.method.refine import refine
 from selfpriority.method.sample import sample
 from selfpriority.method.score import score
 from selfpriority.personas import load_personas
-from selfpriority.phases.opening import JudgeSpec, Opened, in_process, judge_key, model_key
+from selfpriority.phases.resources import JudgeSpec, Resources, in_process, judge_key, model_key
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
 from selfpriority.prompts import load_prompts
 from selfpriority.recipe import Backend, OpenaiBackend, Recipe
@@ -82,9 +82,9 @@ def usable_prompts(recipe: Recipe, number: int) -> Sifted[Prompt]:
     return prompts
 
 
-def collect_steps(run: Run, opened: Opened, number: int) -> list[Step]:
+def collect_steps(run: Run, resources: Resources, number: int) -> list[Step]:
     """The five steps of a round with their keys, each holding all that the step depends on."""
-    recipe, constitution = opened.recipe, opened.constitution
+    recipe, constitution = resources.recipe, resources.constitution
     policy = start_of_round(run, recipe, number)
     backend = generator(recipe, number)
     made_by = (model_key(policy, backend), backend.model_dump(include={"kind", "dtype"}))
@@ -107,28 +107,28 @@ def collect_steps(run: Run, opened: Opened, number: int) -> list[Step]:
     return steps
 
 
-def collect(run: Run, opened: Opened, number: int) -> None:
+def collect(run: Run, resources: Resources, number: int) -> None:
     """Does the steps of a round that are not done.
 
     Raises:
         WorkFailed: a step lost its last prompt; the funnel so far is written and says where they went.
     """
-    work = _Work(run, opened, number)
-    for name, step in zip(STEPS, collect_steps(run, opened, number), strict=True):
+    work = _Work(run, resources, number)
+    for name, step in zip(STEPS, collect_steps(run, resources, number), strict=True):
         if run.is_done(step):
             continue
         if run.was_done_otherwise(step):
-            opened.reporter.note(f"{step.name}: its inputs changed, so it is done again")
+            resources.reporter.note(f"{step.name}: its inputs changed, so it is done again")
             run.forget_from(number, name)
         with run.recording(step) as spent:
             n_in, sifted = work.compute(name, spent)
             rows: Sequence[Any] = sifted.kept
             if name == "pair":
-                rows = preference_rows(sifted.kept, opened.constitution.names)
+                rows = preference_rows(sifted.kept, resources.constitution.names)
             write_rows(run.round(number) / FILES[name], rows, ROWS[name])
             run.record_sifted(number, name, n_in, sifted)
             if name == "pair":
-                _record_pairs(run, number, rows, opened)
+                _record_pairs(run, number, rows, resources)
             if not sifted.kept:  # never done: every further command comes here again, and tells why
                 reasons = ", ".join(f"{n} {reason}" for reason, n in sifted.reasons.items()) or "no prompt came in"
                 raise WorkFailed(
@@ -139,7 +139,7 @@ def collect(run: Run, opened: Opened, number: int) -> None:
 @dataclass
 class _Work:
     run: Run
-    opened: Opened
+    resources: Resources
     number: int
 
     def compute(self, name: str, spent: Spent) -> tuple[int, Sifted[Any]]:
@@ -154,7 +154,7 @@ class _Work:
         return computations[name](spent)
 
     def _sample(self, spent: Spent) -> tuple[int, Sifted[Candidates]]:
-        recipe = self.opened.recipe
+        recipe = self.resources.recipe
         loaded = round_prompts(recipe, self.number)
         self.run.record_sifted(self.number, "prompts", len(loaded.kept) + len(loaded.dropped_prompts), loaded)
         model = self._model("sample", spent)
@@ -167,43 +167,43 @@ class _Work:
 
     def _refine(self, spent: Spent) -> tuple[int, Sifted[Pool]]:
         pools = read_rows(self._file(SCORED), Pool)
-        recipe = self.opened.recipe
+        recipe = self.resources.recipe
         model = self._model("refine", spent)
         judge = self._judge("refine", spent)
         order = Order.of(recipe.pair)
-        return len(pools), refine(pools, model, judge, self.opened.constitution, recipe.refine, order)
+        return len(pools), refine(pools, model, judge, self.resources.constitution, recipe.refine, order)
 
     def _denoise(self, spent: Spent) -> tuple[int, Sifted[Pool]]:
         pools = read_rows(self._file(REFINED), Pool)
-        return len(pools), denoise(pools, self.opened.recipe.denoise)
+        return len(pools), denoise(pools, self.resources.recipe.denoise)
 
     def _pair(self, spent: Spent) -> tuple[int, Sifted[Any]]:
         pools = read_rows(self._file(POOLS), Pool)
-        return len(pools), pair(pools, self.opened.recipe.pair)
+        return len(pools), pair(pools, self.resources.recipe.pair)
 
     def _file(self, name: str) -> Any:
         return self.run.round(self.number) / name
 
     def _model(self, step: str, spent: Spent) -> LanguageModel:
-        recipe = self.opened.recipe
+        recipe = self.resources.recipe
         policy = start_of_round(self.run, recipe, self.number)
-        return self.opened.model(policy, step, spent, generator(recipe, self.number))
+        return self.resources.model(policy, step, spent, generator(recipe, self.number))
 
     def _judge(self, step: str, spent: Spent) -> Any:
-        recipe = self.opened.recipe
+        recipe = self.resources.recipe
         policy = start_of_round(self.run, recipe, self.number)
-        return self.opened.judge(training_judge(recipe, self.number), policy, f"{step}: rating", spent)
+        return self.resources.judge(training_judge(recipe, self.number), policy, f"{step}: rating", spent)
 
 
-def _record_pairs(run: Run, number: int, rows: Sequence[PreferenceRow], opened: Opened) -> None:
+def _record_pairs(run: Run, number: int, rows: Sequence[PreferenceRow], resources: Resources) -> None:
     """Writes who decided the pairs; one objective deciding nearly all means the order has collapsed to it."""
-    counts = deciders(rows, opened.constitution.names)
+    counts = deciders(rows, resources.constitution.names)
     path = run.round(number) / "funnel.json"
     write_json(path, {**read_json(path), "pairs": {"n": len(rows), "decided_by": counts}})
     for name, n in counts.items():
         if rows and n > 0.95 * len(rows):
             share = n / len(rows)
-            opened.reporter.note(
+            resources.reporter.note(
                 f"{name} decided {share:.0%} of the pairs: the other objectives hardly speak; "
                 f"a coarser pair.resolution or a pair.threshold lets them"
             )

@@ -10,12 +10,12 @@ from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.compare import Further, Verdict, contests, summarise
 from selfpriority.evaluation.pairwise import Compared, Duel
 from selfpriority.evaluation.table import table
-from selfpriority.phases.alarm import alarm, prose
 from selfpriority.phases.align import check_trained
 from selfpriority.phases.collect import round_prompts
-from selfpriority.phases.opening import (
+from selfpriority.phases.perplexity import alarm, prose
+from selfpriority.phases.resources import (
     JudgeSpec,
-    Opened,
+    Resources,
     check_comparing,
     in_process,
     judge_entry,
@@ -86,13 +86,13 @@ def heldout_prompts(recipe: Recipe) -> Sifted[Prompt]:
     return Sifted(kept, loaded.dropped + lost)
 
 
-def check_evaluation(opened: Opened) -> None:
+def check_evaluation(resources: Resources) -> None:
     """Finds the held-out prompts and every judge by name, and opens none.
 
     Raises:
         InputError: no held-out prompt, a judge that there is not, or a comparing judge that cannot compare.
     """
-    recipe = opened.recipe
+    recipe = resources.recipe
     heldout_prompts(recipe)
     sections: dict[str, Evaluate | OtherJudge] = {"evaluate": recipe.evaluate}
     sections |= {f"evaluate.more_judges.{name}": other for name, other in recipe.evaluate.more_judges.items()}
@@ -101,14 +101,14 @@ def check_evaluation(opened: Opened) -> None:
         sections |= {"evaluate.comparer": recipe.evaluate.comparer}
     for place, section in sections.items():
         try:
-            judge_entry(JudgeSpec.of(section), opened)
+            judge_entry(JudgeSpec.of(section), resources)
         except InputError as error:  # it names the model, and not which of the judges it is
             raise InputError(*(f"{place}: {line.removeprefix('score.')}" for line in error.lines)) from error
 
 
-def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
+def evaluate_steps(run: Run, resources: Resources) -> list[Step]:
     """Answers and verdicts of every system, comparisons of every two, then the summary."""
-    recipe = opened.recipe
+    recipe = resources.recipe
     if recipe.evaluate.prompts is None:
         return []
     held_out = heldout_prompts(recipe)
@@ -125,12 +125,12 @@ def evaluate_steps(run: Run, opened: Opened) -> list[Step]:
         lost = run.evaluation / f"drops-{name}.jsonl"
         steps.append(Step(f"evaluation/answers-{name}", key, (_answers_of(run, name), lost)))
         for suffix, section in judges_of(recipe).items():
-            judge = judge_key(JudgeSpec.of(section), recipe.model, opened.constitution, recipe.backend)
+            judge = judge_key(JudgeSpec.of(section), recipe.model, resources.constitution, recipe.backend)
             steps.append(_step(run, "verdicts", f"{name}{suffix}", key_of(key, "verdicts", judge)))
     if recipe.evaluate.comparer is not None and recipe.evaluate.pairwise:
         comparer = JudgeSpec.of(recipe.evaluate.comparer)
         check_comparing(comparer)
-        judge = judge_key(comparer, recipe.model, opened.constitution, recipe.backend)
+        judge = judge_key(comparer, recipe.model, resources.constitution, recipe.backend)
         texts = text_hash("compare_expected", "compare_verbal")
         for a, b in contests(answers):
             key = key_of(answers[a], answers[b], "comparisons", judge, texts)
@@ -167,59 +167,59 @@ def judges_of(recipe: Recipe) -> dict[str, Evaluate | OtherJudge]:
     return {"": recipe.evaluate, **others}
 
 
-def evaluate(run: Run, opened: Opened) -> None:
+def evaluate(run: Run, resources: Resources) -> None:
     """Does the evaluation steps that are not done.
 
     Raises:
         WorkFailed: a round's policy is missing, or was trained under another recipe.
     """
-    prompts = heldout_prompts(opened.recipe)
-    check_trained(run, opened)
+    prompts = heldout_prompts(resources.recipe)
+    check_trained(run, resources)
     for reason, n in prompts.reasons.items():
-        opened.reporter.note(f"evaluate.prompts: {n} dropped: {reason}")
-    steps = evaluate_steps(run, opened)
-    if isinstance(opened.recipe.backend, OpenaiBackend) and not all(map(run.is_done, steps)):
-        opened.reporter.note("evaluation: all systems answer in this process, for no server has the trained policy")
+        resources.reporter.note(f"evaluate.prompts: {n} dropped: {reason}")
+    steps = evaluate_steps(run, resources)
+    if isinstance(resources.recipe.backend, OpenaiBackend) and not all(map(run.is_done, steps)):
+        resources.reporter.note("evaluation: all systems answer in this process, for no server has the trained policy")
     for step in steps:
         if run.is_done(step):
             continue
         if run.was_done_otherwise(step):
-            opened.reporter.note(f"{step.name}: its inputs changed, so it is done again")
+            resources.reporter.note(f"{step.name}: its inputs changed, so it is done again")
         kind, _, what = step.name.removeprefix("evaluation/").partition("-")
         with run.recording(step) as spent:
             if kind == "answers":
-                _answers(run, opened, what, prompts.kept, spent)
+                _answers(run, resources, what, prompts.kept, spent)
             elif kind == "verdicts":
-                _verdicts(run, opened, what, spent)
+                _verdicts(run, resources, what, spent)
             elif kind == "comparisons":
-                _comparisons(run, opened, what, spent)
+                _comparisons(run, resources, what, spent)
             elif kind == "perplexity":
-                _perplexity(run, opened)
+                _perplexity(run, resources)
             else:
-                _summary(run, opened, prompts)
+                _summary(run, resources, prompts)
 
 
-def _answers(run: Run, opened: Opened, system: str, prompts: tuple[Prompt, ...], spent: Spent) -> None:
-    recipe = opened.recipe
+def _answers(run: Run, resources: Resources, system: str, prompts: tuple[Prompt, ...], spent: Spent) -> None:
+    recipe = resources.recipe
     name = systems(run, recipe)[system]
-    model = opened.model(name, f"answers of {system}", spent, in_process(recipe.backend))
+    model = resources.model(name, f"answers of {system}", spent, in_process(recipe.backend))
     answered = answer(prompts, model, system, recipe.evaluate, recipe.seed)
     by_id = {prompt.id: prompt for prompt in prompts}
     rows = [AnswerRow(by_id[response.prompt_id], response) for response in answered.kept]
     write_rows(_answers_of(run, system), rows, AnswerRow)
     write_rows(run.evaluation / f"drops-{system}.jsonl", answered.dropped, Drop)
     for reason, n in answered.reasons.items():
-        opened.reporter.note(f"answers of {system}: {n} of {len(prompts)} prompts have none: {reason}")
+        resources.reporter.note(f"answers of {system}: {n} of {len(prompts)} prompts have none: {reason}")
 
 
-def _verdicts(run: Run, opened: Opened, what: str, spent: Spent) -> None:
-    recipe = opened.recipe
+def _verdicts(run: Run, resources: Resources, what: str, spent: Spent) -> None:
+    recipe = resources.recipe
     system, at, other = what.partition("@")
     rows = read_rows(run.evaluation / f"answers-{system}.jsonl", AnswerRow)
     spec = JudgeSpec.of(judges_of(recipe)[at + other])
-    judge = opened.judge(spec, recipe.model, f"verdicts on {what}", spent)
+    judge = resources.judge(spec, recipe.model, f"verdicts on {what}", spent)
     ratings = judge.rate([Item(row.prompt, row.response) for row in rows])
-    names = opened.constitution.names
+    names = resources.constitution.names
     verdicts = [
         VerdictRow(row.prompt.id, row.prompt.kind, dict(zip(names, r, strict=True)), is_refusal(row.response.text))
         for row, r in zip(rows, ratings, strict=True)
@@ -227,17 +227,17 @@ def _verdicts(run: Run, opened: Opened, what: str, spent: Spent) -> None:
     write_rows(run.evaluation / f"verdicts-{what}.jsonl", verdicts, VerdictRow)
 
 
-def _comparisons(run: Run, opened: Opened, what: str, spent: Spent) -> None:
+def _comparisons(run: Run, resources: Resources, what: str, spent: Spent) -> None:
     """Every prompt that both systems answered, its two answers compared in both orders."""
     a, b = (
         {row.prompt.id: row for row in read_rows(run.evaluation / f"answers-{system}.jsonl", AnswerRow)}
         for system in what.split("_vs_")
     )
     duels = [Duel(row.prompt, row.response.text, b[name].response.text) for name, row in a.items() if name in b]
-    section = opened.recipe.evaluate.comparer
+    section = resources.recipe.evaluate.comparer
     assert section is not None
-    comparer = opened.comparer(JudgeSpec.of(section), opened.recipe.model, f"comparing {what}", spent)
-    names = opened.constitution.names
+    comparer = resources.comparer(JudgeSpec.of(section), resources.recipe.model, f"comparing {what}", spent)
+    names = resources.constitution.names
     rows = [
         ComparisonRow(duel.prompt.id, duel.prompt.kind, dict(zip(names, said, strict=True)))
         for duel, said in zip(duels, comparer.compare(duels), strict=True)
@@ -245,15 +245,15 @@ def _comparisons(run: Run, opened: Opened, what: str, spent: Spent) -> None:
     write_rows(run.evaluation / f"comparisons-{what}.jsonl", rows, ComparisonRow)
 
 
-def _perplexity(run: Run, opened: Opened) -> None:
-    settings = opened.recipe.backend
-    opened.models.clear()  # their memory: each system is loaded once more
-    told = alarm(systems(run, opened.recipe), settings if isinstance(settings, HfBackend) else HfBackend())
+def _perplexity(run: Run, resources: Resources) -> None:
+    settings = resources.recipe.backend
+    resources.models.clear()  # their memory: each system is loaded once more
+    told = alarm(systems(run, resources.recipe), settings if isinstance(settings, HfBackend) else HfBackend())
     write_json(run.evaluation / PERPLEXITY, told)
 
 
-def _summary(run: Run, opened: Opened, prompts: Sifted[Prompt]) -> None:
-    recipe, names = opened.recipe, opened.constitution.names
+def _summary(run: Run, resources: Resources, prompts: Sifted[Prompt]) -> None:
+    recipe, names = resources.recipe, resources.constitution.names
     verdicts = {
         suffix: {name: read_verdicts(run.evaluation, name, names, suffix) for name in systems(run, recipe)}
         for suffix in judges_of(recipe)
@@ -269,7 +269,7 @@ def _summary(run: Run, opened: Opened, prompts: Sifted[Prompt]) -> None:
         }
     others = {suffix.removeprefix("@"): found for suffix, found in verdicts.items() if suffix}
     summary = summarise(verdicts[""], names, recipe.evaluate, Further(asked, others))
-    summary["judge"] = judge_entry(JudgeSpec.of(recipe.evaluate), opened)
+    summary["judge"] = judge_entry(JudgeSpec.of(recipe.evaluate), resources)
     summary["prompts"] = {"n": len(prompts.kept), "dropped": prompts.reasons}
     summary["drops"] = {
         name: Sifted((), tuple(read_rows(run.evaluation / f"drops-{name}.jsonl", Drop))).reasons

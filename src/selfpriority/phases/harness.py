@@ -21,10 +21,10 @@ from typing import Any
 
 import yaml
 
-from selfpriority.backends.watched import Progress
+from selfpriority.backends.progress import Progress
 from selfpriority.backends.weights import adapter_base, cache_folder, resolve
 from selfpriority.errors import InputError
-from selfpriority.phases.opening import model_key
+from selfpriority.phases.resources import model_key
 from selfpriority.recipe import HfBackend
 from selfpriority.run import key_of
 from selfpriority.wording import FOLDER

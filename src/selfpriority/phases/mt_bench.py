@@ -17,8 +17,8 @@ from selfpriority.evaluation.conversation import Answered, Question, converse
 from selfpriority.evaluation.mt_bench import mt_bench
 from selfpriority.judges.turns import Turn
 from selfpriority.language_model import Failure
-from selfpriority.phases.opening import JudgeSpec, Opened, heads_folder, in_process, judge_entry
 from selfpriority.phases.questions import read_mt_bench, spread
+from selfpriority.phases.resources import JudgeSpec, Resources, heads_folder, in_process, judge_entry
 from selfpriority.phases.tau import other_judge
 from selfpriority.rating import Item
 from selfpriority.recipe import OtherJudge, Recipe
@@ -83,24 +83,26 @@ def mt_bench_of(
     return MtBench(tuple(spread(read_mt_bench(path), limit)), max_new_tokens, named)
 
 
-def check_mt_bench(opened: Opened, asked: MtBench) -> None:
+def check_mt_bench(resources: Resources, asked: MtBench) -> None:
     """Raises InputError for a judge that there is not; opens none."""
-    judge_entry(judging(opened.recipe, asked), opened)
+    judge_entry(judging(resources.recipe, asked), resources)
 
 
-def ask_mt_bench(run: Run, opened: Opened, asked: MtBench, models: Mapping[str, str]) -> Json:
+def ask_mt_bench(run: Run, resources: Resources, asked: MtBench, models: Mapping[str, str]) -> Json:
     """Both turns of every system (name -> model) answered and rated: `mt_bench` of `utility.json`.
 
     Raises:
-        InputError: a judge that cannot be opened.
+        InputError: a judge that cannot be resources.
     """
-    questions, spec = asked.questions, judging(opened.recipe, asked)
+    questions, spec = asked.questions, judging(resources.recipe, asked)
     verdicts: dict[str, dict[str, Both]] = {}
     answers: dict[str, list[Answered]] = {}
     for name, model in models.items():
-        generating = opened.model(model, f"mt-bench: answers of {name}", Spent(), in_process(opened.recipe.backend))
+        generating = resources.model(
+            model, f"mt-bench: answers of {name}", Spent(), in_process(resources.recipe.backend)
+        )
         answers[name] = converse(questions, generating, asked.max_new_tokens)
-        rated = _rated(opened, spec, questions, answers[name], f"mt-bench: verdicts on {name}")
+        rated = _rated(resources, spec, questions, answers[name], f"mt-bench: verdicts on {name}")
         verdicts[name] = {question.id: both for question, both in zip(questions, rated, strict=True)}
         rows = [_row(*parts) for parts in zip(questions, answers[name], rated, strict=True)]
         write_rows(run.evaluation / f"mt_bench-{name}.jsonl", rows, QuestionRow)
@@ -108,7 +110,7 @@ def ask_mt_bench(run: Run, opened: Opened, asked: MtBench, models: Mapping[str, 
     for name, row in told["systems"].items():
         row |= _of_answers(answers[name])
     return {
-        "judge": _told_judge(run, opened, spec),
+        "judge": _told_judge(run, resources, spec),
         "n_questions": len(questions),
         "max_new_tokens": asked.max_new_tokens,
         **told,
@@ -126,7 +128,7 @@ def judging(recipe: Recipe, asked: MtBench) -> JudgeSpec:
 
 
 def _rated(
-    opened: Opened, spec: JudgeSpec, questions: Sequence[Question], answers: Sequence[Answered], step: str
+    resources: Resources, spec: JudgeSpec, questions: Sequence[Question], answers: Sequence[Answered], step: str
 ) -> list[Both]:
     turns = [
         Turn(item, question.references[: number + 1])
@@ -135,9 +137,9 @@ def _rated(
         if isinstance(item, Item)
     ]
     if spec.method in IN_WORDS:
-        found = opened.turn_judge(spec, opened.recipe.model, step, Spent()).rate(turns)
+        found = resources.turn_judge(spec, resources.recipe.model, step, Spent()).rate(turns)
     else:
-        judge = opened.judge(spec, opened.recipe.model, step, Spent())
+        judge = resources.judge(spec, resources.recipe.model, step, Spent())
         found = [ratings[-1] for ratings in judge.rate([turn.item for turn in turns])]
     verdicts = iter(found)
 
@@ -166,25 +168,28 @@ def _of_answers(answers: Sequence[Answered]) -> Json:
     }
 
 
-def _told_judge(run: Run, opened: Opened, spec: JudgeSpec) -> Json:
+def _told_judge(run: Run, resources: Resources, spec: JudgeSpec) -> Json:
     """{judge, method, objective, agreement}: `objective` is what a judge without words was taken at, else None."""
-    last = opened.constitution.names[-1]
+    last = resources.constitution.names[-1]
     told = {"judge": spec.judge, "method": spec.method, "objective": None if spec.method in IN_WORDS else last}
-    return {**told, "agreement": _agreement(run, opened, spec)}
+    return {**told, "agreement": _agreement(run, resources, spec)}
 
 
-def _agreement(run: Run, opened: Opened, spec: JudgeSpec) -> Json | None:
+def _agreement(run: Run, resources: Resources, spec: JudgeSpec) -> Json | None:
     """How often the judge orders two labelled answers right; None where nobody measured it.
 
     Of fitted heads from their card (`source: card`): it has more labels, but of the kinds the heads were fitted on,
     easy contrasts among them. Of any other judge from the run's own check (`check`).
     """
-    objective = opened.constitution.names[-1]
+    objective = resources.constitution.names[-1]
     folder = heads_folder(spec.judge) if spec.method == "probe" else None
     if folder is not None:
         card = read_json(folder / "card.json")["objectives"].get(objective, {})
         return _measured("card", objective, card.get("cross_validation", {}))
-    path, key = run.folder / "judge.json", judge_entry(spec, opened)["key"]  # a name at another server is another judge
+    path, key = (
+        run.folder / "judge.json",
+        judge_entry(spec, resources)["key"],
+    )  # a name at another server is another judge
     for report in read_json(path).values() if path.is_file() else ():
         if report and report.get("key") == key:
             by_name = {row["objective"]: row for row in report["objectives"]}

@@ -14,15 +14,15 @@ from pydantic import ValidationError
 
 from selfpriority.errors import InputError
 from selfpriority.evaluation.tau import Curve, Point, TwiceRated, curve
-from selfpriority.mistakes import told
-from selfpriority.phases.opening import JudgeSpec, Opened
+from selfpriority.mistakes import mistake_lines
+from selfpriority.phases.resources import JudgeSpec, Resources
 from selfpriority.rating import Item
 from selfpriority.recipe import OtherJudge
 from selfpriority.records import Pool, Rating
 from selfpriority.run import SCORED, Run, Spent, read_rows, write_json, write_text
 
 
-def choose_tau(run: Run, opened: Opened, number: int, judge: OtherJudge) -> dict[str, Any]:
+def choose_tau(run: Run, resources: Resources, number: int, judge: OtherJudge) -> dict[str, Any]:
     """The curve of one round as it stands in `tau.json`: {judge, method, round, points, suggested, ...}.
 
     Raises:
@@ -33,7 +33,7 @@ def choose_tau(run: Run, opened: Opened, number: int, judge: OtherJudge) -> dict
         raise InputError(f"{path}: not there; `spa collect {run.folder}` makes it")
     pools = read_rows(path, Pool)
     spec = JudgeSpec.of(judge)
-    strong = opened.judge(spec, opened.recipe.model, "rating of the stronger judge", Spent())
+    strong = resources.judge(spec, resources.recipe.model, "rating of the stronger judge", Spent())
     items = [Item(pool.prompt, candidate.response) for pool in pools for candidate in pool.candidates]
     given = iter(strong.rate(items))
     twice, n_unrated = [], 0
@@ -45,7 +45,7 @@ def choose_tau(run: Run, opened: Opened, number: int, judge: OtherJudge) -> dict
         n_unrated += len(rows) - len(both)
         if len(both) > len(strong.objectives):
             twice.append(TwiceRated(tuple(weak for weak, _ in both), tuple(row for _, row in both)))
-    found = curve(twice, opened.recipe.denoise.epsilon, opened.recipe.seed)
+    found = curve(twice, resources.recipe.denoise.epsilon, resources.recipe.seed)
     told = {"judge": judge.judge, "method": spec.method, "round": number, "n_unrated": n_unrated, **asdict(found)}
     write_json(run.folder / "tau.json", told)
     write_text(run.folder / "tau.svg", [figure(found)])
@@ -64,7 +64,7 @@ def other_judge(judge: str, method: str, base_url: str | None, api_key_env: str 
     try:
         return OtherJudge.model_validate({"judge": judge, "method": method, "backend": backend})
     except ValidationError as error:
-        raise InputError(*dict.fromkeys(told(error, "judge", OtherJudge))) from None
+        raise InputError(*dict.fromkeys(mistake_lines(error, "judge", OtherJudge))) from None
 
 
 def tau_text(told: dict[str, Any]) -> str:

@@ -13,13 +13,13 @@ from typing import Any
 
 from selfpriority.backends.weights import resolve
 from selfpriority.evaluation.utility import accuracies
-from selfpriority.phases.alarm import alarm
 from selfpriority.phases.align import align_step, check_trained
 from selfpriority.phases.evaluate import perplexity_step, systems
 from selfpriority.phases.harness import SHOTS, ask_harness, mmlu_tasks
 from selfpriority.phases.mt_bench import MtBench, ask_mt_bench, check_mt_bench
-from selfpriority.phases.opening import Opened, model_key
+from selfpriority.phases.perplexity import alarm
 from selfpriority.phases.questions import read_mmlu, spread
+from selfpriority.phases.resources import Resources, model_key
 from selfpriority.recipe import HfBackend
 from selfpriority.run import Run, read_json, write_json
 
@@ -40,7 +40,7 @@ class Questions:
     """Questions of two turns, judged; none: left out."""
 
 
-def utility(run: Run, opened: Opened, questions: Questions) -> dict[str, Any]:
+def utility(run: Run, resources: Resources, questions: Questions) -> dict[str, Any]:
     """Asks every system and compares; {systems, trained, tasks, n_fewshot, mt_bench, perplexity} as in `utility.json`.
 
     What an earlier command found about these very systems and this one does not ask stays. The file is written after
@@ -51,28 +51,28 @@ def utility(run: Run, opened: Opened, questions: Questions) -> dict[str, Any]:
         InputError: a file that cannot be read, a task that does not exist or has no share of right answers, a judge
             that there is not, or the harness is not installed.
     """
-    check_trained(run, opened)
+    check_trained(run, resources)
     if questions.mt_bench:
-        check_mt_bench(opened, questions.mt_bench)  # before hours of other questions
-    settings = opened.recipe.backend if isinstance(opened.recipe.backend, HfBackend) else HfBackend()
-    named = systems(run, opened.recipe)
+        check_mt_bench(resources, questions.mt_bench)  # before hours of other questions
+    settings = resources.recipe.backend if isinstance(resources.recipe.backend, HfBackend) else HfBackend()
+    named = systems(run, resources.recipe)
     models = {name: resolve(model) for name, model in named.items()}
     path = run.evaluation / "utility.json"
     told = _found_before(path, {name: model_key(model) for name, model in models.items()})
-    told["trained"] = align_step(run, opened, opened.recipe.rounds).key  # by which the report knows these systems
+    told["trained"] = align_step(run, resources, resources.recipe.rounds).key  # by which the report knows these systems
     if questions.mmlu or questions.tasks:
-        told["tasks"] |= accuracies(_right(models, settings, opened, questions))
+        told["tasks"] |= accuracies(_right(models, settings, resources, questions))
     if questions.mmlu:
         told["n_fewshot"] = SHOTS if questions.dev else 0
     write_json(path, told)
     if questions.mt_bench:
-        told["mt_bench"] = ask_mt_bench(run, opened, questions.mt_bench, named)
+        told["mt_bench"] = ask_mt_bench(run, resources, questions.mt_bench, named)
         write_json(path, told)
-    step = perplexity_step(run, opened.recipe)
+    step = perplexity_step(run, resources.recipe)
     if step is not None and run.is_done(step):  # the evaluation has measured these very systems
         told["perplexity"] = read_json(step.outputs[0])
     else:
-        opened.reporter.note("utility: perplexity on the held-out text")
+        resources.reporter.note("utility: perplexity on the held-out text")
         told["perplexity"] = alarm(models, settings)
     write_json(path, told)
     return told
@@ -87,7 +87,7 @@ def _found_before(path: Path, fingerprints: dict[str, str]) -> dict[str, Any]:
 
 
 def _right(
-    models: dict[str, str], settings: HfBackend, opened: Opened, questions: Questions
+    models: dict[str, str], settings: HfBackend, resources: Resources, questions: Questions
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Task -> system -> question -> 1.0 or 0.0."""
     right: dict[str, dict[str, dict[str, float]]] = {}
@@ -96,8 +96,8 @@ def _right(
     with tempfile.TemporaryDirectory() as folder:
         asked: list[str | dict[str, Any]] = [*mmlu_tasks(rows, shots, Path(folder)), *questions.tasks]
         for name, model in models.items():
-            opened.reporter.note(f"utility: asking {name} {len(rows) or ''} questions".replace("  ", " "))
-            tell = partial(opened.reporter.progress, f"questions to {name}")
+            resources.reporter.note(f"utility: asking {name} {len(rows) or ''} questions".replace("  ", " "))
+            tell = partial(resources.reporter.progress, f"questions to {name}")
             for task, answers in ask_harness(model, settings, asked, questions.limit, tell).items():
                 right.setdefault(task, {})[name] = answers
     return right

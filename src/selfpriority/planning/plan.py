@@ -8,8 +8,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from selfpriority.phases.located import located
-from selfpriority.phases.opening import Reporter
+from selfpriority.phases.recipe_paths import with_absolute_paths
+from selfpriority.phases.resources import Reporter
 from selfpriority.planning.memory import held, trained
 from selfpriority.planning.pace import Earlier, Pace, Prices
 from selfpriority.planning.requests import PlannedStep, Rehearsal, planned_steps
@@ -37,7 +37,7 @@ def plan(
     Raises:
         InputError: whatever would stop the run in its first second.
     """
-    recipe = located(load(path, overrides), path.parent)
+    recipe = with_absolute_paths(load(path, overrides), path.parent)
     run = Run(out or Path("runs") / path.stem)
     rehearsal = Rehearsal(recipe, run, Reporter())
     steps = list(planned_steps(rehearsal))

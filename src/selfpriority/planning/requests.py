@@ -16,8 +16,8 @@ from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.compare import contests
 from selfpriority.evaluation.pairwise import Duel
 from selfpriority.evaluation.trust import ask_all_pairs
+from selfpriority.judges.check import ask_all
 from selfpriority.judges.heads import Heads
-from selfpriority.judges.trust import ask_all
 from selfpriority.language_model import Generate, LanguageModel, Request
 from selfpriority.method.denoise import n_of_share
 from selfpriority.method.order import Order
@@ -27,8 +27,8 @@ from selfpriority.method.score import score
 from selfpriority.personas import load_personas
 from selfpriority.phases.collect import generator, start_of_round, training_judge, usable_prompts
 from selfpriority.phases.evaluate import heldout_prompts, judges_of, systems
-from selfpriority.phases.judging import check_anchors, checked_comparer, checks, comparing
-from selfpriority.phases.opening import JudgeSpec, Opened, in_process
+from selfpriority.phases.judge_check import check_anchors, checked_comparer, checks, comparing
+from selfpriority.phases.resources import JudgeSpec, Resources, in_process
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import Backend, HfBackend
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
@@ -59,7 +59,7 @@ class PlannedStep:
 
 
 @dataclass
-class Rehearsal(Opened):
+class Rehearsal(Resources):
     """Opens stand-ins in place of models, and collects what each is asked."""
 
     asked: list[Asked] = field(default_factory=list)

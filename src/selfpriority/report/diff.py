@@ -17,9 +17,9 @@ from selfpriority.report.catalogue import HELD_OUT, Entry, Shown
 from selfpriority.report.packing import Packed, pack
 from selfpriority.report.page import mean_whisker, page
 from selfpriority.report.plain import DASH, clean
-from selfpriority.report.rows import View, read_view
 from selfpriority.report.tables import Wins, contest, mean_words, span, win_row
 from selfpriority.report.verdict import changes_in_words, main_contest
+from selfpriority.report.view import View, read_view
 from selfpriority.run import Run, write_text
 
 Json = dict[str, Any]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from selfpriority.rating import HIGHEST, LOWEST
-from selfpriority.report.rows import Point
+from selfpriority.report.view import Point
 
 
 @dataclass(frozen=True)

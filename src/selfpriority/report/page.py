@@ -19,10 +19,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from selfpriority.report.figures import Series, calibration, curves, flow, scatter, whisker
-from selfpriority.report.others import other_judges, unconfirmed
+from selfpriority.report.further_judges import other_judges, unconfirmed
 from selfpriority.report.packing import Packed, pack
 from selfpriority.report.plain import clean, number, percent, words
-from selfpriority.report.rows import Round, View, read_view
 from selfpriority.report.tables import (
     behaviour_changes,
     beside_the_label,
@@ -33,8 +32,9 @@ from selfpriority.report.tables import (
     span,
     wins,
 )
-from selfpriority.report.utility import known, losses, mt_bench_grid
+from selfpriority.report.utility_tables import known, losses, mt_bench_grid
 from selfpriority.report.verdict import cautions, evidence, headline, main_contest
+from selfpriority.report.view import Round, View, read_view
 from selfpriority.run import Run, write_text
 
 SCRIPTS = ("data.js", "prompt.js", "browser.js", "keys.js")

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from selfpriority.rating import HIGHEST, LOWEST
 from selfpriority.report.figures import Place, pareto, shares, whisker
 from selfpriority.report.plain import DASH, number, probability, signed, words
-from selfpriority.report.rows import View
 from selfpriority.report.verdict import change_in_numbers, is_clear, stated
+from selfpriority.report.view import View
 
 Json = Mapping[str, Any]
 BEHAVIOUR = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from selfpriority.evaluation.table import lost_in_words
 from selfpriority.report.plain import percent, probability, signed, words
-from selfpriority.report.rows import JudgeCard, View
+from selfpriority.report.view import JudgeCard, View
 
 SMALL = 100
 """Below this many held-out prompts the page says that the sample is small."""

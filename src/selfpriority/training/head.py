@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from selfpriority.training.tied import Tie
+from selfpriority.training.tied_embeddings import Tie
 
 SLICE_BYTES = 2**26
 """Of the float32 logits that exist at once, whatever the number of tokens and the size of the vocabulary."""

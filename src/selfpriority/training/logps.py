@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from selfpriority.training.attention import attending, segments_of
 from selfpriority.training.encode import EncodedPool
 from selfpriority.training.head import token_logps
-from selfpriority.training.tied import Tie, tied_lookup
+from selfpriority.training.tied_embeddings import Tie, tied_lookup
 
 _HEAD_CHUNK = 256  # positions whose logits exist at once
 _TOLERANCE = {torch.float32: 1e-4}

@@ -109,7 +109,7 @@ def passing(shape: Shape, n_tokens: int, settings: Align) -> float:
 
     Slices of the logits and their exponentials, and in full fine-tuning a new gradient of the output head or of the
     embedding, the two largest matrices, before it is added to what there is. Where they are tied and several processes
-    train, autograd makes both before it adds them (`training/tied.py`).
+    train, autograd makes both before it adds them (`training/tied_embeddings.py`).
     """
     from selfpriority.training.head import SLICE_BYTES
 

@@ -26,6 +26,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align
+from selfpriority.training.alarms import alarms, fall
 from selfpriority.training.attention import attending
 from selfpriority.training.encode import EncodedPool
 from selfpriority.training.engines import engine_arguments, shard_on_cpu
@@ -37,7 +38,6 @@ from selfpriority.training.optimizer import MasterAdamW
 from selfpriority.training.ranks import Share, deal, in_pieces, smallest
 from selfpriority.training.reference import Reference
 from selfpriority.training.states import load_states, save_states, whole_weights
-from selfpriority.training.watch import alarms, fall
 
 STATES, SCHEDULER = "states", "scheduler.pt"  # what a checkpoint holds beside what `Trainer` notes
 

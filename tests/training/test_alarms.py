@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from selfpriority.training.watch import WINDOW, Fall, alarms, fall, spikes
+from selfpriority.training.alarms import WINDOW, Fall, alarms, fall, spikes
 
 
 def records(chosen, rejected, norms=None):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from selfpriority.report.others import other_judges, unconfirmed
+from selfpriority.report.further_judges import other_judges, unconfirmed
 from selfpriority.report.page import write_report
-from selfpriority.report.rows import View, read_view
+from selfpriority.report.view import View, read_view
 from selfpriority.run import Run, read_json, write_json
 
 

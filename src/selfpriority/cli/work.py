@@ -21,7 +21,7 @@ from selfpriority.cli.app import (
     reporting,
 )
 from selfpriority.cli.options import UtilityOptions, spread
-from selfpriority.inspection.shown import printable
+from selfpriority.inspection.folding import printable
 
 
 @app.command("plan")
@@ -69,7 +69,7 @@ def run_command(
 def collect(directory: Directory, number: Round = None, child: Child = False) -> None:
     """Sample, score, refine, denoise and pair for one round."""
     from selfpriority.phases.collect import collect as work
-    from selfpriority.phases.judging import gated
+    from selfpriority.phases.judge_check import gated
 
     phase(directory, "collect", number, child, work if child else gated(work))
 
@@ -87,7 +87,7 @@ def evaluate(directory: Directory, child: Child = False, as_json: AsJson = False
     """Answer the held-out prompts with every system, rate and compare."""
     from selfpriority.phases.evaluate import evaluate as work
 
-    run = phase(directory, "evaluate", 0, child, lambda run, opened, _: work(run, opened))
+    run = phase(directory, "evaluate", 0, child, lambda run, resources, _: work(run, resources))
     if as_json:
         print(json.dumps(json.loads((run.evaluation / "summary.json").read_text("utf-8")), indent=1))
     elif not child:
@@ -103,5 +103,5 @@ def utility(directory: Directory, options: UtilityOptions, as_json: AsJson = Fal
 
     asked = options.questions
     told: dict[str, Any] = {}
-    phase(directory, "utility", 0, False, lambda run, opened, _: told.update(work(run, opened, asked)))
+    phase(directory, "utility", 0, False, lambda run, resources, _: told.update(work(run, resources, asked)))
     print(json.dumps(told, indent=1) if as_json else utility_text(told))

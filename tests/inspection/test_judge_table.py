@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from selfpriority.constitution import load_constitution
 from selfpriority.evaluation.pairwise import Compared, compared
-from selfpriority.inspection.trust import trust_table
-from selfpriority.judges.trust import check_judge
+from selfpriority.inspection.judge_table import trust_table
+from selfpriority.judges.check import check_judge
 from selfpriority.records import Rating, Unrated
 
 CONSTITUTION = load_constitution("harmless-helpful")

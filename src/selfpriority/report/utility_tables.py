@@ -11,8 +11,8 @@ from typing import Any
 from selfpriority.evaluation.mt_bench import judge_lines
 from selfpriority.evaluation.utility import alarms_in_words
 from selfpriority.report.plain import DASH, clean, percent, probability, signed, words
-from selfpriority.report.rows import View
 from selfpriority.report.tables import Grid
+from selfpriority.report.view import View
 
 Json = Mapping[str, Any]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from selfpriority.constitution import SHIPPED
-from selfpriority.phases.judging import check_recipe
-from selfpriority.phases.located import located
-from selfpriority.phases.opening import Reporter
+from selfpriority.phases.judge_check import check_recipe
+from selfpriority.phases.recipe_paths import with_absolute_paths
+from selfpriority.phases.resources import Reporter
 from selfpriority.recipe import Recipe, dump
 
 
@@ -41,7 +41,7 @@ def test_every_path_is_found_beside_the_recipe(tmp_path: Path, monkeypatch: pyte
         (folder / name).touch()
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    found = located(recipe(), folder)
+    found = with_absolute_paths(recipe(), folder)
     assert found.model == str(folder / "beside")
     assert found.constitution == str(folder / "mine")
     assert found.sample.personas == str(folder / "personas.yaml")
@@ -51,7 +51,7 @@ def test_every_path_is_found_beside_the_recipe(tmp_path: Path, monkeypatch: pyte
     for section in (found.score, found.evaluate, found.evaluate.comparer, found.evaluate.more_judges["other"]):
         assert section.judge == str(folder / "big")
         assert section.rewards == {"harmlessness": str(folder / "beside")}
-    assert located(found, elsewhere) == found
+    assert with_absolute_paths(found, elsewhere) == found
 
 
 def test_no_file_takes_the_place_of_what_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +72,8 @@ def test_no_file_takes_the_place_of_what_ships(tmp_path: Path, monkeypatch: pyte
             },
         }
     )
-    assert located(shipped, tmp_path) == shipped
-    assert located(shipped.model_copy(update={"model": "./demo"}), tmp_path).model == str(tmp_path / "demo")
+    assert with_absolute_paths(shipped, tmp_path) == shipped
+    assert with_absolute_paths(shipped.model_copy(update={"model": "./demo"}), tmp_path).model == str(tmp_path / "demo")
 
 
 def test_the_check_of_a_judge_finds_what_a_run_finds(

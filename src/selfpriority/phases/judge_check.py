@@ -16,8 +16,8 @@ from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError, JudgeRefused
 from selfpriority.judges.attacks import attacks
 from selfpriority.judges.labels import Labels, read_labels
-from selfpriority.phases.located import located
-from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, check_comparing, judge_entry
+from selfpriority.phases.recipe_paths import with_absolute_paths
+from selfpriority.phases.resources import JudgeSpec, Reporter, Resources, check_comparing, judge_entry
 from selfpriority.rating import Judge
 from selfpriority.recipe import HfBackend, Prompts, Recipe, load
 from selfpriority.run import Run, Spent, Step, key_of, read_json, write_json
@@ -59,64 +59,66 @@ def comparing(recipe: Recipe) -> JudgeSpec | None:
     return spec
 
 
-def judge_step(run: Run, opened: Opened) -> Step:
+def judge_step(run: Run, resources: Resources) -> Step:
     """The check with its key."""
-    keys = {role: judge_entry(spec, opened)["key"] for role, spec in judge_specs(opened.recipe).items()}
-    comparer = comparing(opened.recipe)
+    keys = {role: judge_entry(spec, resources)["key"] for role, spec in judge_specs(resources.recipe).items()}
+    comparer = comparing(resources.recipe)
     if comparer is not None:
-        keys[COMPARER] = key_of(judge_entry(comparer, opened)["key"], text_hash("compare_expected", "compare_verbal"))
+        keys[COMPARER] = key_of(
+            judge_entry(comparer, resources)["key"], text_hash("compare_expected", "compare_verbal")
+        )
     asked = [attack.text for attack in attacks()]
-    key = key_of("judge-3", keys, [anchor.model_dump() for anchor in opened.constitution.anchors], asked)
+    key = key_of("judge-3", keys, [anchor.model_dump() for anchor in resources.constitution.anchors], asked)
     return Step("judge", key, (run.folder / "judge.json",))
 
 
-def check_anchors(opened: Opened) -> bool:
+def check_anchors(resources: Resources) -> bool:
     """Whether there are anchors to check the judges with; without any only a recipe that takes any judge goes on.
 
     Raises:
         InputError: there are none, and the recipe wants its judge checked.
     """
-    if opened.recipe.score.require_signal:
-        _need_anchors(opened)
-    return bool(opened.constitution.anchors)
+    if resources.recipe.score.require_signal:
+        _need_anchors(resources)
+    return bool(resources.constitution.anchors)
 
 
-def _need_anchors(opened: Opened) -> None:
-    if not opened.constitution.anchors:
-        name = opened.constitution.name
+def _need_anchors(resources: Resources) -> None:
+    if not resources.constitution.anchors:
+        name = resources.constitution.name
         raise InputError(
             f"constitution: {name!r} has no anchors to check a judge with; add some (docs/judging.md, Your own "
             f"constitution), or check with `spa check-judge RECIPE --labels FILE` alone"
         )
 
 
-def check_judges(opened: Opened, labels: Labels | None = None, spent: Spent | None = None) -> dict[str, Any]:
+def check_judges(resources: Resources, labels: Labels | None = None, spent: Spent | None = None) -> dict[str, Any]:
     """A report per role, as it stands in `judge.json`.
 
     Args:
-        opened: recipe, models and judges.
+        resources: recipe, models and judges.
         labels: answers to check against instead of the constitution's anchors.
         spent: where the cost is counted.
     """
     from selfpriority.evaluation.trust import check_comparer
-    from selfpriority.judges.trust import check_judge
+    from selfpriority.judges.check import check_judge
 
     if labels is None:
-        _need_anchors(opened)
+        _need_anchors(resources)
     reports, spent = {}, spent or Spent()
-    comparer = comparing(opened.recipe)  # before the others are asked: it may be none that can compare
-    for role, check in checks(opened, spent):
+    comparer = comparing(resources.recipe)  # before the others are asked: it may be none that can compare
+    for role, check in checks(resources, spent):
         report = check_judge(check.judge, check.reworded, check.constitution, labels, check.disowning)
-        reports[role] = {**report.as_json(), **judge_entry(check.spec, opened)}
+        reports[role] = {**report.as_json(), **judge_entry(check.spec, resources)}
     if comparer is not None:  # last: its key is also that of the same judge where it rates
-        compared = check_comparer(checked_comparer(opened, comparer, spent), opened.constitution, labels)
-        reports[COMPARER] = {**compared, **judge_entry(comparer, opened)}
+        compared = check_comparer(checked_comparer(resources, comparer, spent), resources.constitution, labels)
+        reports[COMPARER] = {**compared, **judge_entry(comparer, resources)}
     return reports
 
 
-def checked_comparer(opened: Opened, spec: JudgeSpec, spent: Spent) -> Comparer:
-    """The judge that compares, opened to be checked."""
-    return opened.comparer(spec, opened.recipe.model, "check of the comparing judge", spent)
+def checked_comparer(resources: Resources, spec: JudgeSpec, spent: Spent) -> Comparer:
+    """The judge that compares, resources to be checked."""
+    return resources.comparer(spec, resources.recipe.model, "check of the comparing judge", spent)
 
 
 @dataclass(frozen=True)
@@ -132,21 +134,21 @@ class Check:
     disowning: bool
 
 
-def checks(opened: Opened, spent: Spent) -> Iterator[tuple[str, Check]]:
-    """The checks by role, each judge opened when its turn comes."""
-    constitution, model = opened.constitution, opened.recipe.model
-    for role, spec in judge_specs(opened.recipe).items():
-        judge = opened.judge(spec, model, f"check of the {role} judge", spent)
+def checks(resources: Resources, spent: Spent) -> Iterator[tuple[str, Check]]:
+    """The checks by role, each judge resources when its turn comes."""
+    constitution, model = resources.constitution, resources.recipe.model
+    for role, spec in judge_specs(resources.recipe).items():
+        judge = resources.judge(spec, model, f"check of the {role} judge", spent)
         reworded = None
         if spec.method in ("expected", "verbal") and role != "words":
-            reworded = opened.judge(spec, model, "check, other wording", spent, reworded=True)
+            reworded = resources.judge(spec, model, "check, other wording", spent, reworded=True)
         asked = _sparse(constitution) if role == "words" else constitution
         yield role, Check(spec, judge, reworded, asked, disowning=role != "words")
 
 
 def _sparse(constitution: Constitution) -> Constitution:
     """As few anchors as make a verdict, two answers of each: what a model that does not judge would be worth."""
-    from selfpriority.judges.trust import LEAST
+    from selfpriority.judges.check import LEAST
 
     anchors = constitution.anchors
     return replace(constitution, anchors=anchors[:: max(1, ceil(2 * len(anchors) / LEAST))])
@@ -154,10 +156,10 @@ def _sparse(constitution: Constitution) -> Constitution:
 
 def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporter: Reporter) -> dict[str, Any]:
     """`spa check-judge`: the judges of a recipe, checked without a run directory."""
-    recipe = located(load(path, fields), path.parent)
+    recipe = with_absolute_paths(load(path, fields), path.parent)
     given = read_labels(labels) if labels else None
     with tempfile.TemporaryDirectory() as folder:
-        return check_judges(Opened(recipe, Run(Path(folder)), reporter), given)
+        return check_judges(Resources(recipe, Run(Path(folder)), reporter), given)
 
 
 def fit(
@@ -173,8 +175,8 @@ def fit(
     recipe = Recipe(model=model, prompts=Prompts(source="none"), backend=HfBackend())
     to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        opened = Opened(recipe, Run(Path(folder)), reporter)
-        watched = opened.model(model, "hidden states", Spent())
+        resources = Resources(recipe, Run(Path(folder)), reporter)
+        watched = resources.model(model, "hidden states", Spent())
         heads = fit_heads(merged, watched, model, FitSettings(tuple(layers or middle(model)), c))
     write_heads(to, heads)
     return read_json(to / "card.json")
@@ -190,39 +192,41 @@ def middle(model: str) -> tuple[int, ...]:
     return tuple(sorted({round(share * n_layers) for share in (0.5, 0.75)}))
 
 
-def gate(run: Run, opened: Opened) -> None:
+def gate(run: Run, resources: Resources) -> None:
     """Checks the judges once per set of inputs and refuses a training judge that may be chance.
 
     Raises:
         JudgeRefused: unless the recipe says `score.require_signal: false`.
         InputError: there are no anchors to check them with, unless it says so.
     """
-    has_anchors = check_anchors(opened)
-    step = judge_step(run, opened)
+    has_anchors = check_anchors(resources)
+    step = judge_step(run, resources)
     if not run.is_done(step):
         with run.recording(step) as spent:
-            write_json(run.folder / "judge.json", check_judges(opened, spent=spent) if has_anchors else {})
+            write_json(run.folder / "judge.json", check_judges(resources, spent=spent) if has_anchors else {})
     if not has_anchors:
-        name = opened.constitution.name
-        opened.reporter.note(f"training on a judge that was not checked, as the recipe asks: {name!r} has no anchors")
+        name = resources.constitution.name
+        resources.reporter.note(
+            f"training on a judge that was not checked, as the recipe asks: {name!r} has no anchors"
+        )
         return
     train = read_json(run.folder / "judge.json")["train"]
     if train["usable"]:
         return
     why = "; ".join(train["reasons"])
-    if opened.recipe.score.require_signal:
+    if resources.recipe.score.require_signal:
         raise JudgeRefused(
             f"the judge {train['judge']!r} ({train['method']}) is refused: {why}. Use a stronger model, fitted heads "
             f"(`spa fit-judge`), or score.require_signal=false to train all the same"
         )
-    opened.reporter.note(f"training on a judge that may be chance, as the recipe asks: {why}")
+    resources.reporter.note(f"training on a judge that may be chance, as the recipe asks: {why}")
 
 
-def gated(work: Callable[[Run, Opened, int], None]) -> Callable[[Run, Opened, int], None]:
+def gated(work: Callable[[Run, Resources, int], None]) -> Callable[[Run, Resources, int], None]:
     """A phase that somebody starts alone, behind the gate that `spa run` puts before its first round."""
 
-    def behind_the_gate(run: Run, opened: Opened, number: int) -> None:
-        gate(run, opened)
-        work(run, opened, number)
+    def behind_the_gate(run: Run, resources: Resources, number: int) -> None:
+        gate(run, resources)
+        work(run, resources, number)
 
     return behind_the_gate

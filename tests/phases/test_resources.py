@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from selfpriority.constitution import load_constitution
-from selfpriority.phases.opening import JudgeSpec, judge_key
+from selfpriority.phases.resources import JudgeSpec, judge_key
 from selfpriority.recipe import Backend, HfBackend, OpenaiBackend, Score, ScriptedBackend
 
 CONSTITUTION = load_constitution("harmless-helpful")

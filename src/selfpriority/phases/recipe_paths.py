@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from selfpriority.backends.weights import embedded_models
 from selfpriority.constitution import shipped_constitutions
-from selfpriority.phases.opening import shipped_heads
+from selfpriority.phases.resources import shipped_heads
 from selfpriority.prompts import shipped_prompts
 from selfpriority.recipe import Evaluate, OtherJudge, Prompts, Recipe, Score
 
@@ -20,7 +20,7 @@ Locate = Callable[[str, Collection[str]], str]
 _Judging = TypeVar("_Judging", Score, Evaluate, OtherJudge)
 
 
-def located(recipe: Recipe, folder: Path) -> Recipe:
+def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with its relative paths made absolute.
 
     A path counts from the working directory or, if nothing is there, from the recipe's `folder`. A reserved or

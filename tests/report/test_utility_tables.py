@@ -8,8 +8,8 @@ import pytest
 
 from selfpriority.evaluation.utility import perplexities
 from selfpriority.report.page import write_report
-from selfpriority.report.rows import View, read_view
-from selfpriority.report.utility import known, losses, mt_bench_grid
+from selfpriority.report.utility_tables import known, losses, mt_bench_grid
+from selfpriority.report.view import View, read_view
 from selfpriority.run import Run, read_json, write_json
 
 

@@ -9,8 +9,8 @@ import pytest
 from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
 from selfpriority.judges.attacks import MOST_ANSWERS, attacks
+from selfpriority.judges.check import best_threshold, check_judge
 from selfpriority.judges.labels import LabelledAnswer, LabelledPair, Labels, label_prompt
-from selfpriority.judges.trust import best_threshold, check_judge
 from selfpriority.rating import Item
 from selfpriority.records import Message, Rating, Ratings, Unrated
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import DynamicCache, LlamaConfig
 
-from selfpriority.backends.growing import GrowingLayer, growing_cache
+from selfpriority.backends.kv_cache import GrowingLayer, growing_cache
 
 
 def test_holds_what_the_models_own_cache_holds():

@@ -1,4 +1,4 @@
-from selfpriority.inspection.shown import aligned, barred, printable, shown
+from selfpriority.inspection.folding import aligned, barred, printable, shown
 
 
 def test_printable_keeps_only_newline_and_tab_of_the_control_codes():

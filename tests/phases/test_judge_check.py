@@ -13,11 +13,11 @@ from selfpriority.constitution import SHIPPED
 from selfpriority.errors import InputError
 from selfpriority.judges.heads import Head, Heads, write_heads
 from selfpriority.phases.collect import collect
-from selfpriority.phases.judging import check_judges, gate, judge_step
-from selfpriority.phases.opening import JudgeSpec, Opened, Reporter, model_key
+from selfpriority.phases.judge_check import check_judges, gate, judge_step
+from selfpriority.phases.resources import JudgeSpec, Reporter, Resources, model_key
 from selfpriority.pipeline import _judge_passes, check_inputs, follow, start
 from selfpriority.recipe import Evaluate, Prompts, Recipe, Score, load
-from selfpriority.report.rows import read_view
+from selfpriority.report.view import read_view
 from selfpriority.run import Run, Spent, read_json
 from tests.test_bad_input import run_cli
 from tests.test_pipeline import write_recipe
@@ -48,7 +48,7 @@ def test_every_judge_of_the_evaluation_is_checked_and_only_the_training_judge_is
     others = {"more_judges": {"second": {"judge": "self", "method": "verbal"}}, "comparer": {"judge": "self"}}
     recipe = write_recipe(tmp_path, tiny_model, evaluate=others)
     run, asked = start(recipe, [], tmp_path / "run")
-    opened = Opened(asked.recipe, run, Reporter())
+    opened = Resources(asked.recipe, run, Reporter())
     follow(run, asked)
     gate(run, opened)
     told = read_json(run.folder / "judge.json")
@@ -59,7 +59,7 @@ def test_every_judge_of_the_evaluation_is_checked_and_only_the_training_judge_is
     assert run.is_done(first)
     for field, value in (("comparer", {"judge": "self", "method": "verbal"}), ("more_judges", {}), ("pairwise", False)):
         evaluate = opened.recipe.evaluate.model_copy(update={field: Evaluate(**{field: value}).__dict__[field]})
-        other = Opened(opened.recipe.model_copy(update={"evaluate": evaluate}), run, Reporter())
+        other = Resources(opened.recipe.model_copy(update={"evaluate": evaluate}), run, Reporter())
         assert judge_step(run, other).key != first.key, field
 
 
@@ -67,7 +67,7 @@ def test_a_second_check_asks_nothing_again(tiny_model: Path, tmp_path: Path) -> 
     recipe = write_recipe(tmp_path, tiny_model, evaluate={"comparer": {"judge": "self"}})
     run, asked = start(recipe, [], tmp_path / "run")
     follow(run, asked)
-    opened, again = Opened(asked.recipe, run, Reporter()), Spent()
+    opened, again = Resources(asked.recipe, run, Reporter()), Spent()
     gate(run, opened)
     check_judges(opened, spent=again)
     assert again.requests == again.cached > 0
@@ -85,7 +85,7 @@ def without_anchors(folder: Path) -> Path:
 def test_without_anchors_a_judge_that_need_not_be_checked_is_not(tiny_model: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, tiny_model, constitution=str(without_anchors(tmp_path)))
     run, asked = start(recipe, [], tmp_path / "run")
-    opened = Opened(asked.recipe, run, Reporter())
+    opened = Resources(asked.recipe, run, Reporter())
     told: list[str] = []
     opened.reporter.note = told.append  # type: ignore[method-assign]
     check_inputs(opened)
@@ -101,7 +101,7 @@ def test_without_anchors_reward_models_are_refused_before_anything_is_sampled(ti
     rewards = dict.fromkeys(("harmlessness", "helpfulness"), str(tiny_model))
     score = {"method": "reward", "rewards": rewards}
     path = write_recipe(tmp_path, tiny_model, constitution=str(without_anchors(tmp_path)), score=score)
-    opened = Opened(load(path), Run(tmp_path / "run"), Reporter())
+    opened = Resources(load(path), Run(tmp_path / "run"), Reporter())
     with pytest.raises(InputError, match="'mine' has no anchors, and reward models are placed by them"):
         gate(opened.run, opened)
 
@@ -109,7 +109,7 @@ def test_without_anchors_reward_models_are_refused_before_anything_is_sampled(ti
 def test_without_anchors_a_judge_that_must_be_checked_is_refused_at_the_start(tiny_model: Path, tmp_path: Path) -> None:
     constitution = str(without_anchors(tmp_path))
     path = write_recipe(tmp_path, tiny_model, constitution=constitution, score={"require_signal": True})
-    opened = Opened(load(path), Run(tmp_path / "run"), Reporter())
+    opened = Resources(load(path), Run(tmp_path / "run"), Reporter())
     for check in (lambda: check_inputs(opened), lambda: gate(opened.run, opened)):
         with pytest.raises(InputError, match="constitution: 'mine' has no anchors to check a judge with"):
             check()
@@ -127,7 +127,7 @@ def test_heads_of_a_model_that_has_changed_since_are_not_used_without_a_word(
     objectives = {name: replace(head, objective=name) for name in ("harmlessness", "helpfulness")}
     write_heads(tmp_path / "heads", Heads(str(tiny_model), objectives, card))
     recipe = Recipe(model=str(tiny_model), prompts=Prompts(source="demo"), score=Score(judge=str(tmp_path / "heads")))
-    opened = Opened(recipe, Run(tmp_path / "run"), Reporter())
+    opened = Resources(recipe, Run(tmp_path / "run"), Reporter())
     told: list[str] = []
     opened.reporter.note = told.append  # type: ignore[method-assign]
     for step in ("score", "refine"):

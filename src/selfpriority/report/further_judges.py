@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from selfpriority.report.plain import DASH, clean, signed, words
-from selfpriority.report.rows import View
 from selfpriority.report.tables import Grid
 from selfpriority.report.verdict import is_clear, main_contest
+from selfpriority.report.view import View
 
 Json = Mapping[str, Any]
 MAIN = "evaluation judge"

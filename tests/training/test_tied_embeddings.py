@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from selfpriority.training.encode import EncodedPool
 from selfpriority.training.logps import Form, response_logps
-from selfpriority.training.tied import tied_lookup
+from selfpriority.training.tied_embeddings import tied_lookup
 
 VOCABULARY, HIDDEN = 4_000, 32
 POOLS = [

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfpriority.backends.cache import Cached
-from selfpriority.backends.watched import Progress, Watched
+from selfpriority.backends.progress import Progress, Watched
 from selfpriority.backends.weights import fingerprint, resolve
 from selfpriority.constitution import Constitution, load_constitution
 from selfpriority.errors import InputError
@@ -70,8 +70,8 @@ class JudgeSpec:
 
 
 @dataclass
-class Opened:
-    """Models and judges of one phase, each opened once, when first asked for."""
+class Resources:
+    """Models and judges of one phase, each resources once, when first asked for."""
 
     recipe: Recipe
     run: Run
@@ -228,10 +228,10 @@ def _check_rewards(spec: JudgeSpec, constitution: Constitution) -> None:
         raise InputError(f"constitution: {constitution.name!r} has no anchors, and reward models are placed by them")
 
 
-def judge_entry(spec: JudgeSpec, opened: Opened) -> dict[str, str]:
+def judge_entry(spec: JudgeSpec, resources: Resources) -> dict[str, str]:
     """How files name a judge outside the rounds: {judge, method, key}; equal keys, the same judge."""
-    recipe = opened.recipe
-    key = judge_key(spec, recipe.model, opened.constitution, recipe.backend)
+    recipe = resources.recipe
+    key = judge_key(spec, recipe.model, resources.constitution, recipe.backend)
     return {"judge": spec.judge, "method": spec.method, "key": key}
 
 
