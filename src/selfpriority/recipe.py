@@ -310,11 +310,26 @@ class OtherJudge(Section):
     """As `score.backend`."""
 
 
+class OtherSystem(Section):
+    """A further system of the evaluation."""
+
+    model: str = "self"
+    """A hub id, a folder or an embedded name; `self`: the recipe's model."""
+    how: Literal["plain", "constitution"] = "plain"
+    """What stands before every prompt: nothing, or the constitution's text as a system prompt."""
+
+
 class Evaluate(Section):
     """Who is better, on prompts that training never saw."""
 
     prompts: Prompts | None = None
     """Held-out prompts; none: no evaluation."""
+    more_prompts: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], Prompts] = {}
+    """Further held-out sets by a name of their own (transfer, over-refusal), each with a table of its own."""
+    more_systems: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], OtherSystem] = {}
+    """Further systems by a name of their own, evaluated as the others are."""
+    reference: str | None = None
+    """A system that every other one is compared with as well, beside `vanilla`."""
     judge: str = "self"
     """The outside judge: as `score.judge`; `self` means the vanilla model."""
     method: Literal["expected", "verbal", "probe", "reward"] = "expected"
