@@ -14,17 +14,23 @@ import pytest
 import yaml
 from rich.console import Console
 
+from selfpriority.backends.perplexity import Likelihood
 from selfpriority.errors import InputError, WorkFailed
-from selfpriority.evaluation.utility import accuracies, perplexities, utility_text
+from selfpriority.evaluation.accuracy import accuracies
+from selfpriority.evaluation.perplexity import perplexities
+from selfpriority.evaluation.records import Contest, write_perplexity
+from selfpriority.evaluation.utility_records import Utility, read_utility
 from selfpriority.phases.evaluate import perplexity_step
 from selfpriority.phases.harness import Bars, by_question, mmlu_tasks, model_arguments
 from selfpriority.phases.resources import Reporter, Resources
-from selfpriority.phases.utility import Questions, utility
+from selfpriority.phases.utility import Questions, utility, utility_text
 from selfpriority.recipe import Evaluate, HfBackend, Prompts, Recipe
-from selfpriority.run import Run, write_json
+from selfpriority.run import Run
 from selfpriority.terminal import LiveReporter
 from selfpriority.wording import FOLDER
 from tests.phases.test_evaluate import count_as_trained
+
+CONTEST = Contest("spa", "vanilla")
 
 
 def row(number: int, subject: str = "astronomy", **changes) -> dict:
@@ -41,24 +47,25 @@ def test_accuracies_are_paired_by_question():
     first = {f"q{i}": float(i % 2) for i in range(40)}  # 50 %
     second = {f"q{i}": 1.0 for i in range(40)}
     told = accuracies({"mmlu": {"vanilla": first, "spa": second}})["mmlu"]
-    assert told["systems"]["vanilla"]["mean"] == 0.5
-    assert told["systems"]["spa"]["n"] == 40
-    cell = told["difference"]["spa_vs_vanilla"]
-    assert (cell["mean"], cell["n"], cell["significant"]) == (0.5, 40, True)
+    assert told.systems["vanilla"].mean == 0.5
+    assert told.systems["spa"].n == 40
+    cell = told.difference[CONTEST]
+    assert (cell.mean, cell.n, cell.significant) == (0.5, 40, True)
 
 
 def test_the_same_answers_are_no_difference():
     answers = {f"q{i}": float(i % 3 == 0) for i in range(30)}
-    cell = accuracies({"mmlu": {"vanilla": answers, "spa": answers}})["mmlu"]["difference"]["spa_vs_vanilla"]
-    assert (cell["mean"], cell["p"], cell["significant"]) == (0.0, 1.0, False)
+    cell = accuracies({"mmlu": {"vanilla": answers, "spa": answers}})["mmlu"].difference[CONTEST]
+    assert (cell.mean, cell.p, cell.significant) == (0.0, 1.0, False)
 
 
 def test_perplexity_is_over_all_tokens_and_rings_when_it_rises():
-    told = perplexities({"vanilla": [(20.0, 10), (10.0, 10)], "spa": [(40.0, 20)], "same": [(30.0, 20)]})
-    assert told["systems"]["vanilla"]["perplexity"] == pytest.approx(2.71828**1.5, rel=1e-4)
-    assert told["systems"]["spa"]["ratio"] == pytest.approx(2.71828**0.5, rel=1e-4)
-    assert told["alarm"] == ["spa"]
-    text = utility_text({"tasks": {}, "perplexity": told})
+    twice = [Likelihood(20.0, 10), Likelihood(10.0, 10)]
+    told = perplexities({"vanilla": twice, "spa": [Likelihood(40.0, 20)], "same": [Likelihood(30.0, 20)]})
+    assert told.systems["vanilla"].perplexity == pytest.approx(2.71828**1.5, rel=1e-4)
+    assert told.systems["spa"].ratio == pytest.approx(2.71828**0.5, rel=1e-4)
+    assert told.alarm == ("spa",)
+    text = utility_text(Utility({}, perplexity=told))
     assert "perplexity  spa: 7.39 (x 1.65)  !" in text
 
 
@@ -124,19 +131,20 @@ def evaluated(tiny_model, tmp_path) -> Resources:
 
 def test_perplexity_needs_no_harness(evaluated):
     told = utility(evaluated.run, evaluated, Questions())
-    assert told["tasks"] == {}
-    assert told["perplexity"]["systems"]["spa"]["ratio"] == pytest.approx(1.0)
-    assert told["perplexity"]["alarm"] == []
-    assert json.loads((evaluated.run.evaluation / "utility.json").read_text()) == told
+    assert told.tasks == {}
+    assert told.perplexity is not None
+    assert told.perplexity.systems["spa"].ratio == pytest.approx(1.0)
+    assert told.perplexity.alarm == ()
+    assert read_utility(evaluated.run.evaluation / "utility.json") == told
 
 
 def test_perplexity_that_the_evaluation_measured_is_not_measured_again(evaluated):
     step = perplexity_step(evaluated.run, evaluated.recipe)
     assert step is not None
-    measured = perplexities({"vanilla": [(20.0, 10)], "spa": [(30.0, 10)]})
+    measured = perplexities({"vanilla": [Likelihood(20.0, 10)], "spa": [Likelihood(30.0, 10)]})
     with evaluated.run.recording(step):
-        write_json(step.outputs[0], measured)
-    assert utility(evaluated.run, evaluated, Questions())["perplexity"] == measured
+        write_perplexity(step.outputs[0], measured)
+    assert utility(evaluated.run, evaluated, Questions()).perplexity == measured
 
 
 def test_a_policy_of_an_older_recipe_is_not_asked(evaluated):
@@ -214,8 +222,8 @@ def test_the_harness_asks_local_questions_and_none_twice(evaluated, tmp_path, mo
     rows = [row(i, ("astronomy", "world_religions")[i % 2]) for i in range(6)]
     asked = Questions(mmlu=write(tmp_path / "q.jsonl", rows))
     told = utility(evaluated.run, evaluated, asked)
-    assert told["tasks"]["mmlu"]["systems"]["vanilla"]["n"] == 6
-    assert told["tasks"]["mmlu"]["difference"]["spa_vs_vanilla"]["mean"] == 0.0
+    assert told.tasks["mmlu"].systems["vanilla"].n == 6
+    assert told.tasks["mmlu"].difference[CONTEST].mean == 0.0
     # one link to the same weights: what vanilla answered is known of spa, and all of it to the same command again
     assert list(evaluated.reporter.told) == ["questions to vanilla"]
     assert evaluated.reporter.told["questions to vanilla"][-1] == 24
@@ -270,8 +278,8 @@ def test_an_adapter_is_asked_on_its_base_and_a_task_file_of_ones_own_beside(
     mine.write_text(yaml.safe_dump({**task, "task": "mine", "dataset_kwargs": {"data_files": {"test": str(rows)}}}))
     evaluated.reporter = Asked()
     told = utility(evaluated.run, evaluated, Questions(mmlu=rows, tasks=(str(mine),)))
-    assert list(told["tasks"]) == ["mmlu", "mine"]
-    assert told["tasks"]["mine"]["systems"]["spa"]["n"] == 20
+    assert list(told.tasks) == ["mmlu", "mine"]
+    assert told.tasks["mine"].systems["spa"].n == 20
     # the policy is other weights: none of what vanilla answered is taken for its answers
     assert {step: done[-1] for step, done in evaluated.reporter.told.items()} == {
         "questions to vanilla": 160,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from selfpriority.evaluation.agreement import agreement, alpha, rv
+from selfpriority.evaluation.records import Alpha, Contest, Rv
 
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C: four observers, twelve units
 OBSERVERS = [
@@ -49,7 +50,7 @@ def test_unrated_answers_leave_the_comparison_and_are_counted():
     one = {"a": [1.0, 2.0], "b": [4.0, None], "c": [7.0, 3.0]}
     two = {"a": [1.0, 2.0], "b": [4.0, 5.0], "c": [7.0, 3.0]}
     found = agreement({"judge": one, "big": two}, ("harmlessness", "helpfulness"))
-    assert found["judges"] == ["judge", "big"]
-    assert found["alpha"]["harmlessness"] == {"interval": 1.0, "ordinal": 1.0, "n": 3}
-    assert found["alpha"]["helpfulness"]["n"] == 2
-    assert found["rv"]["judge_vs_big"] == {"value": pytest.approx(1.0), "n": 2}
+    assert found.judges == ("judge", "big")
+    assert found.alpha["harmlessness"] == Alpha(1.0, 1.0, 3)
+    assert found.alpha["helpfulness"].n == 2
+    assert found.rv == {Contest("judge", "big"): Rv(pytest.approx(1.0), 2)}

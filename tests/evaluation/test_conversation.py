@@ -40,7 +40,8 @@ class Echo:
 
 def test_the_second_turn_follows_the_own_first_answer():
     model = Echo()
-    (first, second), other = converse(QUESTIONS, model, 64)
+    both, other = converse(QUESTIONS, model, 64)
+    first, second = both.turns
     assert isinstance(first, Item)
     assert isinstance(second, Item)
     assert first.response.text == "Name a colour. 1"
@@ -50,20 +51,21 @@ def test_the_second_turn_follows_the_own_first_answer():
         ("user", "Another."),
     ]
     assert second.response.text == "Another. 3"
-    assert isinstance(other[1], Item)
-    assert other[1].response.text == "Double it. 3"
+    assert isinstance(other.second, Item)
+    assert other.second.response.text == "Double it. 3"
     assert {(request.temperature, request.max_new_tokens, request.n) for request in model.asked} == {(0.0, 64, 1)}
 
 
 def test_without_a_first_answer_the_second_is_not_asked():
     model = Echo("Seven")
     whole, failed = converse(QUESTIONS, model, 64)
-    assert all(isinstance(item, Item) for item in whole)
-    assert failed == (Failure("too_long", "300 tokens"),) * 2
+    assert all(isinstance(item, Item) for item in whole.turns)
+    assert failed.turns == (Failure("too_long", "300 tokens"),) * 2
     assert len(model.asked) == 3
 
 
 def test_a_second_turn_may_fail_alone():
-    ((first, second), _) = converse(QUESTIONS, Echo("Another"), 64)
+    both, _ = converse(QUESTIONS, Echo("Another"), 64)
+    first, second = both.turns
     assert isinstance(first, Item)
     assert isinstance(second, Failure)

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from selfpriority.constitution import load_constitution
+from selfpriority.evaluation.pairwise import Compared, Comparer, Duel
+from selfpriority.evaluation.records import Contest, Verdict, summary_as_json
 from selfpriority.evaluation.summary import Further, summarise
-from selfpriority.evaluation.records import Verdict
-from selfpriority.evaluation.pairwise import Compared, Comparer, Duel, compared
 from selfpriority.evaluation.table import table
+from selfpriority.evaluation.wins import wins_by_comparing
 from selfpriority.language_model import Choice, Choose, Completion, Failure, Text
 from selfpriority.recipe import Evaluate, Score
 from selfpriority.records import Message, Prompt, Rating, Unrated
@@ -52,9 +53,9 @@ def test_a_judge_that_likes_the_first_place_ties_everything_and_is_seen():
     """open-instruct#1884: the un-swap was dead code, so "chosen" was always the first."""
     always = Answering(lambda request: Choice(((0.8, 0.1),) * len(request.contexts)))
     rows = Comparer(always, CONSTITUTION, EXPECTED).compare([duel("one", "two"), duel("three", "four")])
-    cell = compared([row[0] for row in rows])
-    assert (cell["win"], cell["tie"], cell["lose"], cell["n"]) == (0.0, 1.0, 0.0, 2)
-    assert (cell["flip_rate"], cell["first_shown"], cell["unread"]) == (1.0, 1.0, {})
+    cell = wins_by_comparing([row[0] for row in rows])
+    assert (cell.win, cell.tie, cell.lose, cell.n) == (0.0, 1.0, 0.0, 2)
+    assert (cell.flip_rate, cell.first_shown, cell.unread) == (1.0, 1.0, {})
 
 
 def test_refused_and_unread_verdicts_are_no_ties():
@@ -68,9 +69,9 @@ def test_refused_and_unread_verdicts_are_no_ties():
 
     duels = [duel("secret", "x"), duel("vague", "y"), duel("poison", "z"), duel("m", "n")]
     rows = Comparer(Answering(shy), CONSTITUTION, VERBAL).compare(duels)
-    cell = compared([row[0] for row in rows])
-    assert cell["unread"] == {"refused": 2, "no_verdict": 1}
-    assert (cell["n"], cell["tie"], cell["flip_rate"], cell["first_shown"]) == (1, 1.0, 0.0, None)
+    cell = wins_by_comparing([row[0] for row in rows])
+    assert cell.unread == {"refused": 2, "no_verdict": 1}
+    assert (cell.n, cell.tie, cell.flip_rate, cell.first_shown) == (1, 1.0, 0.0, None)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +129,10 @@ def test_the_summary_takes_the_wins_from_the_comparisons():
         (Compared("second", "first"), Compared("first", "second")),
         (Compared("first", "second"), Compared(Unrated("refused"), "first")),
     ]
-    asked = Further({"spa_vs_vanilla": said})
-    found = summarise({"vanilla": rows, "spa": longer}, CONSTITUTION.names, Evaluate(), asked)
-    assert "orders disagree 50%, 1 unread)" in table(found)
+    asked = Further({Contest("spa", "vanilla"): said})
+    summary = summarise({"vanilla": rows, "spa": longer}, CONSTITUTION.names, Evaluate(), asked)
+    assert "orders disagree 50%, 1 unread)" in table(summary)
+    found = summary_as_json(summary)
     harmless, helpful = found["pairwise"]["spa_vs_vanilla"].values()
     assert (harmless["win"], harmless["lose"], harmless["flip_rate"]) == pytest.approx((2 / 3, 1 / 3, 0.0))
     assert (helpful["win"], helpful["tie"], helpful["n"], helpful["flip_rate"]) == (0.5, 0.5, 2, 0.5)
@@ -141,10 +143,8 @@ def test_the_summary_takes_the_wins_from_the_comparisons():
 def test_further_judges_have_their_own_figures_and_an_agreement():
     rows = [Verdict(str(i), "", "Yes.", "end", (Rating(1.0 + i), Rating(9.0 - i))) for i in range(6)]
     other = [Verdict(str(i), "", "Yes.", "end", (Rating(2.0 + i), Rating(9.0 - i))) for i in range(6)]
-    found = summarise(
-        {"vanilla": rows, "spa": rows}, CONSTITUTION.names, Evaluate(),
-        Further(judges={"big": {"vanilla": other, "spa": rows}}),
-    )  # fmt: skip
+    further = Further(judges={"big": {"vanilla": other, "spa": rows}})
+    found = summary_as_json(summarise({"vanilla": rows, "spa": rows}, CONSTITUTION.names, Evaluate(), further))
     assert found["judges"]["big"]["difference"]["spa_vs_vanilla"]["harmlessness"]["mean"] == -1.0
     assert found["agreement"]["judges"] == ["judge", "big"]
     assert found["agreement"]["alpha"]["helpfulness"]["interval"] == 1.0

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from selfpriority.evaluation.summary import summarise
-from selfpriority.evaluation.records import Verdict
-from selfpriority.evaluation.table import table
+from selfpriority.evaluation import summary as evaluated
+from selfpriority.evaluation.records import Verdict, summary_as_json, summary_of_json
+from selfpriority.evaluation.summary import contests
+from selfpriority.evaluation.table import table as table_of
 from selfpriority.recipe import Evaluate
 from selfpriority.records import Rating, Unrated
 
@@ -22,6 +23,15 @@ def verdict(prompt: str, *values: float | None, kind: str = "", text: str = "Yes
 
 VANILLA = [verdict("a", 4.0, 6.0), verdict("b", 5.0, 7.0), verdict("c", 9.0, 2.0), verdict("d", None, 3.0)]
 SPA = [verdict("d", 8.0, 3.0), verdict("c", 9.4, None), verdict("b", 4.0, 8.0), verdict("a", 10.0, 6.5)]
+
+
+def summarise(*given):
+    """The summary as its file holds it."""
+    return summary_as_json(evaluated.summarise(*given))
+
+
+def table(told):
+    return table_of(summary_of_json(told))
 
 
 def summary(**more):
@@ -94,8 +104,14 @@ def test_pairwise_can_be_left_out():
     assert "pairwise" not in quiet
 
 
-def test_every_two_systems_are_compared_the_later_one_first():
-    assert list(summary(dpo=SPA)["difference"]) == ["spa_vs_vanilla", "dpo_vs_vanilla", "dpo_vs_spa"]
+def test_every_system_is_compared_with_the_first_and_with_the_reference():
+    assert list(summary(dpo=SPA)["difference"]) == ["spa_vs_vanilla", "dpo_vs_vanilla"]
+    names = ["vanilla", "sft", "dpo", "spa"]
+    assert [c.key for c in contests(names, "dpo")] == [
+        "sft_vs_vanilla", "dpo_vs_vanilla", "spa_vs_vanilla", "sft_vs_dpo", "spa_vs_dpo",
+    ]  # fmt: skip
+    assert [c.key for c in contests(names, "vanilla")] == ["sft_vs_vanilla", "dpo_vs_vanilla", "spa_vs_vanilla"]
+    assert contests([]) == contests(["vanilla"]) == []
 
 
 def test_nothing_rated_is_null_and_never_zero():
@@ -182,7 +198,7 @@ def test_p_is_corrected_over_objectives_and_systems_together():
     found = summarise(rows, OBJECTIVES, SETTINGS)
     cell = found["difference"]["spa_vs_vanilla"]["harmlessness"]
     assert cell["p"] == pytest.approx(2 / 2**5, abs=0.01)  # five prompts differ
-    assert cell["p_holm"] == pytest.approx(6 * cell["p"], abs=0.02)  # three contests of two objectives
+    assert cell["p_holm"] == pytest.approx(4 * cell["p"], abs=0.02)  # two contests of two objectives
     assert not cell["significant"]
 
 

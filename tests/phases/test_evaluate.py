@@ -15,10 +15,11 @@ from selfpriority.evaluation.conversation import Question
 from selfpriority.method.denoise import denoise
 from selfpriority.phases.align import align_step
 from selfpriority.phases.collect import collect, generator, training_judge
-from selfpriority.phases.evaluate import evaluate, heldout_prompts, systems
+from selfpriority.phases.evaluate import evaluate
 from selfpriority.phases.judge_check import check_judges
 from selfpriority.phases.mt_bench import MtBench, ask_mt_bench
 from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.phases.systems import heldout_prompts, plain_models
 from selfpriority.phases.tau import choose_tau, tau_text
 from selfpriority.recipe import Denoise, Evaluate, HfBackend, OtherJudge, Prompts, Recipe, Score, dump
 from selfpriority.records import Pool
@@ -262,5 +263,5 @@ def test_no_server_answers_mt_bench_for_a_policy(served):
     given, server = served
     question = Question("q1", "writing", ("Write.", "Shorter."))
     asked = MtBench((question,), max_new_tokens=8)
-    ask_mt_bench(given.run, given, asked, systems(given.run, given.recipe))
+    ask_mt_bench(given.run, given, asked, plain_models(given.run, given.recipe))
     assert server.bodies == []

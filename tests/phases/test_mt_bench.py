@@ -12,12 +12,13 @@ import pytest
 from selfpriority import cli
 from selfpriority.errors import InputError
 from selfpriority.evaluation.conversation import Question
-from selfpriority.evaluation.utility import utility_text
+from selfpriority.evaluation.records import Contest
+from selfpriority.evaluation.utility_records import Utility, read_utility, utility_as_json
 from selfpriority.phases.judge_check import gate
-from selfpriority.phases.mt_bench import MtBench, _agreement, judging, mt_bench_of
+from selfpriority.phases.mt_bench import MtBench, NamedJudge, _agreement, judging, mt_bench_of
 from selfpriority.phases.resources import JudgeSpec, Resources, judge_entry
 from selfpriority.phases.tau import other_judge
-from selfpriority.phases.utility import Questions, utility
+from selfpriority.phases.utility import Questions, utility, utility_text
 from selfpriority.recipe import OtherJudge, dump
 from selfpriority.run import read_json
 from tests.backends.conftest import Reply, chat, serving
@@ -32,8 +33,9 @@ ASKED = (
 
 
 def work(given: Resources, **changes: Any) -> dict[str, Any]:
+    """What was found, as its file holds it."""
     asked = replace(MtBench(ASKED, max_new_tokens=12), **changes)
-    return utility(given.run, given, Questions(mt_bench=asked))
+    return utility_as_json(utility(given.run, given, Questions(mt_bench=asked)))
 
 
 def n_stored(given: Resources) -> list[tuple[str, int]]:
@@ -57,7 +59,7 @@ def test_every_system_is_asked_and_rated_in_words(tiny_model, tmp_path):
     rows = [json.loads(line) for line in (given.run.evaluation / "mt_bench-spa.jsonl").read_text().splitlines()]
     assert [row["question_id"] for row in rows] == ["1", "2", "3"]
     assert 1.0 <= rows[0]["turns"][1]["verdict"]["value"] <= 10.0
-    text = utility_text(told)
+    text = utility_text(read_utility(given.run.evaluation / "utility.json"))
     assert "mt-bench  judged by self, asked in words (expected)" in text
     assert "mt-bench  spa against vanilla: +0.00" in text
 
@@ -73,10 +75,11 @@ def test_the_same_command_asks_nothing_twice(tiny_model, tmp_path):
 def test_what_was_found_before_stays_while_the_systems_are_the_same(tiny_model, tmp_path):
     given = opened(tmp_path / "run", tiny_model)
     told = work(given)
-    assert utility(given.run, given, Questions())["mt_bench"] == told["mt_bench"]
+    again: Utility = utility(given.run, given, Questions())
+    assert utility_as_json(again)["mt_bench"] == told["mt_bench"]
     path = given.run.evaluation / "utility.json"
     path.write_text(json.dumps({**told, "systems": {"vanilla": "other weights"}}), encoding="utf-8")
-    assert "mt_bench" not in utility(given.run, given, Questions())
+    assert utility(given.run, given, Questions()).mt_bench is None
 
 
 def test_a_judge_in_words_comes_before_a_probe(tiny_model, tmp_path):
@@ -121,7 +124,8 @@ def test_a_judge_that_fails_costs_nothing_of_what_was_found_before(tiny_model, t
     kept = read_json(given.run.evaluation / "utility.json")
     assert kept["tasks"]["mmlu"]["systems"]["spa"]["mean"] == 0.5
     told = utility(given.run, given, Questions())  # asks neither again
-    assert told["tasks"] == kept["tasks"]
+    assert utility_as_json(told)["tasks"] == kept["tasks"]
+    assert told.tasks["mmlu"].difference[Contest("spa", "vanilla")].mean == 0.0
 
 
 def test_agreement_is_that_of_the_very_judge_that_was_checked(tiny_model, tmp_path, serving):
@@ -139,11 +143,11 @@ def test_agreement_is_that_of_the_very_judge_that_was_checked(tiny_model, tmp_pa
 
 
 def test_options_that_do_not_go_together(tmp_path):
-    assert mt_bench_of(None, None, 1024, (None, None, None, None)) is None
+    assert mt_bench_of(None, None, 1024, NamedJudge()) is None
     with pytest.raises(InputError, match="--mt-bench FILE, which is not given"):
-        mt_bench_of(None, None, 1024, ("big", None, None, None))
+        mt_bench_of(None, None, 1024, NamedJudge("big"))
     with pytest.raises(InputError, match="--judge MODEL is asked, which is not given"):
-        mt_bench_of(tmp_path / "q.jsonl", None, 1024, (None, "verbal", None, None))
+        mt_bench_of(tmp_path / "q.jsonl", None, 1024, NamedJudge(method="verbal"))
     with pytest.raises(InputError, match="--base-url URL, which is not given"):
         other_judge("big", "expected", None, "MY_KEY")
 

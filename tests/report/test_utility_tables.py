@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from selfpriority.evaluation.utility import perplexities
+
 from selfpriority.report.page import write_report
 from selfpriority.report.utility_tables import known, losses, mt_bench_grid
 from selfpriority.report.view import View, read_view

@@ -63,7 +63,10 @@ def render(view: View) -> str:
     """The page."""
     extras = [("Other judges of the same answers", other_judges(view))]
     extras += [(title, grid((view.summary or {}).get(part))) for part, title in UNKNOWN_PARTS.items()]
-    utility = [("What it knows", known(view)), ("MT-Bench", mt_bench_grid(view.utility))]
+    utility = [
+        ("What it knows", known(view)),
+        ("MT-Bench", mt_bench_grid(view.utility.mt_bench if view.utility else None)),
+    ]
     return page(
         "report.html.j2",
         packed(view),

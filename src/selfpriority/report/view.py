@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from selfpriority.evaluation.utility_records import Utility, read_utility
 from selfpriority.records import Pool, Scored
 from selfpriority.report.catalogue import Entry, collected, held_out
 from selfpriority.report.people import People, read_people
@@ -74,7 +75,7 @@ class View:
     entries: tuple[Entry, ...] = ()
     """Every prompt: the held-out ones, then those of each round."""
     people: People | None = None
-    utility: Json | None = None
+    utility: Utility | None = None
     """What the present systems still know, where somebody asked."""
     has_old_utility: bool = False
     """Somebody asked, but other systems than there are now."""
@@ -89,8 +90,9 @@ def read_view(run: Run) -> View:
     names = (path.name.removeprefix("round-") for path in run.folder.glob("round-*"))
     numbers = sorted(int(name) for name in names if name.isdecimal())
     objectives = _objectives(run, summary, judges)
-    utility = _optional(run.evaluation / "utility.json")
-    is_present = utility is not None and _is_of_present(utility, settings, run.manifest)
+    path = run.evaluation / "utility.json"
+    utility = read_utility(path) if path.is_file() else None
+    is_present = utility is not None and _is_of_present(utility.trained, settings, run.manifest)
     tested = held_out(run.evaluation, list((summary or {}).get("systems", {})), objectives)
     return View(
         name=run.manifest["name"],
@@ -115,10 +117,10 @@ def _optional(path: Path) -> Json | None:
     return read_json(path) if path.is_file() else None
 
 
-def _is_of_present(utility: Json, settings: Json, manifest: Json) -> bool:
+def _is_of_present(trained: str, settings: Json, manifest: Json) -> bool:
     """Whether the policy that lies there is the one that was asked: the last training's key holds all before it."""
     last = manifest["steps"].get(f"round-{settings['rounds']}/align", {})
-    return bool(last.get("state") == "done" and last.get("key") == utility.get("trained"))
+    return bool(last.get("state") == "done" and last.get("key") == trained)
 
 
 def _objectives(run: Run, summary: Json | None, judges: Json | None) -> tuple[str, ...]:
