@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from selfpriority.constitution import load_constitution
-from selfpriority.evaluation.compare import Further, Verdict, summarise
+from selfpriority.evaluation.summary import Further, summarise
+from selfpriority.evaluation.records import Verdict
 from selfpriority.evaluation.pairwise import Compared, Comparer, Duel, compared
 from selfpriority.evaluation.table import table
 from selfpriority.language_model import Choice, Choose, Completion, Failure, Text

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfpriority.evaluation.compare import Verdict, summarise
+from selfpriority.evaluation.summary import summarise
+from selfpriority.evaluation.records import Verdict
 from selfpriority.evaluation.significance import corrected, difference, wins, won_or_lost
 from selfpriority.recipe import Evaluate
 from selfpriority.records import Rating

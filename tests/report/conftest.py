@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from selfpriority.evaluation.compare import Verdict, summarise
+from selfpriority.evaluation.summary import summarise
+from selfpriority.evaluation.records import Verdict
 from selfpriority.evaluation.table import table
 from selfpriority.recipe import Recipe, dump
 from selfpriority.records import Message, Pool, Prompt, Rating, Response, Scored, Unrated

@@ -61,10 +61,10 @@ class UtilityOptions:
         Raises:
             InputError: a file of two turns that cannot be read, or options that do not go together.
         """
-        from selfpriority.phases.mt_bench import mt_bench_of
+        from selfpriority.phases.mt_bench import NamedJudge, mt_bench_of
         from selfpriority.phases.utility import Questions
 
-        judge = (self.judge, self.method, self.base_url, self.api_key_env)
+        judge = NamedJudge(self.judge, self.method, self.base_url, self.api_key_env)
         judged = mt_bench_of(self.mt_bench, self.limit, self.max_new_tokens, judge)
         return Questions(self.mmlu, self.dev, self.limit, tuple(self.task or ()), judged)
 

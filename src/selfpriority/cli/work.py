@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,10 @@ from selfpriority.cli.app import (
 )
 from selfpriority.cli.options import UtilityOptions, spread
 from selfpriority.inspection.folding import printable
+
+if TYPE_CHECKING:
+    from selfpriority.phases.resources import Resources
+    from selfpriority.run import Run
 
 
 @app.command("plan")
@@ -59,9 +63,7 @@ def run_command(
         code = run_all(run, asked, reporter, debug=bool(context.obj))
     if code:
         raise typer.Exit(code)
-    table = run.evaluation / "table.md"
-    if table.is_file():
-        print(printable(table.read_text("utf-8")))
+    print_tables(run)
     print(f"report: {report(run)}")
 
 
@@ -89,19 +91,37 @@ def evaluate(directory: Directory, child: Child = False, as_json: AsJson = False
 
     run = phase(directory, "evaluate", 0, child, lambda run, resources, _: work(run, resources))
     if as_json:
-        print(json.dumps(json.loads((run.evaluation / "summary.json").read_text("utf-8")), indent=1))
+        from selfpriority.run import read_json
+
+        sets = {path.parent.name: read_json(path) for path in sorted(run.evaluation.glob("*/summary.json"))}
+        summary = read_json(run.evaluation / "summary.json")
+        print(json.dumps({**summary, "sets": sets} if sets else summary, indent=1))
     elif not child:
-        print(printable((run.evaluation / "table.md").read_text("utf-8")))
+        print_tables(run)
+
+
+def print_tables(run: Run) -> None:
+    """The table of the main prompt set, then those of the further ones under their names."""
+    paths = [run.evaluation / "table.md", *sorted(run.evaluation.glob("*/table.md"))]
+    for path in filter(Path.is_file, paths):
+        if path.parent != run.evaluation:
+            print(f"{path.parent.name}:\n")
+        print(printable(path.read_text("utf-8")))
 
 
 @app.command()
 @spread
 def utility(directory: Directory, options: UtilityOptions, as_json: AsJson = False) -> None:
     """What every system still knows: questions of lm-evaluation-harness, MT-Bench, and perplexity as an alarm."""
-    from selfpriority.evaluation.utility import utility_text
+    from selfpriority.evaluation.utility_records import read_utility, utility_as_json
     from selfpriority.phases.utility import utility as work
+    from selfpriority.phases.utility import utility_text
 
     asked = options.questions
-    told: dict[str, Any] = {}
-    phase(directory, "utility", 0, False, lambda run, resources, _: told.update(work(run, resources, asked)))
-    print(json.dumps(told, indent=1) if as_json else utility_text(told))
+
+    def ask(run: Run, resources: Resources, _: int) -> None:
+        work(run, resources, asked)
+
+    run = phase(directory, "utility", 0, False, ask)
+    found = read_utility(run.evaluation / "utility.json")
+    print(json.dumps(utility_as_json(found), indent=1) if as_json else utility_text(found))

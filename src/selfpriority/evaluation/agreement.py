@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
+from selfpriority.evaluation.records import Agreement, Alpha, Contest, Rv
 from selfpriority.intervals import Floats, ranks
 
 Matrix = Sequence[Sequence[float]] | Floats
@@ -51,22 +51,15 @@ def rv(a: Matrix, b: Matrix) -> float | None:
     return float(np.linalg.norm(x.T @ y) ** 2) / scale if scale > 1e-12 else None
 
 
-def agreement(judges: Mapping[str, Scores], objectives: Sequence[str]) -> dict[str, Any]:
-    """`agreement` of summary.json: {judges, alpha: {objective: {interval, ordinal, n}}, rv: {a_vs_b: {value, n}}}.
-
-    `n` counts the answers that at least two judges, or both, rated.
-    """
+def agreement(judges: Mapping[str, Scores], objectives: Sequence[str]) -> Agreement:
+    """How far judges agree on each objective and, two by two, on all of them together."""
     answers = dict.fromkeys(answer for scores in judges.values() for answer in scores)
     alphas = {}
     for index, objective in enumerate(objectives):
         units = [_given(judges, answer, index) for answer in answers]
-        alphas[objective] = {
-            "interval": alpha(units),
-            "ordinal": alpha(units, ordinal=True),
-            "n": sum(len(unit) > 1 for unit in units),
-        }
-    pairs = {f"{a}_vs_{b}": _rv(judges[a], judges[b]) for a, b in combinations(judges, 2)}
-    return {"judges": list(judges), "alpha": alphas, "rv": pairs}
+        alphas[objective] = Alpha(alpha(units), alpha(units, ordinal=True), sum(len(unit) > 1 for unit in units))
+    pairs = {Contest(a, b): _rv(judges[a], judges[b]) for a, b in combinations(judges, 2)}
+    return Agreement(tuple(judges), alphas, pairs)
 
 
 def whole(scores: Scores) -> dict[str, list[float]]:
@@ -74,10 +67,10 @@ def whole(scores: Scores) -> dict[str, list[float]]:
     return {name: [v for v in row if v is not None] for name, row in scores.items() if None not in row}
 
 
-def _rv(a: Scores, b: Scores) -> dict[str, Any]:
+def _rv(a: Scores, b: Scores) -> Rv:
     first, second = whole(a), whole(b)
     shared = [answer for answer in first if answer in second]
-    return {"value": rv([first[name] for name in shared], [second[name] for name in shared]), "n": len(shared)}
+    return Rv(rv([first[name] for name in shared], [second[name] for name in shared]), len(shared))
 
 
 def _given(judges: Mapping[str, Scores], answer: str, index: int) -> list[float]:

@@ -24,8 +24,17 @@ class Question:
     """What a right answer to each holds; empty where nobody wrote one."""
 
 
-Answered = tuple[Item | Failure, Item | Failure]
-"""A system's two answers, each with the conversation it answers; without a first one there is no second."""
+@dataclass(frozen=True)
+class Answered:
+    """A system's two answers, each with the conversation it answers; without a first one there is no second."""
+
+    first: Item | Failure
+    second: Item | Failure
+
+    @property
+    def turns(self) -> tuple[Item | Failure, Item | Failure]:
+        """Both, in order."""
+        return self.first, self.second
 
 
 def converse(questions: Sequence[Question], model: LanguageModel, max_new_tokens: int) -> list[Answered]:
@@ -46,7 +55,8 @@ def converse(questions: Sequence[Question], model: LanguageModel, max_new_tokens
     }
     second = _answers(continued, model, max_new_tokens)
     return [
-        (item, second.get(f"{question.id}/2", item)) for question, item in zip(questions, first.values(), strict=True)
+        Answered(item, second.get(f"{question.id}/2", item))
+        for question, item in zip(questions, first.values(), strict=True)
     ]
 
 

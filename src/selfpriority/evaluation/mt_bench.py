@@ -7,149 +7,185 @@ its reason and is no number. Knows neither who asked nor who rated.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
+from selfpriority.evaluation.records import Cell, Contest, Difference
 from selfpriority.evaluation.significance import corrected, difference
+from selfpriority.evaluation.summary import contests
+from selfpriority.evaluation.utility_records import (
+    MtBenchDifference,
+    MtBenchJudge,
+    MtBenchResult,
+    MtBenchSystem,
+)
+from selfpriority.formats import TERMINAL, star
 from selfpriority.intervals import bootstrap_mean_interval
 from selfpriority.records import Rating, Unrated
 
-Json = dict[str, Any]
-Verdicts = Mapping[str, tuple[Rating | Unrated, Rating | Unrated]]
-"""Question id -> what the judge said of the first and of the second answer."""
-OVERALL, TURNS = "overall", ("turn_1", "turn_2")
+TURNS = ("turn_1", "turn_2")
 LABELS = {
     "card": "labels of {} of the kinds it was fitted on do (its card names them; contrasts made to be easy may be "
     "among them; single turns, other prompts)",
     "check": "the labels of `spa check-judge` on {} do (single turns, another question)",
 }
 """Where a judge's agreement was measured, in words; a card's labels are not people's verdicts alone."""
-_IN = "category "
-"""Before a category's name among the measures: it may be called as one of ours."""
 
 
-def mt_bench(verdicts: Mapping[str, Verdicts], categories: Mapping[str, str]) -> Json:
-    """Of system -> verdicts and question id -> category: {systems, difference} as in `utility.json`.
+@dataclass(frozen=True)
+class TurnVerdicts:
+    """What the judge said of the first and of the second answer to one question."""
 
-    `systems.<name>`: `overall`, `turn_1`, `turn_2` and each of `categories` as {mean, low, high, n}, and `unrated`:
-    turn -> reason -> number of answers. `difference.<b>_vs_<a>`: the same names with the paired interval and tests.
-    Holm's correction runs over the pairs of systems for `overall`, and over pairs and turns, pairs and categories.
+    first: Rating | Unrated
+    second: Rating | Unrated
+
+    @property
+    def by_turn(self) -> dict[str, Rating | Unrated]:
+        """By the turn's name."""
+        return dict(zip(TURNS, (self.first, self.second), strict=True))
+
+
+Verdicts = Mapping[str, TurnVerdicts]
+"""Question id -> what the judge said."""
+
+
+@dataclass(frozen=True)
+class _Values:
+    """One system's values by question; a measure without any is there all the same."""
+
+    overall: dict[str, float]
+    turns: dict[str, dict[str, float]]
+    categories: dict[str, dict[str, float]]
+
+
+def system_means(verdicts: Verdicts, categories: Mapping[str, str]) -> MtBenchSystem:
+    """The figures of one system.
+
+    Args:
+        verdicts: of its answers.
+        categories: question id -> category.
+    """
+    values = _values(verdicts, categories)
+    return MtBenchSystem(
+        overall=_mean(values.overall),
+        turn_1=_mean(values.turns["turn_1"]),
+        turn_2=_mean(values.turns["turn_2"]),
+        categories={name: _mean(by_question) for name, by_question in values.categories.items()},
+        unrated=_unrated(verdicts),
+    )
+
+
+def compared_systems(
+    verdicts: Mapping[str, Verdicts], categories: Mapping[str, str]
+) -> dict[Contest, MtBenchDifference]:
+    """Every system against the first, paired by question.
+
+    Holm's correction runs over the contests for `overall`, and over contests and turns, contests and categories.
     """
     values = {system: _values(rows, categories) for system, rows in verdicts.items()}
-    told: Json = {"systems": {}, "difference": {}}
-    for system, measures in values.items():
-        cells = {name: _mean(list(by_question.values())) for name, by_question in measures.items()}
-        told["systems"][system] = {**_shaped(cells), "unrated": _unrated(verdicts[system])}
-    cells_by_contest: dict[str, Json] = {f"{b}_vs_{a}": {} for a, b in combinations(values, 2)}
-    for family in ((OVERALL,), TURNS, tuple(dict.fromkeys(_IN + name for name in categories.values()))):
-        tested = {
-            (f"{b}_vs_{a}", name): difference(_paired(values[b][name], values[a][name]))
-            for a, b in combinations(values, 2)
-            for name in family
-        }
-        for (contest, name), cell in corrected(tested).items():
-            cells_by_contest[contest][name] = cell
-    told["difference"] = {contest: _shaped(cells) for contest, cells in cells_by_contest.items()}
-    return told
+    met = contests(list(values))
+    overall = corrected({c: _difference(values[c.a].overall, values[c.b].overall) for c in met})
+    turns = corrected(
+        {(c, turn): _difference(values[c.a].turns[turn], values[c.b].turns[turn]) for c in met for turn in TURNS}
+    )
+    names = list(dict.fromkeys(categories.values()))
+    by_category = corrected(
+        {(c, n): _difference(values[c.a].categories[n], values[c.b].categories[n]) for c in met for n in names}
+    )
+    return {
+        c: MtBenchDifference(
+            overall[c], turns[c, "turn_1"], turns[c, "turn_2"], {name: by_category[c, name] for name in names}
+        )
+        for c in met
+    }
 
 
-def mt_bench_lines(told: Mapping[str, Any]) -> list[str]:
-    """`mt_bench` of `utility.json` as lines for a terminal; who judged comes first, for without it they say nothing."""
-    lines = [f"mt-bench  {line}" for line in judge_lines(told["judge"])]
-    for name, row in told["systems"].items():
-        parts = ", ".join(f"{turn.replace('_', ' ')} {_number(row[turn])}" for turn in TURNS)
-        length = "" if row["words"] is None else f"; {row['words']:.0f} words, {row['cut']:.0%} cut"
-        mean = f"{_interval(row[OVERALL])}, n {row[OVERALL]['n']}"
+def mt_bench_lines(result: MtBenchResult) -> list[str]:
+    """The result as lines for a terminal; who judged comes first, for without it they say nothing."""
+    lines = [f"mt-bench  {line}" for line in judge_lines(result.judge)]
+    for name, row in result.systems.items():
+        parts = f"turn 1 {_number(row.turn_1)}, turn 2 {_number(row.turn_2)}"
+        length = "" if row.words is None else f"; {row.words:.0f} words, {row.cut:.0%} cut"
+        mean = f"{_number(row.overall)}{_interval(row.overall)}, n {row.overall.n}"
         lines.append(f"mt-bench  {name}: {mean}; {parts}{length}{_left_out(row)}")
-    for name, row in told["systems"].items():
-        parts = ", ".join(f"{category} {_number(cell)}" for category, cell in row["categories"].items())
+    for name, row in result.systems.items():
+        parts = ", ".join(f"{category} {_number(cell)}" for category, cell in row.categories.items())
         lines.append(f"mt-bench  {name} by category: {parts}")
-    for contest, row in told["difference"].items():
-        cell = row[OVERALL]
-        if cell["p_holm"] is not None:
-            mark = " *" if cell["significant"] else ""
-            lines.append(
-                f"mt-bench  {contest.replace('_vs_', ' against ')}: {cell['mean']:+.2f} ({cell['low']:+.2f} to "
-                f"{cell['high']:+.2f}), p {cell['p_holm']:.3f}{mark}"
-            )
+    for contest, tested in result.difference.items():
+        cell = tested.overall
+        if cell.p_holm is not None:
+            p = f"p {cell.p_holm:.3f}{star(cell.significant)}"
+            lines.append(f"mt-bench  {contest.a} against {contest.b}: {TERMINAL.change(cell)}, {p}")
     return lines
 
 
-def judge_lines(judge: Mapping[str, Any]) -> list[str]:
+def judge_lines(judge: MtBenchJudge) -> list[str]:
     """Who rated, how, and how far labels agree with it, as sentences."""
-    name, method = judge["judge"], judge["method"]
-    if judge["objective"] is None:
+    name, method = judge.judge, judge.method
+    if judge.objective is None:
         lines = [f"judged by {name}, asked in words ({method})"]
     else:
         lines = [
-            f"judged by {name}, a {method} and not a judge in words: its {judge['objective']} for each turn, of the "
+            f"judged by {name}, a {method} and not a judge in words: its {judge.objective} for each turn, of the "
             "answer and the user's last message; it sees no reference answer"
         ]
-    agreement = judge["agreement"]
+    agreement = judge.agreement
     if agreement is None:
         return [*lines, "how far it agrees with people was not measured"]
-    labels = LABELS[agreement["source"]].format(agreement["objective"])
-    edges = f"{agreement['estimate']:.2f} ({agreement['low']:.2f} to {agreement['high']:.2f})"
-    chance = "; that may be chance, 0.50" if agreement["low"] <= 0.5 else ""
+    labels = LABELS[agreement.source].format(agreement.objective)
+    edges = f"{agreement.estimate:.2f} {TERMINAL.edges(agreement.low, agreement.high)}"
+    chance = "; that may be chance, 0.50" if agreement.low <= 0.5 else ""
     return [*lines, f"it orders two answers as {labels} in {edges} of the cases{chance}"]
 
 
-def _values(verdicts: Verdicts, categories: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Measure -> question -> value; every measure is there, also one without a value."""
-    overall = {}
+def _values(verdicts: Verdicts, categories: Mapping[str, str]) -> _Values:
+    overall: dict[str, float] = {}
     turns: dict[str, dict[str, float]] = {turn: {} for turn in TURNS}
     for question, both in verdicts.items():
-        rated = {turn: verdict.value for turn, verdict in zip(TURNS, both, strict=True) if isinstance(verdict, Rating)}
+        rated = {turn: verdict.value for turn, verdict in both.by_turn.items() if isinstance(verdict, Rating)}
         for turn, value in rated.items():
             turns[turn][question] = value
         if len(rated) == len(TURNS):
             overall[question] = fmean(rated.values())
     by_category = {
-        _IN + category: {question: value for question, value in overall.items() if categories[question] == category}
+        category: {question: value for question, value in overall.items() if categories[question] == category}
         for category in dict.fromkeys(categories.values())
     }
-    return {OVERALL: overall, **turns, **by_category}
+    return _Values(overall, turns, by_category)
 
 
-def _paired(later: Mapping[str, float], earlier: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    return {question: (value, earlier[question]) for question, value in later.items() if question in earlier}
-
-
-def _shaped(cells: Mapping[str, Json]) -> Json:
-    """Categories under one name, for their names are the file's and not ours."""
-    inner = {name.removeprefix(_IN): cell for name, cell in cells.items() if name.startswith(_IN)}
-    return {**{name: cells[name] for name in (OVERALL, *TURNS)}, "categories": inner}
+def _difference(a: Mapping[str, float], b: Mapping[str, float]) -> Difference:
+    return difference({question: (value, b[question]) for question, value in a.items() if question in b})
 
 
 def _unrated(verdicts: Verdicts) -> dict[str, dict[str, int]]:
     reasons: dict[str, Counter[str]] = {turn: Counter() for turn in TURNS}
     for both in verdicts.values():
-        for turn, verdict in zip(TURNS, both, strict=True):
+        for turn, verdict in both.by_turn.items():
             if isinstance(verdict, Unrated):
                 reasons[turn][verdict.reason] += 1
-    return {turn: dict(counted) for turn, counted in reasons.items()}
+    return {turn: dict(found) for turn, found in reasons.items()}
 
 
-def _mean(values: Sequence[float]) -> Json:
-    if not values:
-        return {"mean": None, "low": None, "high": None, "n": 0}
-    interval = bootstrap_mean_interval(values)
-    return {"mean": interval.estimate, "low": interval.low, "high": interval.high, "n": interval.n}
+def _mean(by_question: Mapping[str, float]) -> Cell:
+    if not by_question:
+        return Cell(None)
+    interval = bootstrap_mean_interval(list(by_question.values()))
+    return Cell(interval.estimate, interval.low, interval.high, interval.n)
 
 
-def _number(cell: Mapping[str, Any]) -> str:
-    return "not rated" if cell["mean"] is None else f"{cell['mean']:.2f}"
+def _number(cell: Cell) -> str:
+    return "not rated" if cell.mean is None else f"{cell.mean:.2f}"
 
 
-def _interval(cell: Mapping[str, Any]) -> str:
-    return _number(cell) if cell["mean"] is None else f"{_number(cell)} ({cell['low']:.2f} to {cell['high']:.2f})"
+def _interval(cell: Cell) -> str:
+    return "" if cell.low is None or cell.high is None else f" {TERMINAL.edges(cell.low, cell.high)}"
 
 
-def _left_out(row: Mapping[str, Any]) -> str:
+def _left_out(row: MtBenchSystem) -> str:
     reasons: Counter[str] = Counter()
-    for counted in row["unrated"].values():
-        reasons.update(counted)
-    told = ", ".join(f"{reason} {n}" for reason, n in reasons.items())
-    return f"; unrated: {told}" if told else ""
+    for found in row.unrated.values():
+        reasons.update(found)
+    listed = ", ".join(f"{reason} {n}" for reason, n in reasons.items())
+    return f"; unrated: {listed}" if listed else ""

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import copy
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from selfpriority.constitution import Constitution, Objective
-from selfpriority.evaluation.significance import wins
 from selfpriority.judges.words import marker_code, material, unread
 from selfpriority.language_model import Answer, Choice, Choose, Completion, Failure, Generate, LanguageModel, ask
 from selfpriority.recipe import Score
@@ -140,23 +138,6 @@ class Comparer:
         if a + b < self._settings.mass_floor or a + b <= 0.0:
             return Unrated("low_mass", f"A and B hold {a + b:.3f} of the probability")
         return "tie" if a == b else "first" if a > b else "second"
-
-
-def compared(rows: Sequence[Compared]) -> dict[str, Any]:
-    """A cell of `pairwise`: shares of the duels read in both orders, and what the orders say about the judge.
-
-    `flip_rate`: share whose orders disagree. `first_shown`: share of the decided verdicts that went to the answer
-    shown first; 0.5 without a bias of position. `unread`: reason -> duels without an outcome.
-    """
-    outcomes = [row.outcome for row in rows if row.outcome is not None]
-    read = [row for row in rows if row.outcome is not None]
-    decided = [side for row in rows for side in (row.forward, row.backward) if side in ("first", "second")]
-    return {
-        **wins(outcomes),
-        "flip_rate": sum(row.flipped for row in read) / len(read) if read else None,
-        "first_shown": decided.count("first") / len(decided) if decided else None,
-        "unread": dict(Counter(row.unread for row in rows if row.unread is not None)),
-    }
 
 
 def _read_text(answer: Answer) -> Side | Unrated:

@@ -1,12 +1,12 @@
 """What an evaluation holds, as records: systems, answers, verdicts, and the summary of them all.
 
-Knows the shape of every file of an `evaluation` folder and no arithmetic: `read_summary` and `write_summary` are the one
-reader and the one writer of `summary.json`. What an older version left out reads as not measured.
+Knows the shape of every file of an `evaluation` folder and no arithmetic: `read_summary` and `write_summary` are the
+one reader and the one writer of `summary.json`. What an older version left out reads as not measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,8 +15,8 @@ from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, WrapSerializ
 
 from selfpriority.evaluation.pairwise import Compared
 from selfpriority.intervals import LEVEL
-from selfpriority.records import Prompt, Rating, Response, Unrated
-from selfpriority.run import read_json, write_json
+from selfpriority.records import Prompt, Rating, Ratings, Response, Stop, Unrated
+from selfpriority.run import read_json, read_rows, write_json
 
 _BETWEEN = "_vs_"
 
@@ -92,6 +92,19 @@ class ComparisonRow:
     prompt_id: str
     kind: str
     verdicts: dict[str, Compared]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One system's answer to one prompt joined with a judge's ratings of it, in priority order."""
+
+    prompt_id: str
+    kind: str
+    text: str
+    stop: Stop
+    ratings: Ratings
+    prompt: str = ""
+    """What was asked, to see whether the answer speaks about it."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +193,11 @@ def _wins_as_json(value: Any, plain: Any) -> Any:
     return told if value.unread is not None else {k: v for k, v in told.items() if k not in ("unread", "first_shown")}
 
 
-Cells = dict[str, Annotated[Cell, BeforeValidator(_number_as_cell), WrapSerializer(_cell_as_json)]]
+CellInFile = Annotated[Cell, BeforeValidator(_number_as_cell), WrapSerializer(_cell_as_json)]
+DifferenceInFile = Annotated[Difference, WrapSerializer(_tested)]
+Cells = dict[str, CellInFile]
 """Objective or HH_<lambda> -> mean."""
-Differences = dict[str, Annotated[Difference, WrapSerializer(_tested)]]
+Differences = dict[str, DifferenceInFile]
 """Objective, HH_<lambda> or behaviour -> difference."""
 
 
@@ -339,6 +354,19 @@ def read_summary(path: Path) -> Summary:
     return summary_of_json(read_json(path))
 
 
+_PERPLEXITY = TypeAdapter(Perplexity)
+
+
+def write_perplexity(path: Path, found: Perplexity) -> None:
+    """Writes `perplexity.json`, all or nothing."""
+    write_json(path, _PERPLEXITY.dump_python(found, mode="json"))
+
+
+def read_perplexity(path: Path) -> Perplexity:
+    """What the alarm found."""
+    return _PERPLEXITY.validate_python(read_json(path))
+
+
 @dataclass(frozen=True)
 class EvaluationFiles:
     """Where the files of one evaluation lie: `evaluation/`, or `evaluation/<set>/` of a further prompt set."""
@@ -375,6 +403,16 @@ class EvaluationFiles:
     def comparisons(self, contest: Contest) -> Path:
         """What a judge that compares said of two systems' answers."""
         return self.folder / f"comparisons-{contest.key}.jsonl"
+
+    def judged(self, system: str, objectives: Sequence[str], judge: str = "") -> list[Verdict]:
+        """A system's answers joined with a judge's verdicts on them."""
+        rows = {row.prompt_id: row for row in read_rows(self.verdicts(system, judge), VerdictRow)}
+        judged = []
+        for row in read_rows(self.answers(system), AnswerRow):
+            prompt, response = row.prompt, row.response
+            ratings = tuple(rows[prompt.id].ratings[name] for name in objectives)
+            judged.append(Verdict(prompt.id, prompt.kind, response.text, response.stop, ratings, prompt.text))
+        return judged
 
     def systems(self) -> list[str]:
         """Names of the systems that have answers here, the file names in order."""

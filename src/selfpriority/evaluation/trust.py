@@ -11,7 +11,8 @@ from statistics import fmean
 from typing import Any
 
 from selfpriority.constitution import Constitution
-from selfpriority.evaluation.pairwise import Compared, Comparer, Duel, compared
+from selfpriority.evaluation.pairwise import Compared, Comparer, Duel
+from selfpriority.evaluation.wins import wins_by_comparing
 from selfpriority.intervals import Interval, bootstrap_mean_interval
 from selfpriority.judges.attacks import MOST_ANSWERS, NEUTRAL, tries
 from selfpriority.judges.check import LEAST, MOST_UNRATED, agreement, doubt
@@ -81,7 +82,9 @@ def _measured(name: str, pairs: Sequence[LabelledPair], said: Sequence[Compared]
     read = [(row.outcome, pair.group) for pair, row in zip(pairs, said, strict=True) if row.outcome is not None]
     agreed = bootstrap_mean_interval([(o + 1) / 2 for o, _ in read], [g for _, g in read]) if read else None
     problem = _problem(agreed, 1 - len(read) / len(pairs) if pairs else 0.0)
-    shares = {key: value for key, value in compared(said).items() if key not in ("intervals", "p")}  # they are by pair
+    counted = wins_by_comparing(said)
+    names = ("win", "tie", "lose", "n", "flip_rate", "first_shown", "unread")  # not the tests, which are by pair
+    shares = {name: getattr(counted, name) for name in names}
     return {
         "objective": name,
         "agreement": agreed and asdict(agreed),

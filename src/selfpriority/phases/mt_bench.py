@@ -7,14 +7,15 @@ nothing twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from selfpriority.errors import InputError
 from selfpriority.evaluation.conversation import Answered, Question, converse
-from selfpriority.evaluation.mt_bench import mt_bench
+from selfpriority.evaluation.mt_bench import TurnVerdicts, compared_systems, system_means
+from selfpriority.evaluation.utility_records import JudgeAgreement, MtBenchJudge, MtBenchResult, MtBenchSystem
 from selfpriority.judges.turns import Turn
 from selfpriority.language_model import Failure
 from selfpriority.phases.questions import read_mt_bench, spread
@@ -25,9 +26,7 @@ from selfpriority.recipe import OtherJudge, Recipe
 from selfpriority.records import Rating, Unrated
 from selfpriority.run import Run, Spent, read_json, write_rows
 
-Json = dict[str, Any]
 IN_WORDS = ("expected", "verbal")
-Both = tuple[Rating | Unrated, Rating | Unrated]
 
 
 @dataclass(frozen=True)
@@ -58,29 +57,51 @@ class QuestionRow:
     turns: tuple[TurnRow, TurnRow]
 
 
-def mt_bench_of(
-    path: Path | None, limit: int | None, max_new_tokens: int, judge: Sequence[str | None]
-) -> MtBench | None:
+@dataclass(frozen=True)
+class NamedJudge:
+    """A judge as the command line names it; None: not said."""
+
+    name: str | None = None
+    method: str | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
+
+    @property
+    def how_alone(self) -> bool:
+        """Whether it is said how a judge is asked, but not who."""
+        return self.name is None and any((self.method, self.base_url, self.api_key_env))
+
+    @property
+    def section(self) -> OtherJudge | None:
+        """As a recipe has it; None: nobody is named.
+
+        Raises:
+            InputError: options that do not go together.
+        """
+        if self.name is None:
+            return None
+        return other_judge(self.name, self.method or "expected", self.base_url, self.api_key_env)
+
+
+def mt_bench_of(path: Path | None, limit: int | None, max_new_tokens: int, judge: NamedJudge) -> MtBench | None:
     """What the options of `spa utility` ask for; None without a file.
 
     Args:
         path: JSONL with question_id, category, two turns and perhaps a reference answer to each.
         limit: at most so many questions, spread evenly over the file.
         max_new_tokens: longest answer.
-        judge: --judge, --method, --base-url and --api-key-env: who is named, by which method, at which server.
+        judge: who is named, and how it is asked.
 
     Raises:
         InputError: the file cannot be read, or options that do not go together.
     """
-    name, method, base_url, api_key_env = judge
-    if path is None and any(judge):
+    if path is None and (judge.name is not None or judge.how_alone):
         raise InputError("--judge and how it is asked: say who judges --mt-bench FILE, which is not given")
-    if name is None and any(judge):
+    if judge.how_alone:
         raise InputError("--method, --base-url, --api-key-env: say how --judge MODEL is asked, which is not given")
     if path is None:
         return None
-    named = None if name is None else other_judge(name, method or "expected", base_url, api_key_env)
-    return MtBench(tuple(spread(read_mt_bench(path), limit)), max_new_tokens, named)
+    return MtBench(tuple(spread(read_mt_bench(path), limit)), max_new_tokens, judge.section)
 
 
 def check_mt_bench(resources: Resources, asked: MtBench) -> None:
@@ -88,33 +109,28 @@ def check_mt_bench(resources: Resources, asked: MtBench) -> None:
     judge_entry(judging(resources.recipe, asked), resources)
 
 
-def ask_mt_bench(run: Run, resources: Resources, asked: MtBench, models: Mapping[str, str]) -> Json:
-    """Both turns of every system (name -> model) answered and rated: `mt_bench` of `utility.json`.
+def ask_mt_bench(run: Run, resources: Resources, asked: MtBench, models: Mapping[str, str]) -> MtBenchResult:
+    """Both turns of every system (name -> model) answered and rated.
 
     Raises:
-        InputError: a judge that cannot be resources.
+        InputError: a judge that cannot be opened.
     """
     questions, spec = asked.questions, judging(resources.recipe, asked)
-    verdicts: dict[str, dict[str, Both]] = {}
-    answers: dict[str, list[Answered]] = {}
+    categories = {question.id: question.category for question in questions}
+    verdicts: dict[str, dict[str, TurnVerdicts]] = {}
+    systems: dict[str, MtBenchSystem] = {}
     for name, model in models.items():
-        generating = resources.model(
-            model, f"mt-bench: answers of {name}", Spent(), in_process(resources.recipe.backend)
-        )
-        answers[name] = converse(questions, generating, asked.max_new_tokens)
-        rated = _rated(resources, spec, questions, answers[name], f"mt-bench: verdicts on {name}")
+        backend = in_process(resources.recipe.backend)
+        generating = resources.model(model, f"mt-bench: answers of {name}", Spent(), backend)
+        answers = converse(questions, generating, asked.max_new_tokens)
+        rated = _rated(resources, spec, questions, answers, f"mt-bench: verdicts on {name}")
         verdicts[name] = {question.id: both for question, both in zip(questions, rated, strict=True)}
-        rows = [_row(*parts) for parts in zip(questions, answers[name], rated, strict=True)]
+        rows = [_row(*parts) for parts in zip(questions, answers, rated, strict=True)]
         write_rows(run.evaluation / f"mt_bench-{name}.jsonl", rows, QuestionRow)
-    told = mt_bench(verdicts, {question.id: question.category for question in questions})
-    for name, row in told["systems"].items():
-        row |= _of_answers(answers[name])
-    return {
-        "judge": _told_judge(run, resources, spec),
-        "n_questions": len(questions),
-        "max_new_tokens": asked.max_new_tokens,
-        **told,
-    }
+        systems[name] = _with_lengths(system_means(verdicts[name], categories), answers)
+    differences = compared_systems(verdicts, categories)
+    judge = _described(run, resources, spec)
+    return MtBenchResult(judge, len(questions), asked.max_new_tokens, systems, differences)
 
 
 def judging(recipe: Recipe, asked: MtBench) -> JudgeSpec:
@@ -129,11 +145,11 @@ def judging(recipe: Recipe, asked: MtBench) -> JudgeSpec:
 
 def _rated(
     resources: Resources, spec: JudgeSpec, questions: Sequence[Question], answers: Sequence[Answered], step: str
-) -> list[Both]:
+) -> list[TurnVerdicts]:
     turns = [
         Turn(item, question.references[: number + 1])
         for question, both in zip(questions, answers, strict=True)
-        for number, item in enumerate(both)
+        for number, item in enumerate(both.turns)
         if isinstance(item, Item)
     ]
     if spec.method in IN_WORDS:
@@ -146,36 +162,35 @@ def _rated(
     def verdict(item: Item | Failure) -> Rating | Unrated:
         return next(verdicts) if isinstance(item, Item) else Unrated("unanswered", f"{item.reason} {item.detail}")
 
-    return [(verdict(first), verdict(second)) for first, second in answers]
+    return [TurnVerdicts(verdict(both.first), verdict(both.second)) for both in answers]
 
 
-def _row(question: Question, answered: Answered, rated: Both) -> QuestionRow:
+def _row(question: Question, answered: Answered, rated: TurnVerdicts) -> QuestionRow:
     first, second = (
         TurnRow(item.response.text if isinstance(item, Item) else None, verdict)
-        for item, verdict in zip(answered, rated, strict=True)
+        for item, verdict in zip(answered.turns, (rated.first, rated.second), strict=True)
     )
     return QuestionRow(question.id, question.category, (first, second))
 
 
-def _of_answers(answers: Sequence[Answered]) -> Json:
-    """Mean length in words and share cut at the limit: what a judge may like or dislike beside the content."""
-    responses = [item.response for both in answers for item in both if isinstance(item, Item)]
+def _with_lengths(means: MtBenchSystem, answers: Sequence[Answered]) -> MtBenchSystem:
+    """With mean length in words and share cut at the limit."""
+    responses = [item.response for both in answers for item in both.turns if isinstance(item, Item)]
     if not responses:
-        return {"words": None, "cut": None}
-    return {
-        "words": fmean(len(response.text.split()) for response in responses),
-        "cut": fmean(response.stop == "length" for response in responses),
-    }
+        return means
+    return replace(
+        means,
+        words=fmean(len(response.text.split()) for response in responses),
+        cut=fmean(response.stop == "length" for response in responses),
+    )
 
 
-def _told_judge(run: Run, resources: Resources, spec: JudgeSpec) -> Json:
-    """{judge, method, objective, agreement}: `objective` is what a judge without words was taken at, else None."""
-    last = resources.constitution.names[-1]
-    told = {"judge": spec.judge, "method": spec.method, "objective": None if spec.method in IN_WORDS else last}
-    return {**told, "agreement": _agreement(run, resources, spec)}
+def _described(run: Run, resources: Resources, spec: JudgeSpec) -> MtBenchJudge:
+    objective = None if spec.method in IN_WORDS else resources.constitution.names[-1]
+    return MtBenchJudge(spec.judge, spec.method, objective, _agreement(run, resources, spec))
 
 
-def _agreement(run: Run, resources: Resources, spec: JudgeSpec) -> Json | None:
+def _agreement(run: Run, resources: Resources, spec: JudgeSpec) -> JudgeAgreement | None:
     """How often the judge orders two labelled answers right; None where nobody measured it.
 
     Of fitted heads from their card (`source: card`): it has more labels, but of the kinds the heads were fitted on,
@@ -186,10 +201,7 @@ def _agreement(run: Run, resources: Resources, spec: JudgeSpec) -> Json | None:
     if folder is not None:
         card = read_json(folder / "card.json")["objectives"].get(objective, {})
         return _measured("card", objective, card.get("cross_validation", {}))
-    path, key = (
-        run.folder / "judge.json",
-        judge_entry(spec, resources)["key"],
-    )  # a name at another server is another judge
+    path, key = run.folder / "judge.json", judge_entry(spec, resources)["key"]  # a name elsewhere is another judge
     for report in read_json(path).values() if path.is_file() else ():
         if report and report.get("key") == key:
             by_name = {row["objective"]: row for row in report["objectives"]}
@@ -197,6 +209,6 @@ def _agreement(run: Run, resources: Resources, spec: JudgeSpec) -> Json | None:
     return None
 
 
-def _measured(source: str, objective: str, entry: Mapping[str, Any]) -> Json | None:
+def _measured(source: Literal["card", "check"], objective: str, entry: Mapping[str, Any]) -> JudgeAgreement | None:
     found = entry.get("auc") or entry.get("pair_accuracy")
-    return {"source": source, "objective": objective, **found} if found else None
+    return JudgeAgreement(source, objective, **found) if found else None

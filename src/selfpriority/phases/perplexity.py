@@ -6,10 +6,10 @@ See docs/evaluation.md. It asks no question and needs no extra: one forward pass
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from selfpriority.backends.weights import resolve
-from selfpriority.evaluation.utility import perplexities
+from selfpriority.evaluation.perplexity import perplexities
+from selfpriority.evaluation.records import Perplexity
 from selfpriority.recipe import HfBackend
 from selfpriority.wording import FOLDER
 
@@ -19,11 +19,11 @@ def prose() -> list[str]:
     return (FOLDER / "perplexity.txt").read_text(encoding="utf-8").splitlines()
 
 
-def alarm(systems: Mapping[str, str], settings: HfBackend) -> dict[str, Any]:
-    """Perplexity of each system, by `evaluation.utility.perplexities`.
+def measured_perplexity(models: Mapping[str, str], settings: HfBackend) -> Perplexity:
+    """Perplexity of each system.
 
     Args:
-        systems: name -> model or policy.
+        models: system -> model or policy.
         settings: device and arithmetic.
 
     Raises:
@@ -32,9 +32,4 @@ def alarm(systems: Mapping[str, str], settings: HfBackend) -> dict[str, Any]:
     from selfpriority.backends.perplexity import likelihoods
 
     texts = prose()
-    return perplexities(
-        {
-            name: [(found.nats, found.n_tokens) for found in likelihoods(resolve(model), texts, settings)]
-            for name, model in systems.items()
-        }
-    )
+    return perplexities({name: likelihoods(resolve(model), texts, settings) for name, model in models.items()})

@@ -6,22 +6,27 @@ Questions come from local files or from the harness's own tasks. Writes `evaluat
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from selfpriority.backends.weights import resolve
-from selfpriority.evaluation.utility import accuracies
+from selfpriority.evaluation.accuracy import accuracies, task_lines
+from selfpriority.evaluation.mt_bench import mt_bench_lines
+from selfpriority.evaluation.perplexity import perplexity_lines
+from selfpriority.evaluation.records import read_perplexity
+from selfpriority.evaluation.utility_records import Utility, read_utility, write_utility
 from selfpriority.phases.align import align_step, check_trained
-from selfpriority.phases.evaluate import perplexity_step, systems
+from selfpriority.phases.evaluate import perplexity_step
 from selfpriority.phases.harness import SHOTS, ask_harness, mmlu_tasks
 from selfpriority.phases.mt_bench import MtBench, ask_mt_bench, check_mt_bench
-from selfpriority.phases.perplexity import alarm
+from selfpriority.phases.perplexity import measured_perplexity
 from selfpriority.phases.questions import read_mmlu, spread
 from selfpriority.phases.resources import Resources, model_key
+from selfpriority.phases.systems import plain_models
 from selfpriority.recipe import HfBackend
-from selfpriority.run import Run, read_json, write_json
+from selfpriority.run import Run
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,8 @@ class Questions:
     """Questions of two turns, judged; none: left out."""
 
 
-def utility(run: Run, resources: Resources, questions: Questions) -> dict[str, Any]:
-    """Asks every system and compares; {systems, trained, tasks, n_fewshot, mt_bench, perplexity} as in `utility.json`.
+def utility(run: Run, resources: Resources, questions: Questions) -> Utility:
+    """Asks every system and compares.
 
     What an earlier command found about these very systems and this one does not ask stays. The file is written after
     each part, so that what goes wrong in a later one costs that one alone.
@@ -55,35 +60,41 @@ def utility(run: Run, resources: Resources, questions: Questions) -> dict[str, A
     if questions.mt_bench:
         check_mt_bench(resources, questions.mt_bench)  # before hours of other questions
     settings = resources.recipe.backend if isinstance(resources.recipe.backend, HfBackend) else HfBackend()
-    named = systems(run, resources.recipe)
+    named = plain_models(run, resources.recipe)
     models = {name: resolve(model) for name, model in named.items()}
     path = run.evaluation / "utility.json"
-    told = _found_before(path, {name: model_key(model) for name, model in models.items()})
-    told["trained"] = align_step(run, resources, resources.recipe.rounds).key  # by which the report knows these systems
+    trained = align_step(run, resources, resources.recipe.rounds).key
+    found = _found_before(path, {name: model_key(model) for name, model in models.items()})
+    found = replace(found, trained=trained)
     if questions.mmlu or questions.tasks:
-        told["tasks"] |= accuracies(_right(models, settings, resources, questions))
+        found = replace(found, tasks=found.tasks | accuracies(_right(models, settings, resources, questions)))
     if questions.mmlu:
-        told["n_fewshot"] = SHOTS if questions.dev else 0
-    write_json(path, told)
+        found = replace(found, n_fewshot=SHOTS if questions.dev else 0)
+    write_utility(path, found)
     if questions.mt_bench:
-        told["mt_bench"] = ask_mt_bench(run, resources, questions.mt_bench, named)
-        write_json(path, told)
+        found = replace(found, mt_bench=ask_mt_bench(run, resources, questions.mt_bench, named))
+        write_utility(path, found)
     step = perplexity_step(run, resources.recipe)
     if step is not None and run.is_done(step):  # the evaluation has measured these very systems
-        told["perplexity"] = read_json(step.outputs[0])
+        found = replace(found, perplexity=read_perplexity(step.outputs[0]))
     else:
         resources.reporter.note("utility: perplexity on the held-out text")
-        told["perplexity"] = alarm(models, settings)
-    write_json(path, told)
-    return told
+        found = replace(found, perplexity=measured_perplexity(models, settings))
+    write_utility(path, found)
+    return found
 
 
-def _found_before(path: Path, fingerprints: dict[str, str]) -> dict[str, Any]:
+def utility_text(found: Utility) -> str:
+    """What was found as lines for a terminal."""
+    lines = [line for name, task in found.tasks.items() for line in task_lines(name, task)]
+    lines += mt_bench_lines(found.mt_bench) if found.mt_bench else []
+    return "\n".join([*lines, *(perplexity_lines(found.perplexity) if found.perplexity else [])])
+
+
+def _found_before(path: Path, fingerprints: dict[str, str]) -> Utility:
     """What the file says of systems with these fingerprints, or a beginning."""
-    before = read_json(path) if path.is_file() else {}
-    if before.get("systems") == fingerprints:
-        return {**before}
-    return {"systems": fingerprints, "tasks": {}, "n_fewshot": 0}
+    before = read_utility(path) if path.is_file() else None
+    return before if before is not None and before.systems == fingerprints else Utility(fingerprints)
 
 
 def _right(

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from selfpriority.backends.counting import Asked, Counting, Ruler, longest_sum
 from selfpriority.backends.weights import described
 from selfpriority.evaluation.answer import answer
-from selfpriority.evaluation.compare import contests
 from selfpriority.evaluation.pairwise import Duel
+from selfpriority.evaluation.summary import contests
 from selfpriority.evaluation.trust import ask_all_pairs
 from selfpriority.judges.check import ask_all
 from selfpriority.judges.heads import Heads
@@ -26,9 +26,10 @@ from selfpriority.method.sample import sample
 from selfpriority.method.score import score
 from selfpriority.personas import load_personas
 from selfpriority.phases.collect import generator, start_of_round, training_judge, usable_prompts
-from selfpriority.phases.evaluate import heldout_prompts, judges_of, systems
+from selfpriority.phases.evaluate import judges_of
 from selfpriority.phases.judge_check import check_anchors, checked_comparer, checks, comparing
 from selfpriority.phases.resources import JudgeSpec, Resources, in_process
+from selfpriority.phases.systems import PromptSet, prompt_sets, prompts_to, systems
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import Backend, HfBackend
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
@@ -181,20 +182,28 @@ def _align(rehearsal: Rehearsal, number: int, prompts: Sequence[Prompt]) -> Plan
 
 
 def _evaluation(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
-    recipe, prompts = rehearsal.recipe, heldout_prompts(rehearsal.recipe).kept
+    for prompt_set in prompt_sets(rehearsal.run, rehearsal.recipe):
+        yield from _on_set(rehearsal, prompt_set)
+
+
+def _on_set(rehearsal: Rehearsal, prompt_set: PromptSet) -> Iterator[PlannedStep]:
+    recipe, prompts = rehearsal.recipe, prompt_set.prompts.kept
     answers: dict[str, tuple[Response, ...]] = {}
-    for system, model_name in systems(rehearsal.run, recipe).items():
-        model = rehearsal.model(model_name, "answers", Spent(), in_process(recipe.backend))
-        answers[system] = answer(prompts, model, system, recipe.evaluate, recipe.seed).kept
-        yield rehearsal.step(f"evaluation/answers-{system}", "evaluate")
-        items = [Item(prompt, response) for prompt, response in zip(prompts, answers[system], strict=True)]
-        for suffix, section in judges_of(recipe).items():
+    for system in systems(rehearsal.run, recipe):
+        model = rehearsal.model(system.model, "answers", Spent(), in_process(recipe.backend))
+        asked = prompts_to(system, prompts, rehearsal.constitution)
+        answers[system.name] = answer(asked, model, system.name, recipe.evaluate, recipe.seed).kept
+        yield rehearsal.step(prompt_set.step(f"answers-{system.name}"), "evaluate")
+        items = [Item(prompt, response) for prompt, response in zip(prompts, answers[system.name], strict=True)]
+        for name, section in judges_of(recipe).items():
             rehearsal.judge(JudgeSpec.of(section), recipe.model, "verdicts", Spent()).rate(items)
-            yield rehearsal.step(f"evaluation/verdicts-{system}{suffix}", "evaluate", is_bound=True)
+            path = prompt_set.files.verdicts(system.name, name)
+            yield rehearsal.step(prompt_set.step(path.stem), "evaluate", is_bound=True)
     if recipe.evaluate.comparer is None or not recipe.evaluate.pairwise:
         return
-    for a, b in contests(answers):
-        duels = [Duel(prompt, x.text, y.text) for prompt, x, y in zip(prompts, answers[a], answers[b], strict=True)]
+    for contest in contests(list(answers), recipe.evaluate.reference):
+        both = zip(prompts, answers[contest.a], answers[contest.b], strict=True)
+        duels = [Duel(prompt, x.text, y.text) for prompt, x, y in both]
         comparer = rehearsal.comparer(JudgeSpec.of(recipe.evaluate.comparer), recipe.model, "comparing", Spent())
         comparer.compare(duels)
-        yield rehearsal.step(f"evaluation/comparisons-{a}_vs_{b}", "evaluate", is_bound=True)
+        yield rehearsal.step(prompt_set.step(f"comparisons-{contest.key}"), "evaluate", is_bound=True)

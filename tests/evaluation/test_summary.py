@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from selfpriority.evaluation.compare import Verdict, summarise
+from selfpriority.evaluation.summary import summarise
+from selfpriority.evaluation.records import Verdict
 from selfpriority.evaluation.table import table
 from selfpriority.recipe import Evaluate
 from selfpriority.records import Rating, Unrated

@@ -1,0 +1,117 @@
+"""What is evaluated on what: the systems of a run, and its held-out prompt sets. Opens no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from selfpriority.constitution import Constitution
+from selfpriority.errors import InputError
+from selfpriority.evaluation.records import EvaluationFiles, System
+from selfpriority.phases.collect import round_prompts
+from selfpriority.prompts import load_prompts, said_in
+from selfpriority.recipe import Prompts, Recipe
+from selfpriority.records import Drop, Message, Prompt, Sifted
+from selfpriority.run import Run
+
+VANILLA, TRAINED = "vanilla", "spa"
+"""The recipe's model, and the policy of the last round."""
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Held-out prompts and where what is found on them lies."""
+
+    name: str
+    """Empty: the main one, `evaluate.prompts`."""
+    prompts: Sifted[Prompt]
+    files: EvaluationFiles
+
+    @property
+    def place(self) -> str:
+        """The field of the recipe it comes from."""
+        return f"evaluate.more_prompts.{self.name}" if self.name else "evaluate.prompts"
+
+    def step(self, what: str) -> str:
+        """The name of one of its steps."""
+        return f"evaluation/{self.name}/{what}" if self.name else f"evaluation/{what}"
+
+
+def systems(run: Run, recipe: Recipe) -> list[System]:
+    """What is evaluated: the recipe's model, the policy of every round, and what the recipe adds.
+
+    The last round's policy is `spa`, those before it are `spa-round-<n>`. All of them answer `in_process`: a server has
+    no policy of ours, and one system here and one there would differ in more than training.
+
+    Raises:
+        InputError: a further system is called as one of ours.
+    """
+    last = recipe.rounds
+    ours = [System(VANILLA, recipe.model)]
+    ours += [System(f"{TRAINED}-round-{n}", str(run.policy(n)), n) for n in range(1, last)]
+    ours += [System(TRAINED, str(run.policy(last)), last)]
+    names = {system.name for system in ours}
+    for name, other in recipe.evaluate.more_systems.items():
+        if name in names:
+            raise InputError(
+                f"evaluate.more_systems.{name}: every evaluation has a system of this name; choose another"
+            )
+        ours.append(System(name, recipe.model if other.model == "self" else other.model, how=other.how))
+    return ours
+
+
+def plain_models(run: Run, recipe: Recipe) -> dict[str, str]:
+    """System -> model of those that are a model of their own, and not another's under a prompt."""
+    return {system.name: system.model for system in systems(run, recipe) if system.how == "plain"}
+
+
+def check_systems(run: Run, recipe: Recipe) -> None:
+    """Raises InputError for a further system with a name of ours, or a reference that is no system."""
+    names = [system.name for system in systems(run, recipe)]
+    reference = recipe.evaluate.reference
+    if reference is not None and reference not in names:
+        raise InputError(f"evaluate.reference: {reference!r} is no system of this run; it has {', '.join(names)}")
+
+
+def prompts_to(system: System, prompts: Sequence[Prompt], constitution: Constitution) -> list[Prompt]:
+    """The prompts as the system is asked them."""
+    if system.how == "plain":
+        return list(prompts)
+    return [replace(prompt, messages=_under(constitution, prompt.messages)) for prompt in prompts]
+
+
+def _under(constitution: Constitution, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The conversation with the constitution as its system turn, before a system turn that it has already."""
+    if messages and messages[0].role == "system":
+        return (Message("system", f"{constitution.text}\n\n{messages[0].content}"), *messages[1:])
+    return (Message("system", constitution.text), *messages)
+
+
+def prompt_sets(run: Run, recipe: Recipe) -> list[PromptSet]:
+    """The held-out prompts of the recipe, the main set first; none without `evaluate.prompts`."""
+    if recipe.evaluate.prompts is None:
+        return []
+    sets = [PromptSet("", heldout_prompts(recipe), EvaluationFiles(run.evaluation))]
+    for name, source in recipe.evaluate.more_prompts.items():
+        found = _held_out(recipe, source, f"evaluate.more_prompts.{name}")
+        sets.append(PromptSet(name, found, EvaluationFiles(run.evaluation / name)))
+    return sets
+
+
+def heldout_prompts(recipe: Recipe) -> Sifted[Prompt]:
+    """The evaluation prompts; those that also train are dropped (`seen_in_training`), or the proof would be none."""
+    source = recipe.evaluate.prompts
+    if source is None:
+        raise InputError("evaluate.prompts: not set, so there is nothing to evaluate on; name held-out prompts")
+    return _held_out(recipe, source, "evaluate.prompts")
+
+
+def _held_out(recipe: Recipe, source: Prompts, place: str) -> Sifted[Prompt]:
+    loaded = load_prompts(source, recipe.seed)
+    numbers = range(1, recipe.rounds + 1)
+    seen = {said_in(prompt) for number in numbers for prompt in round_prompts(recipe, number).kept}
+    kept = tuple(prompt for prompt in loaded.kept if said_in(prompt) not in seen)
+    lost = tuple(Drop("evaluate", p.id, "seen_in_training") for p in loaded.kept if said_in(p) in seen)
+    if not kept:
+        raise InputError(f"{place}: {source.source}: no prompt is left that training never saw")
+    return Sifted(kept, loaded.dropped + lost)
