@@ -138,12 +138,17 @@ def test_tau_from_a_second_judge(tiny_model, tmp_path):
         choose_tau(given.run, given, 1, OtherJudge(judge="self"))
     collect(given.run, given, 1)
     told = choose_tau(given.run, given, 1, OtherJudge(judge="self"))  # the same judge twice
-    assert told["points"][-1]["rv"] == pytest.approx(1.0)
-    assert told["suggested"]["share"] == 1.0
-    assert json.loads(json.dumps(read_json(tmp_path / "run/tau.json"))) == json.loads(json.dumps(told))
+    suggested = told.curve.suggested
+    assert suggested is not None
+    assert told.curve.points[-1].rv == pytest.approx(1.0)
+    assert suggested.share == 1.0
+    assert read_json(tmp_path / "run/tau.json") == json.loads(json.dumps(told.as_json()))
+    assert {"judge", "method", "round", "n_unrated", "points", "suggested", "standard_error", "n_flat"} == set(
+        told.as_json()
+    )
     assert (tmp_path / "run/tau.svg").read_text().startswith("<svg xmlns=")
-    text = tau_text(told)
-    assert f"suggested: denoise.max_det={told['suggested']['max_det']!r} " in text
+    text = tau_text(told.curve)
+    assert f"suggested: denoise.max_det={suggested.max_det!r} " in text
     assert "denoise.keep_lowest=1" not in text  # a share of other prompts than denoising takes it of
 
 
@@ -151,10 +156,11 @@ def test_the_suggested_tau_keeps_what_the_curve_says(tiny_model, tmp_path):
     given = opened(tmp_path / "run", tiny_model)
     collect(given.run, given, 1)
     told = choose_tau(given.run, given, 1, OtherJudge(judge="self"))
-    (written,) = re.findall(r"denoise\.(max_det=\S+)", tau_text(told))
+    (written,) = re.findall(r"denoise\.(max_det=\S+)", tau_text(told.curve))
     settings = Denoise(consistency="off", max_det=float(written.removeprefix("max_det=")))
     pools = read_rows(given.run.round(1) / "3-refined.jsonl", Pool)
-    assert len(denoise(pools, settings).kept) == told["suggested"]["n"]
+    assert told.curve.suggested is not None
+    assert len(denoise(pools, settings).kept) == told.curve.suggested.n
 
 
 @pytest.fixture

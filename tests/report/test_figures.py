@@ -1,23 +1,27 @@
-"""Numbers land where the scale says, and every figure speaks."""
+"""Figures show what the numbers say: lengths, order and places are read off the drawing as the eye reads them."""
 
+import itertools
 import math
-import re
 
 import pytest
 
+from selfpriority.judges.bias import Bin
 from selfpriority.report.figures import (
-    Place,
+    Estimate,
+    Range,
     Scale,
     Series,
     calibration,
     curves,
     flow,
-    pareto,
     scatter,
+    share_curves,
     shares,
     whisker,
 )
+from selfpriority.report.pareto import Place, pareto
 from selfpriority.report.view import Point
+from tests.report.drawing import Drawing, is_rising, number, points
 
 
 def test_scale_maps_and_keeps_inside():
@@ -25,76 +29,141 @@ def test_scale_maps_and_keeps_inside():
     assert [scale(value) for value in (1.0, 5.5, 10.0, 12.0)] == [0.0, 45.0, 90.0, 90.0]
 
 
-def test_whisker_places_estimate_interval_and_mark():
-    drawn = whisker((0.5, 0.25, 0.75), (0.0, 1.0), 0.5, "AUC <0.5>")
-    assert 'cx="60.0"' in drawn
-    assert 'class="range" x1="32.0" x2="88.0"' in drawn
-    assert 'class="mark" x1="60.0"' in drawn
-    assert "<title>AUC &lt;0.5&gt;</title>" in drawn
+def test_a_whisker_stands_where_its_value_stands_on_the_axis():
+    drawn = Drawing(whisker(Estimate(0.75, 0.5, 0.875), Range(0.0, 1.0), 0.5, "AUC <0.75>"))
+    axis = drawn.one("line", "axis")
+    left, right = number(axis, "x1"), number(axis, "x2")
+
+    def share(x: float) -> float:
+        return (x - left) / (right - left)
+
+    assert share(number(drawn.one("circle", "dot"), "cx")) == pytest.approx(0.75)
+    assert [share(number(drawn.one("line", "range"), x)) for x in ("x1", "x2")] == pytest.approx([0.5, 0.875])
+    assert share(number(drawn.one("line", "mark"), "x1")) == pytest.approx(0.5)
+    assert drawn.title == "AUC <0.75>"
+    assert drawn.frame_holds_everything()
 
 
-def test_shares_fill_the_bar():
-    widths = [
-        float(w) for w in re.findall(r' width="([\d.]+)"', shares([("win", 0.5), ("tie", 0.3), ("lose", 0.2)], "t"))
-    ]
-    assert widths == pytest.approx([60.0, 36.0, 24.0])
+def test_a_whisker_outside_its_scale_stays_inside_the_frame():
+    drawn = Drawing(whisker(Estimate(3.0, -2.0, 5.0), Range(-1.0, 1.0), 0.0, "far out"))
+    assert drawn.frame_holds_everything()
 
 
-def test_calibration_places_every_tenth_and_the_share_of_all():
-    drawn = calibration([(1.0, 0.0, 10), (5.5, 0.5, 10), (10.0, 1.0, 20)], "by rating <all>")
-    assert 'points="44.0,126.0 178.0,67.0 312.0,8.0"' in drawn
-    assert drawn.count("<circle") == 3
-    assert f'class="base" x1="44" x2="312" y1="{8 + 118 * 0.375}"' in drawn  # 25 of 40
-    assert "<title>by rating &lt;all&gt;</title>" in drawn
+def test_shares_fill_the_bar_in_proportion_and_side_by_side():
+    drawn = Drawing(shares({"win": 0.5, "tie": 0.3, "lose": 0.2, "none": 0.0}, "t"))
+    bars = drawn.all("rect")
+    assert [bar.get("class") for bar in bars] == ["win", "tie", "lose"]
+    assert [number(bar, "width") / drawn.width for bar in bars] == pytest.approx([0.5, 0.3, 0.2])
+    ends = [number(bar, "x") + number(bar, "width") for bar in bars]
+    assert [number(bar, "x") for bar in bars] == pytest.approx([0.0, *ends[:-1]])
 
 
-def test_scatter_draws_every_point_by_kind():
-    points = [Point(2.0, 3.0, False, True), Point(4.0, 5.0, False, False), Point(6.0, 5.0, True, True)]
-    drawn = scatter([*points, Point(5.0, 5.0, False, None)], ("harm<less", "help"), "ratings")
-    assert drawn.count("<circle") == 3
-    assert all(f'class="{name}"' in drawn for name in ("kept", "dropped", "open", "refined kept"))
-    assert "harm&lt;less" in drawn
+def test_calibration_rises_with_the_share_and_marks_that_of_all():
+    bins = [Bin(1.0, 2.0, 1.5, 0.0, 10), Bin(5.0, 6.0, 5.5, 0.5, 10), Bin(9.0, 10.0, 9.5, 1.0, 20)]
+    drawn = Drawing(calibration(bins, "by rating <all>"))
+    corners = points(drawn.one("polyline"))
+    assert is_rising([x for x, _ in corners])
+    (_, bottom), (_, middle), (_, top) = corners
+    assert middle == pytest.approx((bottom + top) / 2)
+    assert top < bottom
+    base = number(drawn.one("line", "base"), "y1")
+    assert (bottom - base) / (bottom - top) == pytest.approx(25 / 40)  # ten halves and twenty of forty
+    assert [(number(dot, "cx"), number(dot, "cy")) for dot in drawn.all("circle")] == corners
+    assert drawn.title == "by rating <all>"
+    assert drawn.frame_holds_everything()
+
+
+def test_a_better_answer_lies_further_right_and_higher_in_the_scatter():
+    rated = [Point(2.0, 3.0, False, True), Point(4.0, 5.0, False, False), Point(6.0, 7.0, True, True)]
+    drawn = Drawing(scatter([*rated, Point(5.0, 1.0, False, None)], ("harm<less", "help"), "ratings"))
+    kept, dropped, undecided = (drawn.one("circle", kind) for kind in ("kept", "dropped", "open"))
+    assert is_rising([number(dot, "cx") for dot in (kept, dropped, undecided)])
+    assert is_rising([number(dot, "cy") for dot in (dropped, kept, undecided)])
+    assert drawn.one("path", "refined").get("class") == "refined kept"
+    assert drawn.text("harm<less →") is not None
+    assert drawn.frame_holds_everything()
 
 
 def test_equal_points_still_have_a_scale():
-    assert "nan" not in scatter([Point(5.0, 5.0, False, True)], ("a", "b"), "one point")
+    drawn = Drawing(scatter([Point(5.0, 5.0, False, True)], ("a", "b"), "one point"))
+    assert drawn.frame_holds_everything()
+    assert math.isfinite(number(drawn.one("circle"), "cx"))
 
 
 def test_curves_leave_a_gap_where_a_value_is_not_finite():
-    values = (1.0, 2.0, math.nan, 4.0)
-    drawn = curves((1.0, 2.0, 3.0, 4.0), [Series("loss", values)], "loss")
-    assert drawn.count("<polyline") == 2
-    assert "nan" not in drawn
+    drawn = Drawing(curves((1.0, 2.0, 3.0, 4.0), [Series("loss", (1.0, 2.0, math.nan, 4.0))], "loss"))
+    before, after = (points(line) for line in drawn.all("polyline"))
+    assert (len(before), len(after)) == (2, 1)
+    assert is_rising([x for x, _ in before + after])
+    assert is_rising([-y for _, y in before + after])
+    last = drawn.one("circle")
+    assert (number(last, "cx"), number(last, "cy")) == after[-1]
+    assert drawn.frame_holds_everything()
 
 
 def test_a_single_step_is_drawn():
-    assert "<circle" in curves((1.0,), [Series("loss", (0.7,))], "loss")
+    drawn = Drawing(curves((1.0,), [Series("loss", (0.7,))], "loss"))
+    assert len(drawn.all("circle")) == 1
+    assert drawn.frame_holds_everything()
 
 
 def test_flow_shows_what_came_in_and_what_left_as_shares_of_the_widest_step():
-    drawn = flow(60, 30, 120)
-    assert 'class="in" width="60.0"' in drawn
-    assert 'class="out" width="30.0"' in drawn
-    assert 'width="0.0"' in flow(0, 0, 0)
+    drawn = Drawing(flow(60, 30, 120))
+    came, left = (number(drawn.one("rect", kind), "width") / drawn.width for kind in ("in", "out"))
+    assert (came, left) == pytest.approx((0.5, 0.25))
+    assert [number(bar, "width") for bar in Drawing(flow(0, 0, 0)).all("rect")] == [0.0, 0.0]
+
+
+def test_share_curves_are_a_file_of_their_own_with_both_lines_and_the_mark():
+    series = [Series("all <scores>", (0.0, 0.5, 1.0)), Series("within", (0.25, math.nan, 0.75))]
+    file = share_curves((0.0, 0.5, 1.0), series, "prompts", 0.5, "RV <of two>")
+    assert file.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    drawn = Drawing(file)
+    (left, bottom), middle, (right, top) = points(drawn.one("polyline", "line-0"))
+    assert middle == pytest.approx(((left + right) / 2, (bottom + top) / 2))
+    assert (bottom - points(drawn.all("polyline", "line-1")[0])[0][1]) / (bottom - top) == pytest.approx(0.25)
+    assert len(drawn.all("polyline", "line-1")) == 2
+    mark = drawn.one("line", "mark")
+    assert number(mark, "x1") == number(mark, "x2") == pytest.approx(middle[0])
+    style = drawn.one("style").text or ""
+    assert all(name in style for name in ("text", "polyline.line-1", ".mark", ".grid"))
+    assert drawn.text("all <scores>").get("class") == "line-0"
+    assert drawn.title == "RV <of two>"
+    assert drawn.frame_holds_everything()
+    assert not Drawing(share_curves((0.0, 1.0), series[:0], "prompts", None, "empty")).all("line", "mark")
 
 
 def place(name: str, primary: float, secondary: float) -> Place:
-    return Place(name, (primary, primary - 0.2, primary + 0.2), (secondary, secondary - 0.3, secondary + 0.3))
+    return Place(name, Estimate(primary, primary - 0.2, primary + 0.2), Estimate(secondary, secondary - 0.3, secondary))
 
 
 def test_pareto_joins_the_systems_that_no_other_beats_on_both():
     places = [place("vanilla", 5.0, 5.0), place("spa", 7.0, 6.0), place("so<ft", 6.0, 7.0), place("sft", 6.5, 5.5)]
-    drawn = pareto(places, ("harm", "help"), "systems")
-    circles = re.findall(r'<circle class="(\w+)"', drawn)
-    assert circles == ["first", "best", "best", "beaten"]
-    front = re.search(r'class="front" d="M([\d.]+) [\d.]+V[\d.]+H([\d.]+)"', drawn)
-    assert front is not None
-    assert float(front[1]) < float(front[2])
-    assert "so&lt;ft" in drawn
+    drawn = Drawing(pareto(places, ("harm", "help"), "systems"))
+    dots = drawn.all("circle")
+    assert [dot.get("class") for dot in dots] == ["first", "best", "best", "beaten"]
+    vanilla, spa, soft, sft = dots
+    assert is_rising([number(dot, "cx") for dot in (vanilla, soft, sft, spa)])
+    assert is_rising([number(dot, "cy") for dot in (soft, spa, sft, vanilla)])
+    start, height, end = drawn.one("path", "front").attrib["d"].removeprefix("M").replace("V", "H").split("H")
+    assert start == f"{soft.attrib['cx']} {soft.attrib['cy']}"
+    assert (height, end) == (spa.attrib["cy"], spa.attrib["cx"])
+    assert drawn.text("so<ft").get("class") == "system"
+    assert drawn.frame_holds_everything()
 
 
-def test_names_in_the_pareto_plot_do_not_cover_each_other():
-    drawn = pareto([place(f"system-{n}", 5.0, 5.0) for n in range(4)], ("harm", "help"), "systems")
-    heights = [float(y) for y in re.findall(r'class="system" x="[\d.]+" y="([\d.]+)"', drawn)]
-    assert len(heights) == 4
-    assert all(abs(a - b) >= 13 for a in heights for b in heights if a is not b)
+@pytest.mark.parametrize("n", [2, 4, 8])
+def test_names_in_the_pareto_plot_do_not_cover_each_other(n):
+    names = [f"system-{i}" for i in range(n)]
+    drawn = Drawing(pareto([place(name, 5.0, 5.0) for name in names], ("harm", "help"), "systems"))
+    heights = sorted(number(text, "y") for text in drawn.all("text", "system"))
+    assert len(heights) == n
+    assert all(second - first >= 12.9 for first, second in itertools.pairwise(heights))
+    assert drawn.frame_holds_everything()
+
+
+def test_a_name_at_the_right_edge_stands_left_of_its_point():
+    drawn = Drawing(pareto([place("a", 1.0, 1.0), place("a-long-name", 9.0, 9.0)], ("harm", "help"), "systems"))
+    far = drawn.all("circle")[1]
+    name = drawn.text("a-long-name")
+    assert number(name, "x") + 6 * len("a-long-name") < number(far, "cx")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from selfpriority.cli.app import AsJson, Child, Directory, Fields, RecipeArgument, app, named_recipe, phase, reporting
 from selfpriority.cli.options import HowJudged, spread
+
+if TYPE_CHECKING:
+    from selfpriority.phases.tau import TauChoice
 
 
 @app.command("check-judge")
@@ -50,11 +53,9 @@ def choose_tau(
     from selfpriority.phases.tau import other_judge, tau_text
 
     stronger = other_judge(judge, how.method, how.base_url, how.api_key_env)
-    told: dict[str, Any] = {}
-    phase(
-        directory, "choose-tau", number, False, lambda run, resources, n: told.update(work(run, resources, n, stronger))
-    )
-    print(json.dumps(told, indent=1) if as_json else tau_text(told))
+    found: list[TauChoice] = []
+    phase(directory, "choose-tau", number, False, lambda run, given, n: found.append(work(run, given, n, stronger)))
+    print(json.dumps(found[0].as_json(), indent=1) if as_json else tau_text(found[0].curve))
 
 
 @app.command("fit-judge")

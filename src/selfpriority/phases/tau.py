@@ -6,24 +6,44 @@ into the run directory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from selfpriority.errors import InputError
-from selfpriority.evaluation.tau import Curve, Point, TwiceRated, curve
+from selfpriority.evaluation.tau import Curve, TwiceRated, curve
+from selfpriority.formats import TERMINAL
 from selfpriority.mistakes import mistake_lines
 from selfpriority.phases.resources import JudgeSpec, Resources
 from selfpriority.rating import Item
 from selfpriority.recipe import OtherJudge
-from selfpriority.records import Pool, Rating
+from selfpriority.records import Pool, Rating, Ratings
+from selfpriority.report.figures import Series, share_curves
 from selfpriority.run import SCORED, Run, Spent, read_rows, write_json, write_text
 
 
-def choose_tau(run: Run, resources: Resources, number: int, judge: OtherJudge) -> dict[str, Any]:
-    """The curve of one round as it stands in `tau.json`: {judge, method, round, points, suggested, ...}.
+@dataclass(frozen=True)
+class TauChoice:
+    """What was found about one round: who else judged, and the curve."""
+
+    judge: str
+    method: str
+    round: int
+    n_unrated: int
+    """Candidates that the stronger judge did not rate on every objective."""
+    curve: Curve
+
+    def as_json(self) -> dict[str, Any]:
+        """As `tau.json` holds it."""
+        plain = asdict(self)
+        return {**{name: part for name, part in plain.items() if name != "curve"}, **plain["curve"]}
+
+
+def choose_tau(run: Run, resources: Resources, number: int, judge: OtherJudge) -> TauChoice:
+    """The curve of one round, written as `tau.json` and drawn as `tau.svg`.
 
     Raises:
         InputError: the round has no scored pools yet.
@@ -34,22 +54,35 @@ def choose_tau(run: Run, resources: Resources, number: int, judge: OtherJudge) -
     pools = read_rows(path, Pool)
     spec = JudgeSpec.of(judge)
     strong = resources.judge(spec, resources.recipe.model, "rating of the stronger judge", Spent())
-    items = [Item(pool.prompt, candidate.response) for pool in pools for candidate in pool.candidates]
-    given = iter(strong.rate(items))
-    twice, n_unrated = [], 0
+    given = strong.rate([Item(pool.prompt, candidate.response) for pool in pools for candidate in pool.candidates])
+    twice = _twice_rated(pools, given)
+    n_candidates = sum(len(pool.candidates) for pool in pools)
+    n_unrated = n_candidates - sum(len(prompt.strong) for prompt in twice)
+    k = len(strong.objectives)
+    spread = curve(
+        [prompt for prompt in twice if len(prompt.strong) > k],
+        resources.recipe.denoise.epsilon,
+        resources.recipe.seed,
+    )
+    choice = TauChoice(judge.judge, spec.method, number, n_unrated, spread)
+    write_json(run.folder / "tau.json", choice.as_json())
+    write_text(run.folder / "tau.svg", [_drawn(spread)])
+    return choice
+
+
+def _twice_rated(pools: Sequence[Pool], given: Sequence[Ratings]) -> list[TwiceRated]:
+    """The candidates of every prompt that both judges rated on every objective."""
+    verdicts = iter(given)
+    prompts = []
     for pool in pools:
-        rows = [tuple(r.value for r in next(given) if isinstance(r, Rating)) for _ in pool.candidates]
-        both = [
-            (c.scores, row) for c, row in zip(pool.candidates, rows, strict=True) if len(row) == len(strong.objectives)
+        both = [(candidate.scores, next(verdicts)) for candidate in pool.candidates]
+        rated = [
+            (weak, tuple(r.value for r in row if isinstance(r, Rating)))
+            for weak, row in both
+            if all(isinstance(r, Rating) for r in row)
         ]
-        n_unrated += len(rows) - len(both)
-        if len(both) > len(strong.objectives):
-            twice.append(TwiceRated(tuple(weak for weak, _ in both), tuple(row for _, row in both)))
-    found = curve(twice, resources.recipe.denoise.epsilon, resources.recipe.seed)
-    told = {"judge": judge.judge, "method": spec.method, "round": number, "n_unrated": n_unrated, **asdict(found)}
-    write_json(run.folder / "tau.json", told)
-    write_text(run.folder / "tau.svg", [figure(found)])
-    return told
+        prompts.append(TwiceRated(tuple(weak for weak, _ in rated), tuple(strong for _, strong in rated)))
+    return prompts
 
 
 def other_judge(judge: str, method: str, base_url: str | None, api_key_env: str | None) -> OtherJudge:
@@ -67,52 +100,38 @@ def other_judge(judge: str, method: str, base_url: str | None, api_key_env: str 
         raise InputError(*dict.fromkeys(mistake_lines(error, "judge", OtherJudge))) from None
 
 
-def tau_text(told: dict[str, Any]) -> str:
+def tau_text(found: Curve) -> str:
     """The curve as a table, and the suggestion as a recipe field.
 
     Not as `keep_lowest`: denoising takes that share of the prompts that also passed consistency, this curve of all.
     """
     lines = ["prompts  share    max det      RV  RV within prompts"]
-    for point in told["points"]:
-        values = "  ".join("    -" if point[key] is None else f"{point[key]:6.3f}" for key in ("rv", "rv_within"))
-        lines.append(f"{point['n']:7d}  {point['share']:5.0%}  {point['max_det']:9.4g}  {values}")
-    best = told["suggested"]
+    for point in found.points:
+        values = "  ".join(
+            f"{TERMINAL.number(value, 3):>{5 if value is None else 6}}" for value in (point.rv, point.rv_within)
+        )
+        lines.append(f"{point.n:7d}  {point.share:5.0%}  {point.max_det:9.4g}  {values}")
+    best = found.suggested
     if best is None:
         lines.append("too few prompts with varied ratings for a curve")
     else:
         lines.append(
-            f"suggested: denoise.max_det={best['max_det']!r} (and denoise.keep_lowest=null where the recipe sets "
-            f"that): the most prompts within one standard error ({told['standard_error']:.3f}) of the best RV"
+            f"suggested: denoise.max_det={best.max_det!r} (and denoise.keep_lowest=null where the recipe sets "
+            f"that): the most prompts within one standard error ({found.standard_error:.3f}) of the best RV"
         )
     return "\n".join(lines)
 
 
-def figure(found: Curve) -> str:
-    """The curve as a drawing that stands alone: share of the prompts to the right, RV upwards from 0 to 1."""
-    width, height, left, bottom = 420, 260, 44, 216
-    body = [f'<rect width="{width}" height="{height}" fill="white"/>']
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x, y = left + (width - left - 12) * tick, bottom - (bottom - 14) * tick
-        body.append(f'<path d="M{left} {y:.1f}H{width - 12}" stroke="#ddd"/>')
-        body.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-        body.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{tick:.0%}</text>')
-    places = [(left + (width - left - 12) * p.share, p) for p in found.points]
-    for name, colour, row in (("rv", "#1f5fa8", 0), ("rv_within", "#c05a1c", 1)):
-        body.append(_line(places, name, (bottom, bottom - 14), colour))
-        words = {"rv": "all scores", "rv_within": "within prompts"}[name]
-        body.append(f'<text x="{left + 8}" y="{bottom - 22 + 14 * row}" fill="{colour}">{words}</text>')
-    if found.suggested is not None:
-        x = left + (width - left - 12) * found.suggested.share
-        body.append(f'<path d="M{x:.1f} 14V{bottom}" stroke="#555" stroke-dasharray="4 3"/>')
-    axis = "prompts, lowest det(covariance) first"
-    body.append(f'<text x="{(left + width) / 2}" y="{height - 8}" text-anchor="middle">{axis}</text>')
-    frame = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
-    title = "<title>RV coefficient between the two judges</title>"
-    return f'{frame} font-size="12">{title}{"".join(body)}</svg>\n'
-
-
-def _line(places: Sequence[tuple[float, Point]], name: str, reach: tuple[float, float], colour: str) -> str:
-    bottom, span = reach
-    values = [(x, getattr(point, name)) for x, point in places]
-    drawn = " ".join(f"{x:.1f},{bottom - span * value:.1f}" for x, value in values if value is not None)
-    return f'<polyline points="{drawn}" fill="none" stroke="{colour}" stroke-width="2"/>'
+def _drawn(found: Curve) -> str:
+    """The curve as a drawing that stands alone."""
+    lines = [
+        Series("all scores", tuple(math.nan if p.rv is None else p.rv for p in found.points)),
+        Series("within prompts", tuple(math.nan if p.rv_within is None else p.rv_within for p in found.points)),
+    ]
+    return share_curves(
+        [point.share for point in found.points],
+        lines,
+        "prompts, lowest det(covariance) first",
+        found.suggested.share if found.suggested else None,
+        "RV coefficient between the two judges",
+    )

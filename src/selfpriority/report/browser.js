@@ -11,7 +11,7 @@ const startBrowser = async () => {
   const list = document.getElementById("rows");
   const found = document.getElementById("found");
   const fields = form.elements;
-  const heldOut = index.parts.indexOf("held-out");
+  const isHeldOut = (number) => index.held_out[index.part[number]];
   const searched = index.id.map((id, number) => `${id} ${index.text[number]}`.toLowerCase());
   let deep = null;
   let shown = [];
@@ -21,7 +21,7 @@ const startBrowser = async () => {
   // The two score vectors a row compares: two systems of a held-out prompt, or candidates and refined.
   const ends = (number) => {
     const scores = index.scores[number];
-    if (index.part[number] !== heldOut) return scores;
+    if (!isHeldOut(number)) return scores;
     const [baseline, system] = fields.contest.value.split(" ").map(Number);
     return [scores[baseline] ?? [], scores[system] ?? []];
   };
@@ -57,7 +57,8 @@ const startBrowser = async () => {
     index.objectives.forEach((name, objective) => {
       const counts = { won: 0, tied: 0, lost: 0 };
       index.part.forEach((part, number) => {
-        const outcome = part === heldOut ? result(change(number, objective)) : "";
+        const isListed = fields.part.value === "" || index.parts.length < 2 || part === Number(fields.part.value);
+        const outcome = isListed && isHeldOut(number) ? result(change(number, objective)) : "";
         if (outcome) counts[outcome] += 1;
       });
       for (const [outcome, n] of Object.entries(counts)) {
@@ -90,7 +91,7 @@ const startBrowser = async () => {
     if (fields.kind.value !== "" && index.kinds.length > 1 && index.kind[number] !== Number(fields.kind.value)) return false;
     const [what, which] = fields.outcome.value.split(" ");
     if (what === "is" && index.outcome[number] !== Number(which)) return false;
-    if (what && what !== "is" && (index.part[number] !== heldOut || result(change(number, Number(which))) !== what)) return false;
+    if (what && what !== "is" && (!isHeldOut(number) || result(change(number, Number(which))) !== what)) return false;
     const text = deep ? deep[number] : searched[number];
     return terms.every((term) => text.includes(term));
   };
@@ -112,7 +113,7 @@ const startBrowser = async () => {
 
   const scoreCell = (number, objective) => {
     const [before, after] = ends(number);
-    const outcome = index.part[number] === heldOut ? result(change(number, objective)) : "";
+    const outcome = isHeldOut(number) ? result(change(number, objective)) : "";
     const sign = { won: "▲", lost: "▼", tied: "=" }[outcome] ?? "";
     const values = `${shownScore(before[objective])} → ${shownScore(after[objective])}`;
     const cell = make("span", `change ${outcome}`, make("span", "name", `${inWords(index.objectives[objective])} `), values);
@@ -122,7 +123,7 @@ const startBrowser = async () => {
     return cell;
   };
   const drawRow = (number) => {
-    const outcome = index.part[number] === heldOut ? "" : inWords(index.outcomes[index.outcome[number]]);
+    const outcome = isHeldOut(number) ? "" : inWords(index.outcomes[index.outcome[number]]);
     const pairs = index.pairs[number] ? `, ${index.pairs[number]} pair${index.pairs[number] === 1 ? "" : "s"}` : "";
     const row = make("button", "row", make("span", "id", index.id[number]), make("span", "kind", index.kinds[index.kind[number]]));
     row.append(make("span", "outcome", index.parts.length > 1 ? `${index.parts[index.part[number]]}${outcome ? `: ${outcome}${pairs}` : ""}` : outcome));
@@ -146,7 +147,7 @@ const startBrowser = async () => {
     const detail = make("div", "detail");
     row.after(detail);
     const body = await bodies.one(number);
-    detail.replaceChildren(wholePrompt(body, index.objectives, index.part[number] === heldOut));
+    detail.replaceChildren(wholePrompt(body, index.objectives, isHeldOut(number)));
   };
   const rows = () => [...list.querySelectorAll("button.row")];
   const draw = () => {
@@ -185,7 +186,7 @@ const startBrowser = async () => {
       if (fields.deep.checked) everything ??= readAnswers();
       deep = fields.deep.checked ? await everything : null;
     }
-    if (event.target === fields.contest) fillOutcomes();
+    if (event.target === fields.contest || event.target === fields.part) fillOutcomes();
     update();
   };
   form.addEventListener("input", changed);

@@ -6,22 +6,21 @@ nothing of how much a page can hold.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from selfpriority.records import Candidates, Drop, Pool, Prompt, Response, Scored
+from selfpriority.evaluation.records import AnswerRow, EvaluationFiles, VerdictRow
+from selfpriority.records import Candidates, Drop, Message, Pool, Prompt, Rating, Response, Scored
 from selfpriority.run import CANDIDATES, PAIRS, REFINED, SCORED, Run, read_rows
 
-Json = dict[str, Any]
+T = TypeVar("T")
 Scores = tuple[float | None, ...]
 """A rating per objective, in priority order; None is unrated."""
 
 HELD_OUT = "held-out"
 OTHER_KIND = "other"
-PAIR_FIELDS = ("chosen_id", "rejected_id", "decided_by", "distance", "gap")
 
 
 @dataclass(frozen=True)
@@ -38,64 +37,106 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class PairLine:
+    """One preference pair of a prompt; the answers by index into `Entry.answers`."""
+
+    chosen: int
+    rejected: int
+    decided_by: int
+    """Index of the objective."""
+    distance: float
+    gap: float
+
+
+@dataclass(frozen=True)
+class DropLine:
+    """What was lost of a prompt: an answer, or with an empty `answer` the prompt itself."""
+
+    answer: str
+    reason: str
+    """`<step>: <reason>`."""
+    detail: str
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """What the page shows of a line of `5-pairs.jsonl`, which repeats three texts."""
+
+    prompt_id: str
+    chosen_id: str
+    rejected_id: str
+    decided_by: str
+    distance: float
+    gap: float
+
+
+@dataclass(frozen=True)
 class Entry:
     """One prompt in one part of the run, with its answers."""
 
     prompt_id: str
     part: str
-    """`held-out` or `round <n>`."""
+    """`held-out`, `held-out: <set>` of a further prompt set, or `round <n>`."""
     kind: str
     outcome: str
     """`held-out`, `kept`, `not decided yet` or `<step>: <reason>` of the drop."""
-    turns: tuple[tuple[str, str], ...] = ()
-    """(role, text)."""
+    turns: tuple[Message, ...] = ()
     answers: tuple[Shown, ...] = ()
-    pairs: tuple[tuple[int, int, int, float, float], ...] = ()
-    """(chosen, rejected, deciding objective, distance, gap); the first two by index into `answers`."""
-    drops: tuple[tuple[str, str, str], ...] = field(default=())
-    """(answer name or empty for the prompt itself, reason, detail)."""
+    pairs: tuple[PairLine, ...] = ()
+    drops: tuple[DropLine, ...] = ()
 
     @property
     def text(self) -> str:
         """The last turn of the prompt."""
-        return self.turns[-1][1] if self.turns else ""
+        return self.turns[-1].content if self.turns else ""
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether systems were compared on it, in whichever set it is."""
+        return self.part.partition(":")[0] == HELD_OUT
 
 
-def held_out(folder: Path, order: Sequence[str], objectives: Sequence[str]) -> list[Entry]:
-    """Held-out prompts with all answers to them, systems in the order of the summary, others behind."""
-    files = {path.stem.removeprefix("answers-"): path for path in sorted(folder.glob("answers-*.jsonl"))}
-    names = [name for name in order if name in files] + [name for name in files if name not in order]
-    prompts: dict[str, Json] = {}
+def held_out(folder: Path, order: Sequence[str], objectives: Sequence[str], name: str = "") -> list[Entry]:
+    """Held-out prompts with all answers to them, systems in the order of the summary, others behind.
+
+    Args:
+        folder: of one evaluation.
+        order: systems of its summary.
+        objectives: in priority order.
+        name: of a further prompt set.
+    """
+    files = EvaluationFiles(folder)
+    answered = files.systems()
+    prompts: dict[str, Prompt] = {}
     answers: dict[str, list[Shown]] = {}
-    for name in names:
-        verdicts = {row["prompt_id"]: row for row in lines_of(folder / f"verdicts-{name}.jsonl")}
-        for row in lines_of(files[name]):
-            prompt_id = row["prompt"]["id"]
-            prompts.setdefault(prompt_id, row["prompt"])
-            shown = _answer(name, row["response"], verdicts.get(prompt_id), objectives)
-            answers.setdefault(prompt_id, []).append(shown)
+    for system in sorted(answered, key=lambda system: order.index(system) if system in order else len(order)):
+        verdicts = {row.prompt_id: row for row in _rows_of(files.verdicts(system), VerdictRow)}
+        for row in read_rows(files.answers(system), AnswerRow):
+            prompts.setdefault(row.prompt.id, row.prompt)
+            shown = _answer(system, row.response, verdicts.get(row.prompt.id), objectives)
+            answers.setdefault(row.prompt.id, []).append(shown)
     return [
         Entry(
-            prompt_id=prompt_id,
-            part=HELD_OUT,
-            kind=prompt["kind"] or OTHER_KIND,
+            prompt_id=prompt.id,
+            part=f"{HELD_OUT}: {name}" if name else HELD_OUT,
+            kind=prompt.kind or OTHER_KIND,
             outcome=HELD_OUT,
-            turns=tuple((message["role"], message["content"]) for message in prompt["messages"]),
-            answers=tuple(answers[prompt_id]),
+            turns=prompt.messages,
+            answers=tuple(answers[prompt.id]),
         )
-        for prompt_id, prompt in prompts.items()
+        for prompt in prompts.values()
     ]
 
 
-def _answer(system: str, response: Json, verdict: Json | None, objectives: Sequence[str]) -> Shown:
-    ratings: Mapping[str, Json] = verdict["ratings"] if verdict else {}
-    refusal = bool(verdict and verdict["refusal"])
+def _answer(system: str, response: Response, verdict: VerdictRow | None, objectives: Sequence[str]) -> Shown:
+    ratings = [verdict.ratings.get(objective) if verdict else None for objective in objectives]
+    tags = {"refusal": verdict is not None and verdict.refusal, "cut": response.stop == "length"}
     return Shown(
         name=system,
         role="system",
-        text=response["text"],
-        scores=tuple(ratings.get(objective, {}).get("value") for objective in objectives),
-        tags=tuple(tag for tag, there in (("refusal", refusal), ("cut", response["stop"] == "length")) if there),
+        text=response.text,
+        scores=tuple(rating.value if isinstance(rating, Rating) else None for rating in ratings),
+        tags=tuple(tag for tag, applies in tags.items() if applies),
     )
 
 
@@ -103,14 +144,14 @@ def collected(run: Run, number: int, objectives: Sequence[str]) -> Iterator[Entr
     """The prompts of one round: those that were sampled in their order, then those that never came so far."""
     folder = run.round(number)
     drops: dict[str, list[Drop]] = {}
-    for drop in _records(folder / "drops.jsonl", Drop):
+    for drop in _rows_of(folder / "drops.jsonl", Drop):
         drops.setdefault(drop.prompt_id, []).append(drop)
-    pairs: dict[str, list[Json]] = {}
-    for row in lines_of(folder / PAIRS):  # every line repeats three texts: only what is shown stays in memory
-        pairs.setdefault(row["prompt_id"], []).append({name: row[name] for name in PAIR_FIELDS})
+    pairs: dict[str, list[PairRow]] = {}
+    for row in _rows_of(folder / PAIRS, PairRow):
+        pairs.setdefault(row.prompt_id, []).append(row)
     rated = next((folder / name for name in (REFINED, SCORED) if (folder / name).is_file()), None)
-    pools = {pool.prompt.id: pool for pool in _records(rated, Pool)} if rated else {}
-    sampled = {row.prompt.id: row for row in _records(folder / CANDIDATES, Candidates)}
+    pools = {pool.prompt.id: pool for pool in _rows_of(rated, Pool)} if rated else {}
+    sampled = {found.prompt.id: found for found in _rows_of(folder / CANDIDATES, Candidates)}
     prompts = {id_: row.prompt for id_, row in sampled.items()} | {id_: pool.prompt for id_, pool in pools.items()}
     for prompt_id, prompt in prompts.items():
         responses = sampled[prompt_id].responses if prompt_id in sampled else ()
@@ -130,16 +171,14 @@ def _entry(prompt: Prompt, part: str, drops: Sequence[Drop], decided: bool) -> E
         part=part,
         kind=prompt.kind or OTHER_KIND,
         outcome=outcome,
-        turns=tuple((message.role, message.content) for message in prompt.messages),
-        drops=tuple(
-            (
-                _short(drop.response_id, prompt.id) if drop.response_id else "",
-                f"{drop.step}: {drop.reason}",
-                drop.detail,
-            )
-            for drop in drops
-        ),
+        turns=prompt.messages,
+        drops=tuple(_drop_line(drop) for drop in drops),
     )
+
+
+def _drop_line(drop: Drop) -> DropLine:
+    answer = _short(drop.response_id, drop.prompt_id) if drop.response_id else ""
+    return DropLine(answer, f"{drop.step}: {drop.reason}", drop.detail)
 
 
 def _pool_answers(responses: Sequence[Response], pool: Pool | None) -> dict[str, Shown]:
@@ -165,30 +204,19 @@ def _short(response_id: str, prompt_id: str) -> str:
     return response_id.removeprefix(f"{prompt_id}/")
 
 
-def _with_pairs(entry: Entry, answers: Mapping[str, Shown], rows: Sequence[Json], objectives: Sequence[str]) -> Entry:
+def _with_pairs(
+    entry: Entry, answers: Mapping[str, Shown], rows: Sequence[PairRow], objectives: Sequence[str]
+) -> Entry:
     places = {id_: place for place, id_ in enumerate(answers)}
     names = list(objectives)
     pairs = tuple(
-        (
-            places[row["chosen_id"]],
-            places[row["rejected_id"]],
-            names.index(row["decided_by"]),
-            row["distance"],
-            row["gap"],
-        )
+        PairLine(places[row.chosen_id], places[row.rejected_id], names.index(row.decided_by), row.distance, row.gap)
         for row in rows
-        if {row["chosen_id"], row["rejected_id"]} <= places.keys()  # pairs may be older than the answers beside them
+        if {row.chosen_id, row.rejected_id} <= places.keys()  # pairs may be older than the answers beside them
     )
     return replace(entry, answers=tuple(answers.values()), pairs=pairs)
 
 
-def _records(path: Path, cls: type[Any]) -> list[Any]:
+def _rows_of(path: Path, cls: type[T]) -> list[T]:
+    """The rows of a file; none if there is no such file."""
     return read_rows(path, cls) if path.is_file() else []
-
-
-def lines_of(path: Path) -> Iterable[Json]:
-    """The rows of a JSONL file as plain JSON; none if there is no such file."""
-    if path.is_file():
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)

@@ -6,11 +6,12 @@ Pure functions. Widths are in viewBox units near a phone's pixels, so that text 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from selfpriority.judges.bias import Bin
 from selfpriority.rating import HIGHEST, LOWEST
 from selfpriority.report.view import Point
 
@@ -31,17 +32,35 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a system stands: (mean, low, high) of its first two objectives."""
+class Frame:
+    """Edges of the part of a drawing that holds the data, in viewBox units."""
 
-    name: str
-    primary: tuple[float, float, float]
-    secondary: tuple[float, float, float]
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Range:
+    """What the edges of a figure mean."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart."""
+    """One line of a chart; a value that is not finite is a gap."""
 
     name: str
     values: tuple[float, ...]
@@ -55,29 +74,28 @@ def svg(width: int, height: int, title: str, body: Sequence[str], kind: str) -> 
     )
 
 
-def whisker(interval: Sequence[float], bounds: tuple[float, float], mark: float | None, title: str) -> Markup:
+def whisker(estimate: Estimate, bounds: Range, mark: float | None, title: str) -> Markup:
     """An estimate with its interval on a fixed scale.
 
     Args:
-        interval: estimate, low, high.
+        estimate: what is drawn.
         bounds: what the left and right edge mean.
         mark: a value to compare with (no difference, chance), drawn as a tick.
         title: what it says, in words.
     """
-    scale = Scale(*bounds, 4, 116)
-    x, low, high = (scale(value) for value in interval)
+    scale = Scale(bounds.low, bounds.high, 4, 116)
     body = ['<line class="axis" x1="4" x2="116" y1="9" y2="9"/>']
     if mark is not None:
         body.append(f'<line class="mark" x1="{scale(mark)}" x2="{scale(mark)}" y1="1" y2="17"/>')
-    body.append(f'<line class="range" x1="{low}" x2="{high}" y1="9" y2="9"/>')
-    body.append(f'<circle class="dot" cx="{x}" cy="9" r="4"/>')
+    body.append(f'<line class="range" x1="{scale(estimate.low)}" x2="{scale(estimate.high)}" y1="9" y2="9"/>')
+    body.append(f'<circle class="dot" cx="{scale(estimate.value)}" cy="9" r="4"/>')
     return svg(120, 18, title, body, "whisker")
 
 
-def shares(parts: Sequence[tuple[str, float]], title: str) -> Markup:
-    """Shares of a whole as one bar, stretched to the width of its place; each part is (class name, share)."""
+def shares(parts: Mapping[str, float], title: str) -> Markup:
+    """Shares of a whole, by class name, as one bar that is stretched to the width of its place."""
     body, x = [], 0.0
-    for name, share in parts:
+    for name, share in parts.items():
         width = round(120 * share, 2)
         if width:
             body.append(f'<rect class="{escape(name)}" x="{round(x, 2)}" y="0" width="{width}" height="10"/>')
@@ -95,106 +113,34 @@ def flow(n_in: int, n_out: int, widest: int) -> Markup:
     )
 
 
-def pareto(places: Sequence[Place], names: tuple[str, str], title: str) -> Markup:
-    """Systems by two objectives with their intervals; a stepped line joins those that no other system beats on both."""
-    width, height, left, bottom = 420, 340, 38, 296
-    across = _axis([edge for place in places for edge in place.primary], left, width - 12)
-    up = _axis([edge for place in places for edge in place.secondary], bottom, 12)
-    body = _grid(across, up, (left, width - 12, 12, bottom))
-    front = sorted((p for p in places if not _beaten(p, places)), key=lambda p: p.primary[0])
-    corners = [(across(p.primary[0]), up(p.secondary[0])) for p in front]
-    if len(corners) > 1:
-        steps = "".join(f"V{y}H{x}" for x, y in corners[1:])  # below and left of the line somebody is better on both
-        body.append(f'<path class="front" d="M{corners[0][0]} {corners[0][1]}{steps}"/>')
-    taken: list[tuple[float, float, float]] = []
-    for number, place in enumerate(places):
-        kind = "first" if number == 0 else "best" if place in front else "beaten"
-        x, x_low, x_high = (across(value) for value in place.primary)
-        y, y_low, y_high = (up(value) for value in place.secondary)
-        body.append(f'<path class="range {kind}" d="M{x_low} {y}H{x_high}M{x} {y_low}V{y_high}"/>')
-        body.append(f'<circle class="{kind}" cx="{x}" cy="{y}" r="5"/>')
-        body.append(_label(place.name, (x, y), (left, width - 12), taken))
-    middle = (left + width - 12) / 2
-    body.append(f'<text class="name" x="{middle}" y="{height - 6}" text-anchor="middle">{escape(names[0])} →</text>')
-    body.append(
-        f'<text class="name" transform="translate(11 {bottom / 2}) rotate(-90)" text-anchor="middle">'
-        f"{escape(names[1])} →</text>"
-    )
-    return svg(width, height, title, body, "pareto")
-
-
-def _axis(values: Sequence[float], start: float, end: float) -> Scale:
-    margin = max((max(values) - min(values)) * 0.08, 0.1)
-    return Scale(min(values) - margin, max(values) + margin, start, end)
-
-
-def _grid(across: Scale, up: Scale, frame: tuple[float, float, float, float]) -> list[str]:
-    left, right, top, bottom = frame
-    body = []
-    for tick in _ticks(across.low, across.high):
-        x = across(tick)
-        body.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>')
-        body.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>')
-    for tick in _ticks(up.low, up.high):
-        y = up(tick)
-        body.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
-        body.append(f'<text x="{left - 7}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
-    return body
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers inside a range, at most seven of them."""
-    step = next((step for step in (0.1, 0.2, 0.5, 1.0, 2.0) if (high - low) / step <= 7), 5.0)
-    first = math.ceil(low / step - 1e-9)
-    return [round(n * step, 6) for n in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _beaten(place: Place, places: Sequence[Place]) -> bool:
-    """Whether another system is at least as good on both objectives and better on one."""
-    own = (place.primary[0], place.secondary[0])
-    others = [(p.primary[0], p.secondary[0]) for p in places]
-    return any(a >= own[0] and b >= own[1] and (a, b) != own for a, b in others)
-
-
-def _label(
-    name: str, point: tuple[float, float], edges: tuple[float, float], taken: list[tuple[float, float, float]]
-) -> str:
-    """A name beside its point, lower or higher where another name stands already."""
-    x, y = point
-    length = 6.4 * len(name)
-    at_end = x + 10 + length > edges[1]
-    start = x - 10 - length if at_end else x + 10
-    baseline = y - 8
-    while any(abs(baseline - other) < 13 and start < end and begin < start + length for other, begin, end in taken):
-        baseline += 13
-    taken.append((baseline, start, start + length))
-    anchor, edge = (' text-anchor="end"', x - 10) if at_end else ("", x + 10)
-    return f'<text class="system" x="{edge}" y="{round(baseline, 2)}"{anchor}>{escape(name)}</text>'
-
-
-def scatter(points: Sequence[Point], names: tuple[str, str], title: str) -> Markup:
+def scatter(points: Sequence[Point], names: Sequence[str], title: str) -> Markup:
     """Ratings of all answers of a round, primary objective to the right and secondary upwards."""
-    width, height, left, bottom = 380, 340, 34, 300
+    width, height = 380, 340
+    frame = Frame(34, width - 8, 10, height - 40)
     low = math.floor(min(min(p.primary, p.secondary) for p in points))
     high = math.ceil(max(max(p.primary, p.secondary) for p in points))
     high = max(high, low + 1)
-    across, up = Scale(low, high, left, width - 8), Scale(low, high, bottom, 10)
+    across, up = Scale(low, high, frame.left, frame.right), Scale(low, high, frame.bottom, frame.top)
     body = []
     for tick in range(low, high + 1, max(1, (high - low) // 5)):
         x, y = across(tick), up(tick)
-        body.append(f'<line class="grid" x1="{x}" x2="{x}" y1="10" y2="{bottom}"/>')
-        body.append(f'<line class="grid" x1="{left}" x2="{width - 8}" y1="{y}" y2="{y}"/>')
-        body.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{tick}</text>')
-        body.append(f'<text x="{left - 7}" y="{y + 4}" text-anchor="end">{tick}</text>')
+        body.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{frame.top}" y2="{frame.bottom}"/>')
+        body.append(f'<line class="grid" x1="{frame.left}" x2="{frame.right}" y1="{y}" y2="{y}"/>')
+        body.append(f'<text x="{x}" y="{frame.bottom + 16}" text-anchor="middle">{tick}</text>')
+        body.append(f'<text x="{frame.left - 7}" y="{y + 4}" text-anchor="end">{tick}</text>')
     for point in sorted(points, key=lambda p: (p.refined, p.kept is True)):
         body.append(_dot(across(point.primary), up(point.secondary), point))
-    middle = (left + width - 8) / 2
-    body.append(f'<text class="name" x="{middle}" y="{height - 6}" text-anchor="middle">{escape(names[0])} →</text>')
-    body.append(
-        f'<text class="name" transform="translate(11 {bottom / 2}) rotate(-90)" text-anchor="middle">'
-        f"{escape(names[1])} →</text>"
-    )
-    return svg(width, height, title, body, "scatter")
+    return svg(width, height, title, [*body, *axis_names(names, frame, height)], "scatter")
+
+
+def axis_names(names: Sequence[str], frame: Frame, height: int) -> list[str]:
+    """What the two axes of a plot hold: the first to the right, the second upwards."""
+    middle = (frame.left + frame.right) / 2
+    return [
+        f'<text class="name" x="{middle}" y="{height - 6}" text-anchor="middle">{escape(names[0])} →</text>',
+        f'<text class="name" transform="translate(11 {frame.bottom / 2}) rotate(-90)" text-anchor="middle">'
+        f"{escape(names[1])} →</text>",
+    ]
 
 
 def _dot(x: float, y: float, point: Point) -> str:
@@ -223,11 +169,11 @@ def curves(steps: Sequence[float], series: Sequence[Series], title: str) -> Mark
     return svg(width, height, title, body, "curves")
 
 
-def calibration(bins: Sequence[tuple[float, float, int]], title: str) -> Markup:
+def calibration(bins: Sequence[Bin], title: str) -> Markup:
     """What a rating is worth: the share labelled good (upwards) by rating, and as a dashed line that of all answers.
 
     Args:
-        bins: (mean rating, share labelled good, answers), lowest rating first.
+        bins: by rising rating.
         title: what it says, in words.
     """
     width, height, left, right, bottom = 320, 150, 44, 312, 126
@@ -238,12 +184,51 @@ def calibration(bins: Sequence[tuple[float, float, int]], title: str) -> Markup:
         body.append(f'<text x="{left - 6}" y="{up(share) + 4}" text-anchor="end">{share:g}</text>')
     for rating in (LOWEST, 4.0, 7.0, HIGHEST):
         body.append(f'<text x="{across(rating)}" y="{height - 6}" text-anchor="middle">{rating:g}</text>')
-    of_all = up(sum(share * n for _, share, n in bins) / sum(n for *_, n in bins))
+    of_all = up(sum(one.positive * one.n for one in bins) / sum(one.n for one in bins))
     body.append(f'<line class="base" x1="{left}" x2="{right}" y1="{of_all}" y2="{of_all}"/>')
-    places = [(across(rating), up(share)) for rating, share, _ in bins]
+    places = [(across(one.rating), up(one.positive)) for one in bins]
     body.append(f'<polyline class="line-0" points="{" ".join(f"{x},{y}" for x, y in places)}"/>')
     body += [f'<circle class="line-0" cx="{x}" cy="{y}" r="3"/>' for x, y in places]
     return svg(width, height, title, body, "curves")
+
+
+ALONE = (
+    "<style>text{font:12px sans-serif;fill:#333}.grid{stroke:#ddd}.mark{stroke:#555;stroke-dasharray:4 3}"
+    "text.line-0,circle.line-0{fill:#1f5fa8}text.line-1,circle.line-1{fill:#c05a1c}"
+    "polyline{fill:none;stroke-width:2}polyline.line-0{stroke:#1f5fa8}polyline.line-1{stroke:#c05a1c}</style>"
+)
+"""Colours of a drawing that is opened without a page, which would bring the style sheet."""
+
+
+def share_curves(across: Sequence[float], series: Sequence[Series], axis: str, mark: float | None, title: str) -> str:
+    """A file of its own: up to two lines over shares, both axes from 0 to 1, each named in its colour.
+
+    Args:
+        across: place of every value to the right, rising.
+        series: the lines.
+        axis: what lies to the right.
+        mark: where a dashed line stands upright; none: nowhere.
+        title: what it says, in words.
+    """
+    width, height = 420, 260
+    frame = Frame(44, width - 12, 14, height - 44)
+    right, up = Scale(0.0, 1.0, frame.left, frame.right), Scale(0.0, 1.0, frame.bottom, frame.top)
+    body = [ALONE, f'<rect width="{width}" height="{height}" fill="white"/>']
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        body.append(f'<line class="grid" x1="{frame.left}" x2="{frame.right}" y1="{up(tick)}" y2="{up(tick)}"/>')
+        body.append(f'<text x="{frame.left - 6}" y="{up(tick) + 4}" text-anchor="end">{tick:g}</text>')
+        body.append(f'<text x="{right(tick)}" y="{frame.bottom + 16}" text-anchor="middle">{tick:.0%}</text>')
+    for number, line in enumerate(series):
+        body += _line(line, [right(share) for share in across], up, f"line-{number}")
+        y = frame.bottom - 22 + 14 * number
+        body.append(f'<text class="line-{number}" x="{frame.left + 8}" y="{y}">{escape(line.name)}</text>')
+    if mark is not None:
+        x = right(mark)
+        body.append(f'<line class="mark" x1="{x}" x2="{x}" y1="{frame.top}" y2="{frame.bottom}"/>')
+    middle = (frame.left + frame.right) / 2
+    body.append(f'<text x="{middle}" y="{height - 8}" text-anchor="middle">{escape(axis)}</text>')
+    drawn = svg(width, height, title, body, "curves")
+    return str(drawn).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
 
 
 def _line(series: Series, places: Sequence[float], up: Scale, name: str) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from selfpriority.report.catalogue import HELD_OUT, Entry, Shown
+from selfpriority.report.catalogue import Entry, Shown
 from selfpriority.report.plain import clean
 
 Json = dict[str, Any]
@@ -106,10 +106,10 @@ def _blocks(entries: Sequence[Entry], cut: Cut) -> Iterator[tuple[int, list[Json
 
 def _body(entry: Entry, cut: Cut) -> Json:
     return {
-        "turns": [[clean(role), clean(text)] for role, text in entry.turns],
+        "turns": [[clean(turn.role), clean(turn.content)] for turn in entry.turns],
         "answers": [_answer(answer, cut) for answer in entry.answers],
-        "pairs": [[*pair[:3], round(pair[3], 3), round(pair[4], 3)] for pair in entry.pairs],
-        "drops": [[clean(part) for part in drop] for drop in entry.drops],
+        "pairs": [[p.chosen, p.rejected, p.decided_by, round(p.distance, 3), round(p.gap, 3)] for p in entry.pairs],
+        "drops": [[clean(part) for part in (d.answer, d.reason, d.detail)] for d in entry.drops],
     }
 
 
@@ -133,10 +133,12 @@ def _index(entries: Sequence[Entry]) -> Json:
     parts, kinds, outcomes = (
         list(dict.fromkeys(clean(getattr(entry, name)) for entry in entries)) for name in ("part", "kind", "outcome")
     )
-    systems = list(dict.fromkeys(answer.name for e in entries if e.part == HELD_OUT for answer in e.answers))
+    systems = list(dict.fromkeys(answer.name for e in entries if e.is_held_out for answer in e.answers))
+    tested = {clean(entry.part) for entry in entries if entry.is_held_out}
     searched = min(SEARCHED_CHARACTERS, INDEX_CHARACTERS // max(1, len(entries)))
     return {
         "parts": parts,
+        "held_out": [part in tested for part in parts],
         "kinds": kinds,
         "outcomes": outcomes,
         "systems": [clean(system) for system in systems],
@@ -152,7 +154,7 @@ def _index(entries: Sequence[Entry]) -> Json:
 
 def _scores(entry: Entry, systems: Sequence[str]) -> list[Any]:
     """Of a held-out prompt the ratings of every system; of a collected one its candidates' mean, and the refined."""
-    if entry.part == HELD_OUT:
+    if entry.is_held_out:
         by_system = {answer.name: answer.scores for answer in entry.answers}
         # six digits: a win or loss counted here must be the one that the tables count
         return [[_rounded(score, 6) for score in by_system.get(system, ())] for system in systems]

@@ -6,48 +6,44 @@ Every file may be missing: the page then lacks that part. Knows file names and s
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import yaml
+from pydantic import TypeAdapter
 
+from selfpriority.evaluation.records import EvaluationFiles, Summary, read_summary
 from selfpriority.evaluation.utility_records import Utility, read_utility
-from selfpriority.records import Pool, Scored
+from selfpriority.recipe import Recipe, load
 from selfpriority.report.catalogue import Entry, collected, held_out
 from selfpriority.report.people import People, read_people
-from selfpriority.run import PAIRS, POOLS, REFINED, SCORED, Run, read_json, read_rows
+from selfpriority.report.rounds import Round, read_round
+from selfpriority.run import PAIRS, Run, read_json
 
-Json = dict[str, Any]
-T = TypeVar("T")
-
-MOST_POINTS = 1500
-"""Points of one scatter plot; more are thinned evenly."""
+SET_NAME = re.compile(r"[a-z0-9_]+")
+"""What a further prompt set is called, as in the recipe."""
 
 
 @dataclass(frozen=True)
-class Point:
-    """The first two ratings of one answer, and what became of its prompt."""
+class StepCost:
+    """What one step of the run cost."""
 
-    primary: float
-    secondary: float
-    refined: bool
-    kept: bool | None
-    """None: not decided yet."""
+    state: str = "\N{EN DASH}"
+    key: str = ""
+    seconds: float = 0.0
+    requests: int = 0
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
-class Round:
-    """One round: how many prompts each step kept, its pairs, ratings and training."""
+class Manifest:
+    """What the run has done, and with which versions."""
 
-    number: int
-    steps: dict[str, Json]
-    pairs: Json
-    points: tuple[Point, ...]
-    n_points: int
-    """Before thinning."""
-    training: tuple[Json, ...]
+    name: str
+    versions: dict[str, str] = field(default_factory=dict)
+    steps: dict[str, StepCost] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,15 @@ class JudgeCard:
     role: str
     name: str
     method: str
-    report: Json
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """A further set of held-out prompts that was evaluated."""
+
+    name: str
+    summary: Summary
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,15 @@ class View:
 
     name: str
     resolved: str
-    settings: Json
-    manifest: Json
+    recipe: Recipe
+    manifest: Manifest
     objectives: tuple[str, ...]
     judges: tuple[JudgeCard, ...]
     rounds: tuple[Round, ...]
-    summary: Json | None
+    summary: Summary | None
+    more_sets: tuple[PromptSet, ...] = ()
     entries: tuple[Entry, ...] = ()
-    """Every prompt: the held-out ones, then those of each round."""
+    """Every prompt: the held-out ones, set by set, then those of each round."""
     people: People | None = None
     utility: Utility | None = None
     """What the present systems still know, where somebody asked."""
@@ -81,110 +86,74 @@ class View:
     """Somebody asked, but other systems than there are now."""
 
 
+_MANIFEST = TypeAdapter(Manifest)
+
+
 def read_view(run: Run) -> View:
     """Everything there is in the run directory."""
-    resolved = run.recipe.read_text(encoding="utf-8")
-    settings: Json = yaml.safe_load(resolved)
-    judges = _optional(run.folder / "judge.json")
-    summary = _optional(run.evaluation / "summary.json")
+    recipe = load(run.recipe)
+    manifest = _MANIFEST.validate_python(run.manifest)
+    judges = _judges(run.folder / "judge.json")
+    summary = _summary(run.evaluation)
+    more_sets = _more_sets(run.evaluation, list(recipe.evaluate.more_prompts))
     names = (path.name.removeprefix("round-") for path in run.folder.glob("round-*"))
     numbers = sorted(int(name) for name in names if name.isdecimal())
     objectives = _objectives(run, summary, judges)
-    path = run.evaluation / "utility.json"
-    utility = read_utility(path) if path.is_file() else None
-    is_present = utility is not None and _is_of_present(utility.trained, settings, run.manifest)
-    tested = held_out(run.evaluation, list((summary or {}).get("systems", {})), objectives)
+    utility = read_utility(path) if (path := run.evaluation / "utility.json").is_file() else None
+    is_present = utility is not None and _trained(manifest, recipe.rounds) == utility.trained
+    tested = held_out(run.evaluation, list(summary.systems) if summary else [], objectives)
+    others = [
+        entry
+        for more in more_sets
+        for entry in held_out(run.evaluation / more.name, list(more.summary.systems), objectives, more.name)
+    ]
     return View(
-        name=run.manifest["name"],
-        resolved=resolved,
-        settings=settings,
-        manifest=run.manifest,
+        name=manifest.name,
+        resolved=run.recipe.read_text(encoding="utf-8"),
+        recipe=recipe,
+        manifest=manifest,
         objectives=objectives,
-        judges=tuple(_judge(role, report, settings) for role, report in (judges or {}).items() if report),
-        rounds=tuple(_round(run, number) for number in numbers),
+        judges=judges,
+        rounds=tuple(read_round(run, number) for number in numbers),
         summary=summary,
-        entries=(
-            *tested,
-            *(entry for number in numbers for entry in collected(run, number, objectives)),
-        ),
+        more_sets=more_sets,
+        entries=(*tested, *others, *(entry for number in numbers for entry in collected(run, number, objectives))),
         people=read_people(run.evaluation, tested, objectives),
         utility=utility if is_present else None,
         has_old_utility=utility is not None and not is_present,
     )
 
 
-def _optional(path: Path) -> Json | None:
-    return read_json(path) if path.is_file() else None
+def _summary(folder: Path) -> Summary | None:
+    path = EvaluationFiles(folder).summary
+    return read_summary(path) if path.is_file() else None
 
 
-def _is_of_present(trained: str, settings: Json, manifest: Json) -> bool:
-    """Whether the policy that lies there is the one that was asked: the last training's key holds all before it."""
-    last = manifest["steps"].get(f"round-{settings['rounds']}/align", {})
-    return bool(last.get("state") == "done" and last.get("key") == trained)
+def _more_sets(folder: Path, order: Sequence[str]) -> tuple[PromptSet, ...]:
+    """The further sets with a summary, in the order of the recipe, those of an older one behind."""
+    lying = sorted(path.parent.name for path in folder.glob("*/summary.json"))
+    names = [name for name in (*order, *(name for name in lying if name not in order)) if SET_NAME.fullmatch(name)]
+    found = ((name, _summary(folder / name)) for name in names)
+    return tuple(PromptSet(name, summary) for name, summary in found if summary)
 
 
-def _objectives(run: Run, summary: Json | None, judges: Json | None) -> tuple[str, ...]:
+def _trained(manifest: Manifest, rounds: int) -> str | None:
+    """Key of the last training, which holds all before it; None before it is done."""
+    last = manifest.steps.get(f"round-{rounds}/align")
+    return last.key if last and last.state == "done" else None
+
+
+def _objectives(run: Run, summary: Summary | None, judges: Sequence[JudgeCard]) -> tuple[str, ...]:
     """Objective names in priority order, from whatever of the run is there already."""
     if summary:
-        return tuple(summary["objectives"])
+        return summary.objectives
     for path in sorted(run.folder.glob(f"round-*/{PAIRS}")):
         with path.open(encoding="utf-8") as file:
             for line in file:
                 return tuple(json.loads(line)["chosen_scores"])
-    reports = [report for report in (judges or {}).values() if report]
-    return tuple(objective["objective"] for objective in reports[0]["objectives"]) if reports else ()
+    return tuple(objective["objective"] for objective in judges[0].report["objectives"]) if judges else ()
 
 
-def _judge(role: str, report: Json, settings: Json) -> JudgeCard:
-    section = settings["evaluate" if role == "evaluate" else "score"]
-    return JudgeCard(role, report.get("judge", section["judge"]), report.get("method", section["method"]), report)
-
-
-def _round(run: Run, number: int) -> Round:
-    folder = run.round(number)
-    funnel = _optional(folder / "funnel.json") or {}
-    points = _points(folder)
-    return Round(
-        number=number,
-        steps=funnel.get("steps", {}),
-        pairs=funnel.get("pairs", {}),
-        points=tuple(_thinned(points, MOST_POINTS)),
-        n_points=len(points),
-        training=tuple(_training(folder / "training.jsonl")),
-    )
-
-
-def _points(folder: Path) -> list[Point]:
-    """Ratings of the round so far; a pool with one objective only has no second axis and gives none."""
-    path = next((folder / name for name in (REFINED, SCORED) if (folder / name).is_file()), None)
-    if path is None:
-        return []
-    kept = None
-    if (folder / POOLS).is_file():
-        kept = {pool.prompt.id for pool in read_rows(folder / POOLS, Pool)}
-    points: list[Point] = []
-    for pool in read_rows(path, Pool):
-        is_kept = None if kept is None else pool.prompt.id in kept
-        points += [_point(candidate, False, is_kept) for candidate in pool.candidates]
-        points += [] if pool.refined is None else [_point(pool.refined, True, is_kept)]
-    return points
-
-
-def _point(scored: Scored, refined: bool, kept: bool | None) -> Point:
-    primary, secondary, *_ = scored.scores
-    return Point(primary, secondary, refined, kept)
-
-
-def _training(path: Path) -> list[Json]:
-    """The steps so far. A last line without its newline is being written right now."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def _thinned(rows: Sequence[T], most: int) -> Sequence[T]:
-    """At most `most` of the rows, evenly spaced, so that nobody chose them."""
-    if len(rows) <= most:
-        return rows
-    return [rows[i * len(rows) // most] for i in range(most)]
+def _judges(path: Path) -> tuple[JudgeCard, ...]:
+    told = read_json(path) if path.is_file() else {}
+    return tuple(JudgeCard(role, report["judge"], report["method"], report) for role, report in told.items() if report)

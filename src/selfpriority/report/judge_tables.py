@@ -1,0 +1,50 @@
+"""The check of a judge as the page draws it: agreement, what its ratings are worth, what moves it beside the label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from selfpriority.judges.bias import Bin
+from selfpriority.report.figures import Estimate, Range, calibration, whisker
+from selfpriority.report.plain import DASH, number, percent, words
+from selfpriority.report.tables import Grid, GridRow
+
+Report = Mapping[str, Any]
+
+
+def agreement_whisker(name: str, estimate: float, low: float, high: float) -> Markup:
+    """An agreement with labels on 0..1, chance marked."""
+    title = f"{name}: {estimate:.2f}, interval {low:.2f} to {high:.2f}, chance 0.5"
+    return whisker(Estimate(estimate, low, high), Range(0.0, 1.0), 0.5, title)
+
+
+def calibration_of(objective: Report) -> Markup | None:
+    """What a judge's ratings on one objective are worth; None where its check had no single labelled answers."""
+    bins = [Bin(**part) for part in objective.get("calibration") or ()]
+    shares = ", ".join(f"{one.rating:.1f}: {percent(one.positive)}" for one in bins)
+    return calibration(bins, f"{objective['objective']}, share labelled good by rating: {shares}") if bins else None
+
+
+def beside_the_label(report: Report) -> Grid | None:
+    """What else moves a judge (length, refusals, texts that speak to it), where its check has measured that."""
+    measured = dict(_beside(report))
+    columns = list(dict.fromkeys(name for figures in measured.values() for name in figures))
+    rows = tuple(
+        GridRow(label, tuple(number(figures[name]) if name in figures else DASH for name in columns))
+        for label, figures in measured.items()
+    )
+    return Grid(tuple(map(words, columns)), rows) if rows else None
+
+
+def _beside(report: Report) -> Iterator[tuple[str, Mapping[str, float | None]]]:
+    """(what, figure by name) of every objective."""
+    for objective in report["objectives"]:
+        attacks = dict(objective.get("attacks") or {})
+        by_kind = attacks.pop("by_kind", {})
+        parts = {"bias": objective.get("bias"), "attacks": attacks, "attacks \N{MIDDLE DOT} by kind": by_kind}
+        for part, figures in parts.items():
+            if figures:
+                yield f"{words(objective['objective'])} \N{MIDDLE DOT} {part}", figures

@@ -1,0 +1,129 @@
+"""What one round of a run holds, finished or not: its funnel, its ratings and its training.
+
+Every file may be missing. Knows file names and shapes, nothing of HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from selfpriority.records import Pool, Scored
+from selfpriority.run import POOLS, REFINED, SCORED, Run, read_json, read_rows
+
+T = TypeVar("T")
+
+MOST_POINTS = 1500
+"""Points of one scatter plot; more are thinned evenly."""
+
+
+@dataclass(frozen=True)
+class FunnelStep:
+    """How many prompts came into a step and how many it kept."""
+
+    n_in: int
+    n_out: int
+    dropped: dict[str, int]
+    """Reason -> prompts."""
+    responses_dropped: dict[str, int]
+    """Reason -> single answers."""
+
+
+@dataclass(frozen=True)
+class PairCount:
+    """The preference pairs of a round."""
+
+    n: int = 0
+    decided_by: dict[str, int] = field(default_factory=dict)
+    """Objective -> pairs."""
+    light_share: float | None = None
+    """Share of the pairs that weigh under 0.1; None before training."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """The first two ratings of one answer, and what became of its prompt."""
+
+    primary: float
+    secondary: float
+    refined: bool
+    kept: bool | None
+    """None: not decided yet."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: how many prompts each step kept, its pairs, ratings and training."""
+
+    number: int
+    steps: dict[str, FunnelStep]
+    pairs: PairCount
+    points: tuple[Point, ...]
+    n_points: int
+    """Before thinning."""
+    training: tuple[Mapping[str, float | None], ...]
+    """A row a step of training; what could not be measured is None."""
+
+
+_PAIRS = TypeAdapter(PairCount)
+_TRAINING = TypeAdapter(dict[str, float | None])
+
+
+def read_round(run: Run, number: int) -> Round:
+    """What there is of one round."""
+    folder = run.round(number)
+    path = folder / "funnel.json"
+    funnel = read_json(path) if path.is_file() else {}
+    points = _points(folder)
+    return Round(
+        number=number,
+        steps={name: _step(counts) for name, counts in funnel.get("steps", {}).items()},
+        pairs=_PAIRS.validate_python(funnel.get("pairs", {})),
+        points=tuple(_thinned(points, MOST_POINTS)),
+        n_points=len(points),
+        training=tuple(_training(folder / "training.jsonl")),
+    )
+
+
+def _step(counts: Mapping[str, Any]) -> FunnelStep:
+    return FunnelStep(counts["in"], counts["out"], counts["dropped"], counts.get("responses_dropped", {}))
+
+
+def _points(folder: Path) -> list[Point]:
+    """Ratings of the round so far; a pool with one objective only has no second axis and gives none."""
+    path = next((folder / name for name in (REFINED, SCORED) if (folder / name).is_file()), None)
+    if path is None:
+        return []
+    kept = None
+    if (folder / POOLS).is_file():
+        kept = {pool.prompt.id for pool in read_rows(folder / POOLS, Pool)}
+    points: list[Point] = []
+    for pool in read_rows(path, Pool):
+        is_kept = None if kept is None else pool.prompt.id in kept
+        points += [_point(candidate, False, is_kept) for candidate in pool.candidates]
+        points += [] if pool.refined is None else [_point(pool.refined, True, is_kept)]
+    return points
+
+
+def _point(scored: Scored, refined: bool, kept: bool | None) -> Point:
+    primary, secondary, *_ = scored.scores
+    return Point(primary, secondary, refined, kept)
+
+
+def _training(path: Path) -> list[dict[str, float | None]]:
+    """The steps so far. A last line without its newline is being written right now."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [_TRAINING.validate_json(line) for line in lines if line.endswith("\n")]
+
+
+def _thinned(rows: Sequence[T], most: int) -> Sequence[T]:
+    """At most `most` of the rows, evenly spaced, so that nobody chose them."""
+    if len(rows) <= most:
+        return rows
+    return [rows[i * len(rows) // most] for i in range(most)]
