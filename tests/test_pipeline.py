@@ -37,13 +37,14 @@ def write_recipe(folder: Path, model: Path, **changes: Any) -> Path:
     return path
 
 
-def spa(*arguments: object, check: int = 0) -> subprocess.CompletedProcess[str]:
+def spa(*arguments: object, check: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "selfpriority", *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
+        cwd=cwd,
     )
     assert done.returncode == check, done.stderr
     assert "Traceback" not in done.stderr

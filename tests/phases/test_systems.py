@@ -1,0 +1,170 @@
+"""Four systems on two prompt sets with two judges: files, contests, corrections, and that nobody answers twice."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfpriority.errors import InputError
+from selfpriority.evaluation.records import Contest, EvaluationFiles, Summary, read_summary
+from selfpriority.intervals import holm
+from selfpriority.phases.align import align_step
+from selfpriority.phases.evaluate import check_evaluation, evaluate, evaluate_steps
+from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.phases.systems import prompts_to, systems
+from selfpriority.recipe import Recipe
+from selfpriority.run import Run, read_rows
+
+SYSTEMS = ["vanilla", "spa-round-1", "spa", "told"]
+
+
+def two_rounds(folder: Path, model: Path, **evaluate_fields: Any) -> Resources:
+    """A run of two rounds whose policies are the model itself under other weights."""
+    recipe = {
+        "model": str(model),
+        "rounds": 2,
+        "prompts": {"source": "demo", "split": "train", "limit": 6},
+        "sample": {"n": 4, "max_new_tokens": 12},
+        "evaluate": {
+            "prompts": {"source": "demo", "split": "heldout", "limit": 8},
+            "more_prompts": {"transfer": {"source": "demo", "split": "dev", "limit": 6}},
+            "more_systems": {"told": {"how": "constitution"}},
+            "more_judges": {"second": {"judge": "self", "method": "verbal"}},
+            "comparer": {"judge": "self"},
+            "reference": "spa",
+            "max_new_tokens": 12,
+            **evaluate_fields,
+        },
+        "backend": {"kind": "scripted"},
+    }
+    run = Run(folder)
+    given = Resources(Recipe.model_validate(recipe), run, Reporter())
+    for number in (1, 2):
+        trained_policy(run.policy(number), model, scale=float(1 + number))
+        with run.recording(align_step(run, given, number)):
+            (run.round(number) / "training.jsonl").touch()
+    return given
+
+
+def trained_policy(folder: Path, model: Path, scale: float) -> None:
+    from transformers import AutoModelForCausalLM
+
+    policy = AutoModelForCausalLM.from_pretrained(model)
+    policy.model.embed_tokens.weight.data.mul_(scale)
+    policy.save_pretrained(folder)
+    for path in model.glob("*token*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Resources:
+    given = two_rounds(tmp_path_factory.mktemp("systems") / "run", tiny_model)
+    evaluate(given.run, given)
+    return given
+
+
+def summaries(given: Resources) -> list[Summary]:
+    folder = given.run.evaluation
+    return [read_summary(EvaluationFiles(place).summary) for place in (folder, folder / "transfer")]
+
+
+def test_the_policy_of_every_round_and_what_the_recipe_adds_are_systems(evaluated):
+    found = systems(evaluated.run, evaluated.recipe)
+    assert [system.name for system in found] == SYSTEMS
+    assert [system.round for system in found] == [0, 1, 2, 0]
+    assert found[3].model == found[0].model
+    assert found[3].how == "constitution"
+
+
+def test_every_set_has_a_folder_and_every_system_and_judge_a_file_in_it(evaluated):
+    for summary, folder in zip(summaries(evaluated), ("", "transfer"), strict=True):
+        files = EvaluationFiles(evaluated.run.evaluation / folder)
+        assert sorted(files.systems()) == sorted(SYSTEMS)
+        for system in SYSTEMS:
+            assert files.verdicts(system).is_file()
+            assert files.verdicts(system, "second").is_file()
+        assert list(summary.systems) == SYSTEMS
+        assert summary.prompts.n == (6 if folder else 8)
+        assert list(summary.judges) == ["second"]
+        assert files.table.read_text("utf-8").count("against vanilla") >= 3
+
+
+def test_everybody_meets_the_first_and_the_reference_and_nobody_twice(evaluated):
+    met = [Contest("spa-round-1", "vanilla"), Contest("spa", "vanilla"), Contest("told", "vanilla")]
+    met += [Contest("spa-round-1", "spa"), Contest("told", "spa")]
+    for summary in summaries(evaluated):
+        assert list(summary.difference) == met
+        assert list(summary.pairwise or {}) == met
+        assert list(summary.judges["second"].difference) == met
+        assert summary.against_first() == met[:3]
+
+
+def test_the_correction_runs_over_all_contests_of_a_table(evaluated):
+    for summary in summaries(evaluated):
+        cells = [row[name] for row in summary.difference.values() for name in summary.objectives]
+        assert len(cells) == 10
+        p_values = [cell.p for cell in cells if cell.p is not None]
+        assert [cell.p_holm for cell in cells if cell.p is not None] == pytest.approx(holm(p_values))
+        assert any(cell.p_holm != cell.p for cell in cells)
+
+
+def test_every_system_answers_every_set_once(evaluated):
+    with sqlite3.connect(evaluated.run.cache) as store:
+        assert {n for (n,) in store.execute("SELECT times_asked FROM answers")} == {1}
+    steps = evaluated.run.manifest["steps"]
+    answered = {name: entry["requests"] for name, entry in dict(steps).items() if "/answers-" in name}
+    assert answered == {
+        **{f"evaluation/answers-{name}": 8 for name in SYSTEMS},
+        **{f"evaluation/transfer/answers-{name}": 6 for name in SYSTEMS},
+    }
+    before = dict(steps)
+    evaluate(evaluated.run, evaluated)
+    assert dict(evaluated.run.manifest["steps"]) == before
+    assert all(evaluated.run.is_done(step) for step in evaluate_steps(evaluated.run, evaluated))
+
+
+def test_systems_differ_in_what_they_answer(evaluated):
+    from selfpriority.evaluation.records import AnswerRow
+
+    files = EvaluationFiles(evaluated.run.evaluation)
+    texts = {name: tuple(row.response.text for row in read_rows(files.answers(name), AnswerRow)) for name in SYSTEMS}
+    assert len(set(texts.values())) == len(SYSTEMS)
+
+
+def test_the_constitution_stands_before_the_prompt_and_not_in_what_is_judged(evaluated):
+    from selfpriority.evaluation.records import AnswerRow
+
+    told = systems(evaluated.run, evaluated.recipe)[3]
+    rows = read_rows(EvaluationFiles(evaluated.run.evaluation).answers("told"), AnswerRow)
+    assert Counter(message.role for row in rows for message in row.prompt.messages) == {"user": 8}
+    asked = prompts_to(told, [row.prompt for row in rows], evaluated.constitution)
+    assert all(prompt.messages[0].role == "system" for prompt in asked)
+    assert all(evaluated.constitution.text in prompt.messages[0].content for prompt in asked)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"reference": "dpo"},
+            r"evaluate\.reference: 'dpo' is no system of this run; it has vanilla, spa-round-1, spa",
+        ),
+        ({"more_systems": {"spa": {}}}, r"evaluate\.more_systems\.spa: every evaluation has a system of this name"),
+        ({"more_systems": {"other": {"model": "nowhere"}}, "reference": None}, "'nowhere' is no folder"),
+        (
+            {"more_prompts": {"x": {"source": "demo", "split": "train", "limit": 6}}},
+            r"evaluate\.more_prompts\.x: demo: no",
+        ),
+    ],
+)
+def test_what_is_wrong_is_found_before_any_work(tiny_model, tmp_path, fields, message):
+    given = two_rounds(tmp_path / "run", tiny_model)
+    section = {**given.recipe.evaluate.model_dump(mode="json"), **fields}
+    given.recipe = Recipe.model_validate({**given.recipe.model_dump(mode="json"), "evaluate": section})
+    with pytest.raises(InputError, match=message):
+        check_evaluation(given)
+    assert not given.run.evaluation.exists()
