@@ -46,3 +46,14 @@ def n_shared(contexts: Sequence[Sequence[object]]) -> int:
         return 0
     n_most = min(map(len, contexts)) - 1
     return next((i for i in range(n_most) if len({ids[i] for ids in contexts}) > 1), n_most)
+
+
+PASS_TOKENS = 4096
+"""Positions that one forward pass over prompts computes on a CPU: more are no faster there, and their activations (some
+60 KB a position for a model of 135M) would be the peak of memory."""
+
+
+def row_pieces(n_rows: int, width: int, most: int = PASS_TOKENS) -> list[slice]:
+    """Consecutive rows whose positions, `width` each, stay within `most`; a longer row makes a piece alone."""
+    step = max(1, most // max(1, width))
+    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from selfpriority.backends.kv_cache import growing_cache
+from selfpriority.backends.batches import row_pieces
+from selfpriority.backends.kv_cache import expect, growing_cache, join, takes_pieces
 from selfpriority.errors import WorkFailed
 
 _COMPACT_AT = 0.875  # share of rows still open under which the finished ones are dropped from the cache
@@ -45,10 +46,11 @@ def generate(
     """
     ids, mask = _left_padded(prompts, sampling.pad_id, model.device)
     cache = growing_cache(model.config)
-    logits = _next_logits(model, ids, mask, cache)
+    logits = _prompt_logits(model, ids, mask, cache)
     select = torch.arange(len(prompts)).repeat_interleave(torch.tensor(copies)).to(model.device)
-    cache.batch_select_indices(select)
-    logits, mask = logits[select], mask[select]
+    if any(n != 1 for n in copies):  # else it would copy every layer as it is
+        cache.batch_select_indices(select)
+        logits, mask = logits[select], mask[select]
 
     generator = torch.Generator(device=model.device)
     generator.manual_seed(sampling.seed)
@@ -84,10 +86,34 @@ def next_token_logits(
     ids, mask = _left_padded([suffix for group in suffixes for suffix in group], pad_id, model.device)
     if any(prefixes):
         prefix_ids, prefix_mask = _left_padded(prefixes, pad_id, model.device)
-        _next_logits(model, prefix_ids, prefix_mask, cache)
+        _prompt_logits(model, prefix_ids, prefix_mask, cache)
         cache.batch_select_indices(owner)
         mask = torch.cat([prefix_mask[owner], mask], dim=1)
     return _next_logits(model, ids, mask, cache).float()
+
+
+def _prompt_logits(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+    """Logits [rows, vocabulary] after prompts, none of whose tokens is in the cache yet.
+
+    On a CPU in pieces of rows: a row's numbers do not depend on the others, and only one piece's activations exist.
+    """
+    pieces = row_pieces(*ids.shape) if ids.device.type == "cpu" and takes_pieces(cache) else []
+    if len(pieces) < 2:
+        return _next_logits(model, ids, mask, cache)
+    head, states, logits = model.get_output_embeddings(), [], []
+    handle = head.register_forward_pre_hook(lambda _, given: states.append(given[0]))
+    try:
+        for rows in pieces:
+            expect(cache, rows, len(ids))
+            logits.append(_next_logits(model, ids[rows], mask[rows], cache))
+    finally:
+        handle.remove()
+    join(cache)
+    by_piece = torch.cat(logits)
+    # few rows are multiplied in another order than many, and no draw may depend on how the prompts were cut
+    at_once: Tensor = head(torch.cat(states))[:, -1]
+    # of a model that does more after its head than others, what it says itself counts
+    return at_once if torch.allclose(at_once, by_piece, rtol=1e-2, atol=1e-2) else by_piece
 
 
 def _next_logits(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
