@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from selfpriority.backends import decoding
-from selfpriority.backends.decoding import Sampling, generate
+from selfpriority.backends import batches, decoding
+from selfpriority.backends.decoding import Sampling, generate, next_token_logits
+from selfpriority.backends.hidden_states import span_means
 from selfpriority.errors import WorkFailed
 
 
@@ -29,6 +30,25 @@ def test_dropping_finished_rows_changes_nothing(model, monkeypatch: pytest.Monke
     monkeypatch.setattr(decoding, "_COMPACT_AT", 0.0)
     assert generate(model, prompts, [1] * 12, greedy) == compacted
     assert len({len(ids) for ids in compacted}) > 2
+
+
+def test_few_rows_a_pass_change_nothing(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws, logits of choices and hidden states: one row a forward pass against all of them."""
+    prompts = [[1, *range(5, 9 + i)] for i in range(7)]
+    rows = [(ids, [range(1, len(ids))]) for ids in prompts]
+
+    def everything() -> tuple[list[list[int]], torch.Tensor, torch.Tensor, torch.Tensor]:
+        alone = next_token_logits(model, [[]] * 7, [[ids] for ids in prompts], 2)
+        shared = next_token_logits(model, prompts, [[[20], [21, 22]]] * 7, 2)
+        means = span_means(model, rows, [1], 2)[1]
+        return generate(model, prompts, [2] * 7, sampling(top_p=0.9)), alone, shared, means
+
+    drawn, *numbers = everything()
+    monkeypatch.setattr(batches, "_PASS_TOKENS", 1)
+    drawn_singly, *numbers_singly = everything()
+    assert drawn_singly == drawn
+    for singly, together in zip(numbers_singly, numbers, strict=True):
+        torch.testing.assert_close(singly, together, atol=1e-5, rtol=0)
 
 
 def test_copies_of_a_prompt_are_continuations_of_it(model) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_PASS_TOKENS = 8192  # what a layer needs for a moment grows with them, and speed does no more
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -46,3 +48,9 @@ def n_shared(contexts: Sequence[Sequence[object]]) -> int:
         return 0
     n_most = min(map(len, contexts)) - 1
     return next((i for i in range(n_most) if len({ids[i] for ids in contexts}) > 1), n_most)
+
+
+def passes(n_rows: int, width: int) -> list[slice]:
+    """The rows [rows, width] of a batch, some for each forward pass: the same numbers as in one, and less in between."""
+    n_pass = max(1, _PASS_TOKENS // width)
+    return [slice(first, first + n_pass) for first in range(0, n_rows, n_pass)]
