@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PASS_TOKENS = 4096
-"""Positions of one forward pass over prompts: what a layer needs for a moment grows with them, and speed does no more."""
+"""Positions of one forward pass over prompts: what a layer needs for a moment grows with them, speed does no more."""
 
 
 @dataclass(frozen=True)
