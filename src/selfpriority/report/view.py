@@ -16,7 +16,7 @@ import yaml
 from selfpriority.records import Pool, Scored
 from selfpriority.report.catalogue import Entry, collected, held_out
 from selfpriority.report.people import People, read_people
-from selfpriority.run import PAIRS, POOLS, REFINED, SCORED, Run, read_json, read_rows
+from selfpriority.run import PAIRS, POOLS, REFINED, SCORED, Manifest, Run, read_json, read_rows
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class View:
     name: str
     resolved: str
     settings: Json
-    manifest: Json
+    manifest: Manifest
     objectives: tuple[str, ...]
     judges: tuple[JudgeCard, ...]
     rounds: tuple[Round, ...]
@@ -93,7 +93,7 @@ def read_view(run: Run) -> View:
     is_present = utility is not None and _is_of_present(utility, settings, run.manifest)
     tested = held_out(run.evaluation, list((summary or {}).get("systems", {})), objectives)
     return View(
-        name=run.manifest["name"],
+        name=run.manifest.name,
         resolved=resolved,
         settings=settings,
         manifest=run.manifest,
@@ -115,10 +115,10 @@ def _optional(path: Path) -> Json | None:
     return read_json(path) if path.is_file() else None
 
 
-def _is_of_present(utility: Json, settings: Json, manifest: Json) -> bool:
+def _is_of_present(utility: Json, settings: Json, manifest: Manifest) -> bool:
     """Whether the policy that lies there is the one that was asked: the last training's key holds all before it."""
-    last = manifest["steps"].get(f"round-{settings['rounds']}/align", {})
-    return bool(last.get("state") == "done" and last.get("key") == utility.get("trained"))
+    last = manifest.steps.get(f"round-{settings['rounds']}/align")
+    return last is not None and last.state == "done" and last.key == utility.get("trained")
 
 
 def _objectives(run: Run, summary: Json | None, judges: Json | None) -> tuple[str, ...]:
