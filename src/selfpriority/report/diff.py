@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from selfpriority.evaluation.significance import corrected, difference, mean_difference, wins, won_or_lost
+from selfpriority.plain_text import clean
 from selfpriority.report.catalogue import HELD_OUT, Entry, Shown
 from selfpriority.report.packing import Packed, pack
 from selfpriority.report.page import mean_whisker, page
-from selfpriority.report.plain import DASH, clean
+from selfpriority.report.plain import DASH
 from selfpriority.report.tables import Wins, contest, mean_words, span, win_row
 from selfpriority.report.verdict import changes_in_words, main_contest
 from selfpriority.report.view import View, read_view

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from selfpriority.report.plain import DASH, clean, signed, words
+from selfpriority.plain_text import clean
+from selfpriority.report.plain import DASH, signed, words
 from selfpriority.report.tables import Grid
 from selfpriority.report.verdict import is_clear, main_contest
 from selfpriority.report.view import View

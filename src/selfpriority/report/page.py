@@ -18,10 +18,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from selfpriority.plain_text import clean
 from selfpriority.report.figures import Series, calibration, curves, flow, scatter, whisker
 from selfpriority.report.further_judges import other_judges, unconfirmed
 from selfpriority.report.packing import Packed, pack
-from selfpriority.report.plain import clean, number, percent, words
+from selfpriority.report.plain import number, percent, words
 from selfpriority.report.tables import (
     behaviour_changes,
     beside_the_label,
