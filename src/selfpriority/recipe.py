@@ -399,6 +399,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return parse(data, str(path))
 
 
+load_recipe = load
+"""Its name in the package, where `load` would not say what is loaded."""
+
+
 def parse(data: object, name: str) -> Recipe:
     """The recipe in parsed YAML; `name` is what error messages call it."""
     if not isinstance(data, dict):
