@@ -14,10 +14,9 @@ from pydantic import ValidationError
 
 from selfpriority.errors import InputError
 from selfpriority.evaluation.tau import Curve, Point, TwiceRated, curve
-from selfpriority.mistakes import mistake_lines
 from selfpriority.phases.resources import JudgeSpec, Resources
 from selfpriority.rating import Item
-from selfpriority.recipe import OtherJudge
+from selfpriority.recipe import OtherJudge, mistake_lines
 from selfpriority.records import Pool, Rating
 from selfpriority.run import SCORED, Run, Spent, read_rows, write_json, write_text
 

@@ -1,13 +1,47 @@
-"""What a user wrote, as plain data: a recipe's YAML file and `FIELD=VALUE` overrides. Knows no field."""
+"""A recipe's YAML file: read with `FIELD=VALUE` overrides, and written with every default visible.
+
+A mistake is an `InputError`: file, field, value, remedy.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from selfpriority.errors import InputError
+from selfpriority.recipe.mistakes import mistake_lines
+from selfpriority.recipe.recipe import Recipe
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file with `FIELD=VALUE` overrides (dotted paths) applied.
+
+    Raises:
+        InputError: one line per mistake: file, field, value, what is allowed.
+    """
+    data = read_yaml(path)
+    for override in overrides:
+        set_field(data, override)
+    return parse(data, str(path))
+
+
+def parse(data: object, name: str) -> Recipe:
+    """The recipe in parsed YAML; `name` is what error messages call it."""
+    if not isinstance(data, dict):
+        raise InputError(f"{name}: a recipe is a mapping of fields, this is {type(data).__name__}")
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(*dict.fromkeys(mistake_lines(error, name, Recipe))) from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML with every default visible."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -34,11 +68,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError(f"{path}: a recipe is a mapping of fields, this is {type(data).__name__}")
     return data
-
-
-def off(value: object) -> object:
-    """What stands for `off`: YAML reads the bare word as False."""
-    return "off" if value is False else value
 
 
 def set_field(data: dict[str, Any], override: str) -> None:
