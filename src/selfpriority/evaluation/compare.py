@@ -8,17 +8,17 @@ files.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from statistics import fmean, median
 from typing import Any
 
 from selfpriority.evaluation.agreement import Scores, agreement
 from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share, relevance
-from selfpriority.evaluation.pairwise import Compared, compared
 from selfpriority.evaluation.significance import corrected, difference, mean_difference, wins, won_or_lost
 from selfpriority.intervals import bootstrap_mean_interval
 from selfpriority.judges.check import CEILING
+from selfpriority.judges.comparer import Compared, orders
 from selfpriority.recipe import Evaluate
 from selfpriority.records import Rating, Ratings, Stop
 from selfpriority.refusals import is_refusal
@@ -267,3 +267,8 @@ def _behaviour(verdicts: Sequence[Verdict], settings: Evaluate) -> Json:
         "words": median(len(text.split()) for text in texts) if texts else None,
         "cut": fmean(verdict.stop == "length" for verdict in verdicts) if verdicts else None,
     }
+
+
+def compared(rows: Sequence[Compared]) -> dict[str, Any]:
+    """A cell of `pairwise`: shares of the duels read in both orders, and what the orders say about the judge."""
+    return {**wins([row.outcome for row in rows if row.outcome is not None]), **asdict(orders(rows))}

@@ -1,7 +1,7 @@
 """What an evaluation holds, as records: systems, answers, verdicts, and the summary of them all.
 
-Knows the shape of every file of an `evaluation` folder and no arithmetic: `read_summary` and `write_summary` are the one
-reader and the one writer of `summary.json`. What an older version left out reads as not measured.
+Knows the shape of every file of an `evaluation` folder and no arithmetic: `read_summary` and `write_summary` are the
+one reader and the one writer of `summary.json`. What an older version left out reads as not measured.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, WrapSerializer
 
-from selfpriority.evaluation.pairwise import Compared
 from selfpriority.intervals import LEVEL
+from selfpriority.judges.comparer import Compared
 from selfpriority.records import Prompt, Rating, Response, Unrated
 from selfpriority.run import read_json, write_json
 

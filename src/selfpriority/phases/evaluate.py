@@ -8,23 +8,17 @@ from pathlib import Path
 from selfpriority.errors import InputError
 from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.compare import Further, Verdict, contests, summarise
-from selfpriority.evaluation.pairwise import Compared, Duel
 from selfpriority.evaluation.table import table
+from selfpriority.judges.comparer import Compared, Duel
 from selfpriority.phases.align import check_trained
 from selfpriority.phases.collect import round_prompts
+from selfpriority.phases.judge_names import comparing, judge_entry, judge_key
+from selfpriority.phases.models import in_process, model_key
 from selfpriority.phases.perplexity import alarm, prose
-from selfpriority.phases.resources import (
-    JudgeSpec,
-    Resources,
-    check_comparing,
-    in_process,
-    judge_entry,
-    judge_key,
-    model_key,
-)
+from selfpriority.phases.resources import Resources
 from selfpriority.prompts import load_prompts, said_in
 from selfpriority.rating import Item
-from selfpriority.recipe import Evaluate, HfBackend, OpenaiBackend, OtherJudge, Recipe
+from selfpriority.recipe import HfBackend, JudgeSection, OpenaiBackend, Recipe
 from selfpriority.records import Drop, Prompt, Rating, Ratings, Response, Sifted, Unrated
 from selfpriority.refusals import is_refusal
 from selfpriority.run import Run, Spent, Step, key_of, read_json, read_rows, write_json, write_rows, write_text
@@ -94,14 +88,13 @@ def check_evaluation(resources: Resources) -> None:
     """
     recipe = resources.recipe
     heldout_prompts(recipe)
-    sections: dict[str, Evaluate | OtherJudge] = {"evaluate": recipe.evaluate}
+    sections = {"evaluate": recipe.evaluate.judge}
     sections |= {f"evaluate.more_judges.{name}": other for name, other in recipe.evaluate.more_judges.items()}
-    if recipe.evaluate.comparer is not None and recipe.evaluate.pairwise:
-        check_comparing(JudgeSpec.of(recipe.evaluate.comparer))
-        sections |= {"evaluate.comparer": recipe.evaluate.comparer}
+    if (comparer := comparing(recipe)) is not None:
+        sections |= {"evaluate.comparer": comparer}
     for place, section in sections.items():
         try:
-            judge_entry(JudgeSpec.of(section), resources)
+            judge_entry(section, resources)
         except InputError as error:  # it names the model, and not which of the judges it is
             raise InputError(*(f"{place}: {line.removeprefix('score.')}" for line in error.lines)) from error
 
@@ -125,11 +118,9 @@ def evaluate_steps(run: Run, resources: Resources) -> list[Step]:
         lost = run.evaluation / f"drops-{name}.jsonl"
         steps.append(Step(f"evaluation/answers-{name}", key, (_answers_of(run, name), lost)))
         for suffix, section in judges_of(recipe).items():
-            judge = judge_key(JudgeSpec.of(section), recipe.model, resources.constitution, recipe.backend)
+            judge = judge_key(section, recipe.model, resources.constitution, recipe.backend)
             steps.append(_step(run, "verdicts", f"{name}{suffix}", key_of(key, "verdicts", judge)))
-    if recipe.evaluate.comparer is not None and recipe.evaluate.pairwise:
-        comparer = JudgeSpec.of(recipe.evaluate.comparer)
-        check_comparing(comparer)
+    if (comparer := comparing(recipe)) is not None:
         judge = judge_key(comparer, recipe.model, resources.constitution, recipe.backend)
         texts = text_hash("compare_expected", "compare_verbal")
         for a, b in contests(answers):
@@ -161,10 +152,10 @@ def _step(run: Run, kind: str, what: str, key: str) -> Step:
     return Step(f"evaluation/{kind}-{what}", key, (run.evaluation / f"{kind}-{what}.jsonl",))
 
 
-def judges_of(recipe: Recipe) -> dict[str, Evaluate | OtherJudge]:
+def judges_of(recipe: Recipe) -> dict[str, JudgeSection]:
     """What a judge's verdicts are called after the system -> its section; the main judge's have no addition."""
     others = {f"@{name}": judge for name, judge in recipe.evaluate.more_judges.items()}
-    return {"": recipe.evaluate, **others}
+    return {"": recipe.evaluate.judge, **others}
 
 
 def evaluate(run: Run, resources: Resources) -> None:
@@ -216,8 +207,7 @@ def _verdicts(run: Run, resources: Resources, what: str, spent: Spent) -> None:
     recipe = resources.recipe
     system, at, other = what.partition("@")
     rows = read_rows(run.evaluation / f"answers-{system}.jsonl", AnswerRow)
-    spec = JudgeSpec.of(judges_of(recipe)[at + other])
-    judge = resources.judge(spec, recipe.model, f"verdicts on {what}", spent)
+    judge = resources.judge(judges_of(recipe)[at + other], recipe.model, f"verdicts on {what}", spent)
     ratings = judge.rate([Item(row.prompt, row.response) for row in rows])
     names = resources.constitution.names
     verdicts = [
@@ -234,9 +224,9 @@ def _comparisons(run: Run, resources: Resources, what: str, spent: Spent) -> Non
         for system in what.split("_vs_")
     )
     duels = [Duel(row.prompt, row.response.text, b[name].response.text) for name, row in a.items() if name in b]
-    section = resources.recipe.evaluate.comparer
+    section = comparing(resources.recipe)
     assert section is not None
-    comparer = resources.comparer(JudgeSpec.of(section), resources.recipe.model, f"comparing {what}", spent)
+    comparer = resources.comparer(section, resources.recipe.model, f"comparing {what}", spent)
     names = resources.constitution.names
     rows = [
         ComparisonRow(duel.prompt.id, duel.prompt.kind, dict(zip(names, said, strict=True)))
@@ -259,7 +249,7 @@ def _summary(run: Run, resources: Resources, prompts: Sifted[Prompt]) -> None:
         for suffix in judges_of(recipe)
     }
     asked = None
-    if recipe.evaluate.comparer is not None and recipe.evaluate.pairwise:
+    if comparing(recipe) is not None:
         asked = {
             f"{a}_vs_{b}": [
                 tuple(row.verdicts[name] for name in names)
@@ -269,7 +259,7 @@ def _summary(run: Run, resources: Resources, prompts: Sifted[Prompt]) -> None:
         }
     others = {suffix.removeprefix("@"): found for suffix, found in verdicts.items() if suffix}
     summary = summarise(verdicts[""], names, recipe.evaluate, Further(asked, others))
-    summary["judge"] = judge_entry(JudgeSpec.of(recipe.evaluate), resources)
+    summary["judge"] = judge_entry(recipe.evaluate.judge, resources)
     summary["prompts"] = {"n": len(prompts.kept), "dropped": prompts.reasons}
     summary["drops"] = {
         name: Sifted((), tuple(read_rows(run.evaluation / f"drops-{name}.jsonl", Drop))).reasons

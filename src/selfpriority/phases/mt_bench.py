@@ -7,7 +7,7 @@ nothing twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,18 +15,20 @@ from typing import Any
 from selfpriority.errors import InputError
 from selfpriority.evaluation.conversation import Answered, Question, converse
 from selfpriority.evaluation.mt_bench import mt_bench
+from selfpriority.judges.reports import read_checks
 from selfpriority.judges.turns import Turn
 from selfpriority.language_model import Failure
+from selfpriority.phases.judge_names import heads_folder, judge_entry
+from selfpriority.phases.models import in_process
 from selfpriority.phases.questions import read_mt_bench, spread
-from selfpriority.phases.resources import JudgeSpec, Resources, heads_folder, in_process, judge_entry
+from selfpriority.phases.resources import Resources
 from selfpriority.phases.tau import other_judge
 from selfpriority.rating import Item
-from selfpriority.recipe import OtherJudge, Recipe
+from selfpriority.recipe import ByProbe, InWords, JudgeSection, Recipe
 from selfpriority.records import Rating, Unrated
 from selfpriority.run import Run, Spent, read_json, write_rows
 
 Json = dict[str, Any]
-IN_WORDS = ("expected", "verbal")
 Both = tuple[Rating | Unrated, Rating | Unrated]
 
 
@@ -37,7 +39,7 @@ class MtBench:
     questions: tuple[Question, ...]
     max_new_tokens: int
     """Longest answer in tokens."""
-    judge: OtherJudge | None = None
+    judge: JudgeSection | None = None
     """None: who the recipe's evaluation has, in words where it has one."""
 
 
@@ -117,18 +119,16 @@ def ask_mt_bench(run: Run, resources: Resources, asked: MtBench, models: Mapping
     }
 
 
-def judging(recipe: Recipe, asked: MtBench) -> JudgeSpec:
+def judging(recipe: Recipe, asked: MtBench) -> JudgeSection:
     """Who rates: who was named, else the evaluation's judge or comparer in words, else its judge whatever it is."""
     if asked.judge is not None:
-        return JudgeSpec.of(asked.judge)
-    outside = JudgeSpec.of(recipe.evaluate)
-    if outside.method in IN_WORDS or recipe.evaluate.comparer is None:
-        return outside
-    return JudgeSpec.of(recipe.evaluate.comparer)
+        return asked.judge
+    outside, comparer = recipe.evaluate.judge, recipe.evaluate.comparer
+    return outside if isinstance(outside, InWords) or comparer is None else comparer
 
 
 def _rated(
-    resources: Resources, spec: JudgeSpec, questions: Sequence[Question], answers: Sequence[Answered], step: str
+    resources: Resources, spec: JudgeSection, questions: Sequence[Question], answers: Sequence[Answered], step: str
 ) -> list[Both]:
     turns = [
         Turn(item, question.references[: number + 1])
@@ -136,7 +136,7 @@ def _rated(
         for number, item in enumerate(both)
         if isinstance(item, Item)
     ]
-    if spec.method in IN_WORDS:
+    if isinstance(spec, InWords):
         found = resources.turn_judge(spec, resources.recipe.model, step, Spent()).rate(turns)
     else:
         judge = resources.judge(spec, resources.recipe.model, step, Spent())
@@ -168,33 +168,28 @@ def _of_answers(answers: Sequence[Answered]) -> Json:
     }
 
 
-def _told_judge(run: Run, resources: Resources, spec: JudgeSpec) -> Json:
+def _told_judge(run: Run, resources: Resources, spec: JudgeSection) -> Json:
     """{judge, method, objective, agreement}: `objective` is what a judge without words was taken at, else None."""
     last = resources.constitution.names[-1]
-    told = {"judge": spec.judge, "method": spec.method, "objective": None if spec.method in IN_WORDS else last}
+    told = {"judge": spec.judge, "method": spec.method, "objective": None if isinstance(spec, InWords) else last}
     return {**told, "agreement": _agreement(run, resources, spec)}
 
 
-def _agreement(run: Run, resources: Resources, spec: JudgeSpec) -> Json | None:
+def _agreement(run: Run, resources: Resources, spec: JudgeSection) -> Json | None:
     """How often the judge orders two labelled answers right; None where nobody measured it.
 
     Of fitted heads from their card (`source: card`): it has more labels, but of the kinds the heads were fitted on,
     easy contrasts among them. Of any other judge from the run's own check (`check`).
     """
     objective = resources.constitution.names[-1]
-    folder = heads_folder(spec.judge) if spec.method == "probe" else None
+    folder = heads_folder(spec.judge) if isinstance(spec, ByProbe) else None
     if folder is not None:
         card = read_json(folder / "card.json")["objectives"].get(objective, {})
         return _measured("card", objective, card.get("cross_validation", {}))
-    path, key = (
-        run.folder / "judge.json",
-        judge_entry(spec, resources)["key"],
-    )  # a name at another server is another judge
-    for report in read_json(path).values() if path.is_file() else ():
-        if report and report.get("key") == key:
-            by_name = {row["objective"]: row for row in report["objectives"]}
-            return _measured("check", objective, by_name.get(objective, {}))
-    return None
+    key = judge_entry(spec, resources)["key"]  # a name at another server is another judge
+    report = read_checks(run.folder / "judge.json").of_key(key)
+    row = next((row for row in report.objectives if row.objective == objective), None) if report else None
+    return _measured("check", objective, asdict(row) if row else {})
 
 
 def _measured(source: str, objective: str, entry: Mapping[str, Any]) -> Json | None:

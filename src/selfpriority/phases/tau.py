@@ -10,18 +10,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pydantic import ValidationError
-
 from selfpriority.errors import InputError
 from selfpriority.evaluation.tau import Curve, Point, TwiceRated, curve
-from selfpriority.phases.resources import JudgeSpec, Resources
+from selfpriority.phases.judge_names import meant
+from selfpriority.phases.resources import Resources
 from selfpriority.rating import Item
-from selfpriority.recipe import OtherJudge, mistake_lines
+from selfpriority.recipe import JudgeSection, parse_judge
 from selfpriority.records import Pool, Rating
 from selfpriority.run import SCORED, Run, Spent, read_rows, write_json, write_text
 
 
-def choose_tau(run: Run, resources: Resources, number: int, judge: OtherJudge) -> dict[str, Any]:
+def choose_tau(run: Run, resources: Resources, number: int, judge: JudgeSection) -> dict[str, Any]:
     """The curve of one round as it stands in `tau.json`: {judge, method, round, points, suggested, ...}.
 
     Raises:
@@ -31,8 +30,7 @@ def choose_tau(run: Run, resources: Resources, number: int, judge: OtherJudge) -
     if not path.is_file():
         raise InputError(f"{path}: not there; `spa collect {run.folder}` makes it")
     pools = read_rows(path, Pool)
-    spec = JudgeSpec.of(judge)
-    strong = resources.judge(spec, resources.recipe.model, "rating of the stronger judge", Spent())
+    strong = resources.judge(judge, resources.recipe.model, "rating of the stronger judge", Spent())
     items = [Item(pool.prompt, candidate.response) for pool in pools for candidate in pool.candidates]
     given = iter(strong.rate(items))
     twice, n_unrated = [], 0
@@ -45,13 +43,13 @@ def choose_tau(run: Run, resources: Resources, number: int, judge: OtherJudge) -
         if len(both) > len(strong.objectives):
             twice.append(TwiceRated(tuple(weak for weak, _ in both), tuple(row for _, row in both)))
     found = curve(twice, resources.recipe.denoise.epsilon, resources.recipe.seed)
-    told = {"judge": judge.judge, "method": spec.method, "round": number, "n_unrated": n_unrated, **asdict(found)}
+    told = {"judge": judge.judge, "method": judge.method, "round": number, "n_unrated": n_unrated, **asdict(found)}
     write_json(run.folder / "tau.json", told)
     write_text(run.folder / "tau.svg", [figure(found)])
     return told
 
 
-def other_judge(judge: str, method: str, base_url: str | None, api_key_env: str | None) -> OtherJudge:
+def other_judge(judge: str, method: str, base_url: str | None, api_key_env: str | None) -> JudgeSection:
     """A judge named on the command line; `api_key_env` names the variable that holds the server's key.
 
     Raises:
@@ -60,10 +58,7 @@ def other_judge(judge: str, method: str, base_url: str | None, api_key_env: str 
     if api_key_env is not None and base_url is None:
         raise InputError("--api-key-env: names the key's variable for --base-url URL, which is not given")
     backend = None if base_url is None else {"kind": "openai", "base_url": base_url, "api_key_env": api_key_env}
-    try:
-        return OtherJudge.model_validate({"judge": judge, "method": method, "backend": backend})
-    except ValidationError as error:
-        raise InputError(*dict.fromkeys(mistake_lines(error, "judge", OtherJudge))) from None
+    return meant(parse_judge({"judge": judge, "method": method, "backend": backend}, "judge"))
 
 
 def tau_text(told: dict[str, Any]) -> str:

@@ -16,10 +16,11 @@ from selfpriority.evaluation.utility import accuracies
 from selfpriority.phases.align import align_step, check_trained
 from selfpriority.phases.evaluate import perplexity_step, systems
 from selfpriority.phases.harness import SHOTS, ask_harness, mmlu_tasks
+from selfpriority.phases.models import model_key
 from selfpriority.phases.mt_bench import MtBench, ask_mt_bench, check_mt_bench
 from selfpriority.phases.perplexity import alarm
 from selfpriority.phases.questions import read_mmlu, spread
-from selfpriority.phases.resources import Resources, model_key
+from selfpriority.phases.resources import Resources
 from selfpriority.recipe import HfBackend
 from selfpriority.run import Run, read_json, write_json
 

@@ -14,10 +14,9 @@ from selfpriority.backends.counting import Asked, Counting, Ruler, longest_sum
 from selfpriority.backends.weights import described
 from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.compare import contests
-from selfpriority.evaluation.pairwise import Duel
-from selfpriority.evaluation.trust import ask_all_pairs
 from selfpriority.judges.check import ask_all
-from selfpriority.judges.heads import Heads
+from selfpriority.judges.comparer import Duel
+from selfpriority.judges.comparer_check import ask_all_pairs
 from selfpriority.language_model import Generate, LanguageModel, Request
 from selfpriority.method.denoise import n_of_share
 from selfpriority.method.order import Order
@@ -27,10 +26,11 @@ from selfpriority.method.score import score
 from selfpriority.personas import load_personas
 from selfpriority.phases.collect import generator, start_of_round, training_judge, usable_prompts
 from selfpriority.phases.evaluate import heldout_prompts, judges_of, systems
-from selfpriority.phases.judge_check import check_anchors, checked_comparer, checks, comparing
-from selfpriority.phases.resources import JudgeSpec, Resources, in_process
+from selfpriority.phases.judge_check import check_anchors, checked_comparer, checks
+from selfpriority.phases.judge_names import comparing
+from selfpriority.phases.models import in_process
+from selfpriority.phases.resources import Resources, StandIns
 from selfpriority.rating import Item, Judge
-from selfpriority.recipe import Backend, HfBackend
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
 from selfpriority.run import Spent
 
@@ -67,14 +67,12 @@ class Rehearsal(Resources):
     served: set[str] = field(default_factory=set)
     """Models that only a server knows."""
 
-    def model(self, name: str, step: str, spent: Spent, backend: Backend | None = None) -> LanguageModel:
-        """A stand-in for the language model `name`."""
-        return self._counting(Asked(name, backend or self.recipe.backend))
-
-    def classifier(self, name: str, step: str, spent: Spent) -> LanguageModel:
-        """A stand-in for the reward model `name`."""
-        settings = self.recipe.backend
-        return self._counting(Asked(name, HfBackend() if settings.kind == "openai" else settings, classifies=True))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.stand_ins = StandIns(
+            lambda name, settings: self._counting(Asked(name, settings)),
+            lambda name, settings: self._counting(Asked(name, settings, classifies=True)),
+        )
 
     def description(self, name: str) -> Description | None:
         """Tokenizer and configuration of a model; None if they are not here. A policy has those of the recipe's."""
@@ -97,9 +95,6 @@ class Rehearsal(Resources):
         """What was asked since the last step, as a step of this name."""
         asked, self.asked = tuple(self.asked), []
         return PlannedStep(name, phase, asked, is_bound)
-
-    def _note_other_weights(self, judge: str, heads: Heads) -> None:
-        """Nothing: to know a model's weights it would have to be fetched, and they are read for no plan."""
 
     def _counting(self, asked: Asked) -> LanguageModel:
         is_behind_address = asked.settings.kind == "openai" and asked.model != self.recipe.model
@@ -188,13 +183,14 @@ def _evaluation(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
         answers[system] = answer(prompts, model, system, recipe.evaluate, recipe.seed).kept
         yield rehearsal.step(f"evaluation/answers-{system}", "evaluate")
         items = [Item(prompt, response) for prompt, response in zip(prompts, answers[system], strict=True)]
-        for suffix, section in judges_of(recipe).items():
-            rehearsal.judge(JudgeSpec.of(section), recipe.model, "verdicts", Spent()).rate(items)
+        for suffix, judge in judges_of(recipe).items():
+            rehearsal.judge(judge, recipe.model, "verdicts", Spent()).rate(items)
             yield rehearsal.step(f"evaluation/verdicts-{system}{suffix}", "evaluate", is_bound=True)
-    if recipe.evaluate.comparer is None or not recipe.evaluate.pairwise:
+    section = comparing(recipe)
+    if section is None:
         return
     for a, b in contests(answers):
         duels = [Duel(prompt, x.text, y.text) for prompt, x, y in zip(prompts, answers[a], answers[b], strict=True)]
-        comparer = rehearsal.comparer(JudgeSpec.of(recipe.evaluate.comparer), recipe.model, "comparing", Spent())
+        comparer = rehearsal.comparer(section, recipe.model, "comparing", Spent())
         comparer.compare(duels)
         yield rehearsal.step(f"evaluation/comparisons-{a}_vs_{b}", "evaluate", is_bound=True)

@@ -6,10 +6,9 @@ The only place with defaults; knows nothing of models.
 from selfpriority.recipe.align import Align, Lora
 from selfpriority.recipe.backend import Backend, HfBackend, OpenaiBackend, ScriptedBackend
 from selfpriority.recipe.evaluate import Evaluate, OtherSystem
-from selfpriority.recipe.file import dump, load, parse
-from selfpriority.recipe.judge import OtherJudge, Score
+from selfpriority.recipe.file import dump, load, parse, parse_judge
+from selfpriority.recipe.judge import ByProbe, ByReward, InWords, JudgeSection, Score
 from selfpriority.recipe.method import Denoise, PairRules, Refine, Sample
-from selfpriority.recipe.mistakes import mistake_lines
 from selfpriority.recipe.prompts import Prompts
 from selfpriority.recipe.recipe import Recipe
 from selfpriority.recipe.section import Section
@@ -17,12 +16,15 @@ from selfpriority.recipe.section import Section
 __all__ = [
     "Align",
     "Backend",
+    "ByProbe",
+    "ByReward",
     "Denoise",
     "Evaluate",
     "HfBackend",
+    "InWords",
+    "JudgeSection",
     "Lora",
     "OpenaiBackend",
-    "OtherJudge",
     "OtherSystem",
     "PairRules",
     "Prompts",
@@ -34,6 +36,6 @@ __all__ = [
     "Section",
     "dump",
     "load",
-    "mistake_lines",
     "parse",
+    "parse_judge",
 ]

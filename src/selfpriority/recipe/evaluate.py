@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from selfpriority.recipe.backend import Backend
-from selfpriority.recipe.judge import OtherJudge
+from selfpriority.recipe.judge import InWords, JudgeSection, gathered
 from selfpriority.recipe.prompts import Prompts
 from selfpriority.recipe.section import Section
 
@@ -32,17 +31,11 @@ class Evaluate(Section):
     """Further systems by a name of their own, evaluated as the others are."""
     reference: str | None = None
     """A system that every other one is compared with as well, beside `vanilla`."""
-    judge: str = "self"
-    """The outside judge: as `score.judge`; `self` means the vanilla model."""
-    method: Literal["expected", "verbal", "probe", "reward"] = "expected"
-    """As `score.method`."""
-    rewards: dict[str, str] = Field({})
-    """As `score.rewards`."""
-    backend: Backend | None = None
-    """As `score.backend`."""
-    more_judges: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], OtherJudge] = Field({})
+    judge: JudgeSection = InWords(judge="self")
+    """The outside judge; `self` means the vanilla model."""
+    more_judges: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], JudgeSection] = Field({})
     """Further judges by a name of their own; the summary reports how far they agree."""
-    comparer: OtherJudge | None = None
+    comparer: JudgeSection | None = None
     """Asked in words which of two answers is better, in both orders; none: wins come from the ratings."""
     max_new_tokens: int = Field(512, ge=1)
     """Longest answer in tokens."""
@@ -56,3 +49,8 @@ class Evaluate(Section):
     """Kinds of prompts that nobody should refuse: refusals of them are over-refusals."""
     lambdas: tuple[Annotated[float, Field(ge=0)], ...] = (5.0, 10.0, 20.0)
     """Weights of HH_lambda = (lambda * primary + secondary) / (lambda + 1)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, data: Any) -> Any:
+        return gathered(data, ("method", "rewards", "backend"))

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from selfpriority.errors import InputError
+from selfpriority.recipe.judge import JudgeSection
 from selfpriority.recipe.mistakes import mistake_lines
 from selfpriority.recipe.recipe import Recipe
+
+_JUDGE: TypeAdapter[JudgeSection] = TypeAdapter(JudgeSection)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -36,7 +39,15 @@ def parse(data: object, name: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise InputError(*dict.fromkeys(mistake_lines(error, name, Recipe))) from None
+        raise InputError(*dict.fromkeys(mistake_lines(error, name, Recipe, data))) from None
+
+
+def parse_judge(data: object, name: str) -> JudgeSection:
+    """One judge in parsed YAML; `name` is what error messages call it."""
+    try:
+        return _JUDGE.validate_python(data)
+    except ValidationError as error:
+        raise InputError(*dict.fromkeys(mistake_lines(error, name, JudgeSection))) from None
 
 
 def dump(recipe: Recipe) -> str:
@@ -82,7 +93,8 @@ def set_field(data: dict[str, Any], override: str) -> None:
     *parents, last = path.split(".")
     for parent in parents:
         inner = data.get(parent)
-        data[parent] = dict(inner) if isinstance(inner, dict) else {"source": inner} if isinstance(inner, str) else {}
+        short = {"judge" if parent == "judge" else "source": inner} if isinstance(inner, str) else {}
+        data[parent] = dict(inner) if isinstance(inner, dict) else short
         data = data[parent]
     try:
         data[last] = yaml.safe_load(value)
