@@ -30,7 +30,9 @@ from selfpriority.rating import Item, Judge
 from selfpriority.recipe import HfBackend, InWords
 from selfpriority.records import Message
 
-IN_WORDS = InWords(judge="self", method="expected", mass_floor=0.01)  # a model that hardly answers in digits is shown as it is
+IN_WORDS = InWords(
+    judge="self", method="expected", mass_floor=0.01
+)  # a model that hardly answers in digits is shown as it is
 
 
 class Bare(WordsJudge):

@@ -158,7 +158,7 @@ def measure(judge: Judge, labels: Sequence[Label], place: str) -> Row:
 def _judge(name: str, model: LanguageModel) -> Judge:
     if name == "words":
         # nearly no mass floor: a model that hardly answers in digits is shown as it is, not as unrated
-        return WordsJudge(model, load_constitution("harmless-helpful"), InWords(judge="self", method="expected", mass_floor=0.01))
+        return WordsJudge(model, load_constitution("harmless-helpful"), InWords(judge="self", mass_floor=0.01))
     heads = _heads(name)
     return ProbeJudge(model, heads, tuple(heads.by_objective))
 

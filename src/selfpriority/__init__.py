@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from selfpriority.personas import Persona, load_personas
     from selfpriority.prompts import load_prompts, shipped_prompts
     from selfpriority.rating import Item, Judge
-    from selfpriority.recipe import Align, Denoise, PairRules, Prompts, Recipe, Refine, Sample, Score
+    from selfpriority.recipe import Align, Denoise, InWords, PairRules, Prompts, Recipe, Refine, Sample, Score
     from selfpriority.recipe import load as load_recipe
     from selfpriority.records import (
         Candidates,
@@ -59,6 +59,7 @@ __all__ = [
     "Denoise",
     "Drop",
     "Heads",
+    "InWords",
     "InputError",
     "Item",
     "Judge",
@@ -123,7 +124,7 @@ _HOMES = {
     "personas": "Persona load_personas",
     "prompts": "load_prompts shipped_prompts",
     "rating": "Item Judge",
-    "recipe": "Align Denoise PairRules Prompts Recipe Refine Sample Score",
+    "recipe": "Align Denoise InWords PairRules Prompts Recipe Refine Sample Score",
     "records": "Candidates Drop Message Pair PairedPool Pool Prompt Rating Response Scored Sifted Unrated",
 }
 _NAMES = {name: (module, name) for module, names in _HOMES.items() for name in names.split()} | {

@@ -78,11 +78,7 @@ def test_suffixes_on_the_worse_answer_that_turn_the_verdict_are_counted_by_kind(
     assert harmless.by_kind["verdict"] == 1 / 8
     assert harmless.by_kind["neutral"] == harmless.by_kind["encoded"] == 0.0
     assert 0 < harmless.by_kind["disavowal"] <= 1 / 8  # a draw with a good answer, and above a useless one
-    assert (
-        harmless.to_worse
-        < harmless.flips
-        == pytest.approx(sum(harmless.by_kind[kind] for kind in suffixes) / 5)
-    )
+    assert harmless.to_worse < harmless.flips == pytest.approx(sum(harmless.by_kind[kind] for kind in suffixes) / 5)
     assert told.usable  # reported, not a reason to refuse
     n_pairs = sum(row.n for row in told.objectives)
     assert len(model.asked) == 2 * (n_pairs + 44 * MOST_PAIRS)
@@ -111,7 +107,7 @@ def test_a_judge_that_looks_at_the_place_alone_is_not():
     assert not told.usable
     for row, reason in zip(told.objectives, told.reasons, strict=True):
         assert (row.agreement.estimate, row.flip_rate, row.first_shown) == (0.5, 1.0, 1.0)
-        assert reason.startswith(f"{row['objective']}: ")
+        assert reason.startswith(f"{row.objective}: ")
         assert "may be chance" in reason
 
 

@@ -5,8 +5,9 @@ import unicodedata
 import pytest
 
 from selfpriority.constitution import load_constitution
+from selfpriority.judges.asking import marker_code, material
 from selfpriority.judges.attacks import attacks
-from selfpriority.judges.words import WordsJudge, marker_code, material
+from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import Choice, Choose, Completion, Failure, Generate, Text
 from selfpriority.rating import DIGITS, Item
 from selfpriority.recipe import InWords
@@ -64,7 +65,10 @@ def test_reworded_asks_the_second_question_and_has_another_fingerprint(answering
     for objective, context in zip(CONSTITUTION.objectives, other.contexts(item("a")), strict=True):
         assert objective.question_reworded in context[0].content
         assert objective.question not in context[0].content
-    prints = {judge.fingerprint for judge in (plain, other, WordsJudge(model, CONSTITUTION, InWords(judge="self", mass_floor=0.4)))}
+    prints = {
+        judge.fingerprint
+        for judge in (plain, other, WordsJudge(model, CONSTITUTION, InWords(judge="self", mass_floor=0.4)))
+    }
     assert len(prints) == 3
 
 

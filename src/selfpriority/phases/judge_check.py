@@ -92,12 +92,12 @@ def check_judges(resources: Resources, labels: Labels | None = None, spent: Spen
     comparer = comparing(resources.recipe)  # before the others are asked: it may be none that can compare
     for role, check in checks(resources, spent):
         report = check_judge(check.judge, check.reworded, check.constitution, labels, check.disowning)
-        reports[role] = replace(report, **judge_entry(check.section, resources))
+        reports[role] = report.named(**judge_entry(check.section, resources))
     if comparer is None:
         return JudgeChecks(reports)
     # last: its key is also that of the same judge where it rates
     compared = check_comparer(checked_comparer(resources, comparer, spent), resources.constitution, labels)
-    return JudgeChecks(reports, replace(compared, **judge_entry(comparer, resources)))
+    return JudgeChecks(reports, compared.named(**judge_entry(comparer, resources)))
 
 
 def checked_comparer(resources: Resources, section: InWords, spent: Spent) -> Comparer:
@@ -187,9 +187,8 @@ def gate(run: Run, resources: Resources) -> None:
     step = judge_step(run, resources)
     if not run.is_done(step):
         with run.recording(step) as spent:
-            write_checks(
-                run.folder / "judge.json", check_judges(resources, spent=spent) if has_anchors else JudgeChecks()
-            )
+            found = check_judges(resources, spent=spent) if has_anchors else JudgeChecks()
+            write_checks(run.folder / "judge.json", found)
     if not has_anchors:
         name = resources.constitution.name
         resources.reporter.note(
