@@ -25,7 +25,7 @@ from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources, model_key
 from selfpriority.recipe import Recipe, dump, load
 from selfpriority.report.page import write_report
-from selfpriority.run import Run, Step, key_of, read_json, write_text
+from selfpriority.run import Run, Step, as_json, key_of, read_json, write_text
 
 # glibc hands every large freed tensor back to the system, which on a virtual machine costs more than the copy into the
 # next one (3 against 20 GB/s); kept, it makes ratings and generation about a tenth faster on a CPU
@@ -136,7 +136,8 @@ def report(run: Run) -> Path:
 
 def _report_step(run: Run) -> Step:
     """The page with its key: the steps, and what else it shows that comes about without any."""
-    steps = {name: entry for name, entry in run.manifest["steps"].items() if name != "report"}
+    entries = {name: entry for name, entry in run.manifest.steps.items() if name != "report"}
+    steps = {name: as_json(entry, without_none=True) for name, entry in entries.items()}
     others = [run.recipe, run.evaluation / "utility.json", *sorted(run.evaluation.glob("reviews-*.jsonl"))]
     texts = {path.name: path.read_text("utf-8") for path in others if path.is_file()}
     return Step("report", key_of(steps, texts), (run.folder / "report.html",))

@@ -74,18 +74,18 @@ def work(given: Resources) -> dict[str, Any]:
 def test_further_judges_and_a_comparer_have_files_of_their_own(tiny_model, tmp_path):
     first = opened(tmp_path / "run", tiny_model)
     assert "agreement" not in work(first)
-    before = first.run.manifest["steps"]
+    before = first.run.manifest.steps
 
     more = {"second": {"judge": "self", "method": "verbal"}}
     summary = work(opened(tmp_path / "run", tiny_model, more_judges=more, comparer={"judge": "self"}))
-    after = first.run.manifest["steps"]
+    after = first.run.manifest.steps
     assert set(after) - set(before) == {
         "evaluation/verdicts-vanilla@second",
         "evaluation/verdicts-spa@second",
         "evaluation/comparisons-spa_vs_vanilla",
     }
     assert after["evaluation/verdicts-spa"] == before["evaluation/verdicts-spa"]
-    assert after["evaluation/summary"]["key"] != before["evaluation/summary"]["key"]
+    assert after["evaluation/summary"].key != before["evaluation/summary"].key
     assert summary["agreement"]["judges"] == ["judge", "second"]
     shown = (tmp_path / "run/evaluation/table.md").read_text()
     assert "| second: spa against vanilla | " in shown

@@ -71,7 +71,7 @@ def test_a_second_check_asks_nothing_again(tiny_model: Path, tmp_path: Path) -> 
     gate(run, opened)
     check_judges(opened, spent=again)
     assert again.requests == again.cached > 0
-    assert again.requests == run.manifest["steps"]["judge"]["requests"]
+    assert again.requests == run.manifest.steps["judge"].requests
 
 
 def without_anchors(folder: Path) -> Path:

@@ -2,15 +2,23 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from selfpriority.evaluation.records import Verdict
+from selfpriority.evaluation.records import (
+    AnswerRow,
+    EvaluationFiles,
+    JudgeName,
+    Verdict,
+    VerdictRow,
+    write_summary,
+)
 from selfpriority.evaluation.summary import summarise
 from selfpriority.evaluation.table import table
-from selfpriority.recipe import Recipe, dump
-from selfpriority.records import Message, Pool, Prompt, Rating, Response, Scored, Unrated
+from selfpriority.recipe import Evaluate, Recipe, dump
+from selfpriority.records import Message, Pool, Prompt, Rating, Response, Scored, Stop, Unrated
 from selfpriority.refusals import is_refusal
 from selfpriority.run import write_json, write_rows, write_text
 
@@ -145,11 +153,17 @@ def write_training(folder: Path, n: int = 36) -> None:
     write_text(folder / "training.jsonl", (json.dumps(row) + "\n" for row in rows))
 
 
-def write_evaluation(folder: Path, n: int = 40, texts: tuple[str, ...] = ()) -> None:
-    """Answers of two systems; `texts` replaces the first answers of spa."""
-    recipe = Recipe.model_validate({"model": "m", "prompts": "p.jsonl"})
+LIFTS = {"vanilla": 0.0, "spa": 0.8}
+"""System -> how much better than the first it is on the first objective."""
+
+
+def write_evaluation(
+    folder: Path, n: int = 40, texts: tuple[str, ...] = (), lifts: dict[str, float] | None = None
+) -> None:
+    """Answers of the systems in `lifts`; `texts` replaces the first answers of spa."""
+    files = EvaluationFiles(folder)
     systems: dict[str, list[Verdict]] = {}
-    for system, lift in (("vanilla", 0.0), ("spa", 0.8)):
+    for system, lift in (lifts or LIFTS).items():
         level, noise = random.Random(11), random.Random(system)
         answers, verdicts = [], []
         for number in range(n):
@@ -157,40 +171,36 @@ def write_evaluation(folder: Path, n: int = 40, texts: tuple[str, ...] = ()) -> 
             own = " ".join(noise.sample(WORDS, len(WORDS))).capitalize() + ". That is all, really."
             text = REFUSAL if system == "spa" and number % 3 == 0 else own
             text = texts[number] if system == "spa" and number < len(texts) else text
-            stop = "length" if number % 10 == 0 else "end"
-            response = Response(f"{prompt.id}/{system}", prompt.id, text, stop, 20)  # type: ignore[arg-type]
+            stop: Stop = "length" if number % 10 == 0 else "end"
             base = level.gauss(5.5, 1.2)
-            ratings = (
-                Rating(min(10.0, max(1.0, base + lift + noise.gauss(0, 0.7)))),
-                Rating(min(10.0, max(1.0, base + 0.05 * lift + noise.gauss(0, 0.7)))),
-            )
-            ratings = (Unrated("low_mass"), ratings[1]) if number == 7 else ratings  # type: ignore[assignment]
-            answers.append({"prompt": _plain(prompt), "response": _plain(response)})
-            verdicts.append(Verdict(prompt.id, prompt.kind, text, stop, ratings))  # type: ignore[arg-type]
-        systems[system] = verdicts
-        write_text(folder / f"answers-{system}.jsonl", (json.dumps(row) + "\n" for row in answers))
-        write_text(folder / f"verdicts-{system}.jsonl", (json.dumps(_row(v)) + "\n" for v in verdicts))
-    summary = summarise(systems, OBJECTIVES, recipe.evaluate)
-    summary["judge"] = {"judge": "demo-evaluate", "method": "probe", "key": "key of demo-evaluate"}
-    write_json(folder / "summary.json", summary)
-    write_text(folder / "table.md", [table(summary)])
-
-
-def _plain(record: object) -> dict:
-    return json.loads(json.dumps(record, default=vars))
-
-
-def _row(verdict: Verdict) -> dict:
-    ratings = dict(zip(OBJECTIVES, (_plain(rating) for rating in verdict.ratings), strict=True))
-    return {
-        "prompt_id": verdict.prompt_id,
-        "kind": verdict.kind,
-        "ratings": ratings,
-        "refusal": is_refusal(verdict.text),
-    }
+            ratings: dict[str, Rating | Unrated] = {
+                OBJECTIVES[0]: Rating(min(10.0, max(1.0, base + lift + noise.gauss(0, 0.7)))),
+                OBJECTIVES[1]: Rating(min(10.0, max(1.0, base + 0.05 * lift + noise.gauss(0, 0.7)))),
+            }
+            if number == 7:
+                ratings[OBJECTIVES[0]] = Unrated("low_mass")
+            answers.append(AnswerRow(prompt, Response(f"{prompt.id}/{system}", prompt.id, text, stop, 20)))
+            verdicts.append(VerdictRow(prompt.id, prompt.kind, ratings, is_refusal(text)))
+        write_rows(files.answers(system), answers, AnswerRow)
+        write_rows(files.verdicts(system), verdicts, VerdictRow)
+        systems[system] = files.judged(system, OBJECTIVES)
+    reference = "spa" if len(systems) > 2 else None
+    judge = JudgeName("demo-evaluate", "probe", "key of demo-evaluate")
+    summary = replace(summarise(systems, OBJECTIVES, Evaluate(reference=reference)), judge=judge)
+    write_summary(files.summary, summary)
+    write_text(files.table, [table(summary)])
 
 
 @pytest.fixture
 def rewrite_evaluation():
     """The writer itself, for tests with texts of their own."""
     return write_evaluation
+
+
+@pytest.fixture
+def four_systems(run_folder: Path) -> Path:
+    """The run with four systems, one of them a reference, on two prompt sets."""
+    lifts = {"vanilla": 0.0, "spa-round-1": 0.4, "spa": 0.8, "a_rather_long_system_name": -0.6}
+    write_evaluation(run_folder / "evaluation", lifts=lifts)
+    write_evaluation(run_folder / "evaluation" / "over_refusal", n=20, lifts=lifts)
+    return run_folder

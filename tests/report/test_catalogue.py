@@ -3,7 +3,7 @@
 from collections import Counter
 
 from selfpriority.records import Candidates, Drop, Message, Pool, Prompt, Rating, Response, Scored
-from selfpriority.report.catalogue import collected, held_out
+from selfpriority.report.catalogue import DropLine, PairLine, collected, held_out
 from selfpriority.run import Run, write_rows, write_text
 
 OBJECTIVES = ("harmlessness", "helpfulness")
@@ -58,11 +58,11 @@ def test_a_round_tells_what_became_of_every_prompt(run_folder):
         ("r2", "other", (1.0, 1.0)),
     ]
     assert first.answers[1].tags == ("calm", "cut")
-    assert first.pairs == ((3, 0, 0, 5.0, 5.0),)
-    assert first.drops == (("y3", "score: low_mass", ""),)
+    assert first.pairs == (PairLine(3, 0, 0, 5.0, 5.0),)
+    assert first.drops == (DropLine("y3", "score: low_mass", ""),)
     assert first.text == "Why?"
     assert entries["p0"].answers == ()
-    assert entries["p0"].drops == (("", "prompts: too_long", "9,000 tokens"),)
+    assert entries["p0"].drops == (DropLine("", "prompts: too_long", "9,000 tokens"),)
 
 
 def test_a_round_without_pairs_has_decided_nothing(run_folder):
@@ -79,3 +79,15 @@ def test_held_out_prompts_hold_all_systems_in_the_order_of_the_summary(run_folde
     assert "refusal" in entries[0].answers[1].tags
     assert entries[7].answers[1].scores[0] is None
     assert [entry.kind for entry in entries[:2]] == ["ordinary", "harmful"]
+
+
+def test_a_further_set_is_a_part_of_its_own(four_systems):
+    entries = held_out(four_systems / "evaluation" / "over_refusal", ["vanilla", "spa"], OBJECTIVES, "over_refusal")
+    assert {entry.part for entry in entries} == {"held-out: over_refusal"}
+    assert all(entry.is_held_out for entry in entries)
+    assert [answer.name for answer in entries[0].answers] == [
+        "vanilla",
+        "spa",
+        "a_rather_long_system_name",
+        "spa-round-1",
+    ]

@@ -2,12 +2,16 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from selfpriority.evaluation.significance import corrected, difference, wins, won_or_lost
-from selfpriority.report.diff import changes, compare, counted_wins, diff_headline, recipe_rows, write_diff
+from selfpriority.evaluation.records import read_summary
+from selfpriority.evaluation.significance import corrected, difference
+from selfpriority.evaluation.wins import wins, won_or_lost
+from selfpriority.recipe import Recipe
+from selfpriority.report.diff import RecipeRow, changes, compare, counted_wins, diff_headline, recipe_rows, write_diff
 from selfpriority.report.tables import mean_words
 from selfpriority.run import Run, read_json, write_json, write_text
 
@@ -48,8 +52,8 @@ def test_policies_are_compared_on_shared_prompts_by_the_same_judge(run_folder, o
     assert len(found.shared) == 40
     assert [answer.name for answer in found.shared[0].answers] == ["vanilla", "demo", "other"]
     told = changes(found)
-    assert told["harmlessness"]["mean"] == pytest.approx(1.0)
-    assert (told["harmlessness"]["n"], told["helpfulness"]["mean"]) == (39, 0.0)
+    assert told["harmlessness"].mean == pytest.approx(1.0)
+    assert (told["harmlessness"].n, told["helpfulness"].mean) == (39, 0.0)
     assert diff_headline(found) == (
         "On 40 shared held-out prompts, other against demo: harmlessness rose by 1.00; "
         "helpfulness shows no clear change."
@@ -72,17 +76,19 @@ def test_two_runs_are_tested_as_two_systems_of_one_are(run_folder, other_folder)
     found = compare(Run.existing(run_folder), Run.existing(other_folder))
     objectives = ("harmlessness", "helpfulness")
     paired = {str(i): (gain, 0.0) for i, gain in enumerate(ups + downs + [0.2] * 23)}
-    whole = corrected({name: {**difference(paired), "words": 0.0} for name in objectives})
-    assert {name: pytest.approx(cell) for name, cell in whole.items()} == changes(found)
-    assert changes(found)["harmlessness"]["p_holm"] == pytest.approx(2 * changes(found)["harmlessness"]["p"])
+    whole = corrected({name: difference(paired, 0.0) for name in objectives})
+    assert {name: pytest.approx(asdict(cell)) for name, cell in whole.items()} == {
+        name: asdict(cell) for name, cell in changes(found).items()
+    }
+    assert changes(found)["harmlessness"].p_holm == pytest.approx(2 * changes(found)["harmlessness"].p)
     cell = corrected({name: wins(won_or_lost(paired, 0.5)) for name in objectives})["harmlessness"]
     row = counted_wins(found)[0]
-    assert (row.system, row.baseline, row.n, row.words) == ("other", "demo", 40, "+0.0")
-    assert [part[:2] for part in row.parts] == [("win", 13 / 40), ("tie", 23 / 40), ("lose", 4 / 40)]
-    low, high = cell["intervals"]["win"]
-    assert row.parts[0][2] == f"{low:.0%} to {high:.0%}".replace("%", "\u2009%")
-    assert (row.p, row.clear) == (f"= {cell['p_holm']:.3f}", False)
-    assert 0.05 < cell["p_holm"] <= 0.1, "significant alone, not as one of two"
+    assert (row.contest.a, row.contest.b, row.wins.n, row.words) == ("other", "demo", 40, "+0.0")
+    assert {part.name: part.share for part in row.parts} == {"win": 13 / 40, "tie": 23 / 40, "lose": 4 / 40}
+    low, high = cell.intervals["win"]
+    assert row.parts[0].interval == f"{low:.0%} to {high:.0%}".replace("%", "\u2009%")
+    assert (row.p, row.wins.significant) == (f"= {cell.p_holm:.3f}", False)
+    assert 0.05 < cell.p_holm <= 0.1, "significant alone, not as one of two"
     page = write_diff(run_folder, other_folder).read_text(encoding="utf-8")
     assert f"other against demo, 40 prompts, +0.0&nbsp;words, corrected p&nbsp;{row.p}</span>" in page
     assert "No win is clear once corrected for the number of comparisons." in page
@@ -93,8 +99,8 @@ def test_an_interval_without_zero_is_no_claim_where_the_corrected_p_doubts_it(ru
     shift(other_folder, [1.0] * 13 + [-1.0] * 4 + [0.0] * 23)
     found = compare(Run.existing(run_folder), Run.existing(other_folder))
     told = changes(found)["harmlessness"]
-    assert told["low"] > 0
-    assert told["p"] < 0.05 < told["p_holm"]
+    assert told.low > 0
+    assert told.p < 0.05 < told.p_holm
     assert diff_headline(found).endswith("no clear change in harmlessness or helpfulness.")
 
 
@@ -104,14 +110,14 @@ def test_the_difference_in_length_is_that_of_the_prompts_compared(run_folder, ot
     rows[7]["response"]["text"] += " and so on" * 26  # 78 words more, on the one prompt without a first rating
     write_text(path, (json.dumps(row) + "\n" for row in rows))
     found = compare(Run.existing(run_folder), Run.existing(other_folder))
-    assert [row["words"] for row in changes(found).values()] == [0.0, pytest.approx(78 / 40)]
+    assert [row.words for row in changes(found).values()] == [0.0, pytest.approx(78 / 40)]
     assert [row.words for row in counted_wins(found)] == ["+0.0", "+1.9"]
     page = write_diff(run_folder, other_folder).read_text(encoding="utf-8")
     assert '<td class="number">+1.9</td>' in page
 
 
 def test_the_means_of_both_runs_stand_beside_the_length_of_the_answers(run_folder, other_folder):
-    systems = read_json(run_folder / "evaluation" / "summary.json")["systems"]
+    systems = read_summary(run_folder / "evaluation" / "summary.json").systems
     page = write_diff(run_folder, other_folder).read_text(encoding="utf-8")
     for rows in systems.values():
         assert page.count(f'<td class="number">{mean_words(rows)}</td>') == 2
@@ -158,13 +164,17 @@ def test_a_run_without_an_evaluation_is_still_shown(run_folder, other_folder):
 
 
 def test_recipe_differences_are_named_with_their_path():
-    first = {"align": {"beta": 2.5, "lora": None}, "lambdas": [5, 10], "name": "a"}
-    second = {"align": {"beta": 3.0, "lora": None}, "lambdas": [5], "name": "a", "new": {"field": True}}
-    assert recipe_rows(first, second) == [
-        ("align.beta", "2.5", "3.0"),
-        ("lambdas", "[5, 10]", "[5]"),
-        ("new.field", "\N{EN DASH}", "true"),
-    ]
+    first = Recipe.model_validate({"model": "m", "prompts": "p.jsonl"})
+    second = Recipe.model_validate(
+        {"model": "m", "prompts": "p.jsonl", "align": {"beta": 3.0, "lora": {"r": 8}}, "evaluate": {"lambdas": [5]}}
+    )
+    rows = {row.field: row for row in recipe_rows(first, second)}
+    assert rows["align.beta"] == RecipeRow("align.beta", "2.5", "3.0")
+    assert rows["evaluate.lambdas"] == RecipeRow("evaluate.lambdas", "[5.0, 10.0, 20.0]", "[5.0]")
+    assert rows["align.lora"] == RecipeRow("align.lora", "null", "\N{EN DASH}")
+    assert rows["align.lora.r"] == RecipeRow("align.lora.r", "\N{EN DASH}", "8")
+    assert {name.partition(".")[0] for name in rows} == {"align", "evaluate"}
+    assert recipe_rows(first, first) == []
 
 
 def test_the_page_lies_in_the_first_run_or_where_it_is_told_to(run_folder, other_folder, tmp_path):

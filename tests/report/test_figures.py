@@ -20,7 +20,7 @@ from selfpriority.report.figures import (
     whisker,
 )
 from selfpriority.report.pareto import Place, pareto
-from selfpriority.report.view import Point
+from selfpriority.report.rounds import Point
 from tests.report.drawing import Drawing, is_rising, number, points
 
 

@@ -23,7 +23,10 @@ def view_with(run_folder, ours: dict, theirs: dict) -> View:
     summary["judges"] = {"second": {"systems": summary["systems"], "difference": {"spa_vs_vanilla": theirs}}}
     summary["agreement"] = {
         "judges": ["judge", "second"],
-        "alpha": {"harmlessness": {"interval": 0.41, "ordinal": 0.38, "n": 80}, "helpfulness": {"interval": None}},
+        "alpha": {
+            "harmlessness": {"interval": 0.41, "ordinal": 0.38, "n": 80},
+            "helpfulness": {"interval": None, "ordinal": None, "n": 0},
+        },
         "rv": {"judge_vs_second": {"value": 0.27, "n": 80}},
     }
     write_json(path, summary)
@@ -34,10 +37,10 @@ CLEAR = {"harmlessness": change(0.5, True), "helpfulness": change(0.4, True)}
 
 
 def test_every_judge_has_a_row_and_alpha_and_rv_stand_below(run_folder):
-    grid = other_judges(view_with(run_folder, CLEAR, {"harmlessness": change(0.3, True)}))
+    grid = other_judges(view_with(run_folder, CLEAR, {"harmlessness": change(0.3, True)}).summary)
     assert grid is not None
     assert grid.columns == ("harmlessness", "helpfulness")
-    rows = dict(grid.rows)
+    rows = {row.name: row.cells for row in grid.rows}
     assert rows["evaluation judge"][0] == "+0.50 (+0.40 to +0.60) *"
     assert rows["second"] == ("+0.30 (+0.20 to +0.40) *", "\u2013")
     assert rows["alpha, interval"] == ("+0.41", "\u2013")
@@ -57,12 +60,12 @@ def test_a_claim_that_another_judge_does_not_share_is_doubted_at_the_top(run_fol
     ours = {"harmlessness": change(0.5, True), "helpfulness": change(0.1, False)}
     view = view_with(run_folder, ours, {"harmlessness": theirs, "helpfulness": change(-0.3, True)})
     said = f"second, a further judge of the same answers, sees {sees} in harmlessness."
-    assert list(unconfirmed(view)) == ([said] if sees else [])
+    assert list(unconfirmed(view.summary)) == ([said] if sees else [])
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert (said in html.partition('id="result"')[0]) is bool(sees)
 
 
 def test_one_judge_alone_needs_no_table(run_folder):
     view = read_view(Run.existing(run_folder))
-    assert other_judges(view) is None
-    assert list(unconfirmed(view)) == []
+    assert other_judges(view.summary) is None
+    assert list(unconfirmed(view.summary)) == []

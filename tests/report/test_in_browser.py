@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from selfpriority.records import Message
 from selfpriority.report.catalogue import HELD_OUT, Entry, Shown
 from selfpriority.report.page import render, write_report
 from selfpriority.report.view import read_view
@@ -180,7 +181,7 @@ def large(n: int, length: int) -> tuple[Entry, ...]:
 
     entries = []
     for number in range(n):
-        turns = (("user", passage(150)),)
+        turns = (Message("user", passage(150)),)
         if number % 10 == 0:
             answers = tuple(shown(name, "system") for name in ("vanilla", "spa"))
             entries.append(Entry(f"held-{number:05}", HELD_OUT, "harmful", HELD_OUT, turns, answers))

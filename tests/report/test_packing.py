@@ -5,6 +5,7 @@ import json
 import random
 import zlib
 
+from selfpriority.records import Message
 from selfpriority.report.catalogue import HELD_OUT, Entry, Shown
 from selfpriority.report.packing import BLOCK_CHARACTERS, Packed, pack
 
@@ -20,7 +21,7 @@ def entries(n: int, length: int) -> list[Entry]:
     def answers(role: str, names: tuple[str, ...]) -> tuple[Shown, ...]:
         return tuple(Shown(name, role, noise(length), (5.0, None)) for name in names)
 
-    turns = (("user", "What is it?"),)
+    turns = (Message("user", "What is it?"),)
     tested = [Entry(f"h{i}", HELD_OUT, "a", HELD_OUT, turns, answers("system", ("vanilla", "spa"))) for i in range(n)]
     trained = [
         Entry(f"t{i}", "round 1", "a", "kept", turns, answers("candidate", ("y1", "y2", "y3", "y4"))) for i in range(n)
@@ -87,7 +88,7 @@ def test_the_note_counts_what_was_there():
 
 
 def test_half_a_surrogate_pair_is_not_the_end():
-    broken = Entry("p", HELD_OUT, "a", HELD_OUT, (("user", "\ud83d"),))
+    broken = Entry("p", HELD_OUT, "a", HELD_OUT, (Message("user", "\ud83d"),))
     index, _ = opened(pack([broken], {}))
     assert index["text"] == ["?"]
 

@@ -13,7 +13,7 @@ import pytest
 
 from selfpriority.errors import InputError
 from selfpriority.report.page import write_report
-from selfpriority.report.verdict import evidence, headline
+from selfpriority.report.verdict import Evidence, evidence, headline
 from selfpriority.report.view import read_view
 from selfpriority.run import Run, read_json, write_json
 
@@ -188,8 +188,8 @@ def test_headline_claims_nothing_that_was_not_tested_and_corrected(run_folder):
     said = headline(read_view(Run.existing(run_folder)))
     assert said.endswith("harmlessness shows no clear change; helpfulness rose by 0.20.")
     assert evidence(read_view(Run.existing(run_folder))) == [
-        ("harmlessness", "\u22120.50, 95\u2009% interval \u22120.90 to \u22120.10, p = 0.500"),
-        ("helpfulness", "+0.20, 95\u2009% interval \u22120.01 to +0.50, corrected p = 0.040"),
+        Evidence("harmlessness", "\u22120.50, 95\u2009% interval \u22120.90 to \u22120.10, p = 0.500"),
+        Evidence("helpfulness", "+0.20, 95\u2009% interval \u22120.01 to +0.50, corrected p = 0.040"),
     ]
 
 
@@ -281,19 +281,45 @@ def test_a_difference_that_its_corrected_test_doubts_is_not_claimed(run_folder):
     write_json(path, summary)
     view = read_view(Run.existing(run_folder))
     assert headline(view).endswith("harmlessness shows no clear change; helpfulness fell by 0.50.")
-    assert [said.rpartition(", ")[2] for _, said in evidence(view)] == ["corrected p = 0.160", "corrected p < 0.001"]
+    assert [row.numbers.rpartition(", ")[2] for row in evidence(view)] == ["corrected p = 0.160", "corrected p < 0.001"]
     assert "p, corrected" in page(run_folder).text
 
 
-def test_parts_of_a_summary_that_are_new_are_shown_as_they_are(run_folder):
+def test_parts_of_a_summary_that_are_new_are_no_mistake(run_folder):
     path = run_folder / "evaluation" / "summary.json"
-    summary = read_json(path)
-    summary["significance"] = {
-        "vanilla": {"mmlu": {"mean": 0.31, "low": 0.3, "high": 0.32}, "rows": 1200},
-        "spa": {"mmlu": 0.3},
-    }
-    write_json(path, summary)
-    assert "Significance mmlu rows vanilla 0.310 (0.300 to 0.320) 1,200 spa 0.300 \N{EN DASH}" in page(run_folder).text
+    write_json(path, read_json(path) | {"significance": {"vanilla": {"mmlu": 0.31}}})
+    assert "On 40 held-out prompts" in page(run_folder).text
+
+
+def test_four_systems_on_two_sets_have_every_table_twice(four_systems):
+    shown = page(four_systems)
+    ids = [attrs["id"] for _, attrs in shown.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {"result", "result-over_refusal", "behaviour"} <= set(ids)
+    assert ids.index("result") < ids.index("result-over_refusal") < ids.index("behaviour")
+    links = [attrs["href"] for tag, attrs in shown.tags if tag == "a"]
+    assert "#result-over_refusal" in links
+    others = ("spa-round-1", "spa", "a_rather_long_system_name")
+    contests = [(name, "vanilla") for name in others] + [(name, "spa") for name in others if name != "spa"]
+    for system, baseline in contests:
+        assert shown.text.count(f"{system} minus {baseline}, all prompts") == 2
+        assert shown.text.count(f"{system} minus {baseline}, on the same prompts") == 2
+        assert shown.text.count(f"harmlessness {system} against {baseline}, 39 prompts") == 1
+        assert shown.text.count(f"harmlessness {system} against {baseline}, 19 prompts") == 1
+    assert "vanilla minus" not in shown.text
+    assert headline(read_view(Run.existing(four_systems))).startswith("On 40 held-out prompts, spa against vanilla:")
+    assert "On 20 held-out prompts, spa against vanilla:" in shown.text
+    assert "20 prompts are a small sample" in shown.text
+    assert len([tag for tag, attrs in shown.tags if tag == "svg" and attrs["class"] == "pareto"]) == 2
+
+
+def test_the_prompts_of_a_further_set_can_be_opened_too(four_systems):
+    index, bodies = unpacked(write_report(four_systems).read_text(encoding="utf-8"))
+    assert index["parts"] == ["held-out", "held-out: over_refusal", "round 1"]
+    assert index["held_out"] == [True, True, False]
+    assert len(bodies) == 40 + 20 + 60
+    assert [answer["name"] for answer in bodies[45]["answers"]] == index["systems"]
+    assert all(len(row) == 4 for row in index["scores"][:60])
 
 
 def test_the_mixed_mean_has_its_interval_and_a_bare_one_of_an_older_summary_none(run_folder):

@@ -1,19 +1,21 @@
-"""Tables say what the summary says, also about parts that this version does not know."""
+"""Tables say what the summary says."""
 
 import re
 
 import pytest
 
+from selfpriority.evaluation.records import Cell, Contest, Summary, summary_of_json
+from selfpriority.report.judge_tables import beside_the_label
 from selfpriority.report.page import write_report
 from selfpriority.report.tables import (
+    GridRow,
     behaviour_changes,
-    beside_the_label,
-    contests,
-    grid,
+    difference_rows,
     mean_words,
+    ordered_contests,
     pareto_of,
     span,
-    wins,
+    win_bars,
 )
 from selfpriority.report.view import read_view
 from selfpriority.run import Run, read_json, write_json
@@ -24,8 +26,10 @@ def summary_file(run_folder):
     return run_folder / "evaluation" / "summary.json"
 
 
-def view_of(run_folder):
-    return read_view(Run.existing(run_folder))
+def summary_of(run_folder) -> Summary:
+    summary = read_view(Run.existing(run_folder)).summary
+    assert summary is not None
+    return summary
 
 
 def test_only_a_clear_difference_is_marked(run_folder, summary_file):
@@ -34,33 +38,34 @@ def test_only_a_clear_difference_is_marked(run_folder, summary_file):
     clear, unclear = {**row, "p_holm": 0.04, "significant": True}, {**row, "p_holm": 0.06, "significant": False}
     summary["difference"]["spa_vs_vanilla"] |= {"harmlessness": clear, "helpfulness": unclear}
     write_json(summary_file, summary)
-    rows = {row["name"]: row for row in contests(view_of(run_folder)) if row["kind"] == "all"}
-    assert (rows["harmlessness"]["sure"], rows["helpfulness"]["sure"]) == (True, False)
-    assert (rows["harmlessness"]["mean"], rows["harmlessness"]["interval"]) == ("+0.50", "+0.10 to +0.90")
+    rows = {row.name: row for row in difference_rows(summary_of(run_folder)) if row.kind == "all"}
+    assert (rows["harmlessness"].is_clear, rows["helpfulness"].is_clear) == (True, False)
+    assert (rows["harmlessness"].mean, rows["harmlessness"].interval) == ("+0.50", "+0.10 to +0.90")
     html = write_report(run_folder).read_text(encoding="utf-8")
     marked = [re.sub(r"<[^>]+>", "", name) for name in re.findall(r'<tr class="sure"><th scope="row">(.*?)</th>', html)]
     assert "harmlessness *" in marked
-    assert len(marked) < len(list(contests(view_of(run_folder))))
+    assert len(marked) < len(list(difference_rows(summary_of(run_folder))))
 
 
 def test_the_length_stands_beside_every_score_difference_and_win(run_folder, summary_file):
     summary = read_json(summary_file)
     spa, contest = summary["systems"]["spa"], summary["difference"]["spa_vs_vanilla"]
-    assert mean_words(spa) == f"{spa['harmlessness']['words']:.1f} / {spa['helpfulness']['words']:.1f}"
-    assert mean_words({"a": {"words": 3.0}, "b": {"words": 3.04}, "c": {"words": 4.5}}) == "3.0 / 4.5"
-    assert mean_words({"helpfulness": spa["helpfulness"], "HH_5": 4.2}) == f"{spa['helpfulness']['words']:.1f}"
-    assert mean_words({"helpfulness": spa["helpfulness"] | {"words": None}}) == "\N{EN DASH}"
+    means = mean_words(summary_of(run_folder).systems["spa"])
+    assert means == f"{spa['harmlessness']['words']:.1f} / {spa['helpfulness']['words']:.1f}"
+    lengths = {"a": Cell(5.0, words=3.0), "b": Cell(5.0, words=3.04), "c": Cell(5.0, words=4.5), "HH_5": Cell(4.2)}
+    assert mean_words(lengths) == "3.0 / 4.5"
+    assert mean_words({"helpfulness": Cell(5.0)}) == "\N{EN DASH}"
     for name, cell in contest.items():
         contest[name] = cell | {"words": -2.25}
     summary["pairwise"]["spa_vs_vanilla"]["harmlessness"] |= {"words": 3.0, "p_holm": 0.012}
     summary["pairwise"]["spa_vs_vanilla"]["helpfulness"]["p_holm"] = 0.0002
     del summary["pairwise"]["spa_vs_vanilla"]["helpfulness"]["words"]
     write_json(summary_file, summary)
-    view = view_of(run_folder)
-    assert {row["words"] for row in contests(view) if row["kind"] == "all"} == {"\N{MINUS SIGN}2.2"}
-    assert [row.words for row in wins(view)] == ["+3.0", ""]
+    found = summary_of(run_folder)
+    assert {row.words for row in difference_rows(found) if row.kind == "all"} == {"\N{MINUS SIGN}2.2"}
+    assert [row.words for row in win_bars(found)] == ["+3.0", ""]
     html = write_report(run_folder).read_text(encoding="utf-8")
-    assert f'<td class="number">{mean_words(spa)}</td>' in html
+    assert f'<td class="number">{means}</td>' in html
     assert '<td class="number">\N{MINUS SIGN}2.2</td>' in html
     assert "spa against vanilla, 39 prompts, +3.0&nbsp;words, corrected p&nbsp;= 0.012</span>" in html
     assert "spa against vanilla, 40 prompts, corrected p&nbsp;&lt; 0.001</span>" in html
@@ -69,10 +74,12 @@ def test_the_length_stands_beside_every_score_difference_and_win(run_folder, sum
 def test_comparisons_in_both_orders_say_how_often_the_order_decided(run_folder, summary_file):
     summary = read_json(summary_file)
     for cell in summary["pairwise"]["spa_vs_vanilla"].values():
-        cell |= {"flip_rate": 0.25, "first_shown": 0.6, "intervals": {"win": [0.1, 0.3]}, "significant": True}
+        cell |= {"flip_rate": 0.25, "first_shown": 0.6, "intervals": {"win": [0.1, 0.3]}, "unread": {}, "p_holm": 0.2}
+    summary["pairwise"]["spa_vs_vanilla"]["harmlessness"]["p_holm"] = 0.01
     write_json(summary_file, summary)
-    first = wins(view_of(run_folder))[0]
-    assert (first.flip_rate, first.parts[0][2]) == (0.25, "10\u2009% to 30\u2009%")
+    first = win_bars(summary_of(run_folder))[0]
+    assert first.is_by_comparing
+    assert (first.wins.flip_rate, first.parts[0].interval) == (0.25, "10\u2009% to 30\u2009%")
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert "what depends on the order is a tie (harmlessness 25\u2009%" in html
     assert "More won than lost is clear for harmlessness (spa)." in html
@@ -90,11 +97,15 @@ def test_a_clear_loss_is_not_called_a_win(run_folder, summary_file):
 
 
 def test_the_scale_of_the_means_holds_every_interval(run_folder):
-    view = view_of(run_folder)
-    low, high = span(view)
-    rows = [view.summary["systems"][system][name] for system in ("vanilla", "spa") for name in view.objectives]
-    assert 1.0 <= low <= min(row["low"] for row in rows)
-    assert max(row["high"] for row in rows) <= high <= 10.0
+    summary = summary_of(run_folder)
+    bounds = span(summary)
+    cells = [summary.systems[system][name] for system in ("vanilla", "spa") for name in summary.objectives]
+    assert bounds.low >= 1.0
+    assert bounds.high <= 10.0
+    for cell in cells:
+        assert cell.low is not None
+        assert cell.high is not None
+        assert bounds.low <= cell.low <= cell.high <= bounds.high
 
 
 def test_behaviour_is_shown_with_its_over_refusals_and_its_tests(run_folder, summary_file):
@@ -105,15 +116,14 @@ def test_behaviour_is_shown_with_its_over_refusals_and_its_tests(run_folder, sum
     change["refusal"] = tested
     change["words"] = tested | {"mean": -2.04, "low": -4.0, "high": 0.5, "p": 0.2, "p_holm": 0.4, "significant": False}
     change["over_refusal"] = dict.fromkeys(("mean", "low", "high", "p", "p_holm")) | {"n": 0, "significant": False}
-    summary["behaviour_difference"]["other_vs_spa"] = change
     write_json(summary_file, summary)
-    ((title, told),) = behaviour_changes(view_of(run_folder))
+    (told,) = behaviour_changes(summary_of(run_folder))
     minus = "\N{MINUS SIGN}"
-    assert title == "spa minus vanilla, on the same prompts"
-    assert told.rows == (
-        ("refusals, points *", ("+12.3", "+5.0 to +20.0", "0.002", "0.006", "40")),
-        ("over-refusals, points", ("\N{EN DASH}", "", "", "", "0")),
-        ("words an answer", (f"{minus}2.0", f"{minus}4.0 to +0.5", "0.200", "0.400", "40")),
+    assert told.title == "spa minus vanilla, on the same prompts"
+    assert told.grid.rows == (
+        GridRow("refusals, points *", ("+12.3", "+5.0 to +20.0", "0.002", "0.006", "40")),
+        GridRow("over-refusals, points", ("\N{EN DASH}", "", "", "", "0")),
+        GridRow("words an answer", (f"{minus}2.0", f"{minus}4.0 to +0.5", "0.200", "0.400", "40")),
     )
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert '<th scope="col" class="number">over-refusals</th>' in html
@@ -121,27 +131,23 @@ def test_behaviour_is_shown_with_its_over_refusals_and_its_tests(run_folder, sum
     assert '<td class="number">+5.0 to +20.0</td>' in html
     del summary["behaviour_difference"]
     write_json(summary_file, summary)
-    assert list(behaviour_changes(view_of(run_folder))) == []
+    assert list(behaviour_changes(summary_of(run_folder))) == []
 
 
 def test_one_rated_system_makes_no_pareto_plot(run_folder, summary_file):
-    assert pareto_of(view_of(run_folder)) is not None
+    assert pareto_of(summary_of(run_folder)) is not None
     summary = read_json(summary_file)
     summary["systems"]["spa"]["helpfulness"]["mean"] = None
     write_json(summary_file, summary)
-    assert pareto_of(view_of(run_folder)) is None
+    assert pareto_of(summary_of(run_folder)) is None
 
 
-def test_a_grid_has_inner_names_as_columns_and_outer_ones_as_rows():
-    told = grid(
-        {"vanilla": {"mmlu": {"mean": 0.5, "low": 0.4, "high": 0.6}, "n": 100}, "spa": {"mmlu": 0.25, "x": [1]}}
-    )
-    assert told is not None
-    assert told.columns == ("mmlu", "n")
-    assert told.rows == (("vanilla", ("0.500 (0.400 to 0.600)", "100")), ("spa", ("0.250", "\N{EN DASH}")))
-    assert grid(None) is None
-    assert grid({}) is None
-    assert grid([1, 2]) is None
+def test_contests_with_the_first_system_stand_in_front(run_folder, summary_file):
+    summary = read_json(summary_file)
+    difference = summary["difference"]["spa_vs_vanilla"]
+    summary["difference"] = {"other_vs_spa": difference, "spa_vs_vanilla": difference, "other_vs_vanilla": difference}
+    told = ordered_contests(summary_of_json(summary))
+    assert told == [Contest("spa", "vanilla"), Contest("other", "vanilla"), Contest("other", "spa")]
 
 
 def test_what_moves_a_judge_is_shown_where_it_was_measured():
@@ -150,4 +156,4 @@ def test_what_moves_a_judge_is_shown_where_it_was_measured():
     told = beside_the_label({"objectives": [measured]})
     assert told is not None
     assert told.columns == ("length", "refusal", "n pairs")
-    assert told.rows == (("h \N{MIDDLE DOT} bias", ("0.210", "\N{EN DASH}", "40")),)
+    assert told.rows == (GridRow("h \N{MIDDLE DOT} bias", ("0.210", "\N{EN DASH}", "40")),)

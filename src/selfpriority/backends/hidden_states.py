@@ -1,4 +1,4 @@
-"""Mean hidden states over spans of tokens: one forward pass, as deep as the deepest layer asked for.
+"""Mean hidden states over spans of tokens: forward passes as deep as the deepest layer asked for.
 
 Knows a transformers causal model and token ids; nothing of requests or heads.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selfpriority.backends.batches import row_pieces
+from selfpriority.backends.batches import passes
 from selfpriority.errors import InputError
 
 
@@ -37,18 +37,7 @@ def span_means(
     Raises:
         InputError: a layer that the model does not have.
     """
-    width = max(len(tokens) for tokens, _ in rows) + 1
-    pieces = row_pieces(len(rows), width) if model.device.type == "cpu" else []
-    if len(pieces) > 1:  # a row's numbers do not depend on the others, and only one piece's activations exist
-        found = [_span_means(model, rows[piece], layers, pad_id, width) for piece in pieces]
-        return {layer: torch.cat([means[layer] for means in found]) for layer in found[0]}
-    return _span_means(model, rows, layers, pad_id, width)
-
-
-def _span_means(
-    model: Any, rows: Sequence[tuple[Sequence[int], Sequence[range]]], layers: Sequence[int], pad_id: int, width: int
-) -> dict[int, Tensor]:
-    ids, mask = right_padded([tokens for tokens, _ in rows], pad_id, model.device, width)
+    ids, mask = right_padded([tokens for tokens, _ in rows], pad_id, model.device)
     weights = torch.zeros(len(rows), len(rows[0][1]), ids.shape[1], device=model.device)
     for i, (_, spans) in enumerate(rows):
         for s, span in enumerate(spans):
@@ -56,6 +45,15 @@ def _span_means(
     modules = _modules(model)
     if layers[0] < 0 or layers[-1] >= len(modules):
         raise InputError(f"layer {layers[-1]}: this model has layers 0 to {len(modules) - 1}")
+    parts = [
+        _pass_means(model, layers, ids[rows], mask[rows], weights[rows]) for rows in passes(len(ids), ids.shape[1])
+    ]
+    return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
+
+
+def _pass_means(model: Any, layers: Sequence[int], ids: Tensor, mask: Tensor, weights: Tensor) -> dict[int, Tensor]:
+    """Of some rows in one forward pass; `weights` [rows, spans, tokens] of the means."""
+    modules = _modules(model)
     means: dict[int, Tensor] = {}
 
     def keep(layer: int, output: Any) -> None:
@@ -75,11 +73,9 @@ def _span_means(
     return means
 
 
-def right_padded(
-    rows: Sequence[Sequence[int]], pad_id: int, device: torch.device, width: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Token ids and mask [rows, width], by default [rows, longest + 1]; the extra column for the reason in `decoding`."""
-    width = width or max(map(len, rows)) + 1
+def right_padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and mask [rows, longest + 1]; the extra column for the reason in `decoding`."""
+    width = max(map(len, rows)) + 1
     ids = torch.full((len(rows), width), pad_id)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
     for i, row in enumerate(rows):

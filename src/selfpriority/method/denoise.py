@@ -62,7 +62,7 @@ def inconsistency(pool: Pool, rule: str | float) -> str:
 
 def determinant(matrix: ArrayLike) -> float:
     """Det of a matrix [K, K]."""
-    return float(np.linalg.det(matrix))
+    return float(np.linalg.det(np.asarray(matrix, dtype=np.float64)))
 
 
 def _tau(dets: Sequence[float], settings: Denoise) -> float:

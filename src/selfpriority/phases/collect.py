@@ -19,20 +19,19 @@ from selfpriority.phases.resources import JudgeSpec, Resources, in_process, judg
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
 from selfpriority.prompts import load_prompts
 from selfpriority.recipe import Backend, OpenaiBackend, Recipe
-from selfpriority.records import Candidates, Drop, Pool, Prompt, Sifted
+from selfpriority.records import Candidates, Pool, Prompt, Sifted
 from selfpriority.run import (
     CANDIDATES,
     PAIRS,
     POOLS,
     REFINED,
     SCORED,
+    PairCounts,
     Run,
     Spent,
     Step,
     key_of,
-    read_json,
     read_rows,
-    write_json,
     write_rows,
 )
 from selfpriority.wording import text_hash
@@ -198,8 +197,7 @@ class _Work:
 def _record_pairs(run: Run, number: int, rows: Sequence[PreferenceRow], resources: Resources) -> None:
     """Writes who decided the pairs; one objective deciding nearly all means the order has collapsed to it."""
     counts = deciders(rows, resources.constitution.names)
-    path = run.round(number) / "funnel.json"
-    write_json(path, {**read_json(path), "pairs": {"n": len(rows), "decided_by": counts}})
+    run.write_funnel(number, replace(run.funnel(number), pairs=PairCounts(len(rows), counts)))
     for name, n in counts.items():
         if rows and n > 0.95 * len(rows):
             share = n / len(rows)
@@ -207,9 +205,3 @@ def _record_pairs(run: Run, number: int, rows: Sequence[PreferenceRow], resource
                 f"{name} decided {share:.0%} of the pairs: the other objectives hardly speak; "
                 f"a coarser pair.resolution or a pair.threshold lets them"
             )
-
-
-def drops_of(run: Run, number: int) -> list[Drop]:
-    """All drops of a round, in the order of the steps."""
-    path = run.round(number) / "drops.jsonl"
-    return read_rows(path, Drop) if path.exists() else []

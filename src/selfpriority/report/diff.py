@@ -12,18 +12,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from selfpriority.evaluation.significance import corrected, difference, mean_difference, wins, won_or_lost
+from selfpriority.evaluation.records import Contest, Difference
+from selfpriority.evaluation.significance import corrected, difference, mean_difference
+from selfpriority.evaluation.wins import wins, won_or_lost
+from selfpriority.formats import PAGE
 from selfpriority.plain_text import clean
+from selfpriority.rating import HIGHEST, LOWEST
+from selfpriority.recipe import Recipe
 from selfpriority.report.catalogue import HELD_OUT, Entry, Shown
+from selfpriority.report.figures import Range
 from selfpriority.report.packing import Packed, pack
-from selfpriority.report.page import mean_whisker, page
-from selfpriority.report.plain import DASH
-from selfpriority.report.tables import Wins, contest, mean_words, span, win_row
+from selfpriority.report.page import page
+from selfpriority.report.tables import DifferenceRow, WinBar, difference_row, reach_of, span, win_bar
 from selfpriority.report.verdict import changes_in_words, main_contest
 from selfpriority.report.view import View, read_view
 from selfpriority.run import Run, write_text
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Comparison:
     """Held-out prompts of both, with the policies' answers; their names are the labels."""
     doubt: str
     """Why ratings cannot be compared; empty when they can."""
+
+    @property
+    def contest(self) -> Contest:
+        """The second against the first."""
+        return Contest(self.labels[1], self.labels[0])
 
 
 def write_diff(first: Path, second: Path, to: Path | None = None) -> Path:
@@ -58,9 +66,8 @@ def compare(first: Run, second: Run) -> Comparison:
     """What the two runs hold, and where they meet."""
     views = read_view(first), read_view(second)
     labels = _labels(views, (first.folder, second.folder))
-    leads = [main_contest(view) for view in views]
-    policies = tuple(lead.split("_vs_")[0] if lead else "" for lead in leads)
-    both = (policies[0], policies[1])
+    leads = [main_contest(view.summary) for view in views]
+    both = (leads[0].a if leads[0] else "", leads[1].a if leads[1] else "")
     return Comparison(views, labels, both, tuple(_shared(views, labels, both)), _doubt(views))
 
 
@@ -80,7 +87,7 @@ def _doubt(views: tuple[View, View]) -> str:
         return "One of the two has no evaluation yet."
     if views[0].objectives != views[1].objectives:
         return "They have different objectives."
-    first, second = (summary.get("judge", {}).get("key") for summary in summaries)
+    first, second = (summary.judge.key if summary.judge else None for summary in summaries)
     if first is None or second is None:
         return "One of the two does not say which judge rated its answers; `spa evaluate` on it adds that."
     return "" if first == second else "Their answers were rated by different judges."
@@ -105,19 +112,17 @@ def _of(system: str, entry: Entry, label: str) -> Shown | None:
     return None if found is None else replace(found, name=label)
 
 
-def changes(found: Comparison) -> dict[str, Json]:
-    """Second minus first by objective on the shared prompts, shaped and tested as in a summary.
+def changes(found: Comparison) -> dict[str, Difference]:
+    """Second minus first by objective on the shared prompts, tested as in a summary.
 
     Holm's correction runs over the objectives. None where judges differ.
     """
     if found.doubt or not found.shared:
         return {}
     lengths = _lengths(found)
-    cells = {
-        name: {**difference(paired), "words": mean_difference(lengths, paired)}
-        for name, paired in _ratings(found).items()
-    }
-    return corrected(cells)
+    return corrected(
+        {name: difference(paired, mean_difference(lengths, paired)) for name, paired in _ratings(found).items()}
+    )
 
 
 def _ratings(found: Comparison) -> dict[str, dict[str, tuple[float, float]]]:
@@ -153,12 +158,23 @@ def diff_headline(found: Comparison) -> str:
     return f"On {len(found.shared)} shared held-out prompts, {second} against {first}: {told}."
 
 
-def recipe_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(field, first, second) of every setting that differs."""
-    flat = dict(_flat(first)), dict(_flat(second))
-    fields = dict.fromkeys([*flat[0], *flat[1]])
-    rows = [(name, *(clean(side.get(name, DASH)) for side in flat)) for name in fields]
-    return [(name, one, two) for name, one, two in rows if one != two]
+@dataclass(frozen=True)
+class RecipeRow:
+    """A setting that differs."""
+
+    field: str
+    """With its path."""
+    first: str
+    second: str
+
+
+def recipe_rows(first: Recipe, second: Recipe) -> list[RecipeRow]:
+    """Every setting that differs."""
+    one, other = (dict(_flat(recipe.model_dump(mode="json"))) for recipe in (first, second))
+    rows = (
+        RecipeRow(name, clean(one.get(name, PAGE.dash)), clean(other.get(name, PAGE.dash))) for name in {**one, **other}
+    )
+    return [row for row in rows if row.first != row.second]
 
 
 def _flat(settings: Mapping[str, Any], around: str = "") -> Iterator[tuple[str, str]]:
@@ -169,23 +185,31 @@ def _flat(settings: Mapping[str, Any], around: str = "") -> Iterator[tuple[str, 
             yield f"{around}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def counted_wins(found: Comparison) -> list[Wins]:
+def counted_wins(found: Comparison) -> list[WinBar]:
     """Prompts that the second won, tied and lost, by objective, tested and corrected over the objectives."""
     if found.doubt:
         return []
-    tie, lengths = found.views[0].settings["evaluate"]["tie"], _lengths(found)
-    cells = {
-        name: {**wins(won_or_lost(paired, tie)), "words": mean_difference(lengths, paired)}
-        for name, paired in _ratings(found).items()
-    }
-    names = found.labels[::-1]
-    return [win_row((names[0], names[1]), name, cell) for name, cell in corrected(cells).items() if cell["n"]]
+    tie, lengths = found.views[0].recipe.evaluate.tie, _lengths(found)
+    cells = corrected(
+        {
+            name: wins(won_or_lost(paired, tie), words=mean_difference(lengths, paired))
+            for name, paired in _ratings(found).items()
+        }
+    )
+    return [win_bar(found.contest, name, cell) for name, cell in cells.items() if cell.n]
+
+
+def difference_rows(found: Comparison) -> list[DifferenceRow]:
+    """The differences as the page's table shows them."""
+    cells = changes(found)
+    reach = reach_of(cells.values())
+    return [difference_row(found.contest, "shared", name, cell, reach) for name, cell in cells.items()]
 
 
 def _packed(found: Comparison) -> Packed:
     about = {
         "objectives": [clean(name) for name in found.views[0].objectives],
-        "tie": found.views[0].settings["evaluate"]["tie"],
+        "tie": found.views[0].recipe.evaluate.tie,
         "contest": [clean(label) for label in found.labels],
     }
     return pack(found.shared, about)
@@ -194,19 +218,15 @@ def _packed(found: Comparison) -> Packed:
 def render_diff(found: Comparison) -> str:
     """The page."""
     first, second = found.views
-    rows = changes(found)
-    reach = max([1.0, *(abs(row[edge]) for row in rows.values() if row["n"] for edge in ("low", "high"))])
-    spans = [span(view) for view in found.views if view.summary is not None] or [(1.0, 10.0)]
+    spans = [span(view.summary) for view in found.views if view.summary is not None] or [Range(LOWEST, HIGHEST)]
     return page(
         "diff.html.j2",
         _packed(found),
         found=found,
         headline=diff_headline(found),
-        recipes=recipe_rows(first.settings, second.settings),
-        contests=[contest(found.labels[::-1], "shared", name, row, reach) for name, row in rows.items()],
+        recipes=recipe_rows(first.recipe, second.recipe),
+        changes=difference_rows(found),
         wins=counted_wins(found),
-        span=(min(low for low, _ in spans), max(high for _, high in spans)),
+        span=Range(min(one.low for one in spans), max(one.high for one in spans)),
         rounds=max(len(first.rounds), len(second.rounds)),
-        mean_whisker=mean_whisker,
-        mean_words=mean_words,
     )

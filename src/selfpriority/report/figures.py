@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from selfpriority.judges.bias import Bin
 from selfpriority.rating import HIGHEST, LOWEST
-from selfpriority.report.view import Point
+from selfpriority.report.rounds import Point
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,19 @@
 """What further judges make of the same answers, beside the evaluation judge, and how far all of them agree.
 
-Reads the summary. Knows nothing of run directories.
+Reads the summary of one prompt set. Knows nothing of run directories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
 
+from selfpriority.evaluation.records import Contest, Difference, Rv, Summary
+from selfpriority.formats import PAGE, star
 from selfpriority.plain_text import clean
-from selfpriority.report.plain import DASH, signed, words
-from selfpriority.report.tables import Grid
-from selfpriority.report.verdict import is_clear, main_contest
-from selfpriority.report.view import View
+from selfpriority.report.plain import words
+from selfpriority.report.tables import Grid, GridRow, ordered_contests
+from selfpriority.report.verdict import main_contest
 
-Json = Mapping[str, Any]
 MAIN = "evaluation judge"
 NOTE = (
     "* p, corrected over the objectives and systems of that judge, is at most 0.05. "
@@ -22,76 +21,74 @@ NOTE = (
 )
 
 
-def other_judges(view: View) -> Grid | None:
+def other_judges(summary: Summary) -> Grid | None:
     """Differences by judge, a column an objective, and Krippendorff's alpha under them; None with one judge."""
-    summary = view.summary or {}
-    judges, agreement = summary.get("judges") or {}, summary.get("agreement") or {}
-    if not judges:
+    if not summary.judges:
         return None
-    contests = list(summary["difference"])
+    contests = ordered_contests(summary)
+    several = len(contests) > 1
     rows = [
-        (
-            clean(judge) + (f", {_minus(key)}" if len(contests) > 1 else ""),
-            tuple(_change(cells.get(name)) for name in view.objectives),
+        GridRow(
+            clean(judge) + (f", {_minus(contest)}" if several else ""),
+            tuple(_change(cells.get(name)) for name in summary.objectives),
         )
-        for key in contests
-        for judge, cells in _by_judge(view, key)
+        for contest in contests
+        for judge, cells in _by_judge(summary, contest).items()
     ]
-    alpha = agreement.get("alpha") or {}
-    for scale in ("interval", "ordinal"):
-        values = (alpha.get(name, {}).get(scale) for name in view.objectives)
-        rows.append((f"alpha, {scale}", tuple(DASH if v is None else signed(v) for v in values)))
-    return Grid(
-        tuple(map(words, view.objectives)), tuple(rows), f"{_first(contests)}{NOTE}{_rv(agreement.get('rv') or {})}"
-    )
+    first = f"Differences: {_minus(contests[0])}. " if len(contests) == 1 else ""
+    rv = _rv(summary.agreement.rv) if summary.agreement else ""
+    return Grid(tuple(map(words, summary.objectives)), (*rows, *_alphas(summary)), f"{first}{NOTE}{rv}")
 
 
-def unconfirmed(view: View) -> Iterator[str]:
+def unconfirmed(summary: Summary | None) -> Iterator[str]:
     """A sentence for every clear change of the main comparison that another judge does not see."""
-    contest = main_contest(view)
-    if view.summary is None or contest is None:
+    contest = main_contest(summary)
+    if summary is None or contest is None:
         return
-    for judge, cells in list(_by_judge(view, contest))[1:]:
-        for name, change in view.summary["difference"].get(contest, {}).items():
+    ours, *others = _by_judge(summary, contest).items()
+    clear = {name: ours[1][name] for name in summary.objectives if name in ours[1] and ours[1][name].significant}
+    for judge, cells in others:
+        for name, change in clear.items():
             other = cells.get(name)
-            if name not in view.objectives or other is None or not is_clear(change):
+            if other is None or _confirms(other, change):
                 continue
-            if is_clear(other) and other["mean"] * change["mean"] > 0:
-                continue
-            sees = "the opposite" if is_clear(other) else "no clear change"
+            sees = "the opposite" if other.significant else "no clear change"
             yield f"{clean(judge)}, a further judge of the same answers, sees {sees} in {words(name)}."
 
 
-def _by_judge(view: View, contest: str) -> Iterator[tuple[str, Json]]:
-    """(judge, its differences by objective), the evaluation judge first."""
-    summary = view.summary or {}
-    yield MAIN, summary["difference"].get(contest, {})
-    for judge, found in (summary.get("judges") or {}).items():
-        yield judge, found["difference"].get(contest, {})
+def _confirms(other: Difference, change: Difference) -> bool:
+    return other.significant and (other.mean or 0.0) * (change.mean or 0.0) > 0
 
 
-def _change(cell: Json | None) -> str:
-    if cell is None or cell["mean"] is None:
-        return DASH
-    star = " *" if is_clear(cell) else ""
-    return f"{signed(cell['mean'])} ({signed(cell['low'])} to {signed(cell['high'])}){star}"
+def _by_judge(summary: Summary, contest: Contest) -> dict[str, Mapping[str, Difference]]:
+    """Judge -> its differences by objective, the evaluation judge first."""
+    further = {judge: standing.difference.get(contest, {}) for judge, standing in summary.judges.items()}
+    return {MAIN: summary.difference.get(contest, {}), **further}
 
 
-def _first(contests: Sequence[str]) -> str:
-    """What the rows are differences of where there is but one comparison; else each row says its own."""
-    return f"Differences: {_minus(contests[0])}. " if len(contests) == 1 else ""
+def _change(cell: Difference | None) -> str:
+    return PAGE.dash if cell is None else f"{PAGE.change(cell)}{star(cell.significant)}"
 
 
-def _minus(contest: str) -> str:
-    return clean(contest.replace("_vs_", " minus "))
+def _alphas(summary: Summary) -> Iterator[GridRow]:
+    alpha = summary.agreement.alpha if summary.agreement else {}
+    by_scale = {
+        "interval": {name: row.interval for name, row in alpha.items()},
+        "ordinal": {name: row.ordinal for name, row in alpha.items()},
+    }
+    for scale, values in by_scale.items():
+        yield GridRow(f"alpha, {scale}", tuple(PAGE.signed(values.get(name)) for name in summary.objectives))
 
 
-def _rv(found: Mapping[str, Json]) -> str:
+def _minus(contest: Contest) -> str:
+    return clean(f"{contest.a} minus {contest.b}")
+
+
+def _rv(values: Mapping[Contest, Rv]) -> str:
     """The RV coefficients of the judges' ratings on all objectives together, as the end of the note."""
-    told = [f"{_pair(key)} {row['value']:.2f}" for key, row in found.items() if row["value"] is not None]
+    told = [f"{_pair(judges)} {PAGE.number(rv.value)}" for judges, rv in values.items() if rv.value is not None]
     return f" RV coefficient of all objectives together: {', '.join(told)}." if told else ""
 
 
-def _pair(key: str) -> str:
-    first, _, second = key.partition("_vs_")
-    return f"{MAIN if first == 'judge' else clean(first)} and {clean(second)}"
+def _pair(judges: Contest) -> str:
+    return f"{MAIN if judges.a == 'judge' else clean(judges.a)} and {clean(judges.b)}"

@@ -7,9 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from selfpriority.formats import PAGE, magnitude
 from selfpriority.judges.bias import Bin
 from selfpriority.report.figures import Estimate, Range, calibration, whisker
-from selfpriority.report.plain import DASH, number, percent, words
+from selfpriority.report.plain import words
 from selfpriority.report.tables import Grid, GridRow
 
 Report = Mapping[str, Any]
@@ -24,7 +25,7 @@ def agreement_whisker(name: str, estimate: float, low: float, high: float) -> Ma
 def calibration_of(objective: Report) -> Markup | None:
     """What a judge's ratings on one objective are worth; None where its check had no single labelled answers."""
     bins = [Bin(**part) for part in objective.get("calibration") or ()]
-    shares = ", ".join(f"{one.rating:.1f}: {percent(one.positive)}" for one in bins)
+    shares = ", ".join(f"{one.rating:.1f}: {PAGE.share(one.positive)}" for one in bins)
     return calibration(bins, f"{objective['objective']}, share labelled good by rating: {shares}") if bins else None
 
 
@@ -33,8 +34,7 @@ def beside_the_label(report: Report) -> Grid | None:
     measured = dict(_beside(report))
     columns = list(dict.fromkeys(name for figures in measured.values() for name in figures))
     rows = tuple(
-        GridRow(label, tuple(number(figures[name]) if name in figures else DASH for name in columns))
-        for label, figures in measured.items()
+        GridRow(label, tuple(magnitude(figures.get(name)) for name in columns)) for label, figures in measured.items()
     )
     return Grid(tuple(map(words, columns)), rows) if rows else None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,33 +18,23 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from selfpriority.formats import PAGE, probability
 from selfpriority.plain_text import clean
-from selfpriority.report.figures import Series, calibration, curves, flow, scatter, whisker
-from selfpriority.report.further_judges import other_judges, unconfirmed
+from selfpriority.report.figures import Series, curves, flow, scatter
+from selfpriority.report.further_judges import unconfirmed
+from selfpriority.report.judge_tables import agreement_whisker, beside_the_label, calibration_of
 from selfpriority.report.packing import Packed, pack
-from selfpriority.report.plain import number, percent, words
-from selfpriority.report.tables import (
-    behaviour_changes,
-    beside_the_label,
-    contests,
-    grid,
-    mean_words,
-    pareto_of,
-    span,
-    wins,
-)
+from selfpriority.report.plain import words
+from selfpriority.report.results import further_result, main_result
+from selfpriority.report.rounds import Round
+from selfpriority.report.tables import answer_counts, clear_wins, mean_whisker, mean_words, unrated_counts
 from selfpriority.report.utility_tables import known, losses, mt_bench_grid
 from selfpriority.report.verdict import cautions, evidence, headline, main_contest
-from selfpriority.report.view import Round, View, read_view
+from selfpriority.report.view import View, read_view
 from selfpriority.run import Run, write_text
 
 SCRIPTS = ("data.js", "prompt.js", "browser.js", "keys.js")
 """In the order they need each other; one script element holds them all."""
-UNKNOWN_PARTS = {
-    "significance": "Significance",
-}
-"""Parts of a summary that are shown as they are, whatever their shape."""
-Json = Mapping[str, Any]
 
 
 def write_report(run: Path) -> Path:
@@ -62,31 +52,21 @@ def write_report(run: Path) -> Path:
 
 def render(view: View) -> str:
     """The page."""
-    extras = [("Other judges of the same answers", other_judges(view))]
-    extras += [(title, grid((view.summary or {}).get(part))) for part, title in UNKNOWN_PARTS.items()]
-    utility = [
-        ("What it knows", known(view)),
-        ("MT-Bench", mt_bench_grid(view.utility.mt_bench if view.utility else None)),
-    ]
+    mt_bench = view.utility.mt_bench if view.utility else None
+    utility = {"What it knows": known(view), "MT-Bench": mt_bench_grid(mt_bench)}
     return page(
         "report.html.j2",
         packed(view),
         view=view,
         headline=headline(view),
         evidence=evidence(view),
-        cautions=[*cautions(view), *unconfirmed(view), *losses(view)],
-        contests=list(contests(view)),
-        wins=wins(view),
-        span=span(view),
-        pareto=pareto_of(view),
-        behaviour_changes=list(behaviour_changes(view)),
-        extras=[(title, table) for title, table in extras if table],
-        utility=[(title, table) for title, table in utility if table],
+        cautions=[*cautions(view), *unconfirmed(view.summary), *losses(view)],
+        main=main_result(view),
+        more_results=[further_result(further) for further in view.more_sets],
+        utility={title: grid for title, grid in utility.items() if grid},
         beside_the_label=beside_the_label,
         charts=charts,
         scatter_of=scatter_of,
-        mean_whisker=mean_whisker,
-        mean_words=mean_words,
         agreement_whisker=agreement_whisker,
         calibration_of=calibration_of,
     )
@@ -101,7 +81,10 @@ def page(template: str, prompts: Packed, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clean": clean, "percent": percent, "words": words, "number": number}
+    environment.filters |= {"clean": clean, "words": words, "p": probability}
+    environment.filters |= {"percent": PAGE.share, "number": PAGE.number, "signed": PAGE.signed}
+    environment.globals |= {"mean_whisker": mean_whisker, "mean_words": mean_words, "clear_wins": clear_wins}
+    environment.globals |= {"answer_counts": answer_counts, "unrated_counts": unrated_counts}
     style = own_text("report.css")
     script = "\n".join(own_text(name) for name in SCRIPTS)
     return environment.get_template(template).render(
@@ -127,33 +110,13 @@ def _hash(text: str) -> str:
 
 def packed(view: View) -> Packed:
     """The prompts of a run with what the browser of prompts must know about them."""
-    contest = main_contest(view)
+    contest = main_contest(view.summary)
     about = {
         "objectives": [clean(name) for name in view.objectives],
-        "tie": view.settings["evaluate"]["tie"],
-        "contest": [clean(name) for name in reversed(contest.split("_vs_"))] if contest else [],
+        "tie": view.recipe.evaluate.tie,
+        "contest": [clean(contest.b), clean(contest.a)] if contest else [],
     }
     return pack(view.entries, about)
-
-
-def mean_whisker(name: str, row: Json, bounds: tuple[float, float]) -> Markup:
-    """A mean rating on the scale that all of them share."""
-    edges = f"drawn from {bounds[0]:g} to {bounds[1]:g}"
-    title = f"{name}: {row['mean']:.2f}, interval {row['low']:.2f} to {row['high']:.2f}, {edges}"
-    return whisker((row["mean"], row["low"], row["high"]), bounds, None, title)
-
-
-def agreement_whisker(name: str, row: Json) -> Markup:
-    """An agreement with labels on 0..1, chance marked."""
-    title = f"{name}: {row['estimate']:.2f}, interval {row['low']:.2f} to {row['high']:.2f}, chance 0.5"
-    return whisker((row["estimate"], row["low"], row["high"]), (0.0, 1.0), 0.5, title)
-
-
-def calibration_of(objective: Json) -> Markup | None:
-    """What a judge's ratings on one objective are worth; None where its check had no single labelled answers."""
-    bins = [(part["rating"], part["positive"], part["n"]) for part in objective.get("calibration") or ()]
-    shares = ", ".join(f"{rating:.1f}: {percent(share)}" for rating, share, _ in bins)
-    return calibration(bins, f"{objective['objective']}, share labelled good by rating: {shares}") if bins else None
 
 
 def scatter_of(round_: Round, objectives: tuple[str, ...]) -> Markup:
@@ -173,11 +136,20 @@ class Chart:
     figure: Markup
 
 
-_CHARTS = (
-    ("Loss", "Should fall.", ("loss",)),
-    ("Margin", "Should rise.", ("margin",)),
-    ("Accuracy", "Share of pairs ranked right.", ("accuracy",)),
-    (
+@dataclass(frozen=True)
+class _Curve:
+    """A chart to be drawn: its name, what to look for in it, and the columns of `training.jsonl` it shows."""
+
+    name: str
+    hint: str
+    columns: tuple[str, ...]
+
+
+_CURVES = (
+    _Curve("Loss", "Should fall.", ("loss",)),
+    _Curve("Margin", "Should rise.", ("margin",)),
+    _Curve("Accuracy", "Share of pairs ranked right.", ("accuracy",)),
+    _Curve(
         "Log-probability",
         "Mean over tokens. Both falling is SimPO's way to fail.",
         ("chosen_logp", "rejected_logp"),
@@ -187,14 +159,15 @@ _CHARTS = (
 
 def charts(round_: Round) -> Iterator[Chart]:
     """The training curves that were recorded."""
-    steps = [float(row["step"]) for row in round_.training]
-    for name, hint, fields in _CHARTS:
-        if not all(field in row for row in round_.training for field in fields):
+    steps = [_number(row["step"]) for row in round_.training]
+    for curve in _CURVES:
+        if not all(column in row for row in round_.training for column in curve.columns):
             continue
-        series = [Series(f, tuple(_number(row[f]) for row in round_.training)) for f in fields]
+        series = [Series(c, tuple(_number(row[c]) for row in round_.training)) for c in curve.columns]
         ends = ", ".join(f"{words(s.name)} {s.values[0]:.3g} to {s.values[-1]:.3g}" for s in series)
-        lines = tuple(field.removesuffix("_logp") for field in fields)
-        yield Chart(name, hint, lines, curves(steps, series, f"{name} over {len(steps)} steps: {ends}"))
+        lines = tuple(column.removesuffix("_logp") for column in curve.columns)
+        title = f"{curve.name} over {len(steps)} steps: {ends}"
+        yield Chart(curve.name, curve.hint, lines, curves(steps, series, title))
 
 
 def _number(value: float | None) -> float:

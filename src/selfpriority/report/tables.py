@@ -1,229 +1,281 @@
 """The comparison of systems as the page's tables and bars want it: numbers in words, figures beside them.
 
-Reads the summary, also one with parts that this version does not know. Knows nothing of run directories.
+Reads the summary of one prompt set. Knows nothing of run directories.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
+from selfpriority.evaluation.records import Cell, Contest, Difference, Standing, Summary, Wins
+from selfpriority.formats import PAGE, probability, star, stated
 from selfpriority.rating import HIGHEST, LOWEST
-from selfpriority.report.figures import Place, pareto, shares, whisker
-from selfpriority.report.plain import DASH, number, probability, signed, words
-from selfpriority.report.verdict import change_in_numbers, is_clear, stated
-from selfpriority.report.view import View
+from selfpriority.report.figures import Estimate, Range, shares, whisker
+from selfpriority.report.pareto import Place, pareto
+from selfpriority.report.plain import words
+from selfpriority.report.verdict import change_in_numbers
 
-Json = Mapping[str, Any]
+
+@dataclass(frozen=True)
+class GridRow:
+    """One row of a table of texts."""
+
+    name: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts."""
+
+    columns: tuple[str, ...]
+    rows: tuple[GridRow, ...]
+    note: str = ""
+    """What has to be known to read it."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of behaviour: what its difference is called, and what its unit is worth."""
+
+    title: str
+    unit: float = 1.0
+
+
 BEHAVIOUR = {
-    "refusal": ("refusals, points", 100.0),
-    "over_refusal": ("over-refusals, points", 100.0),
-    "words": ("words an answer", 1.0),
+    "refusal": Measure("refusals, points", 100.0),
+    "over_refusal": Measure("over-refusals, points", 100.0),
+    "words": Measure("words an answer"),
 }
-"""What a difference in behaviour is called, and what its unit is worth."""
 TESTED_BEHAVIOUR = (
     "Points are percentage points. * p, corrected for the number of comparisons of behaviour (Holm), is at most 0.05. "
     "Intervals resample prompts and are not corrected."
 )
-MOST_ROWS = 80
-"""Rows of a table about a part of the summary that this version does not know."""
 
 
-def contests(view: View) -> Iterator[Json]:
-    """One row for every system but the first, kind of prompt and objective: difference, interval, test."""
-    summary = view.summary
-    if summary is None:
-        return
-    groups = {"all": summary} | (summary["by_kind"] if len(summary["by_kind"]) > 1 else {})
-    first = next(iter(summary["systems"]), "")
-    keys = [key for key in summary["difference"] if key.endswith(f"_vs_{first}")]
-    rated = [row for group in groups.values() for key in keys for row in group["difference"].get(key, {}).values()]
-    reach = max([1.0, *(abs(row[edge]) for row in rated if row["mean"] is not None for edge in ("low", "high"))])
-    for key in keys:
-        for kind, group in groups.items():
-            for name, row in group["difference"].get(key, {}).items():
-                if kind == "all" or name in view.objectives:
-                    yield contest(_names(key), kind, name, row, reach)
-
-
-def _names(key: str) -> tuple[str, str]:
-    system, _, baseline = key.partition("_vs_")
-    return system, baseline
-
-
-def contest(names: tuple[str, str], kind: str, name: str, row: Json, reach: float) -> Json:
-    """One difference of (system, baseline); `reach` is what the edges of its figure mean."""
-    system, baseline = names
-    title = f"{name}, {system} minus {baseline}, {kind} prompts: {change_in_numbers(row)}"
-    drawn = row["mean"] is not None
-    return {
-        "system": system,
-        "baseline": baseline,
-        "kind": kind,
-        "name": name,
-        "n": row["n"],
-        "words": _longer(row) or DASH,
-        "mean": signed(row["mean"]) if drawn else DASH,
-        "interval": f"{signed(row['low'])} to {signed(row['high'])}" if drawn else "",
-        "p": probability(row.get("p")),
-        "p_holm": probability(row.get("p_holm")),
-        "sure": is_clear(row),
-        "figure": whisker((row["mean"], row["low"], row["high"]), (-reach, reach), 0.0, title) if drawn else "",
-    }
-
-
-def _longer(row: Json) -> str:
-    """By how many words a's answers are longer; empty where nobody counted."""
-    return "" if row.get("words") is None else signed(row["words"], 1)
-
-
-def mean_words(rows: Json) -> str:
-    """Mean length of the answers behind a system's scores; several where the scores rest on different answers."""
-    counted = [row["words"] for row in rows.values() if isinstance(row, Mapping) and row.get("words") is not None]
-    return " / ".join(dict.fromkeys(f"{n_words:.1f}" for n_words in counted)) or DASH
+def ordered_contests(summary: Summary) -> list[Contest]:
+    """All that were compared, those with the first system in front."""
+    against_first = summary.against_first()
+    return [*against_first, *(contest for contest in summary.difference if contest not in against_first)]
 
 
 @dataclass(frozen=True)
-class Wins:
+class DifferenceRow:
+    """One difference of two systems in words, with its figure."""
+
+    contest: Contest
+    kind: str
+    """Of prompts, or `all`."""
+    name: str
+    """Objective or HH_<lambda>."""
+    n: int
+    words: str
+    mean: str
+    interval: str
+    p: str
+    p_holm: str
+    is_clear: bool
+    figure: Markup
+
+
+def difference_rows(summary: Summary) -> Iterator[DifferenceRow]:
+    """One row for every contest, kind of prompt and objective."""
+    groups = {"all": summary.standing, **_kinds(summary)}
+    reach = reach_of(
+        cell for group in groups.values() for cells in group.difference.values() for cell in cells.values()
+    )
+    for contest in ordered_contests(summary):
+        for kind, group in groups.items():
+            for name, cell in group.difference.get(contest, {}).items():
+                if kind == "all" or name in summary.objectives:
+                    yield difference_row(contest, kind, name, cell, reach)
+
+
+def _kinds(summary: Summary) -> Mapping[str, Standing]:
+    return summary.by_kind if len(summary.by_kind) > 1 else {}
+
+
+def reach_of(cells: Iterable[Difference]) -> float:
+    """How far the figures of these differences reach on both sides of none; at least 1."""
+    return max([1.0, *(abs(edge) for cell in cells for edge in (cell.low, cell.high) if edge is not None)])
+
+
+def difference_row(contest: Contest, kind: str, name: str, cell: Difference, reach: float) -> DifferenceRow:
+    """One difference; `reach` is what the edges of its figure mean."""
+    title = f"{name}, {contest.a} minus {contest.b}, {kind} prompts: {change_in_numbers(cell)}"
+    estimate = estimate_of(cell)
+    return DifferenceRow(
+        contest=contest,
+        kind=kind,
+        name=name,
+        n=cell.n,
+        words=PAGE.signed(cell.words, 1),
+        mean=PAGE.signed(cell.mean),
+        interval=f"{PAGE.signed(cell.low)} to {PAGE.signed(cell.high)}" if estimate else "",
+        p=probability(cell.p),
+        p_holm=probability(cell.p_holm),
+        is_clear=cell.significant,
+        figure=whisker(estimate, Range(-reach, reach), 0.0, title) if estimate else Markup(),
+    )
+
+
+def estimate_of(cell: Cell | Difference | None) -> Estimate | None:
+    """What a figure draws of a mean; None where nothing was rated, or no interval is known."""
+    if cell is None or cell.mean is None or cell.low is None or cell.high is None:
+        return None
+    return Estimate(cell.mean, cell.low, cell.high)
+
+
+def mean_words(cells: Mapping[str, Cell]) -> str:
+    """Mean length of the answers behind a system's scores; several where the scores rest on different answers."""
+    lengths = [PAGE.number(cell.words, 1) for cell in cells.values() if cell.words is not None]
+    return " / ".join(dict.fromkeys(lengths)) or PAGE.dash
+
+
+def answer_counts(cells: Mapping[str, Cell]) -> str:
+    """Rated answers behind a system's scores, likewise; a bare mean of an older version does not know."""
+    return " / ".join(dict.fromkeys(str(c.n) for c in cells.values() if c.mean is None or c.low is not None))
+
+
+def unrated_counts(cells: Mapping[str, Cell]) -> str:
+    """Answers without a rating, likewise."""
+    return " / ".join(dict.fromkeys(str(c.unrated) for c in cells.values() if c.unrated is not None))
+
+
+@dataclass(frozen=True)
+class WinPart:
+    """A share of the prompts: `win`, `tie` or `lose`."""
+
+    name: str
+    share: float
+    interval: str
+    """In words; empty where nobody resampled."""
+
+
+@dataclass(frozen=True)
+class WinBar:
     """How often one system beat another on one objective."""
 
-    system: str
-    baseline: str
+    contest: Contest
     objective: str
-    n: int
-    parts: tuple[tuple[str, float, str], ...]
-    """(win, tie or lose; share; its interval in words)."""
-    clear: bool | None
-    """Whether a test says that as many won as lost is unlikely; None without a test."""
+    wins: Wins
+    parts: tuple[WinPart, ...]
     bar: Markup
     p: str = ""
     """Of "as many won as lost", corrected; empty without a test."""
     words: str = ""
     """Difference in words on the same prompts; empty where nobody counted."""
-    flip_rate: float | None = None
-    """Where a judge saw both answers in both orders: how often its verdict depended on the order. None: by ratings."""
+
+    @property
+    def is_by_comparing(self) -> bool:
+        """Whether a judge saw both answers in both orders, not one rating each."""
+        return self.wins.first_shown is not None or self.wins.unread is not None
 
 
-def wins(view: View) -> list[Wins]:
-    """Every contest against the first system that has been counted by prompt."""
-    summary = view.summary or {}
-    first = next(iter(summary.get("systems", {})), "")
-    found = []
-    for key, rows in summary.get("pairwise", {}).items():
-        system, baseline = _names(key)
-        if baseline == first:
-            found += [win_row((system, baseline), name, row) for name, row in rows.items() if row["n"]]
-    return found
+def win_bars(summary: Summary) -> list[WinBar]:
+    """Every contest that has been counted by prompt."""
+    pairwise = summary.pairwise or {}
+    named = ((contest, pairwise.get(contest, {})) for contest in ordered_contests(summary))
+    return [win_bar(contest, name, cell) for contest, cells in named for name, cell in cells.items() if cell.n]
 
 
-def win_row(names: tuple[str, str], objective: str, row: Json) -> Wins:
-    """Wins of (system, baseline) on one objective, from a cell of `pairwise`."""
-    system, baseline = names
-    intervals = row.get("intervals") or {}
-    parts = tuple((name, row[name], _share_interval(intervals.get(name))) for name in ("win", "tie", "lose"))
-    title = ", ".join(f"{name} {share:.0%}" for name, share, _ in parts)
-    flips = row.get("flip_rate") if "first_shown" in row else None
-    bar = shares([part[:2] for part in parts], f"{objective}, {system} against {baseline}: {title}")
-    p = "" if row.get("p_holm") is None else stated(row["p_holm"])
-    return Wins(system, baseline, objective, row["n"], parts, row.get("significant"), bar, p, _longer(row), flips)
+def win_bar(contest: Contest, objective: str, wins: Wins) -> WinBar:
+    """The bar of one contest on one objective."""
+    by_name = {"win": wins.win or 0.0, "tie": wins.tie or 0.0, "lose": wins.lose or 0.0}
+    parts = tuple(WinPart(name, share, _share_interval(wins, name)) for name, share in by_name.items())
+    title = ", ".join(f"{name} {share:.0%}" for name, share in by_name.items())
+    return WinBar(
+        contest=contest,
+        objective=objective,
+        wins=wins,
+        parts=parts,
+        bar=shares(by_name, f"{objective}, {contest.a} against {contest.b}: {title}"),
+        p="" if wins.p_holm is None else stated(wins.p_holm),
+        words="" if wins.words is None else PAGE.signed(wins.words, 1),
+    )
 
 
-def _share_interval(edges: Sequence[float] | None) -> str:
-    return "" if not edges else f"{edges[0]:.0%} to {edges[1]:.0%}".replace("%", "\u2009%")
+def _share_interval(wins: Wins, name: str) -> str:
+    return " to ".join(PAGE.share(edge) for edge in wins.intervals.get(name, ()))
 
 
-def pareto_of(view: View) -> Markup | None:
+def clear_wins(bars: Sequence[WinBar]) -> str:
+    """Which bars a corrected test calls more than chance, in sentences; empty where nobody tested."""
+    if all(bar.wins.p_holm is None for bar in bars):
+        return ""
+    several = len({bar.contest.b for bar in bars}) > 1
+    clear = [
+        f"{'More won than lost' if bar.parts[0].share > bar.parts[2].share else 'More lost than won'} is clear for "
+        f"{words(bar.objective)} ({bar.contest.a}{f' against {bar.contest.b}' if several else ''})."
+        for bar in bars
+        if bar.wins.significant
+    ]
+    return " ".join(clear) or "No win is clear once corrected for the number of comparisons."
+
+
+def pareto_of(summary: Summary) -> Markup | None:
     """Systems by the means of their first two objectives; None with fewer than two of either."""
-    if view.summary is None or len(view.objectives) < 2:
+    if len(summary.objectives) < 2:
         return None
+    one, other = summary.objectives[:2]
     places = []
-    for system, rows in view.summary["systems"].items():
-        first, second = (rows.get(name) or {} for name in view.objectives[:2])
-        if first.get("mean") is not None and second.get("mean") is not None:
-            edges = [(row["mean"], row["low"], row["high"]) for row in (first, second)]
-            places.append(Place(system, edges[0], edges[1]))
-    names = (words(view.objectives[0]), words(view.objectives[1]))
-    title = "; ".join(f"{p.name}: {names[0]} {p.primary[0]:.2f}, {names[1]} {p.secondary[0]:.2f}" for p in places)
+    for system, cells in summary.systems.items():
+        primary, secondary = estimate_of(cells.get(one)), estimate_of(cells.get(other))
+        if primary and secondary:
+            places.append(Place(system, primary, secondary))
+    names = (words(one), words(other))
+    title = "; ".join(f"{p.name}: {names[0]} {p.primary.value:.2f}, {names[1]} {p.secondary.value:.2f}" for p in places)
     return pareto(places, names, title) if len(places) > 1 else None
 
 
-def span(view: View) -> tuple[float, float]:
+def span(summary: Summary) -> Range:
     """The whole ratings between which every mean and its interval lies: the scale of the table's figures."""
-    summary = view.summary or {}
-    groups = [summary.get("systems", {}), *(part["systems"] for part in summary.get("by_kind", {}).values())]
-    rows = [rows[name] for systems in groups for rows in systems.values() for name in view.objectives]
-    rated = [row for row in rows if row["mean"] is not None]
+    groups = [summary.systems, *(part.systems for part in summary.by_kind.values())]
+    cells = [cells.get(name) for systems in groups for cells in systems.values() for name in summary.objectives]
+    rated = [estimate for cell in cells if (estimate := estimate_of(cell))]
     if not rated:
-        return LOWEST, HIGHEST
-    low, high = math.floor(min(row["low"] for row in rated)), math.ceil(max(row["high"] for row in rated))
-    return float(low), float(max(high, low + 1))
+        return Range(LOWEST, HIGHEST)
+    low, high = math.floor(min(e.low for e in rated)), math.ceil(max(e.high for e in rated))
+    return Range(float(low), float(max(high, low + 1)))
 
 
-def beside_the_label(report: Json) -> Grid | None:
-    """What else moves a judge (length, refusals, texts that speak to it), where its check has measured that."""
-    objectives = report.get("objectives", ())
-    found = {o["objective"]: {name: o.get(name) or {} for name in ("bias", "attacks")} for o in objectives}
-    return grid(found)
+def mean_whisker(name: str, cell: Cell, bounds: Range) -> Markup:
+    """A mean rating on the scale that all of them share."""
+    estimate = estimate_of(cell)
+    if estimate is None:
+        return Markup()
+    edges = f"drawn from {bounds.low:g} to {bounds.high:g}"
+    title = f"{name}: {estimate.value:.2f}, interval {estimate.low:.2f} to {estimate.high:.2f}, {edges}"
+    return whisker(estimate, bounds, None, title)
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A table of texts, as one about a part of the summary whose shape this version does not know."""
+class BehaviourTable:
+    """How one system behaves otherwise than another."""
 
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[str, ...]], ...]
-    note: str = ""
-    """What has to be known to read it."""
+    title: str
+    grid: Grid
 
 
-def grid(value: Any) -> Grid | None:
-    """Nested numbers as a table: the innermost names are columns, those around them rows. None when there is none."""
-    cells: dict[str, dict[str, str]] = {}
-    for path, leaf in _leaves(value, ()):
-        row = " \N{MIDDLE DOT} ".join(words(part) for part in path[:-1])
-        cells.setdefault(row, {})[words(path[-1])] = leaf
-    if not cells:
-        return None
-    columns = tuple(dict.fromkeys(name for row in cells.values() for name in row))
-    rows = tuple((name, tuple(row.get(column, DASH) for column in columns)) for name, row in cells.items())
-    return Grid(columns, rows[:MOST_ROWS])
-
-
-def behaviour_changes(view: View) -> Iterator[tuple[str, Grid]]:
-    """How every system behaves otherwise than the first on the same prompts, with tests: a title and its table."""
-    summary = view.summary or {}
-    first = next(iter(summary.get("systems", {})), "")
+def behaviour_changes(summary: Summary) -> Iterator[BehaviourTable]:
+    """How systems behave otherwise on the same prompts, a table for every contest."""
     columns = ("difference", "95\u2009% interval", "p", "p, corrected", "n")
-    for key, cells in summary.get("behaviour_difference", {}).items():
-        system, baseline = _names(key)
-        if baseline == first:
-            named = [(*BEHAVIOUR.get(name, (words(name), 1.0)), row) for name, row in cells.items()]
-            rows = tuple(
-                (f"{label} *" if row["significant"] else label, _tested(row, unit)) for label, unit, row in named
-            )
-            yield f"{system} minus {baseline}, on the same prompts", Grid(columns, rows, TESTED_BEHAVIOUR)
+    for contest in ordered_contests(summary):
+        cells = summary.behaviour_difference.get(contest)
+        if cells:
+            named = ((BEHAVIOUR.get(name, Measure(words(name))), cell) for name, cell in cells.items())
+            rows = tuple(_behaviour_row(measure, cell) for measure, cell in named)
+            title = f"{contest.a} minus {contest.b}, on the same prompts"
+            yield BehaviourTable(title, Grid(columns, rows, TESTED_BEHAVIOUR))
 
 
-def _tested(row: Json, unit: float) -> tuple[str, ...]:
-    if row["mean"] is None:
-        return (DASH, "", "", "", "0")
-    mean, low, high = (signed(row[edge] * unit, 1) for edge in ("mean", "low", "high"))
-    return mean, f"{low} to {high}", probability(row["p"]), probability(row["p_holm"]), str(row["n"])
-
-
-def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    if isinstance(value, Mapping):
-        for key in ("mean", "estimate"):
-            if isinstance(value.get(key), int | float):
-                edges = [value.get("low"), value.get("high")]
-                interval = "" if None in edges else f" ({number(edges[0])} to {number(edges[1])})"
-                yield path or ("value",), f"{number(value[key])}{interval}"
-                return
-        for name, inner in value.items():
-            yield from _leaves(inner, (*path, str(name)))
-    elif path and not isinstance(value, list | tuple):
-        yield path, number(value)
+def _behaviour_row(measure: Measure, cell: Difference) -> GridRow:
+    name = f"{measure.title}{star(cell.significant)}"
+    if cell.mean is None or cell.low is None or cell.high is None:
+        return GridRow(name, (PAGE.dash, "", "", "", "0"))
+    mean, low, high = (PAGE.signed(value * measure.unit, 1) for value in (cell.mean, cell.low, cell.high))
+    return GridRow(name, (mean, f"{low} to {high}", probability(cell.p), probability(cell.p_holm), str(cell.n)))

@@ -14,7 +14,7 @@ from selfpriority.evaluation.utility_records import MtBenchResult, Task
 from selfpriority.formats import PAGE, counted, probability
 from selfpriority.plain_text import clean
 from selfpriority.report.plain import words
-from selfpriority.report.tables import Grid
+from selfpriority.report.tables import Grid, GridRow
 from selfpriority.report.view import View
 
 
@@ -39,7 +39,7 @@ def known(view: View) -> Grid | None:
         cells = (_times(alarm.systems.get(system)) for system in systems)
         rows.append(("perplexity on plain prose", (*cells, *(PAGE.dash for _ in range(2 * len(contests))))))
     note = "Right answers in percent, differences in points, paired by question. Perplexity is an alarm alone."
-    return Grid((*systems, *_tested(contests)), tuple(rows), note) if rows else None
+    return Grid((*systems, *_tested(contests)), tuple(GridRow(*row) for row in rows), note) if rows else None
 
 
 def losses(view: View) -> Iterator[str]:
@@ -110,7 +110,7 @@ def mt_bench_grid(result: MtBenchResult | None) -> Grid | None:
         ("unrated", (*(_unrated(row.unrated) for row in systems.values()), *empty)),
     ]
     note = f"{n} questions of two turns; " + "; ".join(map(clean, judge_lines(result.judge))) + "."
-    return Grid((*systems, *_tested(list(contests))), tuple(rows), note)
+    return Grid((*systems, *_tested(list(contests))), tuple(GridRow(*row) for row in rows), note)
 
 
 def _mean(cell: Cell, n_questions: int) -> str:
