@@ -29,7 +29,6 @@ LINE = (
     "language_model",
     "records",
     "recipe",
-    "mistakes recipe_file",
     "errors formats plain_text",
 )
 HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.split()}

@@ -34,7 +34,10 @@ from .prompts import load_prompts as load_prompts, shipped_prompts as shipped_pr
 from .rating import Item as Item, Judge as Judge
 from .recipe import (
     Align as Align,
+    ByProbe as ByProbe,
+    ByReward as ByReward,
     Denoise as Denoise,
+    InWords as InWords,
     PairRules as PairRules,
     Prompts as Prompts,
     Recipe as Recipe,

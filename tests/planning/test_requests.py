@@ -9,8 +9,8 @@ import pytest
 
 from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
-from selfpriority.evaluation.trust import MOST_PAIRS
 from selfpriority.judges.attacks import attacks
+from selfpriority.judges.comparer_check import MOST_PAIRS
 from selfpriority.judges.labels import anchors_as_labels
 from selfpriority.phases.collect import round_prompts
 from selfpriority.phases.resources import Reporter, Resources

@@ -10,7 +10,8 @@ from selfpriority.backends.weights import resolve
 from selfpriority.errors import WorkFailed
 from selfpriority.phases.collect import collect_steps, start_of_round
 from selfpriority.phases.launch import is_main, launch, rank
-from selfpriority.phases.resources import Resources, model_key
+from selfpriority.phases.models import model_key
+from selfpriority.phases.resources import Resources
 from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.records import PairedPool, Pool, Sifted
 from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Step, key_of, read_rows

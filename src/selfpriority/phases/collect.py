@@ -15,10 +15,12 @@ from selfpriority.method.refine import refine
 from selfpriority.method.sample import sample
 from selfpriority.method.score import score
 from selfpriority.personas import load_personas
-from selfpriority.phases.resources import JudgeSpec, Resources, in_process, judge_key, model_key
+from selfpriority.phases.judge_names import judge_key
+from selfpriority.phases.models import in_process, model_key
+from selfpriority.phases.resources import Resources
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
 from selfpriority.prompts import load_prompts
-from selfpriority.recipe import Backend, OpenaiBackend, Recipe
+from selfpriority.recipe import Backend, InWords, JudgeSection, OpenaiBackend, Recipe
 from selfpriority.records import Candidates, Pool, Prompt, Sifted
 from selfpriority.run import (
     CANDIDATES,
@@ -51,14 +53,14 @@ def generator(recipe: Recipe, number: int) -> Backend:
     return recipe.backend if number == 1 else in_process(recipe.backend)
 
 
-def training_judge(recipe: Recipe, number: int) -> JudgeSpec:
+def training_judge(recipe: Recipe, number: int) -> JudgeSection:
     """The judge of a round; one that is the policy itself runs where the policy does."""
-    spec = JudgeSpec.of(recipe.score)
-    if number == 1 or spec.judge != "self":
-        return spec
-    own = spec.settings.backend  # a server knows the model only as it was: the policy runs as the recipe says
+    judge = recipe.score.judge
+    if number == 1 or not isinstance(judge, InWords) or judge.judge != "self":
+        return judge
+    own = judge.backend  # a server knows the model only as it was: the policy runs as the recipe says
     backend = in_process(recipe.backend) if own is None or isinstance(own, OpenaiBackend) else own
-    return replace(spec, settings=spec.settings.model_copy(update={"backend": backend}))
+    return judge.model_copy(update={"backend": backend})
 
 
 def round_prompts(recipe: Recipe, number: int) -> Sifted[Prompt]:

@@ -1,4 +1,4 @@
-"""Names of files and systems as a reader of the page would write them. Knows strings only."""
+"""Names from files as a reader would write them. Knows strings only."""
 
 from __future__ import annotations
 
