@@ -51,6 +51,6 @@ def n_shared(contexts: Sequence[Sequence[object]]) -> int:
 
 
 def passes(n_rows: int, width: int) -> list[slice]:
-    """The rows [rows, width] of a batch, some for each forward pass: the same numbers as in one, and less in between."""
+    """The rows [rows, width] of a batch, some for each forward pass: the same numbers, and less memory in between."""
     n_pass = max(1, _PASS_TOKENS // width)
     return [slice(first, first + n_pass) for first in range(0, n_rows, n_pass)]

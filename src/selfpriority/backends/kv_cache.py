@@ -1,10 +1,11 @@
-"""A key-value cache with room for all tokens to come: a new token is written in place instead of copying what went before.
+"""A key-value cache with room for what is to come: a new token is written in place and nothing else is copied.
 
 transformers' own cache concatenates every layer at every token. Knows nothing of requests.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
@@ -67,7 +68,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its base c
     def _selected(self, held: Tensor, room: Tensor | None, indices: Tensor) -> tuple[Tensor, Tensor]:
         assert room is not None
         length, chosen = held.shape[-2], indices.tolist()
-        if any(later <= earlier for earlier, later in zip(chosen, chosen[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(chosen)):
             wider = room.new_empty(len(chosen), *room.shape[1:])
             wider[..., :length, :] = held[indices]
             return wider[..., :length, :], wider
@@ -104,7 +105,7 @@ def growing_cache(config: Any, n_tokens: int = 0) -> DynamicCache:
 
 
 def part_of(cache: DynamicCache, first: int, n_rows: int) -> DynamicCache | None:
-    """An empty cache whose rows become those of `cache` from `first` on, of `n_rows`; None: its layers are of other kinds."""
+    """An empty cache whose rows become those of `cache` from `first` on, of `n_rows`; None: other layers."""
     layers = [_Part(layer, first, n_rows) for layer in cache.layers if isinstance(layer, GrowingLayer)]
     if len(layers) < len(cache.layers) or not layers:
         return None

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from selfpriority.backends.weights import resolve
 from selfpriority.evaluation.utility import perplexities
+from selfpriority.models.files import resolve
 from selfpriority.recipe import HfBackend
 from selfpriority.wording import FOLDER
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
-from selfpriority.backends.weights import embedded_models
 from selfpriority.constitution import shipped_constitutions
+from selfpriority.models.files import embedded_models
 from selfpriority.phases.resources import shipped_heads
 from selfpriority.prompts import shipped_prompts
 from selfpriority.recipe import Evaluate, OtherJudge, Prompts, Recipe, Score

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from selfpriority.backends.cache import Cached
 from selfpriority.backends.progress import Progress, Watched
-from selfpriority.backends.weights import fingerprint, resolve
 from selfpriority.constitution import Constitution, load_constitution
 from selfpriority.errors import InputError
 from selfpriority.judges.heads import Heads, read_heads
 from selfpriority.language_model import LanguageModel
+from selfpriority.models.files import resolve
+from selfpriority.models.fingerprint import fingerprint
 from selfpriority.rating import Judge
 from selfpriority.recipe import (
     Backend,

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selfpriority.backends.weights import resolve
 from selfpriority.evaluation.utility import accuracies
+from selfpriority.models.files import resolve
 from selfpriority.phases.align import align_step, check_trained
 from selfpriority.phases.evaluate import perplexity_step, systems
 from selfpriority.phases.harness import SHOTS, ask_harness, mmlu_tasks
