@@ -79,7 +79,7 @@ def diagnose(run: Run, number: int | None, n: int = 3, reveal: bool = False) -> 
         InputError: no such pairs, or the model cannot be loaded.
         WorkFailed: memory ran out.
     """
-    from selfpriority.backends.weights import resolve  # the other checks of a run open no model
+    from selfpriority.models.files import resolve  # the other checks of a run open no model
     from selfpriority.training.adapters import load_policy  # loads torch
 
     recipe = recipe_of(run)

@@ -6,8 +6,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from selfpriority.backends.weights import resolve
 from selfpriority.errors import WorkFailed
+from selfpriority.models.files import resolve
 from selfpriority.phases.collect import collect_steps, start_of_round
 from selfpriority.phases.launch import is_main, launch, rank
 from selfpriority.phases.models import model_key

@@ -170,7 +170,7 @@ def middle(model: str) -> tuple[int, ...]:
     """A half and three quarters of a model's depth, between which hidden states say most about an answer."""
     from transformers import AutoConfig
 
-    from selfpriority.backends.weights import resolve
+    from selfpriority.models.files import resolve
 
     n_layers = int(AutoConfig.from_pretrained(resolve(model)).num_hidden_layers)
     return tuple(sorted({round(share * n_layers) for share in (0.5, 0.75)}))

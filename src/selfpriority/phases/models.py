@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from selfpriority.backends.weights import fingerprint, resolve
 from selfpriority.language_model import LanguageModel
+from selfpriority.models.files import resolve
+from selfpriority.models.fingerprint import fingerprint
 from selfpriority.recipe import Backend, HfBackend, OpenaiBackend, ScriptedBackend
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from selfpriority.backends.weights import embedded_models
 from selfpriority.constitution import shipped_constitutions
+from selfpriority.models.files import embedded_models
 from selfpriority.phases.judge_names import meant, shipped_heads, with_judges
 from selfpriority.prompts import shipped_prompts
 from selfpriority.recipe import ByReward, Evaluate, JudgeSection, OtherSystem, Prompts, Recipe

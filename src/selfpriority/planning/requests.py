@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from selfpriority.backends.counting import Asked, Counting, Ruler, longest_sum
-from selfpriority.backends.weights import described
 from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.summary import contests
 from selfpriority.judges.check import ask_all
@@ -23,6 +22,7 @@ from selfpriority.method.order import Order
 from selfpriority.method.refine import refine
 from selfpriority.method.sample import sample
 from selfpriority.method.score import score
+from selfpriority.models.files import described
 from selfpriority.personas import load_personas
 from selfpriority.phases.collect import generator, start_of_round, training_judge, usable_prompts
 from selfpriority.phases.evaluate import judges_of
@@ -36,7 +36,7 @@ from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Sco
 from selfpriority.run import Spent
 
 if TYPE_CHECKING:
-    from selfpriority.backends.loading import Description
+    from selfpriority.models.loading import Description
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Rehearsal(Resources):
         if name not in self.descriptions:
             is_here = described(name) is not None
             if is_here:
-                from selfpriority.backends.loading import describe
+                from selfpriority.models.loading import describe
 
             self.descriptions[name] = describe(name) if is_here else None
         return self.descriptions[name]
