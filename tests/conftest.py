@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def embedded_model() -> Path:
     from selfpriority.backends.weights import resolve
 
     return Path(resolve("smollm2-135m"))
+
+
+@pytest.fixture
+def finished_run(tmp_path: Path) -> Path:
+    """Folder of a recipe and, in `run`, what version 0.1.0 made of it, as if that had happened here."""
+    with tarfile.open(Path(__file__).parent / "fixtures" / "finished-run-0.1.0.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / "finished"
+    resolved = folder / "run" / "resolved.yaml"
+    resolved.write_text(resolved.read_text("utf-8").replace("/tmp/fx/finished", str(folder)), "utf-8")
+    return folder
 
 
 def _tiny_tokenizer():

@@ -8,38 +8,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from selfpriority.evaluation.records import (
-    ComparisonRow,
-    EvaluationFiles,
-    read_summary,
-    summary_as_json,
-)
-from selfpriority.evaluation.summary import Further, summarise
+from selfpriority.evaluation.records import EvaluationFiles, read_summary, write_summary
 from selfpriority.evaluation.table import table
 from selfpriority.evaluation.utility_records import read_utility, utility_as_json
+from selfpriority.phases.evaluate import evaluate
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.recipe import load
-from selfpriority.run import Run, read_rows
+from selfpriority.run import Run
 from tests.test_pipeline import spa, steps
-
-ARCHIVE = Path(__file__).parent / "fixtures" / "finished-run-0.1.0.tar.gz"
-MADE_IN = "/tmp/fx/finished"
-
-
-@pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    """The folder around the run, as if it had been made here."""
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
-    folder = tmp_path / "finished"
-    resolved = folder / "run" / "resolved.yaml"
-    resolved.write_text(resolved.read_text("utf-8").replace(MADE_IN, str(folder)), "utf-8")
-    return folder
 
 
 def asked(run: Path) -> list[Any]:
@@ -47,10 +28,10 @@ def asked(run: Path) -> list[Any]:
         return store.execute("SELECT key, times_asked FROM answers ORDER BY key").fetchall()
 
 
-def test_nothing_is_done_again(finished: Path) -> None:
-    run = finished / "run"
+def test_nothing_is_done_again(finished_run: Path) -> None:
+    run = finished_run / "run"
     before, answers = steps(run), asked(run)
-    done = spa("run", finished / "recipe.yaml", f"--out={run}", cwd=finished)
+    done = spa("run", finished_run / "recipe.yaml", f"--out={run}", cwd=finished_run)
     assert done.stderr.count("done before") == 4, done.stderr
     assert {name: entry for name, entry in steps(run).items() if name != "report"} == {
         name: entry for name, entry in before.items() if name != "report"
@@ -58,26 +39,22 @@ def test_nothing_is_done_again(finished: Path) -> None:
     assert asked(run) == answers
 
 
-def test_the_summary_is_what_it_was_when_made_anew(finished: Path) -> None:
-    run = Run(finished / "run")
-    files, recipe = EvaluationFiles(run.evaluation), load(run.recipe)
-    old = read_summary(files.summary)
-    judged = {
-        judge: {name: files.judged(name, old.objectives, judge) for name in old.systems} for judge in ("", "written")
-    }
-    rows = {
-        contest: [
-            tuple(row.verdicts[name] for name in old.objectives)
-            for row in read_rows(files.comparisons(contest), ComparisonRow)
-        ]
-        for contest in old.difference
-    }
-    new = summarise(judged[""], old.objectives, recipe.evaluate, Further(rows, {"written": judged["written"]}))
-    made = summary_as_json(new)
-    for name, part in json.loads(files.summary.read_text("utf-8")).items():
-        if name not in ("judge", "prompts", "drops"):  # which do not rest on ratings
-            assert without_nulls(json.loads(json.dumps(made[name]))) == without_nulls(part), name
-    assert table(old) == files.table.read_text("utf-8")
+def test_the_summary_made_anew_is_the_same_to_the_byte(finished_run: Path) -> None:
+    run = Run(finished_run / "run")
+    files = EvaluationFiles(run.evaluation)
+    before = [path.read_bytes() for path in (files.summary, files.table)]
+    files.summary.unlink()
+    files.table.unlink()
+    evaluate(run, Resources(load(run.recipe), run, Reporter()))
+    assert [path.read_bytes() for path in (files.summary, files.table)] == before
+
+
+def test_the_summary_read_and_written_is_the_same_to_the_byte(finished_run: Path) -> None:
+    files = EvaluationFiles(finished_run / "run" / "evaluation")
+    before, summary = files.summary.read_bytes(), read_summary(files.summary)
+    write_summary(files.summary, summary)
+    assert files.summary.read_bytes() == before
+    assert table(summary) == files.table.read_text("utf-8")
 
 
 def without_nulls(part: Any) -> Any:
@@ -87,31 +64,34 @@ def without_nulls(part: Any) -> Any:
     return part
 
 
-def test_utility_reads_and_is_written_as_it_was(finished: Path) -> None:
-    path = finished / "run" / "evaluation" / "utility.json"
+def test_utility_reads_and_is_written_as_it_was(finished_run: Path) -> None:
+    path = finished_run / "run" / "evaluation" / "utility.json"
     found = read_utility(path)
     assert found.mt_bench is not None
     assert found.perplexity is not None
     assert without_nulls(json.loads(json.dumps(utility_as_json(found)))) == without_nulls(json.loads(path.read_text()))
 
 
-def test_a_deleted_summary_is_that_step_alone(finished: Path) -> None:
-    run = finished / "run"
-    old, answers = (run / "evaluation" / "summary.json").read_text("utf-8"), asked(run)
-    (run / "evaluation" / "summary.json").unlink()
-    spa("run", finished / "recipe.yaml", f"--out={run}", cwd=finished)
-    new = json.loads((run / "evaluation" / "summary.json").read_text("utf-8"))
-    assert without_nulls(new) == without_nulls(json.loads(old))
+def test_a_deleted_summary_is_that_step_alone(finished_run: Path) -> None:
+    run = finished_run / "run"
+    path = run / "evaluation" / "summary.json"
+    old, before, answers = path.read_bytes(), steps(run), asked(run)
+    path.unlink()
+    done = spa("run", finished_run / "recipe.yaml", f"--out={run}", cwd=finished_run)
+    assert done.stderr.count("done before") == 3, done.stderr
+    assert path.read_bytes() == old
+    made_again = {"evaluation/summary", "report"}
+    assert [name for name, entry in steps(run).items() if entry != before[name] and name not in made_again] == []
     assert asked(run) == answers
 
 
-def test_a_deleted_policy_is_trained_again_from_the_pairs_that_are_there(finished: Path) -> None:
+def test_a_deleted_policy_is_trained_again_from_the_pairs_that_are_there(finished_run: Path) -> None:
     import shutil
 
-    run = finished / "run"
+    run = finished_run / "run"
     shutil.rmtree(run / "round-1" / "policy")
     answers = dict(asked(run))
-    spa("run", finished / "recipe.yaml", f"--out={run}", cwd=finished)
+    spa("run", finished_run / "recipe.yaml", f"--out={run}", cwd=finished_run)
     assert (run / "round-1" / "policy" / "model.safetensors").is_file()
     now = dict(asked(run))
     assert {key: now[key] for key in answers} == answers  # what was answered is not asked again
@@ -122,16 +102,16 @@ def test_a_deleted_policy_is_trained_again_from_the_pairs_that_are_there(finishe
     [("report",), ("show",), ("show", "--prompt", "w-02"), ("show", "--prompt", "h-01"), ("doctor",)],
     ids=" ".join,
 )
-def test_the_commands_that_show_a_run_open_it(finished: Path, command: tuple[str, ...]) -> None:
-    run = finished / "run"
+def test_the_commands_that_show_a_run_open_it(finished_run: Path, command: tuple[str, ...]) -> None:
+    run = finished_run / "run"
     name, *options = command
-    assert spa(name, run, *options, cwd=finished).stdout
+    assert spa(name, run, *options, cwd=finished_run).stdout
 
 
-def test_its_page_says_what_its_table_says(finished: Path) -> None:
-    run = finished / "run"
+def test_its_page_says_what_its_table_says(finished_run: Path) -> None:
+    run = finished_run / "run"
     (run / "report.html").unlink()
-    spa("report", run, cwd=finished)
+    spa("report", run, cwd=finished_run)
     page = (run / "report.html").read_text("utf-8")
     summary = read_summary(run / "evaluation" / "summary.json")
     for system, row in summary.systems.items():
@@ -140,7 +120,7 @@ def test_its_page_says_what_its_table_says(finished: Path) -> None:
     assert "MT-Bench" in page
 
 
-def test_its_pairs_are_exported(finished: Path, tmp_path: Path) -> None:
-    spa("export", finished / "run", "--to", tmp_path / "pairs", cwd=finished)
+def test_its_pairs_are_exported(finished_run: Path, tmp_path: Path) -> None:
+    spa("export", finished_run / "run", "--to", tmp_path / "pairs", cwd=finished_run)
     rows = (tmp_path / "pairs" / "pairs.jsonl").read_text("utf-8").splitlines()
-    assert len(rows) == len((finished / "run" / "round-1" / "5-pairs.jsonl").read_text("utf-8").splitlines())
+    assert len(rows) == len((finished_run / "run" / "round-1" / "5-pairs.jsonl").read_text("utf-8").splitlines())

@@ -61,6 +61,7 @@ def test_what_killed_processes_left_half_written_goes_with_the_lock(tmp_path: Pa
     left = [
         run.folder / f".report.html.{dead.pid}",
         run.evaluation / f".summary.json.{dead.pid}",
+        run.evaluation / "transfer" / f".answers-spa.jsonl.{dead.pid}",
         run.round(1) / f".5-pairs.jsonl.{dead.pid}",
         run.round(1) / "policy.partial" / "model.safetensors",
     ]

@@ -180,7 +180,7 @@ class Run:
 
     def _sweep(self) -> None:
         """Removes the temporary files and half-saved policies of processes that are no more."""
-        for folder in (self.folder, self.evaluation, *self.folder.glob("round-*")):
+        for folder in (self.folder, *self.folder.glob("round-*"), self.evaluation, *self.evaluation.glob("*/")):
             for path in folder.glob(".*"):
                 temporary = re.fullmatch(r"\..+\.(\d+)", path.name)
                 if temporary and not _is_alive(int(temporary[1])):  # `spa report` writes without a lock

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from selfpriority.backends import decoding
-from selfpriority.backends.decoding import Sampling, generate
+from selfpriority.backends import batches, decoding
+from selfpriority.backends.batches import passes
+from selfpriority.backends.decoding import Sampling, generate, next_token_logits
+from selfpriority.backends.hidden_states import span_means
 from selfpriority.errors import WorkFailed
 
 
@@ -29,6 +31,25 @@ def test_dropping_finished_rows_changes_nothing(model, monkeypatch: pytest.Monke
     monkeypatch.setattr(decoding, "_COMPACT_AT", 0.0)
     assert generate(model, prompts, [1] * 12, greedy) == compacted
     assert len({len(ids) for ids in compacted}) > 2
+
+
+def test_few_rows_a_pass_change_nothing(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws, logits of choices and hidden states: one row a forward pass against all of them."""
+    prompts = [[1, *range(5, 9 + i)] for i in range(7)]
+    rows = [(ids, [range(1, len(ids))]) for ids in prompts]
+
+    def everything() -> tuple[list[list[int]], torch.Tensor, torch.Tensor, torch.Tensor]:
+        alone = next_token_logits(model, [[]] * 7, [[ids] for ids in prompts], 2)
+        shared = next_token_logits(model, prompts, [[[20], [21, 22]]] * 7, 2)
+        means = span_means(model, rows, [1], 2)[1]
+        return generate(model, prompts, [2] * 7, sampling(top_p=0.9)), alone, shared, means
+
+    drawn, *numbers = everything()
+    monkeypatch.setattr(batches, "PASS_TOKENS", 1)
+    drawn_singly, *numbers_singly = everything()
+    assert drawn_singly == drawn
+    for singly, together in zip(numbers_singly, numbers, strict=True):
+        torch.testing.assert_close(singly, together, atol=1e-5, rtol=0)
 
 
 def test_copies_of_a_prompt_are_continuations_of_it(model) -> None:
@@ -69,3 +90,43 @@ def test_a_broken_distribution_is_an_error() -> None:
     logits = torch.full((2, 5), float("nan"))
     with pytest.raises(WorkFailed, match="not finite"):
         decoding._draw(logits, sampling(), torch.Generator())
+
+
+@pytest.mark.parametrize("most", [1, 40, 100])
+def test_prompts_in_pieces_are_bit_for_bit_the_whole(model, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    prompts = [[1, *range(5, 8 + 3 * i)] for i in range(7)]
+    whole = generate(model, prompts, [1, 2, 1, 1, 3, 1, 1], sampling(seed=5))
+    ones = generate(model, prompts, [1] * 7, sampling(seed=5))
+    monkeypatch.setattr(decoding, "passes", lambda n_rows, width: passes(n_rows, width, most))
+    assert len(passes(7, 28, most)) > 1
+    assert generate(model, prompts, [1, 2, 1, 1, 3, 1, 1], sampling(seed=5)) == whole
+    assert generate(model, prompts, [1] * 7, sampling(seed=5)) == ones
+
+
+def test_what_a_model_does_after_its_head_is_not_lost_in_pieces(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Scaled:
+        """A model whose logits are not its head's output."""
+
+        def __getattr__(self, name: str):
+            return getattr(model, name)
+
+        def __call__(self, **given):
+            found = model(**given)
+            found.logits = found.logits * 0.25
+            return found
+
+    prompts = [[1, *range(5, 8 + 3 * i)] for i in range(7)]
+    greedy = sampling(temperature=0.0)
+    whole = decoding.next_token_logits(Scaled(), prompts, [[[9]]] * 7, 2)
+    drawn = generate(Scaled(), prompts, [1] * 7, greedy)
+    monkeypatch.setattr(decoding, "passes", lambda n_rows, width: passes(n_rows, width, 40))
+    assert generate(Scaled(), prompts, [1] * 7, greedy) == drawn
+    torch.testing.assert_close(decoding.next_token_logits(Scaled(), prompts, [[[9]]] * 7, 2), whole)
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 200))
+@settings(deadline=None, max_examples=80)
+def test_pieces_hold_every_row_once_and_stay_within_their_bound(n_rows: int, width: int, most: int) -> None:
+    pieces = passes(n_rows, width, most)
+    assert [row for piece in pieces for row in range(n_rows)[piece]] == list(range(n_rows))
+    assert all((piece.stop - piece.start) * width <= most or piece.stop - piece.start == 1 for piece in pieces)

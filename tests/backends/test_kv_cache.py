@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig
 
-from selfpriority.backends.kv_cache import GrowingLayer, growing_cache
+from selfpriority.backends.kv_cache import GrowingLayer, growing_cache, part_of
+
+CONFIG = LlamaConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2)
 
 
-def test_holds_what_the_models_own_cache_holds():
-    config = LlamaConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2)
-    ours, theirs = growing_cache(config), DynamicCache(config=config)
+@pytest.mark.parametrize("n_tokens", [0, 20, 200], ids=["nothing", "too few", "enough"])
+def test_holds_what_the_models_own_cache_holds(n_tokens):
+    """With so many tokens announced."""
+    ours, theirs = growing_cache(CONFIG, n_tokens), DynamicCache(config=CONFIG)
     assert all(isinstance(layer, GrowingLayer) for layer in ours.layers)
     torch.manual_seed(0)
 
@@ -28,7 +32,7 @@ def test_holds_what_the_models_own_cache_holds():
     for n_tokens in [1] * 70 + [3]:  # past the room of one step
         grow(4, n_tokens)
     for cache in (ours, theirs):
-        cache.batch_select_indices(torch.tensor([3, 1]))
+        cache.batch_select_indices(torch.tensor([1, 3]))  # in place
     grow(2, 1)
     assert ours.get_seq_length() == theirs.get_seq_length() == 79
 
@@ -39,3 +43,28 @@ def test_a_token_is_written_in_place():
     before = layer.keys.data_ptr()
     layer.update(torch.ones(1, 1, 1, 8), torch.ones(1, 1, 1, 8))
     assert layer.keys.data_ptr() == before
+
+
+def test_parts_fill_the_rows_of_the_whole():
+    torch.manual_seed(0)
+    states = torch.randn(2, 2, 5, 2, 4, 8)  # keys and values of two layers, five rows of four tokens
+    whole, parts = growing_cache(CONFIG, 10), growing_cache(CONFIG, 10)
+    for index in range(2):
+        whole.update(states[0, index], states[1, index], index)
+    for rows in (slice(0, 2), slice(2, 4), slice(4, 6)):
+        part = part_of(parts, rows.start, 5)
+        assert part.get_seq_length() == 0
+        for index in range(2):
+            part.update(states[0, index, rows], states[1, index, rows], index)
+    for ours, theirs in zip(parts.layers, whole.layers, strict=True):
+        assert torch.equal(ours.keys, theirs.keys)
+        assert torch.equal(ours.values, theirs.values)
+    before = parts.layers[0].keys.data_ptr()
+    parts.update(states[0, 0, :, :, :1], states[1, 0, :, :, :1], 0)
+    assert parts.layers[0].keys.data_ptr() == before  # there was room
+
+
+def test_a_cache_of_other_layers_has_no_parts():
+    config = LlamaConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, sliding_window=4)
+    config.layer_types = ["full_attention", "sliding_attention"]
+    assert part_of(growing_cache(config), 0, 5) is None

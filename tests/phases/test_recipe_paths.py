@@ -28,6 +28,8 @@ def recipe() -> Recipe:
                 **judging,
                 "comparer": judging,
                 "more_judges": {"other": judging},
+                "more_prompts": {"transfer": {"source": "prompts.jsonl"}},
+                "more_systems": {"big": {"model": "big"}, "prompted": {"how": "constitution"}},
             },
         }
     )
@@ -48,6 +50,9 @@ def test_every_path_is_found_beside_the_recipe(tmp_path: Path, monkeypatch: pyte
     assert found.evaluate.prompts is not None
     assert found.evaluate.comparer is not None
     assert found.prompts.source == found.evaluate.prompts.source == str(folder / "prompts.jsonl")
+    assert found.evaluate.more_prompts["transfer"].source == found.prompts.source
+    systems = found.evaluate.more_systems
+    assert (systems["big"].model, systems["prompted"].model) == (str(folder / "big"), "self")
     for section in (found.score, found.evaluate, found.evaluate.comparer, found.evaluate.more_judges["other"]):
         assert section.judge == str(folder / "big")
         assert section.rewards == {"harmlessness": str(folder / "beside")}
@@ -69,6 +74,8 @@ def test_no_file_takes_the_place_of_what_ships(tmp_path: Path, monkeypatch: pyte
                 "judge": "self",
                 "comparer": {"judge": "smollm2-135m"},
                 "more_judges": {"other": {"judge": "demo-eval"}},
+                "more_prompts": {"transfer": {"source": "demo"}},
+                "more_systems": {"start": {"model": "self"}, "small": {"model": "smollm2-135m"}},
             },
         }
     )

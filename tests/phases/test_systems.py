@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selfpriority.errors import InputError
-from selfpriority.evaluation.records import Contest, EvaluationFiles, Summary, read_summary
+from selfpriority.evaluation.records import Contest, Difference, EvaluationFiles, Summary, Wins, read_summary
 from selfpriority.intervals import holm
 from selfpriority.phases.align import align_step
 from selfpriority.phases.evaluate import check_evaluation, evaluate, evaluate_steps
@@ -20,6 +21,7 @@ from selfpriority.recipe import Recipe
 from selfpriority.run import Run, read_rows
 
 SYSTEMS = ["vanilla", "spa-round-1", "spa", "told"]
+JUDGED = (("verdicts", ""), ("verdicts", "@second"))
 
 
 def two_rounds(folder: Path, model: Path, **evaluate_fields: Any) -> Resources:
@@ -103,13 +105,50 @@ def test_everybody_meets_the_first_and_the_reference_and_nobody_twice(evaluated)
         assert summary.against_first() == met[:3]
 
 
-def test_the_correction_runs_over_all_contests_of_a_table(evaluated):
+def families(summary: Summary) -> dict[str, list[Difference | Wins]]:
+    """What is corrected together, by what it is; figures of further judges by the judge's name."""
+    mixed = [name for name in next(iter(summary.difference.values())) if name not in summary.objectives]
+    kinds = [standing.difference for standing in summary.by_kind.values()]
+    assert summary.pairwise is not None
+    return {
+        "objectives": cells(summary.difference, summary.objectives),
+        "HH": cells(summary.difference, mixed),
+        "kinds": [cell for table in kinds for cell in cells(table, summary.objectives)],
+        "wins": cells(summary.pairwise, summary.objectives),
+        "behaviour": cells(summary.behaviour_difference, ("refusal", "over_refusal", "words")),
+        "second": cells(summary.judges["second"].difference, summary.objectives),
+    }
+
+
+def cells(table: Mapping[Contest, Mapping[str, Any]], names: Sequence[str]) -> list[Any]:
+    return [row[name] for row in table.values() for name in names]
+
+
+def test_the_correction_runs_over_all_contests_of_a_family(evaluated):
     for summary in summaries(evaluated):
-        cells = [row[name] for row in summary.difference.values() for name in summary.objectives]
-        assert len(cells) == 10
-        p_values = [cell.p for cell in cells if cell.p is not None]
-        assert [cell.p_holm for cell in cells if cell.p is not None] == pytest.approx(holm(p_values))
-        assert any(cell.p_holm != cell.p for cell in cells)
+        by_name = families(summary)
+        assert {len(by_name[name]) for name in ("objectives", "wins", "second")} == {5 * 2}
+        assert (len(by_name["HH"]), len(by_name["behaviour"])) == (5 * 3, 5 * 3)
+        for name, family in by_name.items():
+            tested = [cell for cell in family if cell.p is not None]
+            assert tested or name == "second", name  # who writes no readable verdict decides nothing
+            assert [cell.p_holm for cell in tested] == pytest.approx(holm([cell.p for cell in tested])), name
+        assert any(cell.p_holm != cell.p for cell in by_name["objectives"])
+
+
+def test_steps_are_called_by_set_system_judge_and_contest(evaluated):
+    done = [name for name in evaluated.run.manifest["steps"] if name.startswith("evaluation/")]
+    met = ["spa-round-1_vs_vanilla", "spa_vs_vanilla", "told_vs_vanilla", "spa-round-1_vs_spa", "told_vs_spa"]
+    of_a_set = [
+        *(f"{what}-{s}{judge}" for s in SYSTEMS for what, judge in (("answers", ""), *JUDGED)),
+        *(f"comparisons-{contest}" for contest in met),
+    ]
+    assert done == [
+        *(f"evaluation/{name}" for name in of_a_set),
+        *(f"evaluation/transfer/{name}" for name in of_a_set),
+        "evaluation/summary",
+        "evaluation/transfer/summary",
+    ]
 
 
 def test_every_system_answers_every_set_once(evaluated):
@@ -154,6 +193,7 @@ def test_the_constitution_stands_before_the_prompt_and_not_in_what_is_judged(eva
             r"evaluate\.reference: 'dpo' is no system of this run; it has vanilla, spa-round-1, spa",
         ),
         ({"more_systems": {"spa": {}}}, r"evaluate\.more_systems\.spa: every evaluation has a system of this name"),
+        ({"more_systems": {"old_vs": {}}, "reference": None}, r"evaluate\.more_systems\.old_vs: files write '_vs_'"),
         ({"more_systems": {"other": {"model": "nowhere"}}, "reference": None}, "'nowhere' is no folder"),
         (
             {"more_prompts": {"x": {"source": "demo", "split": "train", "limit": 6}}},
@@ -165,6 +205,8 @@ def test_what_is_wrong_is_found_before_any_work(tiny_model, tmp_path, fields, me
     given = two_rounds(tmp_path / "run", tiny_model)
     section = {**given.recipe.evaluate.model_dump(mode="json"), **fields}
     given.recipe = Recipe.model_validate({**given.recipe.model_dump(mode="json"), "evaluate": section})
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as wrong:
         check_evaluation(given)
+    assert len(wrong.value.lines) == 1
+    assert "\n" not in wrong.value.lines[0]
     assert not given.run.evaluation.exists()

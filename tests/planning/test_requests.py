@@ -29,6 +29,14 @@ JUDGES = {
         }
     },
     "comparer": {"evaluate": {"comparer": {"judge": "self"}}},
+    "systems": {
+        "evaluate": {
+            "more_systems": {"prompted": {"how": "constitution"}},
+            "more_prompts": {"transfer": {"source": "demo", "split": "dev", "limit": 3}},
+            "comparer": {"judge": "self"},
+            "reference": "prompted",
+        }
+    },
 }
 
 
@@ -47,6 +55,10 @@ def test_planned_requests_are_those_of_the_run(changes, written, done, tmp_path)
         n, step = asked[name]["requests"], planned[name]
         assert step.requests == n if not step.is_bound else n <= step.requests, name
         assert asked[name]["tokens"] <= sum(one.new_tokens for one in step.asked), name
+    assert {name for name in asked if "evaluation/" in name} - with_model <= {
+        "evaluation/summary",
+        "evaluation/transfer/summary",
+    }
     # nothing was lost in this run but what is rated twice, so that the bounds are met
     assert planned["round-1/score"].requests == asked["round-1/score"]["requests"]
     assert planned["evaluation/verdicts-spa"].requests == asked["evaluation/verdicts-spa"]["requests"]

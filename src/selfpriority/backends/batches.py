@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+PASS_TOKENS = 4096
+"""Positions of one forward pass over prompts: what a layer needs for a moment grows with them, speed does no more."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -46,3 +49,12 @@ def n_shared(contexts: Sequence[Sequence[object]]) -> int:
         return 0
     n_most = min(map(len, contexts)) - 1
     return next((i for i in range(n_most) if len({ids[i] for ids in contexts}) > 1), n_most)
+
+
+def passes(n_rows: int, width: int, most: int | None = None) -> list[slice]:
+    """The rows [rows, width] of a batch, some for each forward pass: the same numbers as in one, and less in between.
+
+    The positions of a pass stay within `most`, by default `PASS_TOKENS`; a longer row makes a pass alone.
+    """
+    n_pass = max(1, (most or PASS_TOKENS) // max(1, width))
+    return [slice(first, min(first + n_pass, n_rows)) for first in range(0, n_rows, n_pass)]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from selfpriority.backends.kv_cache import growing_cache
+from selfpriority.backends.batches import passes
+from selfpriority.backends.kv_cache import growing_cache, part_of
 from selfpriority.errors import WorkFailed
 
 _COMPACT_AT = 0.875  # share of rows still open under which the finished ones are dropped from the cache
@@ -44,8 +45,8 @@ def generate(
         WorkFailed: the model's next-token distribution is not finite.
     """
     ids, mask = _left_padded(prompts, sampling.pad_id, model.device)
-    cache = growing_cache(model.config)
-    logits = _next_logits(model, ids, mask, cache)
+    cache = growing_cache(model.config, ids.shape[1] + sampling.max_new_tokens)
+    logits = _first_logits(model, ids, mask, cache)
     select = torch.arange(len(prompts)).repeat_interleave(torch.tensor(copies)).to(model.device)
     cache.batch_select_indices(select)
     logits, mask = logits[select], mask[select]
@@ -79,15 +80,39 @@ def next_token_logits(
 
     A prefix may be empty, a suffix not. Every prefix is computed once.
     """
-    cache = growing_cache(model.config)
     owner = torch.tensor([i for i, group in enumerate(suffixes) for _ in group], device=model.device)
     ids, mask = _left_padded([suffix for group in suffixes for suffix in group], pad_id, model.device)
-    if any(prefixes):
-        prefix_ids, prefix_mask = _left_padded(prefixes, pad_id, model.device)
-        _next_logits(model, prefix_ids, prefix_mask, cache)
-        cache.batch_select_indices(owner)
-        mask = torch.cat([prefix_mask[owner], mask], dim=1)
+    if not any(prefixes):
+        return _first_logits(model, ids, mask, growing_cache(model.config)).float()
+    prefix_ids, prefix_mask = _left_padded(prefixes, pad_id, model.device)
+    cache = growing_cache(model.config, prefix_ids.shape[1] + ids.shape[1])
+    _first_logits(model, prefix_ids, prefix_mask, cache)
+    cache.batch_select_indices(owner)
+    mask = torch.cat([prefix_mask[owner], mask], dim=1)
     return _next_logits(model, ids, mask, cache).float()
+
+
+def _first_logits(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+    """As `_next_logits` of an empty cache, in passes over some rows each where the cache can be filled so."""
+    pieces = passes(*ids.shape)
+    parts = [part_of(cache, rows.start, len(ids)) for rows in pieces]
+    if len(pieces) == 1 or None in parts:
+        return _next_logits(model, ids, mask, cache)
+    head, states = model.get_output_embeddings(), []
+    handle = head.register_forward_pre_hook(lambda _, given: states.append(given[0]))
+    try:
+        logits = [
+            _next_logits(model, ids[rows], mask[rows], part)
+            for rows, part in zip(pieces, parts, strict=True)
+            if part is not None
+        ]
+    finally:
+        handle.remove()
+    by_piece = torch.cat(logits)
+    # few rows are multiplied in another order than many, and no draw may depend on how the prompts were cut
+    at_once: Tensor = head(torch.cat(states))[:, -1]
+    # of a model that does more after its head than others, what it says itself counts
+    return at_once if torch.allclose(at_once, by_piece, rtol=1e-2, atol=1e-2) else by_piece
 
 
 def _next_logits(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:

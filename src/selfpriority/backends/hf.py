@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfpriority.backends.batches import Cost, cut, n_shared
+from selfpriority.backends.batches import Cost, cut, n_shared, passes
 from selfpriority.backends.decoding import Sampling, generate, next_token_logits
 from selfpriority.backends.hidden_states import right_padded, span_means
 from selfpriority.backends.loading import Loaded, load_causal, load_classifier
@@ -172,7 +172,7 @@ class HfClassifier:
         return cut(costs, self._settings.tokens_per_batch, self._settings.max_batch)
 
     def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
-        """One forward pass a batch."""
+        """Forward passes over some rows of a batch each."""
         for number, batch in enumerate(batches):
             yield number, _by_group(batch, self._answer_group)
 
@@ -191,8 +191,10 @@ class HfClassifier:
     def _classify(self, requests: Sequence[Classify]) -> list[Answer]:
         rows = [[*prompt, *response] for prompt, response in (_encoded(self._loaded, r) for r in requests)]
         ids, mask = right_padded(rows, self._loaded.pad_id, self._loaded.model.device)
-        logits = self._loaded.model(input_ids=ids, attention_mask=mask).logits
-        return [Value(float(value)) for value in logits[:, 0].float().tolist()]
+        logits = [
+            self._loaded.model(input_ids=ids[part], attention_mask=mask[part]).logits for part in passes(*ids.shape)
+        ]
+        return [Value(float(value)) for value in torch.cat(logits)[:, 0].float().tolist()]
 
 
 def choice_ids(tokenizer: Any, choice: str) -> list[int]:

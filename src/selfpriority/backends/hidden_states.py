@@ -1,4 +1,4 @@
-"""Mean hidden states over spans of tokens: one forward pass, as deep as the deepest layer asked for.
+"""Mean hidden states over spans of tokens: forward passes as deep as the deepest layer asked for.
 
 Knows a transformers causal model and token ids; nothing of requests or heads.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from selfpriority.backends.batches import passes
 from selfpriority.errors import InputError
 
 
@@ -44,6 +45,15 @@ def span_means(
     modules = _modules(model)
     if layers[0] < 0 or layers[-1] >= len(modules):
         raise InputError(f"layer {layers[-1]}: this model has layers 0 to {len(modules) - 1}")
+    parts = [
+        _pass_means(model, layers, ids[rows], mask[rows], weights[rows]) for rows in passes(len(ids), ids.shape[1])
+    ]
+    return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
+
+
+def _pass_means(model: Any, layers: Sequence[int], ids: Tensor, mask: Tensor, weights: Tensor) -> dict[int, Tensor]:
+    """Of some rows in one forward pass; `weights` [rows, spans, tokens] of the means."""
+    modules = _modules(model)
     means: dict[int, Tensor] = {}
 
     def keep(layer: int, output: Any) -> None:

@@ -1,50 +1,121 @@
-"""A key-value cache that grows in steps: a new token is written in place instead of copying all that went before.
+"""A key-value cache with room for all tokens to come: a new one is written in place, and what went before stays.
 
 transformers' own cache concatenates every layer at every token. Knows nothing of requests.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-_ROOM = 64  # tokens that fit before the next copy
+_ROOM = 64  # tokens that fit before the next copy, where more come than were announced
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its base class registers subclasses
-    """A `DynamicLayer` whose keys and values are the filled part of larger tensors."""
+    """A `DynamicLayer` whose keys and values are the filled part of larger tensors.
 
-    _key_room: Tensor | None = None
-    _value_room: Tensor | None = None
+    Args:
+        n_tokens: most tokens of a row that are expected.
+    """
+
+    def __init__(self, n_tokens: int = 0) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._n_tokens = n_tokens
+        self._key_room: Tensor | None = None
+        self._value_room: Tensor | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Appends [rows, heads, new tokens, size]; returns all keys and all values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.keys, self._key_room = _append(self.keys, self._key_room, key_states)
-        self.values, self._value_room = _append(self.values, self._value_room, value_states)
+        self.keys, self._key_room = self._append(self.keys, self._key_room, key_states)
+        self.values, self._value_room = self._append(self.values, self._value_room, value_states)
         return self.keys, self.values
 
+    def fill(self, key_states: Tensor, value_states: Tensor, first: int, n_rows: int) -> None:
+        """Puts keys and values of the first tokens into the rows from `first` on, of `n_rows` in all."""
+        if self._key_room is None or self._value_room is None:
+            self.lazy_initialization(key_states, value_states)
+            self._key_room = self._room(key_states, n_rows, key_states.shape[-2])
+            self._value_room = self._room(value_states, n_rows, value_states.shape[-2])
+        self.keys = _written(self._key_room, key_states, first)
+        self.values = _written(self._value_room, value_states, first)
 
-def growing_cache(config: Any) -> DynamicCache:
-    """An empty cache for a model; layers that keep a sliding window or another state stay as they are."""
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keeps the rows of these numbers; ascending ones, each once, move up in place."""
+        self.keys, self._key_room = self._selected(self.keys, self._key_room, indices)
+        self.values, self._value_room = self._selected(self.values, self._value_room, indices)
+
+    def _room(self, states: Tensor, n_rows: int, n_tokens: int) -> Tensor:
+        n_tokens = self._n_tokens if n_tokens <= self._n_tokens else n_tokens + _ROOM
+        return states.new_empty(n_rows, states.shape[1], n_tokens, states.shape[-1])
+
+    def _append(self, held: Tensor | None, room: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
+        """`held` and `new` one after the other, and the tensor they lie in."""
+        length = held.shape[-2] if held is not None and held.numel() else 0
+        end = length + new.shape[-2]
+        if room is None or room.shape[-2] < end:
+            room = self._room(new, len(new), end)
+            if held is not None and length:
+                room[..., :length, :] = held
+        room[..., length:end, :] = new
+        return room[..., :end, :], room
+
+    def _selected(self, held: Tensor | None, room: Tensor | None, indices: Tensor) -> tuple[Tensor, Tensor]:
+        assert held is not None
+        assert room is not None
+        length, chosen = held.shape[-2], indices.tolist()
+        if any(later <= earlier for earlier, later in pairwise(chosen)):
+            wider = room.new_empty(len(chosen), *room.shape[1:])
+            wider[..., :length, :] = held[indices]
+            return wider[..., :length, :], wider
+        for target, source in enumerate(chosen):
+            if target != source:
+                room[target, :, :length] = room[source, :, :length]
+        room = room[: len(chosen)]
+        return room[..., :length, :], room
+
+
+class _Part(DynamicLayer):  # type: ignore[no-untyped-call]  # as above
+    """What some rows begin with, written into the rows of a `GrowingLayer`."""
+
+    def __init__(self, whole: GrowingLayer, first: int, n_rows: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._whole, self._first, self._n_rows = whole, first, n_rows
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Hands keys and values on; they are all there are, for a part is computed in one pass."""
+        self._whole.fill(key_states, value_states, self._first, self._n_rows)
+        return key_states, value_states
+
+
+def growing_cache(config: Any, n_tokens: int = 0) -> DynamicCache:
+    """An empty cache for a model; layers that keep a sliding window or another state stay as they are.
+
+    Args:
+        config: the model's.
+        n_tokens: most tokens of a row that are expected; of more, everything is copied now and then.
+    """
     cache = DynamicCache(config=config)
-    growing: Any = GrowingLayer  # its initialiser is untyped
-    cache.layers = [growing() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [GrowingLayer(n_tokens) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 
-def _append(held: Tensor | None, room: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
-    """`held` and `new` one after the other, and the tensor they lie in."""
-    length = held.shape[-2] if held is not None and held.numel() else 0
-    end = length + new.shape[-2]
-    # rows that were selected since lie in a tensor of their own
-    if room is None or held is None or room.shape[-2] < end or held.data_ptr() != room.data_ptr():
-        room = new.new_empty(*new.shape[:-2], end + _ROOM, new.shape[-1])
-        if held is not None and length:
-            room[..., :length, :] = held
-    room[..., length:end, :] = new
-    return room[..., :end, :], room
+def part_of(cache: DynamicCache, first: int, n_rows: int) -> DynamicCache | None:
+    """An empty cache whose rows become those of `cache` from `first` on, of `n_rows`; None: other kinds of layers."""
+    layers = [_Part(layer, first, n_rows) for layer in cache.layers if isinstance(layer, GrowingLayer)]
+    if len(layers) < len(cache.layers) or not layers:
+        return None
+    part = DynamicCache()
+    part.layers = list(layers)
+    return part
+
+
+def _written(room: Tensor, states: Tensor, first: int) -> Tensor:
+    n_tokens = states.shape[-2]
+    room[first : first + len(states), :, :n_tokens] = states
+    return room[..., :n_tokens, :]

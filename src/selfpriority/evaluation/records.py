@@ -18,7 +18,8 @@ from selfpriority.intervals import LEVEL
 from selfpriority.records import Prompt, Rating, Ratings, Response, Stop, Unrated
 from selfpriority.run import read_json, read_rows, write_json
 
-_BETWEEN = "_vs_"
+BETWEEN = "_vs_"
+"""Stands between two names where files spell a contest."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class Contest:
     @property
     def key(self) -> str:
         """As files spell it."""
-        return f"{self.a}{_BETWEEN}{self.b}"
+        return f"{self.a}{BETWEEN}{self.b}"
 
     @classmethod
     def of(cls, key: str) -> Contest:
         """The contest that files spell `key`."""
-        a, _, b = key.partition(_BETWEEN)
+        a, _, b = key.partition(BETWEEN)
         return cls(a, b)
 
 
@@ -157,12 +158,12 @@ class Wins:
     """Of "as many won as lost"."""
     flip_rate: float | None = None
     """Share whose two orders disagree; 0.0 by construction where the wins come from ratings."""
-    words: float | None = None
-    p_holm: float | None = None
     first_shown: float | None = None
     """Of a judge that compares: share of its decided verdicts that went to the answer shown first."""
     unread: dict[str, int] | None = None
     """Of a judge that compares: reason -> prompts without an outcome. None: the wins come from ratings."""
+    words: float | None = None
+    p_holm: float | None = None
 
     @property
     def significant(self) -> bool:
@@ -183,14 +184,23 @@ def _tested(value: Any, plain: Any) -> Any:
     return {**plain(value), "significant": value.significant}
 
 
+def _tested_alone(value: Any, plain: Any) -> Any:
+    return _without(_tested(value, plain), "words")  # of behaviour, which is words among others
+
+
 def _cell_as_json(value: Any, plain: Any) -> Any:
-    told = plain(value)
-    return told if value.unrated is not None else {k: v for k, v in told.items() if k not in ("unrated", "at_ceiling")}
+    fields = plain(value)
+    counted = {} if value.unrated is None else {name: fields[name] for name in ("at_ceiling", "unrated")}
+    return _without(fields, "at_ceiling", "unrated") | counted
 
 
 def _wins_as_json(value: Any, plain: Any) -> Any:
-    told = _tested(value, plain)
-    return told if value.unread is not None else {k: v for k, v in told.items() if k not in ("unread", "first_shown")}
+    fields = _tested(value, plain)
+    return fields if value.unread is not None else _without(fields, "first_shown", "unread")
+
+
+def _without(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 CellInFile = Annotated[Cell, BeforeValidator(_number_as_cell), WrapSerializer(_cell_as_json)]
@@ -303,7 +313,9 @@ class Summary:
     pairwise: dict[Key, dict[str, Annotated[Wins, WrapSerializer(_wins_as_json)]]] | None = None
     by_kind: dict[str, Standing] = field(default_factory=dict)
     behaviour: dict[str, Behaviour] = field(default_factory=dict)
-    behaviour_difference: dict[Key, Differences] = field(default_factory=dict)
+    behaviour_difference: dict[Key, dict[str, Annotated[Difference, WrapSerializer(_tested_alone)]]] = field(
+        default_factory=dict
+    )
     judges: dict[str, Standing] = field(default_factory=dict)
     """Further judges of the same answers."""
     agreement: Agreement | None = None

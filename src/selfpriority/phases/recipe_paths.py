@@ -13,7 +13,7 @@ from selfpriority.backends.weights import embedded_models
 from selfpriority.constitution import shipped_constitutions
 from selfpriority.phases.resources import shipped_heads
 from selfpriority.prompts import shipped_prompts
-from selfpriority.recipe import Evaluate, OtherJudge, Prompts, Recipe, Score
+from selfpriority.recipe import Evaluate, OtherJudge, OtherSystem, Prompts, Recipe, Score
 
 Locate = Callable[[str, Collection[str]], str]
 """(a name, the names that are no paths in its field) -> an absolute path, or the name as it is."""
@@ -48,18 +48,26 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
 
 def _evaluate(section: Evaluate, absolute: Locate) -> Evaluate:
     held_out, comparer = section.prompts, section.comparer
-    others = {name: _judging(other, absolute) for name, other in section.more_judges.items()}
+    judges = {name: _judging(other, absolute) for name, other in section.more_judges.items()}
+    sets = {name: _prompts(other, absolute) for name, other in section.more_prompts.items()}
+    systems = {name: _system(other, absolute) for name, other in section.more_systems.items()}
     return _judging(section, absolute).model_copy(
         update={
             "prompts": held_out and _prompts(held_out, absolute),
             "comparer": comparer and _judging(comparer, absolute),
-            "more_judges": others,
+            "more_judges": judges,
+            "more_prompts": sets,
+            "more_systems": systems,
         }
     )
 
 
 def _prompts(section: Prompts, absolute: Locate) -> Prompts:
     return section.model_copy(update={"source": absolute(section.source, shipped_prompts())})
+
+
+def _system(section: OtherSystem, absolute: Locate) -> OtherSystem:
+    return section.model_copy(update={"model": absolute(section.model, ("self", *embedded_models()))})
 
 
 def _judging(section: _Judging, absolute: Locate) -> _Judging:

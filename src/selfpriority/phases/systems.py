@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
-from selfpriority.evaluation.records import EvaluationFiles, System
+from selfpriority.evaluation.records import BETWEEN, EvaluationFiles, System
 from selfpriority.phases.collect import round_prompts
 from selfpriority.prompts import load_prompts, said_in
 from selfpriority.recipe import Prompts, Recipe
@@ -44,7 +44,7 @@ def systems(run: Run, recipe: Recipe) -> list[System]:
     no policy of ours, and one system here and one there would differ in more than training.
 
     Raises:
-        InputError: a further system is called as one of ours.
+        InputError: a further system is called as one of ours, or as nobody can tell from two.
     """
     last = recipe.rounds
     ours = [System(VANILLA, recipe.model)]
@@ -56,6 +56,8 @@ def systems(run: Run, recipe: Recipe) -> list[System]:
             raise InputError(
                 f"evaluate.more_systems.{name}: every evaluation has a system of this name; choose another"
             )
+        if BETWEEN in f"{name}_":
+            raise InputError(f"evaluate.more_systems.{name}: files write {BETWEEN!r} between two names; choose another")
         ours.append(System(name, recipe.model if other.model == "self" else other.model, how=other.how))
     return ours
 
@@ -66,7 +68,7 @@ def plain_models(run: Run, recipe: Recipe) -> dict[str, str]:
 
 
 def check_systems(run: Run, recipe: Recipe) -> None:
-    """Raises InputError for a further system with a name of ours, or a reference that is no system."""
+    """Raises InputError for a further system with a name that cannot be, or a reference that is no system."""
     names = [system.name for system in systems(run, recipe)]
     reference = recipe.evaluate.reference
     if reference is not None and reference not in names:

@@ -29,7 +29,7 @@ from selfpriority.phases.collect import generator, start_of_round, training_judg
 from selfpriority.phases.evaluate import judges_of
 from selfpriority.phases.judge_check import check_anchors, checked_comparer, checks, comparing
 from selfpriority.phases.resources import JudgeSpec, Resources, in_process
-from selfpriority.phases.systems import PromptSet, prompt_sets, prompts_to, systems
+from selfpriority.phases.systems import PromptSet, check_systems, prompt_sets, prompts_to, systems
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import Backend, HfBackend
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
@@ -182,6 +182,7 @@ def _align(rehearsal: Rehearsal, number: int, prompts: Sequence[Prompt]) -> Plan
 
 
 def _evaluation(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
+    check_systems(rehearsal.run, rehearsal.recipe)
     for prompt_set in prompt_sets(rehearsal.run, rehearsal.recipe):
         yield from _on_set(rehearsal, prompt_set)
 
