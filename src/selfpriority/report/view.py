@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfpriority.evaluation.records import EvaluationFiles, Summary, read_summary
+from selfpriority.evaluation.files import EvaluationFiles
+from selfpriority.evaluation.records import Summary, read_summary
 from selfpriority.evaluation.utility_records import Utility, read_utility
 from selfpriority.recipe import Recipe, load
 from selfpriority.report.catalogue import Entry, collected, held_out
