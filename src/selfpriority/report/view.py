@@ -98,7 +98,7 @@ def read_view(run: Run) -> View:
         settings=settings,
         manifest=run.manifest,
         objectives=objectives,
-        judges=tuple(_judge(role, report, settings) for role, report in (judges or {}).items() if report),
+        judges=tuple(_judge(role, report) for role, report in (judges or {}).items() if report),
         rounds=tuple(_round(run, number) for number in numbers),
         summary=summary,
         entries=(
@@ -133,9 +133,8 @@ def _objectives(run: Run, summary: Json | None, judges: Json | None) -> tuple[st
     return tuple(objective["objective"] for objective in reports[0]["objectives"]) if reports else ()
 
 
-def _judge(role: str, report: Json, settings: Json) -> JudgeCard:
-    section = settings["evaluate" if role == "evaluate" else "score"]
-    return JudgeCard(role, report.get("judge", section["judge"]), report.get("method", section["method"]), report)
+def _judge(role: str, report: Json) -> JudgeCard:
+    return JudgeCard(role, report.get("judge", ""), report.get("method", ""), report)
 
 
 def _round(run: Run, number: int) -> Round:
