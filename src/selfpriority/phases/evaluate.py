@@ -11,7 +11,6 @@ from selfpriority.evaluation.compare import Further, Verdict, contests, summaris
 from selfpriority.evaluation.pairwise import Compared, Duel
 from selfpriority.evaluation.table import table
 from selfpriority.phases.align import check_trained
-from selfpriority.phases.collect import round_prompts
 from selfpriority.phases.perplexity import alarm, prose
 from selfpriority.phases.resources import (
     JudgeSpec,
@@ -22,6 +21,7 @@ from selfpriority.phases.resources import (
     judge_key,
     model_key,
 )
+from selfpriority.phases.round_inputs import round_prompts
 from selfpriority.prompts import load_prompts, said_in
 from selfpriority.rating import Item
 from selfpriority.recipe import Evaluate, HfBackend, OpenaiBackend, OtherJudge, Recipe
