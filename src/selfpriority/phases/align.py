@@ -8,10 +8,11 @@ from pathlib import Path
 
 from selfpriority.errors import WorkFailed
 from selfpriority.models.files import resolve
-from selfpriority.phases.collect import collect_steps, start_of_round
+from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.launch import is_main, launch, rank
 from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
+from selfpriority.phases.round_inputs import start_of_round
 from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.records import PairedPool, Pool, Sifted
 from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Step, key_of, read_rows
