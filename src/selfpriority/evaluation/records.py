@@ -1,7 +1,7 @@
 """What an evaluation holds, as records: systems, answers, verdicts, and the summary of them all.
 
-Knows the shape of every file of an `evaluation` folder and no arithmetic: `read_summary` and `write_summary` are the one
-reader and the one writer of `summary.json`. What an older version left out reads as not measured.
+Knows the shape of every file of an `evaluation` folder and no arithmetic: `read_summary` and `write_summary` are the
+one reader and the one writer of `summary.json`. What an older version left out reads as not measured.
 """
 
 from __future__ import annotations
