@@ -121,7 +121,8 @@ class Endpoint:
         if self._odd >= MOST_ODD:
             raise WorkFailed(
                 f"backend: {self._settings.base_url} took none of the last {self._odd} requests ({detail}): that is "
-                f"the server or the recipe, no single request; all answers so far are kept and the same command continues"
+                f"the server or the recipe, no single request; all answers so far are kept and the "
+                f"same command continues"
             )
 
     def _try(self, body: dict[str, Any], read: Callable[[Any], T]) -> T | Failure:

@@ -7,7 +7,6 @@ cannot be read is an outcome of its own, never a tie. Knows no system and no fil
 from __future__ import annotations
 
 import copy
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +16,13 @@ from selfpriority.constitution import Constitution, Objective
 from selfpriority.evaluation.significance import wins
 from selfpriority.judges.words import marker_code, material, unread
 from selfpriority.language_model import Answer, Choice, Choose, Completion, Failure, Generate, LanguageModel, ask
+from selfpriority.rating import written_side
 from selfpriority.recipe import Score
 from selfpriority.records import Message, Prompt, Unrated
 from selfpriority.wording import fill
 
 Side = Literal["first", "second", "tie"]
 LETTERS = ("A", "B")
-_VERDICT = re.compile(r"verdict\W{0,6}(?:(?:is|answer|response)\W{1,3})*(A|B|tie)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,11 @@ def _read_text(answer: Answer) -> Side | Unrated:
         return Unrated(answer.reason, answer.detail)
     assert isinstance(answer, Completion)
     (text,) = answer.texts
-    found = _VERDICT.findall(text.text)
-    if not found:
+    is_cut = text.stop == "length"
+    side = written_side(text.text, is_cut)
+    if side is None and is_cut:
+        return Unrated("cut", "the judge's text was cut before its verdict")
+    if side is None:
         return unread(text.text, Unrated("no_verdict", "the judge's text holds no verdict"))
-    sides: dict[str, Side] = {"a": "first", "b": "second", "tie": "tie"}
-    return sides[found[-1].lower()]
+    sides: dict[str, Side] = {"A": "first", "B": "second", "tie": "tie"}
+    return sides[side]

@@ -40,7 +40,6 @@ _CONTROL = re.compile(
     rf"|[{_LEFT}](?=/?(?!(?:{_MARKUP})>)[\w-]+[>|\uff5c])"
     r"|\[(?=/?(?:[A-Z_]{3,}|[gs]MASK)\])"
 )
-_OPEN_NUMBER = re.compile(r"\d[.\d]*\s*$")
 
 
 class WordsJudge:
@@ -141,9 +140,7 @@ def written_verdict(answer: Answer) -> Rating | Unrated:
         return Unrated(answer.reason, answer.detail)
     assert isinstance(answer, Completion)
     (verdict,) = answer.texts
-    if verdict.stop == "length" and _OPEN_NUMBER.search(verdict.text):
-        return Unrated("cut", "the judge's text was cut inside a number")
-    rating = verbal_rating(verdict.text)
+    rating = verbal_rating(verdict.text, is_cut=verdict.stop == "length")
     if isinstance(rating, Unrated) and rating.reason == "no_rating":
         return unread(verdict.text, rating)
     return rating
