@@ -4,7 +4,7 @@
 
 Ours is `training/head.py`; torch's is `linear_cross_entropy` with chunks of its own choice, and without (`plain`).
 Every measurement is a process of its own, all in turn; medians of the times, peak memory above the tensors given.
-`difference` is the largest of values and of both gradients, each relative to the largest entry of the exact one (float64).
+`difference` is the largest of values and of both gradients, each relative to the largest entry of the exact one.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def _difference(hidden: Tensor, weight: Tensor, targets: Tensor, slopes: Tensor,
     exact_hidden, exact_weight = (given.detach().double().requires_grad_() for given in (hidden, weight))
     exact = (exact_hidden @ exact_weight.T).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
     exact.backward(slopes.double())
-    assert hidden.grad is not None and weight.grad is not None
+    assert hidden.grad is not None
+    assert weight.grad is not None
     pairs = [(values, exact.detach()), (hidden.grad, exact_hidden.grad), (weight.grad, exact_weight.grad)]
     return max(float((got - wanted).abs().max() / wanted.abs().max()) for got, wanted in pairs if wanted is not None)
 

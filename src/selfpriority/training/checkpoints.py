@@ -100,7 +100,7 @@ def written(place: Path, kept: str) -> Iterator[None]:
         if isinstance(error, OSError):
             if error.errno not in _DISK:
                 raise
-            reason = error.strerror
+            reason = error.strerror or reason
         raise WorkFailed(
             f"{place}: cannot write: {reason}; {kept} is kept: free space and run the same command"
         ) from error
