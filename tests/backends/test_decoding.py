@@ -44,7 +44,7 @@ def test_few_rows_a_pass_change_nothing(model, monkeypatch: pytest.MonkeyPatch) 
         return generate(model, prompts, [2] * 7, sampling(top_p=0.9)), alone, shared, means
 
     drawn, *numbers = everything()
-    monkeypatch.setattr(batches, "_PASS_TOKENS", 1)
+    monkeypatch.setattr(batches, "PASS_TOKENS", 1)
     drawn_singly, *numbers_singly = everything()
     assert drawn_singly == drawn
     for singly, together in zip(numbers_singly, numbers, strict=True):

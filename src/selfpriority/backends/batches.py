@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_PASS_TOKENS = 8192  # what a layer needs for a moment grows with them, and speed does no more
+PASS_TOKENS = 8192  # what a layer needs for a moment grows with them, and speed does no more
 
 
 @dataclass(frozen=True)
@@ -52,5 +52,5 @@ def n_shared(contexts: Sequence[Sequence[object]]) -> int:
 
 def passes(n_rows: int, width: int) -> list[slice]:
     """The rows [rows, width] of a batch, some for each forward pass: the same numbers, and less memory in between."""
-    n_pass = max(1, _PASS_TOKENS // width)
+    n_pass = max(1, PASS_TOKENS // width)
     return [slice(first, first + n_pass) for first in range(0, n_rows, n_pass)]
