@@ -29,6 +29,16 @@ def do(run: Run, key: str, *, killed: bool = False) -> None:
             raise Killed
 
 
+def test_a_finished_step_says_what_its_process_held(tmp_path: Path) -> None:
+    """A program of its own that holds 200 MB for a moment, started by this one, which may hold more."""
+    program = (
+        "import sys; from pathlib import Path; from selfpriority.run import Run, Step\n"
+        "with Run(Path(sys.argv[1])).recording(Step('s', 'k', ())): bytearray(b'x') * 200_000_000\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "run")], check=True)
+    assert 200 < Run(tmp_path / "run").manifest["steps"]["s"]["peak_mb"] < 350
+
+
 def test_a_step_that_another_recipe_began_to_redo_is_not_done(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     do(run, "first")

@@ -12,7 +12,9 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -54,6 +56,8 @@ class Spent:
     requests: int = 0
     cached: int = 0
     tokens: int = 0
+    peak_mb: int = 0
+    """Most memory that its process had held when it ended, earlier steps' included; 0: not measured."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,7 @@ class Run:
         started = time.monotonic()
         self._enter(step, "running", 0.0, spent)  # the files of before are about to be replaced one by one
         yield spent
+        spent.peak_mb = _peak_mb()
         self._enter(step, "done", round(time.monotonic() - started, 2), spent)
 
     def _enter(self, step: Step, state: str, seconds: float, spent: Spent) -> None:
@@ -256,6 +261,16 @@ class Run:
                 if temporary and not _is_alive(int(temporary[1])):  # `spa report` writes without a lock
                     path.unlink(missing_ok=True)
             shutil.rmtree(folder / "policy.partial", ignore_errors=True)
+
+
+def _peak_mb() -> int:
+    """Most resident memory this process has held, in MB (10^6 bytes); its children's does not count."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text("ascii"))
+        if found:  # unlike ru_maxrss it knows nothing of the program that started this one
+            return int(found[1]) * 1024 // 1_000_000
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * (1 if sys.platform == "darwin" else 1024) // 1_000_000
 
 
 def _is_alive(pid: int) -> bool:

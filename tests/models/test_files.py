@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selfpriority.errors import InputError
+from selfpriority.errors import InputError, WorkFailed
 from selfpriority.models import embedded
 from selfpriority.models.files import adapter_base, resolve
 from selfpriority.models.fingerprint import fingerprint
@@ -140,3 +140,15 @@ def test_embedded_model_is_converted_once(embedded_model: Path) -> None:
     names = set(os.listdir(embedded_model))
     assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= names
     assert (embedded_model / "model.safetensors").stat().st_size > 500_000_000
+
+
+def test_a_file_that_is_no_gguf_says_so_and_leaves_nothing(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The conversion's own process is the one that fails."""
+    gguf = tmp_path / "m.gguf"
+    gguf.write_bytes(b"no model")
+    monkeypatch.setattr(embedded.importlib.metadata, "version", lambda _: "1")
+    with pytest.raises(WorkFailed, match=r"m\.gguf: cannot be converted: \w+"):
+        embedded.converted("smollm2-135m", gguf)
+    assert list((own_cache / "selfpriority").iterdir()) == []

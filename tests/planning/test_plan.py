@@ -58,6 +58,35 @@ def test_memory_by_phase_and_by_choice(written, spa_plan, tmp_path):
     assert full["activations_checkpointed"] < full["activations"]
 
 
+def test_what_an_earlier_run_held_stands_beside_the_plan(written, spa_plan, tmp_path):
+    recipe, run = written(backend={"kind": "hf", "dtype": "float32"}), tmp_path / "run"
+    before = json.loads(spa_plan(recipe, "--json", "--out", run).out)["memory"]
+    assert all(held["peak"] is None for held in before.values())
+    assert "measured before" not in spa_plan(recipe, "--out", run).out
+    for held in before.values():
+        assert held["total"] > held["weights"] + held["cache"] + held["passing"] > held["passing"] > 0
+    entry = {"state": "done", "key": "k", "seconds": 1.0, "requests": 2, "cached": 0, "tokens": 5}
+    steps = {
+        "round-1/sample": {**entry, "peak_mb": 1200},
+        "round-1/score": {**entry, "peak_mb": 1900},
+        "round-1/refine": entry,  # of a version that did not measure
+        "evaluation/answers-vanilla": entry,
+    }
+    run.mkdir()
+    (run / "resolved.yaml").touch()
+    (run / "manifest.json").write_text(json.dumps({"name": "run", "versions": {}, "steps": steps}))
+    after = json.loads(spa_plan(recipe, "--json", "--out", run).out)["memory"]
+    assert {phase: held["peak"] for phase, held in after.items()} == {
+        "check-judge": None,
+        "collect (round 1)": 1.9e9,
+        "evaluate": None,
+    }
+    [collected] = [
+        line for line in spa_plan(recipe, "--out", run).out.splitlines() if line.startswith("collect (round")
+    ]
+    assert collected.endswith("1.90 GB")
+
+
 def test_the_table_says_what_it_rests_on(written, spa_plan):
     text = spa_plan(written(), "--rates", "prefill=1000,generate=100,train=50", "--prices", "in=1,out=2").out
     assert "<= " in text

@@ -1,16 +1,16 @@
 """Models that come as one GGUF file inside a Python package, converted to safetensors once.
 
-Imports torch and transformers only for the conversion. Knows no other models.
+Knows names and places; `conversion` knows the files. Knows no other models.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
-import io
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ def converted(name: str, gguf: Path) -> Path:
     """The folder of the embedded model `name` as safetensors, made of its file unless it is there.
 
     Raises:
-        WorkFailed: it cannot be written.
+        WorkFailed: it cannot be converted or written.
     """
     target = conversion(name, gguf)
     if target.is_dir():
@@ -71,12 +71,9 @@ def conversion(name: str, gguf: Path) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    with contextlib.redirect_stderr(io.StringIO()):  # progress bars that no caller asked for
-        source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-        config = GgufConfig(dequantize=True)
-        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, quantization_config=config)
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    """In a process of its own: who only wants to know a name would keep the libraries and the weights in memory."""
+    command = [sys.executable, "-m", "selfpriority.models.conversion", str(gguf), str(folder)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = next(iter(done.stderr.strip().splitlines()[-1:]), f"exit code {done.returncode}")
+        raise WorkFailed(f"{gguf}: cannot be converted: {reason}")

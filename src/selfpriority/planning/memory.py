@@ -1,19 +1,23 @@
 """What every phase of a run holds in memory: weights, keys and values, and all that training adds.
 
 Each phase is a process of its own, so the largest one is what a machine needs. Counted from configurations, without
-any weights. The interpreter, the libraries and what a single layer needs for a moment come on top.
+any weights. In a training the interpreter, the libraries and what a single layer needs for a moment come on top.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from selfpriority.backends.batches import PASS_TOKENS
 from selfpriority.backends.counting import Asked
 from selfpriority.planning.requests import PlannedStep, Rehearsal
 from selfpriority.recipe import Align, HfBackend, Lora
 from selfpriority.training.memory import Shape, activations, footprint, passing
+
+_LIBRARIES = 0.45e9  # interpreter, torch and transformers, measured on Linux
+_DRAWN = 5  # float32 copies of the distribution while tokens are drawn: itself, its sums, masked and compared ones
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,12 @@ class Held:
     weights: float | None
     cache: float | None
     """Keys and values of the largest batch."""
+    passing: float | None
+    """What one forward pass and the drawing of one token hold for a moment."""
+    total: float | None
+    """With the interpreter and its libraries."""
+    peak: float | None = None
+    """What the phase's process held at most in an earlier run."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +56,18 @@ class Trained:
 
 
 def held(steps: Sequence[PlannedStep], rehearsal: Rehearsal) -> dict[str, Held]:
-    """Phases that hold models in this process -> what they hold."""
+    """Phases that hold models in this process -> what they hold, and held in the run of before."""
+    earlier = rehearsal.run.manifest["steps"]
     phases: dict[str, list[Asked]] = {}
     for step in steps:
         local = [asked for asked in step.asked if isinstance(asked.settings, HfBackend)]
         if local:
             phases.setdefault(step.phase, []).extend(local)
-    return {phase: _held(asked, rehearsal) for phase, asked in phases.items()}
+    peaks = {
+        phase: max(earlier.get(step.name, {}).get("peak_mb", 0) for step in steps if step.phase == phase) * 1e6
+        for phase in phases
+    }
+    return {phase: replace(_held(asked, rehearsal), peak=peaks[phase] or None) for phase, asked in phases.items()}
 
 
 def trained(recipe_align: Align, rehearsal: Rehearsal, n_tokens: int, n_pool: int) -> list[Trained]:
@@ -141,14 +156,23 @@ def _held(asked: Sequence[Asked], rehearsal: Rehearsal) -> Held:
 
     models = {f"{one.model} {one.settings.model_dump_json()}": one for one in asked}
     weights: list[float] = []
-    caches = [0.0]
+    caches, passing = [0.0], [0.0]
     for one in models.values():
         description = rehearsal.description(one.model)
         if description is None or not isinstance(one.settings, HfBackend):
-            return Held(None, None)
+            return Held(None, None, None, None)
         size = bytes_per_weight(one.settings)
         weights.append(float(size * n_parameters(description.config, one.classifies)))
         shape = shape_of(description.config)
         same = [other.cache_tokens for other in asked if other.model == one.model]
         caches.append(float(max(same) * 2 * shape.layers * shape.key_value * size))
-    return Held(sum(weights), max(caches))
+        passing.append(_passing(shape, one.settings, size))
+    total = sum(weights) + max(caches) + max(passing) + _LIBRARIES
+    return Held(sum(weights), max(caches), max(passing), total)
+
+
+def _passing(shape: Shape, settings: HfBackend, size: int) -> float:
+    """Bytes of hidden states, queries and wide inner ones within a layer, and of probabilities as a token is drawn."""
+    n_tokens = min(settings.tokens_per_batch, PASS_TOKENS)
+    layer = n_tokens * (4 * shape.hidden + 3 * shape.query + 4 * shape.inner) * size
+    return float(layer + settings.max_batch * shape.vocabulary * (_DRAWN * 4 + size))

@@ -32,14 +32,17 @@ def _steps(plan: Json) -> list[str]:
 
 
 def _memory(plan: Json) -> list[str]:
-    rows = [["memory by phase", "weights", "keys and values", "together"]]
+    columns = ("weights", "cache", "passing", "total")
+    has_peak = any(held["peak"] for held in plan["memory"].values())
+    rows = [["memory by phase", "weights", "keys and values", "passing", "together"] + ["measured before"] * has_peak]
     for phase, held in plan["memory"].items():
         if held["weights"] is None:
-            rows.append([phase, "unknown: a model's files are not on this machine", "", ""])
+            rows.append([phase, "unknown: a model's files are not on this machine", "", "", "", *[""] * has_peak])
         else:
-            rows.append([phase, *(_size(n) for n in (held["weights"], held["cache"], held["weights"] + held["cache"]))])
+            peak = [_size(held["peak"]) if held["peak"] else "-"] * has_peak
+            rows.append([phase, *(_size(held[column]) for column in columns), *peak])
     if len(rows) == 1:
-        rows.append(["no phase but align holds a model", "", "", ""])
+        rows.append(["no phase but align holds a model", "", "", "", ""])
     return _aligned(rows)
 
 
@@ -57,7 +60,9 @@ def _grounds(plan: Json) -> list[str]:
     lines.append("all tokens are at most: no prompt is lost and every answer is as long as it may be")
     if not plan["training"]["choices"]:
         lines.append("memory of align: unknown, the model's files are not on this machine; config.json would do")
-    lines.append("memory: of tensors alone; what an allocator adds, most with adapters on a CPU, is in docs/scaling.md")
+    lines.append(
+        "memory of align: of tensors alone; what an allocator adds, most with adapters on a CPU, is in docs/scaling.md"
+    )
     lines.append(f"optimizer steps a round: at most {plan['training']['optimizer_steps']}")
     rates = plan["rates"]
     lines.append(

@@ -1,0 +1,25 @@
+"""`python -m selfpriority.models.conversion FILE FOLDER`: a GGUF file as safetensors, in float32, with its tokenizer.
+
+A program of its own, for what it loads shall leave memory with it. Knows no names.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """Writes the model in the file `gguf` to `folder`."""
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    config = GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, quantization_config=config)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    convert(Path(sys.argv[1]), Path(sys.argv[2]))
