@@ -86,6 +86,9 @@ def test_recipe_fields_named_in_the_pages_exist():
         for name, field in recipe.Recipe.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, recipe.Section)
     } | {"backend": set(recipe.HfBackend.model_fields) | {"kind"}}
+    flat = {"method", "rewards", "backend"}  # spelled beside the judge
+    sections["score"] |= flat | {"mass_floor", "max_new_tokens"}
+    sections["evaluate"] |= flat
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
         text = page.read_text(encoding="utf-8")
         for section, field in re.findall(r"`(\w+)\.(\w+)[:=`]", text):

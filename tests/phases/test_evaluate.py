@@ -126,11 +126,12 @@ def test_a_probe_cannot_compare(tiny_model, tmp_path):
 
 
 def test_the_comparing_judge_is_checked_on_the_anchors(tiny_model, tmp_path):
-    report = check_judges(opened(tmp_path / "run", tiny_model, comparer={"judge": "self"}))["comparer"]
-    harmless, _ = report["objectives"]
-    assert harmless["objective"] == "harmlessness"
-    assert harmless["n"] > 40
-    assert 0.1 < harmless["flip_rate"] < 0.9  # its answers are hashes
+    report = check_judges(opened(tmp_path / "run", tiny_model, comparer={"judge": "self"})).comparer
+    assert report is not None
+    harmless, _ = report.objectives
+    assert harmless.objective == "harmlessness"
+    assert harmless.n > 40
+    assert 0.1 < harmless.flip_rate < 0.9  # its answers are hashes
 
 
 def test_tau_from_a_second_judge(tiny_model, tmp_path):
