@@ -71,6 +71,8 @@ class StepEntry:
     requests: int = 0
     cached: int = 0
     tokens: int = 0
+    peak_mb: int | None = None
+    """As of `Spent`; None in runs of older versions."""
 
 
 @dataclass(frozen=True)

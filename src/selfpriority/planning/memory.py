@@ -57,14 +57,15 @@ class Trained:
 
 def held(steps: Sequence[PlannedStep], rehearsal: Rehearsal) -> dict[str, Held]:
     """Phases that hold models in this process -> what they hold, and held in the run of before."""
-    earlier = rehearsal.run.manifest["steps"]
+    earlier = rehearsal.run.manifest.steps
     phases: dict[str, list[Asked]] = {}
     for step in steps:
         local = [asked for asked in step.asked if isinstance(asked.settings, HfBackend)]
         if local:
             phases.setdefault(step.phase, []).extend(local)
     peaks = {
-        phase: max(earlier.get(step.name, {}).get("peak_mb", 0) for step in steps if step.phase == phase) * 1e6
+        phase: max((earlier[step.name].peak_mb or 0 for step in steps if step.phase == phase and step.name in earlier), default=0)
+        * 1e6
         for phase in phases
     }
     return {phase: replace(_held(asked, rehearsal), peak=peaks[phase] or None) for phase, asked in phases.items()}
