@@ -305,7 +305,7 @@ def _model(options: argparse.Namespace) -> tuple[Any, Any]:
     """The model on a GPU if there is one, and its tokenizer; memory is measured from here."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-    from selfpriority.backends.weights import resolve
+    from selfpriority.models.files import resolve
 
     tokenizer = AutoTokenizer.from_pretrained(resolve("smollm2-135m"))
     device = "cuda" if torch.cuda.is_available() else "cpu"

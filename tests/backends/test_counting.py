@@ -8,8 +8,8 @@ import pytest
 
 from selfpriority.backends.batches import Cost, cut
 from selfpriority.backends.counting import MOST_COUNTED, Asked, Counting, Ruler
-from selfpriority.backends.loading import describe
 from selfpriority.language_model import Choose, Completion, Embed, Generate, ask
+from selfpriority.models.loading import describe
 from selfpriority.recipe import HfBackend, OpenaiBackend
 from selfpriority.records import Message
 

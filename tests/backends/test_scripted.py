@@ -69,7 +69,7 @@ def test_four_a_batch() -> None:
 
 def test_wrappers_and_stand_in_import_no_torch() -> None:
     code = (
-        "import sys, selfpriority.backends.scripted, selfpriority.backends.progress, selfpriority.backends.weights;"
+        "import sys, selfpriority.backends.scripted, selfpriority.backends.progress, selfpriority.models.files;"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

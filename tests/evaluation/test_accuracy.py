@@ -160,7 +160,7 @@ def test_the_harness_computes_in_the_arithmetic_of_our_own_answers(tiny_model, t
     import torch
     from transformers import AutoModelForCausalLM
 
-    from selfpriority.backends.loading import load_causal
+    from selfpriority.models.loading import load_causal
 
     low = shutil.copytree(tiny_model, tmp_path / "low")
     AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).save_pretrained(low)

@@ -119,7 +119,7 @@ def test_samples_mark_what_carries_loss(make_run, tiny_model):
     # the first pair of p1 is y2 over y1
     assert sample["chosen"] == (
         "<|im_start|>user\nExplain how to keep a knife sharp, p1.<|im_end|>\n<|im_start|>assistant\n"
-        "\u27e6Yes,[31m ofcourse you can.<|im_end|>\u27e7"
+        "\u27e6Yes, ofcourse you can.<|im_end|>\u27e7"
     )
     assert sample["rejected"].endswith("\u27e6The quick brown fox jumps. <|im_end|>\u27e7")
     folded = diagnose(run, 1, n=5)

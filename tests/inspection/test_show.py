@@ -149,9 +149,9 @@ def test_folded_story_holds_no_word_of_prompts_and_answers(evaluated):
 
 def test_revealed_texts_cannot_speak_to_the_terminal(evaluated):
     story = prompt_story(evaluated, "p1", reveal=True)
-    assert story["rounds"][0]["candidates"][1]["text"] == "Yes,[31m ofcourse you can."
+    assert story["rounds"][0]["candidates"][1]["text"] == "Yes, ofcourse you can."
     assert story["rounds"][0]["prompt"][0]["content"] == "Explain how to keep a knife sharp, p1."
-    assert prompt_story(evaluated, "h1", reveal=True)["held_out"]["vanilla"]["text"] == "Yes,[31m ofcourse you can."
+    assert prompt_story(evaluated, "h1", reveal=True)["held_out"]["vanilla"]["text"] == "Yes, ofcourse you can."
 
 
 def test_revealed_text_stays_behind_its_bar(make_run):

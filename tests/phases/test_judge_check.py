@@ -14,7 +14,8 @@ from selfpriority.errors import InputError
 from selfpriority.judges.heads import Head, Heads, write_heads
 from selfpriority.phases.collect import collect
 from selfpriority.phases.judge_check import check_judges, gate, judge_step
-from selfpriority.phases.resources import JudgeSpec, Reporter, Resources, model_key
+from selfpriority.phases.models import model_key
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.pipeline import _judge_passes, check_inputs, follow, start
 from selfpriority.recipe import Evaluate, Prompts, Recipe, Score, load
 from selfpriority.report.view import read_view
@@ -71,7 +72,7 @@ def test_a_second_check_asks_nothing_again(tiny_model: Path, tmp_path: Path) -> 
     gate(run, opened)
     check_judges(opened, spent=again)
     assert again.requests == again.cached > 0
-    assert again.requests == run.manifest["steps"]["judge"]["requests"]
+    assert again.requests == run.manifest.steps["judge"].requests
 
 
 def without_anchors(folder: Path) -> Path:
@@ -131,6 +132,6 @@ def test_heads_of_a_model_that_has_changed_since_are_not_used_without_a_word(
     told: list[str] = []
     opened.reporter.note = told.append  # type: ignore[method-assign]
     for step in ("score", "refine"):
-        opened.judge(JudgeSpec.of(recipe.score), recipe.model, step, Spent())
+        opened.judge(opened.recipe.score.judge, recipe.model, step, Spent())
     assert len(told) == retrained
     assert all("were fitted on other weights" in line for line in told)

@@ -16,7 +16,6 @@ from torch import Tensor
 from selfpriority.backends.batches import Cost, cut, n_shared, passes
 from selfpriority.backends.decoding import Sampling, generate, next_token_logits
 from selfpriority.backends.hidden_states import right_padded, span_means
-from selfpriority.backends.loading import Loaded, load_causal, load_classifier
 from selfpriority.errors import InputError
 from selfpriority.language_model import (
     Answer,
@@ -33,6 +32,7 @@ from selfpriority.language_model import (
     Value,
     Vectors,
 )
+from selfpriority.models.loading import Loaded, load_causal, load_classifier
 from selfpriority.recipe import HfBackend
 
 _NUMERICS = 1  # raise it when the same request would get another answer

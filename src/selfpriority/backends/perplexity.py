@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from selfpriority.backends.loading import load_causal
+from selfpriority.models.loading import load_causal
 from selfpriority.recipe import HfBackend
 
 

@@ -22,9 +22,10 @@ from typing import Any
 import yaml
 
 from selfpriority.backends.progress import Progress
-from selfpriority.backends.weights import adapter_base, cache_folder, resolve
 from selfpriority.errors import InputError
-from selfpriority.phases.resources import model_key
+from selfpriority.models.cache import cache_folder
+from selfpriority.models.files import adapter_base, resolve
+from selfpriority.phases.models import model_key
 from selfpriority.recipe import HfBackend
 from selfpriority.run import key_of
 from selfpriority.wording import FOLDER
@@ -149,7 +150,7 @@ def model_arguments(model: str, settings: HfBackend) -> dict[str, str]:
 
     Its `auto` would mean others: a GPU that is not there, and whatever type each file of weights happens to have.
     """
-    from selfpriority.backends.loading import settled
+    from selfpriority.models.arithmetic import settled
 
     here = settled(settings)
     base = adapter_base(Path(model)) if Path(model).is_dir() else None

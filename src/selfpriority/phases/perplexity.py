@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from selfpriority.backends.weights import resolve
 from selfpriority.evaluation.perplexity import perplexities
 from selfpriority.evaluation.records import Perplexity
+from selfpriority.models.files import resolve
 from selfpriority.recipe import HfBackend
 from selfpriority.wording import FOLDER
 

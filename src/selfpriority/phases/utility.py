@@ -11,19 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selfpriority.backends.weights import resolve
 from selfpriority.evaluation.accuracy import accuracies, task_lines
 from selfpriority.evaluation.mt_bench import mt_bench_lines
 from selfpriority.evaluation.perplexity import perplexity_lines
 from selfpriority.evaluation.records import read_perplexity
 from selfpriority.evaluation.utility_records import Utility, read_utility, write_utility
+from selfpriority.models.files import resolve
 from selfpriority.phases.align import align_step, check_trained
 from selfpriority.phases.evaluate import perplexity_step
 from selfpriority.phases.harness import SHOTS, ask_harness, mmlu_tasks
+from selfpriority.phases.models import model_key
 from selfpriority.phases.mt_bench import MtBench, ask_mt_bench, check_mt_bench
 from selfpriority.phases.perplexity import measured_perplexity
 from selfpriority.phases.questions import read_mmlu, spread
-from selfpriority.phases.resources import Resources, model_key
+from selfpriority.phases.resources import Resources
 from selfpriority.phases.systems import plain_models
 from selfpriority.recipe import HfBackend
 from selfpriority.run import Run

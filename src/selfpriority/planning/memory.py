@@ -136,7 +136,7 @@ def shape_of(config: Any) -> Shape:
 
 def _held(asked: Sequence[Asked], rehearsal: Rehearsal) -> Held:
     """All models of a phase stay open; one batch at a time has keys and values."""
-    from selfpriority.backends.loading import bytes_per_weight
+    from selfpriority.models.arithmetic import bytes_per_weight
     from selfpriority.training.parameters import n_parameters
 
     models = {f"{one.model} {one.settings.model_dump_json()}": one for one in asked}

@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from selfpriority.evaluation.records import EvaluationFiles, Summary, read_summary
 from selfpriority.evaluation.utility_records import Utility, read_utility
@@ -20,30 +18,10 @@ from selfpriority.recipe import Recipe, load
 from selfpriority.report.catalogue import Entry, collected, held_out
 from selfpriority.report.people import People, read_people
 from selfpriority.report.rounds import Round, read_round
-from selfpriority.run import PAIRS, Run, read_json
+from selfpriority.run import PAIRS, Manifest, Run, read_json
 
 SET_NAME = re.compile(r"[a-z0-9_]+")
 """What a further prompt set is called, as in the recipe."""
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """What one step of the run cost."""
-
-    state: str = "\N{EN DASH}"
-    key: str = ""
-    seconds: float = 0.0
-    requests: int = 0
-    tokens: int = 0
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What the run has done, and with which versions."""
-
-    name: str
-    versions: dict[str, str] = field(default_factory=dict)
-    steps: dict[str, StepCost] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,13 +64,10 @@ class View:
     """Somebody asked, but other systems than there are now."""
 
 
-_MANIFEST = TypeAdapter(Manifest)
-
-
 def read_view(run: Run) -> View:
     """Everything there is in the run directory."""
     recipe = load(run.recipe)
-    manifest = _MANIFEST.validate_python(run.manifest)
+    manifest = run.manifest
     judges = _judges(run.folder / "judge.json")
     summary = _summary(run.evaluation)
     more_sets = _more_sets(run.evaluation, list(recipe.evaluate.more_prompts))

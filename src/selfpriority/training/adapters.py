@@ -10,21 +10,19 @@ import importlib.util
 import os
 import shutil
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
+from transformers import BitsAndBytesConfig, set_seed
 from transformers.utils import logging as transformers_logging
 
 from selfpriority.errors import InputError
+from selfpriority.models.arithmetic import device_of, dtype_of
+from selfpriority.models.weights import open_adapter, open_model, silent
 from selfpriority.recipe import Align, Lora
 
 _BIG = 1_000_000_000  # parameters from which a full fine-tune is saved as bfloat16
@@ -38,11 +36,8 @@ class Policy:
     """A causal language model, or a `PeftModel` of one."""
     tokenizer: Any
 
-    @property
-    def end_ids(self) -> list[int]:
-        """The model's own end-of-sequence ids."""
-        ids = self.model.generation_config.eos_token_id
-        return [] if ids is None else ids if isinstance(ids, list) else [ids]
+    end_ids: list[int]
+    """The model's own end-of-sequence ids."""
 
     @property
     def context(self) -> int:
@@ -64,34 +59,25 @@ def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
         InputError: the model cannot be loaded.
     """
     set_seed(seed)
-    start = Path(model).absolute() if Path(model).is_dir() else None
-    is_adapter = start is not None and (start / "adapter_config.json").is_file()
-    name = str(start or model)
-    quantization = _quantization(settings)
-    with _quietly(), _readable(str(model)):
-        base = str(PeftConfig.from_pretrained(name).base_model_name_or_path) if is_adapter else name
-        has_tokenizer = not is_adapter or (Path(name) / "tokenizer_config.json").is_file()
-        tokenizer = AutoTokenizer.from_pretrained(name if has_tokenizer else base)
-        policy: Any = AutoModelForCausalLM.from_pretrained(
-            base,
-            dtype=weight_dtype(settings),
-            quantization_config=quantization,
-            device_map=_own_gpu() if quantization else None,
-        )
-        if is_adapter:
-            policy = PeftModel.from_pretrained(policy, name, is_trainable=True)
+    name = str(Path(model).absolute() if Path(model).is_dir() else model)  # which a new adapter notes as its base
+    dtype, quantization = weight_dtype(settings), _quantization(settings)
+    if settings.lora is None:
+        opened = open_model(name, dtype)
+    else:
+        how = {"quantization_config": quantization, "device_map": _own_gpu()} if quantization else {}
+        opened = open_adapter(name, dtype, **how)
+    policy = opened.model
     for layer in policy.modules() if quantization else ():
         # on some CPUs bitsandbytes repacks weights at the first evaluation, into a form without gradients
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
     if settings.lora is None:
-        policy = policy.merge_and_unload() if is_adapter else policy
         policy.requires_grad_(True)
-    elif not is_adapter:
+    elif not isinstance(policy, PeftModel):
         policy = adapted(policy, settings.lora)
     if settings.gradient_checkpointing:
         checkpoint_layers(policy)
-    return Policy(policy, tokenizer)
+    return Policy(policy, opened.tokenizer, opened.end_ids)
 
 
 def adapted(model: Any, lora: Lora) -> Any:
@@ -108,7 +94,7 @@ def adapted(model: Any, lora: Lora) -> Any:
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
-    with _quietly():
+    with silent():
         return get_peft_model(model, config)
 
 
@@ -123,9 +109,7 @@ def compute_dtype(settings: Align) -> torch.dtype:
     """Arithmetic of the forward pass; `auto` is bfloat16 where the hardware multiplies it or the weights are so."""
     if settings.weights == "bfloat16":
         return torch.bfloat16
-    if settings.dtype == "auto":
-        return torch.bfloat16 if _has_bfloat16() else torch.float32
-    return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
+    return dtype_of(settings.dtype, device_of("auto"))
 
 
 def weight_dtype(settings: Align) -> torch.dtype:
@@ -160,29 +144,6 @@ def save_policy(policy: Policy, folder: Path, weights: dict[str, Tensor] | None 
     os.replace(partial, folder)
 
 
-@contextmanager
-def _readable(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"model: {name} cannot be loaded: {reason}") from error
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without progress bars, and without a warning that peft causes by an old name of transformers."""
-    shows_progress = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            yield
-    finally:
-        if shows_progress:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
 def _quantization(settings: Align) -> BitsAndBytesConfig | None:
     if settings.lora is None or settings.lora.quantize == "none":
         return None
@@ -199,11 +160,3 @@ def _quantization(settings: Align) -> BitsAndBytesConfig | None:
 def _own_gpu() -> dict[str, int] | None:
     """Where this process trains: quantized weights have to be loaded there, others are moved later."""
     return {"": int(os.environ.get("LOCAL_RANK", "0"))} if torch.cuda.is_available() else None
-
-
-def _has_bfloat16() -> bool:
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if torch.backends.mps.is_available():
-        return False
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from selfpriority.backends import weights
-from selfpriority.backends.weights import adapter_base, fingerprint, resolve
 from selfpriority.errors import InputError
+from selfpriority.models import embedded
+from selfpriority.models.files import adapter_base, resolve
+from selfpriority.models.fingerprint import fingerprint
 
 
 @pytest.fixture(autouse=True)
@@ -123,15 +124,15 @@ def test_adapter_has_a_base_and_the_bases_content(copy: Path, tmp_path: Path) ->
 def test_conversion_is_atomic(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gguf = tmp_path / "m.gguf"
     gguf.write_bytes(b"gguf")
-    monkeypatch.setattr(weights.importlib.metadata, "version", lambda _: "1")
+    monkeypatch.setattr(embedded.importlib.metadata, "version", lambda _: "1")
 
     def fails(_: Path, folder: Path) -> None:
         (folder / "half").write_text("x")
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(weights, "_convert", fails)
+    monkeypatch.setattr(embedded, "_convert", fails)
     with pytest.raises(RuntimeError, match="killed"):
-        weights._converted("smollm2-135m", gguf)
+        embedded.converted("smollm2-135m", gguf)
     assert list((own_cache / "selfpriority").iterdir()) == []
 
 

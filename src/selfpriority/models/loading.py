@@ -1,0 +1,90 @@
+"""A model ready to answer, on its device and in its arithmetic, or described without its weights. Knows no requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from selfpriority.chat import Chat
+from selfpriority.errors import InputError
+from selfpriority.models.arithmetic import device_of, dtype_of
+from selfpriority.models.files import described
+from selfpriority.models.fingerprint import fingerprint
+from selfpriority.models.weights import id_list, open_model, readable
+from selfpriority.recipe import HfBackend
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to answer."""
+
+    model: Any
+    chat: Chat
+    end_ids: frozenset[int]
+    """Every token that closes a turn: the chat template's and those of the generation config."""
+    pad_id: int
+    """Fills rows up; masked wherever it stands."""
+    context: int | None
+    """Most tokens of one sequence, if the model has a limit."""
+    fingerprint: str
+    """Content of the files, and the arithmetic."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model's files say without its weights."""
+
+    chat: Chat
+    config: Any
+
+
+def describe(name: str) -> Description | None:
+    """Tokenizer and configuration of `name`; None if they are not on this machine.
+
+    Raises:
+        InputError: no such model, unreadable files, no chat template or end token.
+    """
+    source = described(name)
+    if source is None:
+        return None
+    with readable(name):
+        config = AutoConfig.from_pretrained(**source)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+    return Description(Chat(tokenizer, id_list(config.get_text_config().eos_token_id), name), config)
+
+
+def load_causal(name: str, settings: HfBackend) -> Loaded:
+    """The language model `name`, an adapter merged into its base.
+
+    Raises:
+        InputError: no such model or device, unreadable or incomplete weights, no chat template or end token.
+    """
+    return _load(name, settings, AutoModelForCausalLM)
+
+
+def load_classifier(name: str, settings: HfBackend) -> Loaded:
+    """The reward model `name`: a sequence classifier with one label.
+
+    Raises:
+        InputError: as `load_causal`, or a model without a trained head of one label.
+    """
+    loaded = _load(name, settings, AutoModelForSequenceClassification)
+    n_labels = loaded.model.config.num_labels
+    if n_labels != 1:
+        raise InputError(f"model: {name} has {n_labels} labels; a reward model has one")
+    return loaded
+
+
+def _load(name: str, settings: HfBackend, kind: Any) -> Loaded:
+    device = device_of(settings.device)
+    dtype = dtype_of(settings.dtype, device)
+    opened = open_model(name, dtype, kind)
+    model = opened.model
+    chat = Chat(opened.tokenizer, opened.end_ids, name)
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    content = f"{fingerprint(opened.source)} {str(dtype).removeprefix('torch.')}"
+    pad_id = chat.end_id if opened.tokenizer.pad_token_id is None else int(opened.tokenizer.pad_token_id)
+    model.config.pad_token_id = pad_id  # by which a classifier finds the last token of a row
+    return Loaded(model.to(device).eval(), chat, frozenset({*opened.end_ids, chat.end_id}), pad_id, context, content)
