@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from selfpriority.evaluation.records import EvaluationFiles, read_summary, write_summary
+from selfpriority.evaluation.files import EvaluationFiles
+from selfpriority.evaluation.records import read_summary, write_summary
 from selfpriority.evaluation.table import table
 from selfpriority.evaluation.utility_records import read_utility, utility_as_json
 from selfpriority.phases.evaluate import evaluate

@@ -16,7 +16,7 @@ from selfpriority.backends.scripted import ScriptedModel
 from selfpriority.judges.heads import read_heads
 from selfpriority.judges.labels import LabelledPair, label_prompt, prompt_group
 from selfpriority.language_model import Choose, Embed, ask
-from selfpriority.phases.resources import SHIPPED_HEADS, shipped_heads
+from selfpriority.phases.judge_names import SHIPPED_HEADS, shipped_heads
 from selfpriority.recipe import ScriptedBackend
 from selfpriority.records import Message
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from selfpriority import cli
-from selfpriority.phases.resources import SHIPPED_HEADS
+from selfpriority.phases.judge_names import SHIPPED_HEADS
 from tests.phases.test_judge_check import without_anchors
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import (
     AnswerRow,
-    EvaluationFiles,
     JudgeName,
     Verdict,
     VerdictRow,

@@ -2,12 +2,12 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from selfpriority.evaluation.records import read_summary
+from selfpriority.evaluation.records import JudgeName, read_summary, write_summary
 from selfpriority.evaluation.significance import corrected, difference
 from selfpriority.evaluation.wins import wins, won_or_lost
 from selfpriority.recipe import Recipe
@@ -42,7 +42,8 @@ def set_field(folder: Path, old: str, new: str) -> None:
 
 def rated_by(folder: Path, key: str | None) -> None:
     path = folder / "evaluation" / "summary.json"
-    write_json(path, read_json(path) | {"judge": {"judge": "demo-evaluate", "method": "probe", "key": key}})
+    judge = JudgeName("demo-evaluate", "probe", key) if key else None
+    write_summary(path, replace(read_summary(path), judge=judge))
 
 
 def test_policies_are_compared_on_shared_prompts_by_the_same_judge(run_folder, other_folder):

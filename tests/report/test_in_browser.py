@@ -158,6 +158,25 @@ def test_a_phone_needs_no_sideways_scrolling(report, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_four_systems_on_two_sets_fit_the_page(report, four_systems, width):
+    page = report(width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator(".pareto").count() == 2
+
+
+def test_a_part_counts_its_own_wins(report, four_systems):
+    page = report()
+    page.select_option("select[name=part]", label="held-out: over refusal (20)")
+    assert said(page) == "20 of 120 prompts"
+    outcomes = page.locator("select[name=outcome] option").all_inner_texts()
+    counts = [int(text.split("(")[1].rstrip(")")) for text in outcomes if " on harmlessness" in text]
+    assert sum(counts) == 19
+    page.click("#rows button.row")
+    page.wait_for_selector(".detail .text")
+    assert page.locator(".detail .answer").count() == 4
+
+
 def test_light_and_dark_follow_the_reader(report):
     colours = {
         scheme: report(scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor")

@@ -302,8 +302,9 @@ def test_four_systems_on_two_sets_have_every_table_twice(four_systems):
     others = ("spa-round-1", "spa", "a_rather_long_system_name")
     contests = [(name, "vanilla") for name in others] + [(name, "spa") for name in others if name != "spa"]
     for system, baseline in contests:
-        assert shown.text.count(f"{system} minus {baseline}, all prompts") == 2
-        assert shown.text.count(f"{system} minus {baseline}, on the same prompts") == 2
+        heads = [text for text in shown.words_of("th") + shown.words_of("h3") if f"{system} minus {baseline}, " in text]
+        assert heads.count(f"{system} minus {baseline}, all prompts") == 2
+        assert heads.count(f"{system} minus {baseline}, on the same prompts") == 2
         assert shown.text.count(f"harmlessness {system} against {baseline}, 39 prompts") == 1
         assert shown.text.count(f"harmlessness {system} against {baseline}, 19 prompts") == 1
     assert "vanilla minus" not in shown.text

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, dataclass
 
 import pytest
-from selfpriority.evaluation.utility import perplexities
+from pydantic import TypeAdapter
 
+from selfpriority.evaluation.perplexity import perplexities
+from selfpriority.evaluation.utility_records import MtBenchResult
 from selfpriority.report.page import write_report
 from selfpriority.report.utility_tables import known, losses, mt_bench_grid
 from selfpriority.report.view import View, read_view
@@ -27,6 +30,7 @@ def told() -> dict:
     return {
         "judge": {"judge": "demo-eval", "method": "probe", "objective": "helpfulness", "agreement": measured},
         "n_questions": 20,
+        "max_new_tokens": 64,
         "systems": {
             "vanilla": row(4.0, {"turn_1": {}, "turn_2": {"no_rating": 2}}),
             "spa": row(4.25, {"turn_1": {}, "turn_2": {}}),
@@ -36,10 +40,10 @@ def told() -> dict:
 
 
 def test_rows_are_measures_and_columns_systems_and_their_difference():
-    grid = mt_bench_grid({"mt_bench": told()})
+    grid = mt_bench_grid(TypeAdapter(MtBenchResult).validate_python(told()))
     assert grid is not None
     assert grid.columns == ("vanilla", "spa", "spa against vanilla", "p, corrected")
-    rows = dict(grid.rows)
+    rows = {row.name: row.cells for row in grid.rows}
     assert rows["overall"] == ("4.00 (3.50 to 4.50)", "4.25 (3.75 to 4.75)", "+0.25 (\u22120.25 to +0.75)", "0.250")
     assert rows["writing"][0] == "4.00 (3.50 to 4.50), n\u00a03"
     assert rows["maths & logic"] == ("not rated", "not rated", "\u2013", "\u2013")
@@ -51,7 +55,6 @@ def test_rows_are_measures_and_columns_systems_and_their_difference():
 
 def test_nobody_asked_is_no_table():
     assert mt_bench_grid(None) is None
-    assert mt_bench_grid({"perplexity": {}}) is None
 
 
 def asked(difference: float, significant: bool) -> dict:
@@ -63,14 +66,22 @@ def asked(difference: float, significant: bool) -> dict:
         "spa": {"mean": 0.3 + difference, "low": 0.2, "high": 0.3, "n": 1140},
     }
     return {
+        "systems": {},
         "trained": "0",
         "n_fewshot": 5,
         "tasks": {"mmlu": {"systems": systems, "difference": {"spa_vs_vanilla": change}}},
     }
 
 
+@dataclass(frozen=True)
+class Likelihood:
+    nats: float
+    n_tokens: int
+
+
 def prose(ratio: float) -> dict:
-    return perplexities({"vanilla": [(36.9, 10)], "spa": [(36.9 + 10 * math.log(ratio), 10)]})
+    spa = Likelihood(36.9 + 10 * math.log(ratio), 10)
+    return asdict(perplexities({"vanilla": [Likelihood(36.9, 10)], "spa": [spa]}))
 
 
 def view_with(run_folder, utility: dict | None, perplexity: dict | None) -> View:
@@ -86,7 +97,7 @@ def test_right_answers_and_perplexity_stand_in_one_table(run_folder):
     grid = known(view)
     assert grid is not None
     assert grid.columns == ("vanilla", "spa", "spa against vanilla", "p, corrected")
-    rows = dict(grid.rows)
+    rows = {row.name: row.cells for row in grid.rows}
     right = rows["MMLU, 5 examples, 1,140 questions"]
     assert right[0] == "30.0 (28.0 to 32.0)"
     assert right[2:] == ("\u22122.0 (\u22123.0 to \u22121.0)", "0.300")
@@ -98,7 +109,7 @@ def test_what_is_lost_is_said_at_the_top(run_folder):
     view = view_with(run_folder, asked(-0.02, True), prose(1.36))
     said = list(losses(view))
     assert said[0].startswith("spa finds plain prose less likely than vanilla: its perplexity is 1.36 times as high")
-    assert said[1:] == ["spa answers 2.0% fewer of the questions of MMLU rightly than vanilla."]
+    assert said[1:] == ["spa answers 2.0\u2009% fewer of the questions of MMLU rightly than vanilla."]
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert html.index("its perplexity is 1.36 times") < html.index('id="result"') < html.index('id="utility"')
 
@@ -108,7 +119,7 @@ def test_the_evaluation_alone_has_perplexity_and_neither_is_no_section(run_folde
     assert 'id="utility"' not in write_report(run_folder).read_text(encoding="utf-8")
     grid = known(view_with(run_folder, None, prose(1.0)))
     assert grid is not None
-    assert (grid.columns, [name for name, _ in grid.rows]) == (("vanilla", "spa"), ["perplexity on plain prose"])
+    assert (grid.columns, [row.name for row in grid.rows]) == (("vanilla", "spa"), ["perplexity on plain prose"])
 
 
 def test_the_page_shows_the_table_with_its_note(run_folder):

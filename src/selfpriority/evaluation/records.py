@@ -6,7 +6,7 @@ one reader and the one writer of `summary.json`. What an older version left out 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, WrapSerializ
 from selfpriority.intervals import LEVEL
 from selfpriority.judges.comparer import Compared
 from selfpriority.records import Prompt, Rating, Ratings, Response, Stop, Unrated
-from selfpriority.run import read_json, read_rows, write_json
+from selfpriority.run import read_json, write_json
 
 BETWEEN = "_vs_"
 """Stands between two names where files spell a contest."""
@@ -377,55 +377,3 @@ def write_perplexity(path: Path, found: Perplexity) -> None:
 def read_perplexity(path: Path) -> Perplexity:
     """What the alarm found."""
     return _PERPLEXITY.validate_python(read_json(path))
-
-
-@dataclass(frozen=True)
-class EvaluationFiles:
-    """Where the files of one evaluation lie: `evaluation/`, or `evaluation/<set>/` of a further prompt set."""
-
-    folder: Path
-
-    @property
-    def summary(self) -> Path:
-        """What came out."""
-        return self.folder / "summary.json"
-
-    @property
-    def table(self) -> Path:
-        """The same for people."""
-        return self.folder / "table.md"
-
-    @property
-    def perplexity(self) -> Path:
-        """What the alarm found."""
-        return self.folder / "perplexity.json"
-
-    def answers(self, system: str) -> Path:
-        """What a system answered."""
-        return self.folder / f"answers-{system}.jsonl"
-
-    def drops(self, system: str) -> Path:
-        """Prompts that a system has no answer to."""
-        return self.folder / f"drops-{system}.jsonl"
-
-    def verdicts(self, system: str, judge: str = "") -> Path:
-        """What the evaluation's judge, or the further judge of that name, said of a system's answers."""
-        return self.folder / f"verdicts-{system}{'@' if judge else ''}{judge}.jsonl"
-
-    def comparisons(self, contest: Contest) -> Path:
-        """What a judge that compares said of two systems' answers."""
-        return self.folder / f"comparisons-{contest.key}.jsonl"
-
-    def judged(self, system: str, objectives: Sequence[str], judge: str = "") -> list[Verdict]:
-        """A system's answers joined with a judge's verdicts on them."""
-        rows = {row.prompt_id: row for row in read_rows(self.verdicts(system, judge), VerdictRow)}
-        judged = []
-        for row in read_rows(self.answers(system), AnswerRow):
-            prompt, response = row.prompt, row.response
-            ratings = tuple(rows[prompt.id].ratings[name] for name in objectives)
-            judged.append(Verdict(prompt.id, prompt.kind, response.text, response.stop, ratings, prompt.text))
-        return judged
-
-    def systems(self) -> list[str]:
-        """Names of the systems that have answers here, the file names in order."""
-        return [path.stem.removeprefix("answers-") for path in sorted(self.folder.glob("answers-*.jsonl"))]

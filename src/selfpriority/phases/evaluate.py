@@ -11,11 +11,11 @@ from functools import partial
 
 from selfpriority.errors import InputError
 from selfpriority.evaluation.answer import answer
+from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import (
     AnswerRow,
     ComparisonRow,
     Contest,
-    EvaluationFiles,
     JudgeName,
     PromptCount,
     System,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
-from selfpriority.evaluation.records import BETWEEN, EvaluationFiles, System
+from selfpriority.evaluation.files import EvaluationFiles
+from selfpriority.evaluation.records import BETWEEN, System
 from selfpriority.phases.collect import round_prompts
 from selfpriority.prompts import load_prompts, said_in
 from selfpriority.recipe import Prompts, Recipe

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from selfpriority.evaluation.records import AnswerRow, EvaluationFiles, VerdictRow
+from selfpriority.evaluation.files import EvaluationFiles
+from selfpriority.evaluation.records import AnswerRow, VerdictRow
 from selfpriority.records import Candidates, Drop, Message, Pool, Prompt, Rating, Response, Scored
 from selfpriority.run import CANDIDATES, PAIRS, REFINED, SCORED, Run, read_rows
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import asdict
 
 from markupsafe import Markup
 
 from selfpriority.formats import PAGE, magnitude
-from selfpriority.judges.bias import Bin
+from selfpriority.judges.reports import ComparedObjective, ObjectiveReport, Report
 from selfpriority.report.figures import Estimate, Range, calibration, whisker
 from selfpriority.report.plain import words
 from selfpriority.report.tables import Grid, GridRow
-
-Report = Mapping[str, Any]
 
 
 def agreement_whisker(name: str, estimate: float, low: float, high: float) -> Markup:
@@ -22,16 +19,21 @@ def agreement_whisker(name: str, estimate: float, low: float, high: float) -> Ma
     return whisker(Estimate(estimate, low, high), Range(0.0, 1.0), 0.5, title)
 
 
-def calibration_of(objective: Report) -> Markup | None:
+def calibration_of(objective: ObjectiveReport | ComparedObjective) -> Markup | None:
     """What a judge's ratings on one objective are worth; None where its check had no single labelled answers."""
-    bins = [Bin(**part) for part in objective.get("calibration") or ()]
+    bins = objective.calibration if isinstance(objective, ObjectiveReport) else ()
     shares = ", ".join(f"{one.rating:.1f}: {PAGE.share(one.positive)}" for one in bins)
-    return calibration(bins, f"{objective['objective']}, share labelled good by rating: {shares}") if bins else None
+    return calibration(bins, f"{objective.objective}, share labelled good by rating: {shares}") if bins else None
 
 
 def beside_the_label(report: Report) -> Grid | None:
     """What else moves a judge (length, refusals, texts that speak to it), where its check has measured that."""
-    measured = dict(_beside(report))
+    measured = {
+        f"{words(objective.objective)} \N{MIDDLE DOT} {part}": figures
+        for objective in report.objectives
+        for part, figures in _beside(objective).items()
+        if figures
+    }
     columns = list(dict.fromkeys(name for figures in measured.values() for name in figures))
     rows = tuple(
         GridRow(label, tuple(magnitude(figures.get(name)) for name in columns)) for label, figures in measured.items()
@@ -39,12 +41,9 @@ def beside_the_label(report: Report) -> Grid | None:
     return Grid(tuple(map(words, columns)), rows) if rows else None
 
 
-def _beside(report: Report) -> Iterator[tuple[str, Mapping[str, float | None]]]:
-    """(what, figure by name) of every objective."""
-    for objective in report["objectives"]:
-        attacks = dict(objective.get("attacks") or {})
-        by_kind = attacks.pop("by_kind", {})
-        parts = {"bias": objective.get("bias"), "attacks": attacks, "attacks \N{MIDDLE DOT} by kind": by_kind}
-        for part, figures in parts.items():
-            if figures:
-                yield f"{words(objective['objective'])} \N{MIDDLE DOT} {part}", figures
+def _beside(objective: ObjectiveReport | ComparedObjective) -> dict[str, dict[str, float | None]]:
+    """Part of the check -> its figures by name; empty where it was not measured."""
+    bias = asdict(objective.bias) if isinstance(objective, ObjectiveReport) and objective.bias else {}
+    attacks = asdict(objective.attacks) if objective.attacks else {}
+    by_kind = attacks.pop("by_kind", {})
+    return {"bias": bias, "attacks": attacks, "attacks \N{MIDDLE DOT} by kind": by_kind}

@@ -11,7 +11,7 @@ from selfpriority.evaluation.mt_bench import judge_lines
 from selfpriority.evaluation.perplexity import alarms_in_words
 from selfpriority.evaluation.records import Cell, Contest, Difference, Perplexity, PerplexityRow
 from selfpriority.evaluation.utility_records import MtBenchResult, Task
-from selfpriority.formats import PAGE, counted, probability
+from selfpriority.formats import PAGE, probability
 from selfpriority.plain_text import clean
 from selfpriority.report.plain import words
 from selfpriority.report.tables import Grid, GridRow
@@ -127,4 +127,5 @@ def _test(cell: Difference) -> Sequence[str]:
 
 def _unrated(turns: Mapping[str, Mapping[str, int]]) -> str:
     """Every reason with its number; "0" where all were rated."""
-    return ", ".join(f"{words(turn)}: {counted(reasons)}" for turn, reasons in turns.items() if reasons) or "0"
+    reasons = [f"{words(turn)}: {words(reason)} {n}" for turn, row in turns.items() for reason, n in row.items()]
+    return ", ".join(reasons) or "0"

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from selfpriority.evaluation.records import EvaluationFiles, Summary, read_summary
+from selfpriority.evaluation.files import EvaluationFiles
+from selfpriority.evaluation.records import Summary, read_summary
 from selfpriority.evaluation.utility_records import Utility, read_utility
+from selfpriority.judges.reports import Report, read_checks
 from selfpriority.recipe import Recipe, load
 from selfpriority.report.catalogue import Entry, collected, held_out
 from selfpriority.report.people import People, read_people
 from selfpriority.report.rounds import Round, read_round
-from selfpriority.run import PAIRS, Manifest, Run, read_json
+from selfpriority.run import PAIRS, Manifest, Run
 
 SET_NAME = re.compile(r"[a-z0-9_]+")
 """What a further prompt set is called, as in the recipe."""
@@ -26,12 +27,10 @@ SET_NAME = re.compile(r"[a-z0-9_]+")
 
 @dataclass(frozen=True)
 class JudgeCard:
-    """One judge of `judge.json`: its role, what the recipe called it when it was checked, and its check."""
+    """One judge of `judge.json`: its role, and its check."""
 
     role: str
-    name: str
-    method: str
-    report: Mapping[str, Any]
+    report: Report
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,8 @@ def _objectives(run: Run, summary: Summary | None, judges: Sequence[JudgeCard]) 
         with path.open(encoding="utf-8") as file:
             for line in file:
                 return tuple(json.loads(line)["chosen_scores"])
-    return tuple(objective["objective"] for objective in judges[0].report["objectives"]) if judges else ()
+    return tuple(objective.objective for objective in judges[0].report.objectives) if judges else ()
 
 
 def _judges(path: Path) -> tuple[JudgeCard, ...]:
-    told = read_json(path) if path.is_file() else {}
-    return tuple(JudgeCard(role, report["judge"], report["method"], report) for role, report in told.items() if report)
+    return tuple(JudgeCard(role, report) for role, report in read_checks(path).by_role().items())
