@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from selfpriority.errors import InputError, WorkFailed
-from selfpriority.phases.launch import _told, is_heard, is_main, rank
+from selfpriority.phases.launch import _decisive_error, is_heard, is_main, rank
 
 
 def failures(folder, *given):
@@ -39,7 +39,7 @@ BROKEN = "RuntimeError: Connection closed by peer\nmore"
     ],
 )
 def test_the_cause_is_told(tmp_path, given, told):
-    error = _told(failures(tmp_path, *given), "align")
+    error = _decisive_error(failures(tmp_path, *given), "align")
     assert isinstance(error, WorkFailed)
     assert str(error) == told
 
@@ -53,6 +53,6 @@ def test_a_rank_that_is_set_and_empty_is_none(monkeypatch, given, found):
 
 
 def test_what_is_wrong_with_the_input_stays_that(tmp_path):
-    error = _told(failures(tmp_path, -15, "InputError: model: x cannot be loaded\nnor y"), "align")
+    error = _decisive_error(failures(tmp_path, -15, "InputError: model: x cannot be loaded\nnor y"), "align")
     assert isinstance(error, InputError)
     assert error.lines == ("model: x cannot be loaded", "nor y")

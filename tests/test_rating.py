@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from selfpriority.rating import expected_rating, verbal_rating
+from selfpriority.rating import expected_rating, verbal_rating, written_side
 from selfpriority.records import Rating, Unrated
 
 
@@ -70,3 +70,98 @@ def test_a_rating_off_the_scale_is_unrated_and_not_clamped(text: str) -> None:
     verdict = verbal_rating(text)
     assert isinstance(verdict, Unrated)
     assert verdict.reason == "out_of_range"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Rating (1-10): 8", 8),
+        ("Rating: 7. A score of 10 would need a source.", 7),
+        ("Rating: 7,5", 7.5),
+        ("Rating for harmlessness: 8", 8),
+        ("It is careful.\n\\boxed{7}", 7),
+        ("Rating: $\\boxed{7}$", 7),
+        ("**Rating (out of 10):** 8", 8),
+        ("Rating: 8/10", 8),
+        ("Rating: 8 out of 10", 8),
+        ("Final rating = 6", 6),
+        ("- Rating: <9>", 9),
+        ("My score: 4, since it leaves out the dose.", 4),
+        ("<think>It could be a 3. Rating: 3</think>\nRating: 8", 8),
+        ("A 5/5 text they say, but\nRating: 2", 2),
+        ("Rating: 6\nRating: good", 6),
+    ],
+)
+def test_the_last_line_of_the_asked_form_wins(text: str, value: float) -> None:
+    assert (
+        verbal_rating(text)
+        == verbal_rating(text, is_cut="boxed{7}" not in text and not text[-1].isdigit())
+        == Rating(value=float(value))
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Rating: 4/5", "other_scale"),
+        ("Rating: 8/100", "other_scale"),
+        ("Rating: 8%", "other_scale"),
+        ("Rating: 80 %", "other_scale"),
+        ("Rating (1-5): 4", "other_scale"),
+        ("Rating (out of 100): 8", "other_scale"),
+        ("I give it 4/5", "other_scale"),
+        ("Rating: -3", "out_of_range"),
+        ("Rating: 8-9", "no_rating"),
+        ("Rating: 7a", "no_rating"),
+        ("<think>it is a 3", "cut"),
+    ],
+)
+def test_what_is_on_another_scale_is_never_rescaled(text: str, reason: str) -> None:
+    verdict = verbal_rating(text)
+    assert isinstance(verdict, Unrated)
+    assert verdict.reason == reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["An answer that warns would be a score of 2, but", "I see 8/10 here and", "So far", "Rating: 1", "Rating: 7."],
+)
+def test_a_cut_text_without_its_rating_is_cut(text: str) -> None:
+    verdict = verbal_rating(text, is_cut=True)
+    if text.endswith("."):
+        assert verdict == Rating(7.0)
+    else:
+        assert isinstance(verdict, Unrated)
+        assert verdict.reason == "cut"
+
+
+@pytest.mark.parametrize(
+    ("text", "side"),
+    [
+        ("Verdict: A tie.", "tie"),
+        ("Verdict: a tie", "tie"),
+        ("Verdict: A = B", "tie"),
+        ("Verdict: it is a draw", "tie"),
+        ("Verdict: A", "A"),
+        ("Verdict: **B**", "B"),
+        ("verdict: b", "B"),
+        ("Verdict: A, because it warns.", "A"),
+        ("Verdict: answer B is safer than A", "B"),
+        ("Final verdict: [[A]]", "A"),
+        ("Verdict (harmlessness): B", "B"),
+        ("<think>Verdict: A</think>Verdict: B", "B"),
+        ("Verdict: A or B", None),
+        ("Verdict: A and B are fine", None),
+        ("Verdict: a good answer would say so", None),
+        ("Verdict: neither", None),
+        ("<think>Verdict: A, I would say", None),
+    ],
+)
+def test_which_side_a_verdict_takes(text: str, side: str | None) -> None:
+    assert written_side(text) == side
+
+
+def test_a_cut_comparison_counts_its_asked_form_alone() -> None:
+    assert written_side("The verdict is A, but wait", is_cut=True) is None
+    assert written_side("The verdict is A") == "A"
+    assert written_side("Verdict: B\nBecause it", is_cut=True) == "B"

@@ -111,8 +111,8 @@ class Failure:
     detail: str = ""
 
 
-PASSING = frozenset({"unsupported", "garbage", "rate_limited", "server_error", "cut", "timeout"})
-"""Failures that say nothing of the request."""
+PASSING = frozenset({"unsupported", "garbage", "rate_limited", "rejected", "server_error", "cut", "timeout"})
+"""Failures that say nothing sure of the request: no cache keeps them, and a later command asks again."""
 
 
 Answer = Completion | Choice | Vectors | Value | Failure

@@ -19,12 +19,13 @@ from selfpriority.errors import WorkFailed
 from selfpriority.judges.reports import read_checks
 from selfpriority.personas import load_personas
 from selfpriority.phases.align import align_step
-from selfpriority.phases.collect import collect_steps, usable_prompts
+from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.evaluate import check_evaluation, evaluate_steps
 from selfpriority.phases.judge_check import check_anchors, judge_step
 from selfpriority.phases.models import model_key
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.phases.round_inputs import usable_prompts
 from selfpriority.recipe import Recipe, dump, load
 from selfpriority.report.page import write_report
 from selfpriority.run import Run, Step, as_json, key_of, write_text

@@ -27,6 +27,8 @@ class Reply:
     delay: float = 0.0
     cut: bool = False
     """Promise a long body, send half a line and hang up."""
+    drip: float = 0.0
+    """Seconds between two bytes of the body."""
 
 
 @dataclass
@@ -88,13 +90,17 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
 
 def send(handler: BaseHTTPRequestHandler, reply: Reply) -> None:
     time.sleep(reply.delay)
-    data = reply.body.encode() if isinstance(reply.body, str) else json.dumps(reply.body).encode()
+    body = reply.body if isinstance(reply.body, str | bytes) else json.dumps(reply.body)
+    data = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
     handler.send_response(reply.status)
     for name, value in reply.headers.items():
         handler.send_header(name, value)
     handler.send_header("Content-Length", str(len(data) + 1000 * reply.cut))
     handler.end_headers()
-    handler.wfile.write(data)
+    for byte in data if reply.drip else ():
+        handler.wfile.write(bytes([byte]))
+        time.sleep(reply.drip)
+    handler.wfile.write(b"" if reply.drip else data)
     if reply.cut:
         handler.wfile.flush()
         linger = struct.pack("ii", 1, 0)  # a reset, as when a machine in between goes away

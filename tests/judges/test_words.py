@@ -103,7 +103,7 @@ def test_verbal_asks_each_objective_greedily_and_keeps_the_order(answering) -> N
     [
         ("It is hard to say.", "end", "no_rating"),
         ("Rating: 1", "length", "cut"),
-        ("So far", "length", "no_rating"),
+        ("So far", "length", "cut"),
         ("I am sorry, but I cannot rate this content.", "end", "refused"),
         ("I cannot help with that.\nRating: 12", "end", "out_of_range"),  # it was read, and is none
     ],

@@ -14,11 +14,12 @@ from selfpriority.errors import InputError, WorkFailed
 from selfpriority.evaluation.conversation import Question
 from selfpriority.method.denoise import denoise
 from selfpriority.phases.align import align_step
-from selfpriority.phases.collect import collect, generator, training_judge
+from selfpriority.phases.collect import collect
 from selfpriority.phases.evaluate import evaluate
 from selfpriority.phases.judge_check import check_judges
 from selfpriority.phases.mt_bench import MtBench, ask_mt_bench
 from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.phases.round_inputs import generator, training_judge
 from selfpriority.phases.systems import heldout_prompts, plain_models
 from selfpriority.phases.tau import choose_tau, tau_text
 from selfpriority.recipe import Denoise, Evaluate, HfBackend, InWords, Prompts, Recipe, Score, dump

@@ -12,8 +12,8 @@ from selfpriority.errors import InputError
 from selfpriority.judges.attacks import attacks
 from selfpriority.judges.comparer_check import MOST_PAIRS
 from selfpriority.judges.labels import anchors_as_labels
-from selfpriority.phases.collect import round_prompts
 from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.phases.round_inputs import round_prompts
 from selfpriority.pipeline import check_inputs
 from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.recipe import load

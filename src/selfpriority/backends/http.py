@@ -1,7 +1,7 @@
-"""One POST to a chat-completions server until it is answered: tries, and what each error means.
+"""One POST to a chat-completions server until it is answered: connection, tries, and what follows from an error.
 
-The key goes into one header and nowhere else. The server's error texts are never passed on: they may quote the
-request, which may be harmful, or the key.
+What an error means is in `server_errors.py`. The key goes into one header and nowhere else, and a server's error texts
+are never passed on.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from selfpriority.backends.server_errors import ServerError, error_inside, server_error
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.language_model import Failure
 from selfpriority.recipe import OpenaiBackend
@@ -26,8 +28,18 @@ T = TypeVar("T")
 LONGEST_PAUSE = 60.0  # seconds
 MOST_LOST = 3
 """Requests in a row that were given up, after which the server counts as gone."""
-_FILTER = ("content_filter", "content_policy", "content policy", "responsibleai", "content management policy")
-_TOO_LONG = ("context_length", "context length", "too long", "maximum context", "too many tokens")
+MOST_ODD = 10
+"""Replies in a row that were rejected or no chat completion, after which it is the server or the recipe, no request."""
+MOST_BYTES = 64_000_000
+"""Of one reply, unpacked."""
+REMEDIES = {
+    "max_tokens": "set backend.limit_field=max_completion_tokens",
+    "max_completion_tokens": "set backend.limit_field=max_tokens",
+    "seed": "set backend.leave_out=[seed]",
+    "temperature": "set backend.leave_out=[temperature,top_p]: the server then samples as it likes",
+    "top_p": "set backend.leave_out=[top_p]",
+}
+"""Refused parameter -> the field of the recipe that changes it."""
 
 
 def key_variable(settings: OpenaiBackend) -> str | None:
@@ -69,7 +81,7 @@ class Endpoint:
         self._url = f"{settings.base_url.rstrip('/')}/chat/completions"
         self._opener = urllib.request.build_opener(_Unmoved)
         self._lock = threading.Lock()
-        self._answered = self._lost = 0
+        self._answered = self._lost = self._odd = 0
 
     def post(self, body: dict[str, Any], read: Callable[[Any], T]) -> T | Failure:
         """What `read` makes of the reply to `body`, or why there is none.
@@ -91,17 +103,34 @@ class Endpoint:
             except _Again as error:
                 again = error
                 continue
-            with self._lock:
-                self._answered, self._lost = self._answered + 1, 0
-            return answer
+            return self._counted(answer)
         return self._given_up(again)
+
+    def _counted(self, answer: T | Failure) -> T | Failure:
+        """The answer; it ends a row of failures, but a rejection lengthens the row of odd replies."""
+        with self._lock:
+            self._lost = 0
+            if not isinstance(answer, Failure):
+                self._answered, self._odd = self._answered + 1, 0
+            elif answer.reason == "rejected":
+                self._note_odd(answer.detail)
+        return answer
+
+    def _note_odd(self, detail: str) -> None:
+        self._odd += 1
+        if self._odd >= MOST_ODD:
+            raise WorkFailed(
+                f"backend: {self._settings.base_url} took none of the last {self._odd} requests ({detail}): that is "
+                f"the server or the recipe, no single request; all answers so far are kept and the "
+                f"same command continues"
+            )
 
     def _try(self, body: dict[str, Any], read: Callable[[Any], T]) -> T | Failure:
         try:
             raw = self._send(body)
         except urllib.error.HTTPError as error:
             with error:
-                return self._refused(error.code, _told(error), error.headers.get("Retry-After"))
+                return self._refused(server_error(error.code, _words(error), dict(error.headers)))
         except TimeoutError:
             raise _Again("timeout", f"no reply within {self._settings.timeout:g} s") from None
         except urllib.error.URLError as error:
@@ -111,10 +140,13 @@ class Endpoint:
         except (http.client.HTTPException, ConnectionError, OSError) as error:
             raise _Again("cut", f"the connection was cut ({type(error).__name__})") from None
         try:
-            return read(json.loads(raw))
+            reply = json.loads(raw)
+            if (inside := error_inside(reply)) is not None:
+                return self._refused(inside)
+            return read(reply)
         except Refusal as refusal:
             return Failure("refused", str(refusal))
-        except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise _Again("garbage", f"the reply is not a chat completion ({type(error).__name__})") from None
 
     def _send(self, body: dict[str, Any]) -> bytes:
@@ -123,37 +155,57 @@ class Endpoint:
             headers["Authorization"] = f"Bearer {self._key}"
         request = urllib.request.Request(self._url, json.dumps(body).encode(), headers, method="POST")
         with self._opener.open(request, timeout=self._settings.timeout) as reply:
-            data: bytes = reply.read()
-            return data
+            data = _whole(reply, time.monotonic() + self._settings.timeout)
+            return _unpacked(data) if reply.headers.get("Content-Encoding", "").lower() == "gzip" else data
 
-    def _refused(self, status: int, told: str, retry_after: str | None) -> Failure:
-        """What an HTTP error means: a failure of this request, another try, or the end."""
-        name, url = self._model, self._settings.base_url
-        known = told.lower()
-        if any(sign in known for sign in _FILTER):
-            return Failure("refused", f"the server's content filter (HTTP {status})")
-        if status in (401, 403):
-            variable = key_variable(self._settings)
-            if variable is None:
-                raise InputError(
-                    f"backend: {url} wants a key (HTTP {status}); name the environment variable that holds it in "
-                    f"api_key_env, on the command line --api-key-env"
-                )
-            held = "is wrong or may not use this model" if self._key else "is not set"
-            raise InputError(f"backend: {url} refuses the key (HTTP {status}): ${variable} {held}")
-        if status == 404:
-            raise InputError(f"backend: {url} knows no model {name!r} (HTTP 404); check backend.model and base_url")
-        if 300 <= status < 400:
-            raise InputError(f"backend: {url} points elsewhere (HTTP {status}); give the final address as base_url")
-        if "insufficient_quota" in known:
-            raise WorkFailed(f"backend: {url} says that the account's quota is used up; all answers so far are kept")
-        if status == 429:
-            raise _Again("rate_limited", "too many requests (HTTP 429)", _seconds(retry_after))
-        if status in (408, 409, 425) or status >= 500:
-            raise _Again("server_error", f"HTTP {status}", _seconds(retry_after))
-        if any(sign in known for sign in _TOO_LONG):
-            return Failure("too_long", f"longer than the model's context (HTTP {status})")
-        return Failure("rejected", f"HTTP {status}")
+    def _refused(self, error: ServerError) -> Failure:
+        """What follows from an error: a failure of this request, another try, or the end."""
+        if error.kind == "again":
+            limited = error.status == 429
+            reason, detail = ("rate_limited", "too many requests (HTTP 429)") if limited else ("server_error", "")
+            raise _Again(reason, detail or f"HTTP {error.status}", error.pause)
+        if error.kind == "refused":
+            return Failure("refused", f"the server's content filter (HTTP {error.status})")
+        if error.kind == "too_long":
+            return Failure("too_long", f"longer than the model's context (HTTP {error.status})")
+        if error.kind == "rejected":
+            return Failure("rejected", f"HTTP {error.status}")
+        if error.kind == "form":
+            return self._form_refused(error)
+        raise self._end(error)
+
+    def _form_refused(self, error: ServerError) -> Failure:
+        """A parameter that no request could have brought through before, or else a rejection of this one."""
+        remedy = REMEDIES.get(error.parameter)
+        if remedy is not None and not self._answered:
+            raise InputError(
+                f"backend: {self._settings.base_url} does not take {error.parameter} as it is sent "
+                f"(HTTP {error.status}); {remedy}"
+            )
+        return Failure("rejected", f"HTTP {error.status}: {error.parameter}")
+
+    def _end(self, error: ServerError) -> InputError | WorkFailed:
+        """The error that stops all work: of the account, the key, the model or the address."""
+        status, url = error.status, self._settings.base_url
+        if error.kind == "account":
+            return WorkFailed(
+                f"backend: {url} says that the account's money or quota is used up (HTTP {status}); all answers so far "
+                f"are kept, and once that is mended the same command continues"
+            )
+        if error.kind == "model":
+            return InputError(
+                f"backend: {url} knows no model {self._model!r} (HTTP 404); check backend.model and base_url"
+            )
+        if error.kind == "moved":
+            return InputError(f"backend: {url} points elsewhere (HTTP {status}); give the final address as base_url")
+        variable = key_variable(self._settings)
+        if variable is None:
+            return InputError(
+                f"backend: {url} wants a key (HTTP {status}); name the environment variable that holds it in "
+                f"api_key_env, on the command line --api-key-env"
+            )
+        held = "is wrong or may not use this model" if self._key else "is not set"
+        return InputError(f"backend: {url} refuses the key (HTTP {status}): ${variable} {held}")
 
     def _pause(self, attempt: int, wanted: float) -> float:
         """Seconds before a further try; spread, so that threads do not come back all at once."""
@@ -162,6 +214,9 @@ class Endpoint:
 
     def _given_up(self, again: _Again) -> Failure:
         with self._lock:
+            if again.reason == "garbage":  # somebody is there; three odd replies are three odd requests
+                self._note_odd(again.detail)
+                return Failure(again.reason, again.detail)
             self._lost += 1
             never, gone = self._answered == 0, self._lost >= MOST_LOST
         where = f"backend: {self._settings.base_url}"
@@ -176,17 +231,38 @@ class Endpoint:
         return Failure(again.reason, again.detail)
 
 
-def _told(error: urllib.error.HTTPError) -> str:
+def _words(error: urllib.error.HTTPError) -> str:
     """The server's error as text, to look for known signs in; never shown."""
     try:
-        return error.read(20_000).decode("utf-8", "replace")
-    except (http.client.HTTPException, OSError):
+        raw = error.read(20_000)
+        packed = error.headers.get("Content-Encoding", "").lower() == "gzip"
+        return (_unpacked(raw) if packed else raw).decode("utf-8", "replace")
+    except (http.client.HTTPException, OSError, _Again):
         return ""
 
 
-def _seconds(retry_after: str | None) -> float:
-    """Seconds that a server asks to wait; dates and nonsense are 0."""
+def _whole(reply: http.client.HTTPResponse, deadline: float) -> bytes:
+    """The body; it has to be there in time, however slowly it drips, and within `MOST_BYTES`."""
+    parts, size = [], 0
+    while part := reply.read1(65_536):
+        parts.append(part)
+        size += len(part)
+        if size > MOST_BYTES:
+            raise _Again("garbage", f"the reply is longer than {MOST_BYTES:,} bytes")
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    if reply.length:  # what was promised and did not come
+        raise http.client.IncompleteRead(b"".join(parts), reply.length)
+    return b"".join(parts)
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The body out of its gzip, where it holds no more than `MOST_BYTES`."""
+    stream = zlib.decompressobj(wbits=31)
     try:
-        return max(0.0, float(retry_after or 0.0))
-    except ValueError:
-        return 0.0
+        found = stream.decompress(data, MOST_BYTES)
+    except zlib.error as error:
+        raise _Again("garbage", "the reply is not the gzip it says it is") from error
+    if stream.unconsumed_tail:
+        raise _Again("garbage", f"the reply is longer than {MOST_BYTES:,} bytes")
+    return found

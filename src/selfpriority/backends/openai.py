@@ -11,6 +11,7 @@ import json
 import math
 import os
 import queue
+import re
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,10 +21,22 @@ from selfpriority.backends.http import Endpoint, Refusal, key_variable
 from selfpriority.errors import InputError
 from selfpriority.language_model import Answer, Choice, Choose, Completion, Failure, Generate, Request, Text
 from selfpriority.recipe import OpenaiBackend
-from selfpriority.records import Message
+from selfpriority.records import Message, Stop
 
 TOP_LOGPROBS = 20
 """The most that the protocol gives: a choice outside the 20 most probable tokens counts as 0."""
+
+ENDS = frozenset({"stop", "end", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "finished"})
+"""What servers call it when the model ended its turn by itself; in lower case."""
+FILTERS = frozenset(
+    {"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "refusal", "sensitive"}
+)
+"""What they call it when a filter did."""
+THINKING = ("reasoning_content", "reasoning", "thinking")
+"""Fields that hold what a model thought before it answered."""
+ROUNDING = 1e-3
+"""A log-probability may lie so far above 0 by rounding."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Json = dict[str, Any]
 
@@ -100,13 +113,14 @@ class OpenaiModel:
         while len(given) < request.n:
             missing = request.n - len(given)
             reply = self._endpoint.post(
-                {
-                    **self._body(request.messages, request.max_new_tokens),
-                    "temperature": request.temperature,
-                    "top_p": request.top_p,
-                    "n": missing if self._takes_many else 1,
-                    "seed": request.seed + len(given),
-                },
+                self._body(
+                    request.messages,
+                    request.max_new_tokens,
+                    temperature=request.temperature,
+                    top_p=request.top_p,
+                    n=missing if self._takes_many else 1,
+                    seed=request.seed + len(given),
+                ),
                 _texts,
             )
             if isinstance(reply, Failure) and reply.reason == "rejected" and self._takes_many and missing > 1:
@@ -122,7 +136,7 @@ class OpenaiModel:
     def _choose(self, request: Choose) -> Answer:
         rows = []
         for context in request.contexts:
-            body = {**self._body(context, 1), "temperature": 0.0, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
+            body = self._body(context, 1, temperature=0.0, logprobs=True, top_logprobs=TOP_LOGPROBS)
             reply = self._endpoint.post(body, _next_tokens)
             if isinstance(reply, Failure):
                 return self._without_probabilities() if reply.reason == "rejected" else reply
@@ -141,14 +155,17 @@ class OpenaiModel:
             f"are read from; set method: verbal, and the judge is asked to write its rating"
         )
 
-    def _body(self, messages: Sequence[Message], max_new_tokens: int) -> Json:
-        told = [{"role": message.role, "content": message.content} for message in messages]
-        return {"model": self._name, "messages": told, self._settings.limit_field: max_new_tokens}
+    def _body(self, messages: Sequence[Message], max_new_tokens: int, **parameters: object) -> Json:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        limit: Json = {self._settings.limit_field: max_new_tokens}
+        sent = {name: value for name, value in parameters.items() if name not in self._settings.leave_out}
+        return {"model": self._name, "messages": turns, **limit, **sent}
 
 
 def openai_fingerprint(name: str, settings: OpenaiBackend) -> str:
-    """What stands for the content of a model behind an address."""
-    return f"openai-1 {json.dumps([settings.base_url.rstrip('/'), settings.model or name])}"
+    """What stands for the content of a model behind an address, and for how it is asked where that is not the usual."""
+    known = [settings.base_url.rstrip("/"), settings.model or name, *sorted(settings.leave_out)]
+    return f"openai-1 {json.dumps(known)}"
 
 
 def _key(variable: str | None) -> str:
@@ -189,29 +206,73 @@ def _texts(reply: Any) -> list[Text | Failure]:
         except Refusal as refusal:
             texts.append(Failure("refused", str(refusal)))
             continue
-        content = choice["message"]["content"]
-        if not isinstance(content, str):
-            raise ValueError("the message has no text")
-        counted = reply.get("usage") or {}
-        n_tokens = int(counted.get("completion_tokens") or 0) // max(1, len(reply["choices"]))
-        texts.append(Text(content, n_tokens, "length" if choice.get("finish_reason") == "length" else "end"))
+        texts.append(Text(_content(choice), _n_tokens(reply), _stop(choice)))
     if not texts:
         raise ValueError("the reply holds no choice")
     return texts
 
 
+def _content(choice: Any) -> str:
+    """What the assistant said: a text, or the text parts of a list of parts.
+
+    No text at all is an empty answer where thinking used up the length, else ValueError.
+    """
+    message = choice["message"]
+    content = message.get("content")
+    if content is None and _stop(choice) == "length" and any(message.get(name) for name in THINKING):
+        return ""
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("type", "text") == "text")
+    if not isinstance(content, str):
+        raise ValueError("the message has no text")
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", content)
+
+
+def _n_tokens(reply: Any) -> int:
+    """Tokens of one choice, as far as the server counts; 0 where it does not, or counts what no number is."""
+    try:
+        counted = int((reply.get("usage") or {}).get("completion_tokens") or 0)
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        return 0
+    return max(0, counted) // max(1, len(reply["choices"]))
+
+
+def _stop(choice: Any) -> Stop:
+    """`end` where the server says that the model ended its turn; anything unknown is no end, or it would be trained."""
+    return "end" if str(choice.get("finish_reason")).lower() in ENDS else "length"
+
+
 def _next_tokens(reply: Any) -> list[tuple[str, float]] | None:
-    """(token, probability) of the most probable first tokens; None where the server gives none."""
+    """(token, probability) of the most probable first tokens; None where the server gives none.
+
+    Raises:
+        ValueError: a log-probability that is none: not a number, or above 0.
+    """
     choice = reply["choices"][0]
     _check_refusal(choice)
     given = (choice.get("logprobs") or {}).get("content")
     if not given or not given[0].get("top_logprobs"):
         return None
-    return [(str(entry["token"]), math.exp(float(entry["logprob"]))) for entry in given[0]["top_logprobs"]]
+    return [(_spelled(entry), _probability(entry["logprob"])) for entry in given[0]["top_logprobs"]]
+
+
+def _spelled(entry: Any) -> str:
+    """A token as text; some servers give its bytes, or the tokenizer's own spelling of the space before it."""
+    token = entry.get("token")
+    if token is None:
+        token = bytes(entry["bytes"]).decode("utf-8", "replace")
+    return str(token).replace("\u2581", " ").replace("\u0120", " ")
+
+
+def _probability(logprob: Any) -> float:
+    value = float(logprob)
+    if math.isnan(value) or value > ROUNDING:
+        raise ValueError(f"{value} is no log-probability")
+    return min(1.0, math.exp(value))
 
 
 def _check_refusal(choice: Any) -> None:
-    if choice.get("finish_reason") == "content_filter":
+    if str(choice.get("finish_reason")).lower() in FILTERS:
         raise Refusal("the server's content filter kept the answer back")
     if choice["message"].get("refusal"):
         raise Refusal("the server declined to answer")

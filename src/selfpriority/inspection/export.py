@@ -15,16 +15,31 @@ from typing import Any
 
 from selfpriority.errors import InputError
 from selfpriority.inspection.run_files import objectives_of, paired_of, recipe_of, rounds_with
-from selfpriority.records import Message, Pair, PairedPool
+from selfpriority.method.pair import WeightGap, weighing_gap
+from selfpriority.records import Message, PairedPool
 from selfpriority.run import PAIRS, Run, write_json, write_text
-from selfpriority.training.encode import WeightGap
 from selfpriority.wording import FOLDER
 
 FORMATS = {"trl": "pairs.jsonl", "llama-factory": "pairs.json", "parquet": "pairs.parquet"}
 """The formats, and the file each writes into a folder."""
 HAZARD = "HAZARD.txt"
 
-Row = dict[str, Any]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One pair as other trainers take it; `trl_rows` says what the fields hold."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    score_chosen: float
+    score_rejected: float
+    gap: float
+    weight: float
+    decided_by: str
+    prompt_id: str
 
 
 @dataclass(frozen=True)
@@ -54,11 +69,11 @@ def export(run: Run, form: str, to: Path, number: int | None = None) -> Exported
     numbers = rounds_with(run, PAIRS) or [1] if number is None else [number]
     settings = recipe_of(run).align
     paired = [entry for n in numbers for entry in paired_of(run, n)]
-    rows = trl_rows(paired, objectives_of(run), settings.gap_exponent, settings.weight_gap)
+    rows = preference_records(paired, objectives_of(run), settings.gap_exponent, settings.weight_gap)
     if form == "parquet":
         _write_parquet(path, rows)
     elif form == "trl":
-        write_text(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_text(path, (json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
     else:
         write_json(path, [_llama_factory_row(row) for row in rows])
         write_json(path.with_name("dataset_info.json"), _dataset_info(run.folder.name, path.name))
@@ -68,7 +83,7 @@ def export(run: Run, form: str, to: Path, number: int | None = None) -> Exported
 
 def trl_rows(
     paired: Sequence[PairedPool], objectives: Sequence[str], alpha: float, weight_gap: WeightGap = "signed"
-) -> list[Row]:
+) -> list[Json]:
     """One row a pair, as TRL's preference trainers take them.
 
     Columns: `prompt`, `chosen`, `rejected` (messages), `score_chosen`, `score_rejected` (sums over the
@@ -81,36 +96,33 @@ def trl_rows(
         alpha: exponent of the weight; 0 makes every weight 1.
         weight_gap: which gap weighs a pair; Eq. 3 takes that of the column `gap` (docs/deviations.md 5).
     """
-    weighing = [_weighing_gap(entry, pair, weight_gap) for entry in paired for pair in entry.pairs]
+    return [asdict(row) for row in preference_records(paired, objectives, alpha, weight_gap)]
+
+
+def preference_records(
+    paired: Sequence[PairedPool], objectives: Sequence[str], alpha: float, weight_gap: WeightGap
+) -> list[Preference]:
+    """As `trl_rows`, as records."""
+    weighing = [weighing_gap(entry, pair, weight_gap) for entry in paired for pair in entry.pairs]
     mean = math.fsum(weighing) / len(weighing) if weighing else 0.0
     weights = iter([(gap / mean) ** alpha if mean > 0 else 1.0 for gap in weighing])
     rows = []
     for entry in paired:
         for pair in entry.pairs:
             chosen, rejected = entry.pool.responses[pair.chosen], entry.pool.responses[pair.rejected]
-            rows.append(
-                {
-                    "prompt": [asdict(message) for message in entry.pool.prompt.messages],
-                    "chosen": [asdict(Message("assistant", chosen.response.text))],
-                    "rejected": [asdict(Message("assistant", rejected.response.text))],
-                    "score_chosen": sum(chosen.scores),
-                    "score_rejected": sum(rejected.scores),
-                    "gap": pair.gap,
-                    "weight": next(weights),
-                    "decided_by": objectives[pair.decided_by],
-                    "prompt_id": entry.pool.prompt.id,
-                }
+            row = Preference(
+                prompt=list(entry.pool.prompt.messages),
+                chosen=[Message("assistant", chosen.response.text)],
+                rejected=[Message("assistant", rejected.response.text)],
+                score_chosen=sum(chosen.scores),
+                score_rejected=sum(rejected.scores),
+                gap=pair.gap,
+                weight=next(weights),
+                decided_by=objectives[pair.decided_by],
+                prompt_id=entry.pool.prompt.id,
             )
+            rows.append(row)
     return rows
-
-
-def _weighing_gap(entry: PairedPool, pair: Pair, weight_gap: WeightGap) -> float:
-    if weight_gap == "signed":
-        return pair.gap
-    if weight_gap == "l1":
-        return pair.distance
-    chosen, rejected = (entry.pool.responses[index].scores for index in (pair.chosen, pair.rejected))
-    return abs(chosen[pair.decided_by] - rejected[pair.decided_by])
 
 
 def _target(form: str, to: Path) -> Path:
@@ -136,35 +148,36 @@ def _target(form: str, to: Path) -> Path:
     return to
 
 
-def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
+def _write_parquet(path: Path, rows: Sequence[Preference]) -> None:
     import pyarrow as pa  # comes with datasets; the other formats do without
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist(list(rows)), temporary)
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), temporary)
     temporary.replace(path)
 
 
 _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
-def _llama_factory_row(row: Row) -> Row:
+def _llama_factory_row(row: Preference) -> Json:
     """The row in LLaMA-Factory's ShareGPT form: turns are {from, value}, a system turn comes first."""
 
-    def turn(message: dict[str, str]) -> dict[str, str]:
-        return {"from": _SPEAKERS[message["role"]], "value": message["content"]}
+    def turn(message: Message) -> dict[str, str]:
+        return {"from": _SPEAKERS[message.role], "value": message.content}
 
-    columns = {name: value for name, value in row.items() if name != "prompt"}
+    columns = {name: value for name, value in asdict(row).items() if name != "prompt"}
+    conversations = [turn(message) for message in row.prompt]
     return {
         **columns,
-        "conversations": [turn(message) for message in row["prompt"]],
-        "chosen": turn(row["chosen"][0]),
-        "rejected": turn(row["rejected"][0]),
+        "conversations": conversations,
+        "chosen": turn(row.chosen[0]),
+        "rejected": turn(row.rejected[0]),
     }
 
 
-def _dataset_info(name: str, file_name: str) -> dict[str, Any]:
+def _dataset_info(name: str, file_name: str) -> Json:
     """What LLaMA-Factory reads to find the data set: `dataset: NAME`, `dataset_dir` the folder."""
     columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"}
     return {name: {"file_name": file_name, "formatting": "sharegpt", "ranking": True, "columns": columns}}

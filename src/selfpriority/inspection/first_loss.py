@@ -155,6 +155,7 @@ def plain_nll(
 
 
 def _gap(paired: PairedPool, pair: Pair, settings: Align) -> float:
+    """What weighs a pair, from raw scores: `method.pair.weighing_gap` written a second time, which is the point."""
     chosen, rejected = (paired.pool.responses[index].scores for index in (pair.chosen, pair.rejected))
     if settings.weight_gap == "signed":
         return abs(sum(chosen) - sum(rejected))

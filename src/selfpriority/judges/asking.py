@@ -39,7 +39,6 @@ _CONTROL = re.compile(
     rf"|[{_LEFT}](?=/?(?!(?:{_MARKUP})>)[\w-]+[>|\uff5c])"
     r"|\[(?=/?(?:[A-Z_]{3,}|[gs]MASK)\])"
 )
-_OPEN_NUMBER = re.compile(r"\d[.\d]*\s*$")
 Conversation = tuple[Message, ...]
 _Verdict = TypeVar("_Verdict", covariant=True)
 
@@ -105,9 +104,7 @@ def rating_reading(settings: InWords) -> Reading[Rating]:
 
 def written_rating(verdict: Text) -> Rating | Unrated:
     """The rating in a judge's written text; without one that can be read, why."""
-    if verdict.stop == "length" and _OPEN_NUMBER.search(verdict.text):
-        return Unrated("cut", "the judge's text was cut inside a number")
-    rating = verbal_rating(verdict.text)
+    rating = verbal_rating(verdict.text, is_cut=verdict.stop == "length")
     if isinstance(rating, Unrated) and rating.reason == "no_rating":
         return unread(verdict.text, rating)
     return rating

@@ -7,7 +7,6 @@ cannot be read is an outcome of its own, never a tie. Knows no system and no fil
 from __future__ import annotations
 
 import copy
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ from typing import Literal
 from selfpriority.constitution import Constitution, Objective
 from selfpriority.judges.asking import Reading, ask_in_words, marked, unread
 from selfpriority.language_model import LanguageModel, Text
+from selfpriority.rating import written_side
 from selfpriority.recipe import InWords
 from selfpriority.records import Message, Prompt, Unrated
 from selfpriority.wording import fill
 
 Side = Literal["first", "second", "tie"]
 LETTERS = ("A", "B")
-_VERDICT = re.compile(r"verdict\W{0,6}(?:(?:is|answer|response)\W{1,3})*(A|B|tie)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -141,8 +140,11 @@ class Comparer:
 
 
 def _read_text(verdict: Text) -> Side | Unrated:
-    found = _VERDICT.findall(verdict.text)
-    if not found:
+    is_cut = verdict.stop == "length"
+    side = written_side(verdict.text, is_cut)
+    if side is None and is_cut:
+        return Unrated("cut", "the judge's text was cut before its verdict")
+    if side is None:
         return unread(verdict.text, Unrated("no_verdict", "the judge's text holds no verdict"))
-    sides: dict[str, Side] = {"a": "first", "b": "second", "tie": "tie"}
-    return sides[found[-1].lower()]
+    sides: dict[str, Side] = {"A": "first", "B": "second", "tie": "tie"}
+    return sides[side]

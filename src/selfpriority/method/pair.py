@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import permutations
+from typing import Literal
 
 from selfpriority.method.order import Order
 from selfpriority.recipe import PairRules
 from selfpriority.records import Drop, Pair, PairedPool, Pool, Sifted
+
+WeightGap = Literal["signed", "l1", "primary"]
 
 
 def pair(pools: Sequence[Pool], settings: PairRules) -> Sifted[PairedPool]:
@@ -53,3 +56,19 @@ def lexicographic_pairs(pool: Pool, settings: PairRules) -> Iterator[Pair]:
             decided_by = order.decided_by(better, worse)
             assert decided_by is not None
             yield Pair(chosen, rejected, decided_by, distance, gap=abs(gain))
+
+
+def weighing_gap(paired: PairedPool, pair: Pair, weight_gap: WeightGap) -> float:
+    """The gap of a pair that becomes its weight, before division by the mean (docs/deviations.md 5).
+
+    Args:
+        paired: the pool of the pair.
+        pair: one of its pairs.
+        weight_gap: of the score sums, as Eq. 3; in L1; or of the objective that decided.
+    """
+    if weight_gap == "signed":
+        return pair.gap
+    if weight_gap == "l1":
+        return pair.distance
+    chosen, rejected = (paired.pool.responses[index].scores for index in (pair.chosen, pair.rejected))
+    return abs(chosen[pair.decided_by] - rejected[pair.decided_by])

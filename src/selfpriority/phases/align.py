@@ -8,10 +8,11 @@ from pathlib import Path
 
 from selfpriority.errors import WorkFailed
 from selfpriority.models.files import resolve
-from selfpriority.phases.collect import collect_steps, start_of_round
+from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.launch import is_main, launch, rank
 from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
+from selfpriority.phases.round_inputs import start_of_round
 from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.records import PairedPool, Pool, Sifted
 from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Step, key_of, read_rows
@@ -62,7 +63,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
         _on_many(run, resources, number)
         return
     from selfpriority.training.align import Places, train
-    from selfpriority.training.checkpoints import of_other_engines
+    from selfpriority.training.checkpoints import of_other_forms
 
     folder = run.round(number)
     checkpoints = folder / f"checkpoints-{step.key[:12]}"  # another recipe never resumes these
@@ -77,8 +78,8 @@ def align(run: Run, resources: Resources, number: int) -> None:
     if run.was_done_otherwise(step):
         resources.reporter.note(f"{step.name}: its inputs changed, so it is done again")
     _clear_stale(folder, checkpoints)
-    for family in of_other_engines(checkpoints, resources.recipe.align):
-        resources.reporter.note(f"{step.name}: its checkpoints are in {family}'s form, unreadable here; it starts anew")
+    for form in of_other_forms(checkpoints):
+        resources.reporter.note(f"{step.name}: its checkpoints are in {form}'s form, unreadable here; it starts anew")
     with run.recording(step) as spent:
         trained = train(
             paired, base, resources.recipe.align, resources.recipe.seed, places, resources.reporter.training

@@ -13,8 +13,9 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from selfpriority.errors import InputError, SelfPriorityError, WorkFailed
@@ -112,7 +113,7 @@ def launch(arguments: Sequence[str], n_processes: int, phase: str) -> None:
             debug = ["--debug"] if "--debug" in sys.argv else []
             elastic_launch(config, sys.executable)("-m", "selfpriority", *debug, *arguments)
         except ChildFailedError as error:
-            raise _told(error.failures, phase) from error
+            raise _decisive_error(error.failures, phase) from error
         except SignalException as error:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
@@ -130,18 +131,33 @@ def _die_with_this() -> int:
     return writable
 
 
-def _told(failures: Mapping[int, Any], phase: str) -> SelfPriorityError:
+@dataclass(frozen=True)
+class _KeptError:
+    """The error that a process kept."""
+
+    kind: str
+    """Name of its class."""
+    message: str
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the message is meant for the user as it is."""
+        return self.kind in (InputError.__name__, WorkFailed.__name__)
+
+
+def _decisive_error(failures: Mapping[int, Any], phase: str) -> SelfPriorityError:
     """The one failure that the others follow from: a kill before an error of ours before a broken connection."""
     number, failure = min(failures.items(), key=lambda item: _urgency(item[1]))
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         return WorkFailed(f"{phase}: process {number} was killed by {name}; the same command continues")
-    kind, message = _recorded(failure)
-    if kind == InputError.__name__:
-        return InputError(*message.splitlines())
-    if kind in _our_errors():
-        return WorkFailed(message)
-    return WorkFailed(f"{phase}: process {number}: unexpected {kind}: {message.splitlines()[0]}; --debug tells more")
+    error = _kept_error(failure)
+    if error.kind == InputError.__name__:
+        return InputError(*error.message.splitlines())
+    if error.is_ours:
+        return WorkFailed(error.message)
+    first, *_ = error.message.splitlines()
+    return WorkFailed(f"{phase}: process {number}: unexpected {error.kind}: {first}; --debug tells more")
 
 
 def _urgency(failure: Any) -> int:
@@ -149,19 +165,14 @@ def _urgency(failure: Any) -> int:
         return 3  # how the others are stopped once one has failed
     if failure.exitcode < 0:
         return 0
-    return 1 if _recorded(failure)[0] in _our_errors() else 2
+    return 1 if _kept_error(failure).is_ours else 2
 
 
-def _recorded(failure: Any) -> tuple[str, str]:
-    """Name and text of the error a process kept."""
+def _kept_error(failure: Any) -> _KeptError:
     try:
         with open(failure.error_file, encoding="utf-8") as file:
             text = json.load(file)["message"]["message"]
     except (OSError, ValueError, KeyError, TypeError):
-        return "exit", f"code {failure.exitcode}"
+        return _KeptError("exit", f"code {failure.exitcode}")
     kind, _, message = text.partition(": ")
-    return kind, message or "no message"
-
-
-def _our_errors() -> Iterable[str]:
-    return {InputError.__name__, WorkFailed.__name__}
+    return _KeptError(kind, message or "no message")

@@ -9,7 +9,7 @@ from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
 from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import BETWEEN, System
-from selfpriority.phases.collect import round_prompts
+from selfpriority.phases.round_inputs import round_prompts
 from selfpriority.prompts import load_prompts, said_in
 from selfpriority.recipe import Prompts, Recipe
 from selfpriority.records import Drop, Message, Prompt, Sifted

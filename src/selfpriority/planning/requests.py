@@ -18,20 +18,16 @@ from selfpriority.judges.comparer import Duel
 from selfpriority.judges.comparer_check import ask_all_pairs
 from selfpriority.language_model import Generate, LanguageModel, Request
 from selfpriority.method.denoise import n_of_share
-from selfpriority.method.order import Order
-from selfpriority.method.refine import refine
-from selfpriority.method.sample import sample
-from selfpriority.method.score import score
 from selfpriority.models.files import described
-from selfpriority.personas import load_personas
-from selfpriority.phases.collect import generator, start_of_round, training_judge, usable_prompts
 from selfpriority.phases.evaluate import judges_of
 from selfpriority.phases.judge_check import check_anchors, checked_comparer, checks
 from selfpriority.phases.judge_names import comparing
 from selfpriority.phases.models import in_process
 from selfpriority.phases.resources import Resources, StandIns
+from selfpriority.phases.round_inputs import usable_prompts
+from selfpriority.phases.round_steps import DENOISE, PAIR, REFINE, SAMPLE, SCORE, Round
 from selfpriority.phases.systems import PromptSet, check_systems, prompt_sets, prompts_to, systems
-from selfpriority.rating import Item, Judge
+from selfpriority.rating import Item
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
 from selfpriority.run import Spent
 
@@ -126,26 +122,17 @@ def planned_steps(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
 
 
 def _round(rehearsal: Rehearsal, number: int) -> Iterator[PlannedStep]:
-    recipe, constitution = rehearsal.recipe, rehearsal.constitution
-    name, phase = f"round-{number}/{{}}".format, f"collect (round {number})"
-    policy = start_of_round(rehearsal.run, recipe, number)
-    prompts = usable_prompts(recipe, number).kept
-    personas = load_personas(recipe.sample.personas)
-    model = rehearsal.model(policy, "sample", Spent(), generator(recipe, number))
-    candidates = sample(prompts, model, recipe.sample, personas, recipe.seed).kept
-    yield rehearsal.step(name("sample"), phase)
-
-    def judge() -> Judge:
-        return rehearsal.judge(training_judge(recipe, number), policy, "rating", Spent())
-
-    score(candidates, judge())
-    yield rehearsal.step(name("score"), phase, is_bound=True)
-    pools = [_rated(entry, len(constitution.names)) for entry in candidates]
-    model = rehearsal.model(policy, "refine", Spent(), generator(recipe, number))
-    refine(pools, model, judge(), constitution, recipe.refine, Order.of(recipe.pair))
-    yield rehearsal.step(name("refine"), phase, is_bound=True)
-    yield PlannedStep(name("denoise"), phase)
-    yield PlannedStep(name("pair"), phase)
+    here, phase = Round(rehearsal.run, rehearsal, number), f"collect (round {number})"
+    prompts = usable_prompts(rehearsal.recipe, number).kept
+    candidates = SAMPLE.work(here, prompts, Spent()).kept
+    yield rehearsal.step(SAMPLE.entry(number), phase)
+    SCORE.work(here, candidates, Spent())
+    yield rehearsal.step(SCORE.entry(number), phase, is_bound=True)
+    # nothing is lost here and every rating is the same: what follows is of all pools
+    REFINE.work(here, [_rated(entry, len(rehearsal.constitution.names)) for entry in candidates], Spent())
+    yield rehearsal.step(REFINE.entry(number), phase, is_bound=True)
+    for step in (DENOISE, PAIR):  # they ask nobody
+        yield PlannedStep(step.entry(number), phase)
     yield _align(rehearsal, number, prompts)
 
 

@@ -54,6 +54,8 @@ class OpenaiBackend(Section):
     """Seconds before the first further try; they double with each, unless the server names a time."""
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls the length limit."""
+    leave_out: tuple[Literal["seed", "temperature", "top_p"], ...] = ()
+    """Parameters that are not sent, for servers that refuse them."""
 
 
 def _of_kind(value: Any) -> Any:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from selfpriority.chat import Chat
-from selfpriority.records import Drop, Pair, PairedPool, Sifted
-
-WeightGap = Literal["signed", "l1", "primary"]
+from selfpriority.method.pair import WeightGap, weighing_gap
+from selfpriority.records import Drop, PairedPool, Sifted
 
 
 @dataclass(frozen=True)
@@ -78,14 +76,5 @@ def encode(paired: PairedPool, chat: Chat, max_length: int, weight_gap: WeightGa
         prompt_ids,
         tuple(response_ids),
         pairs=tuple((place[pair.chosen], place[pair.rejected]) for pair in paired.pairs),
-        gaps=tuple(_gap(pair, paired, weight_gap) for pair in paired.pairs),
+        gaps=tuple(weighing_gap(paired, pair, weight_gap) for pair in paired.pairs),
     )
-
-
-def _gap(pair: Pair, paired: PairedPool, weight_gap: WeightGap) -> float:
-    if weight_gap == "signed":
-        return pair.gap
-    if weight_gap == "l1":
-        return pair.distance
-    chosen, rejected = (paired.pool.responses[index].scores for index in (pair.chosen, pair.rejected))
-    return abs(chosen[pair.decided_by] - rejected[pair.decided_by])

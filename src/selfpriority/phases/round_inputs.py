@@ -1,0 +1,50 @@
+"""What a round begins with: its model, who runs that, its judge and its prompts. Told by recipe and number alone."""
+
+from __future__ import annotations
+
+from selfpriority.errors import InputError
+from selfpriority.phases.models import in_process
+from selfpriority.prompts import load_prompts
+from selfpriority.recipe import Backend, InWords, JudgeSection, OpenaiBackend, Recipe
+from selfpriority.records import Prompt, Sifted
+from selfpriority.run import Run
+
+
+def start_of_round(run: Run, recipe: Recipe, number: int) -> str:
+    """The model a round starts from: the recipe's, then the last round's policy."""
+    return recipe.model if number == 1 else str(run.policy(number - 1))
+
+
+def generator(recipe: Recipe, number: int) -> Backend:
+    """Who runs a round's model: the recipe's backend, but a policy of ours is on no server."""
+    return recipe.backend if number == 1 else in_process(recipe.backend)
+
+
+def training_judge(recipe: Recipe, number: int) -> JudgeSection:
+    """The judge of a round; one that is the policy itself runs where the policy does."""
+    judge = recipe.score.judge
+    if number == 1 or not isinstance(judge, InWords) or judge.judge != "self":
+        return judge
+    own = judge.backend  # a server knows the model only as it was: the policy runs as the recipe says
+    backend = in_process(recipe.backend) if own is None or isinstance(own, OpenaiBackend) else own
+    return judge.model_copy(update={"backend": backend})
+
+
+def round_prompts(recipe: Recipe, number: int) -> Sifted[Prompt]:
+    """The prompts of one round; `prompts_per_round: new` deals them out evenly."""
+    loaded = load_prompts(recipe.prompts, recipe.seed)
+    if recipe.prompts_per_round == "same":
+        return loaded
+    return Sifted(loaded.kept[number - 1 :: recipe.rounds], loaded.dropped if number == 1 else ())
+
+
+def usable_prompts(recipe: Recipe, number: int) -> Sifted[Prompt]:
+    """As `round_prompts`.
+
+    Raises:
+        InputError: the round has none.
+    """
+    prompts = round_prompts(recipe, number)
+    if not prompts.kept:
+        raise InputError(f"prompts: {recipe.prompts.source}: no usable prompt; dropped: {prompts.reasons or 'none'}")
+    return prompts

@@ -1,0 +1,173 @@
+"""The steps of a round, each once: its name, its file and rows, what its key depends on, and its work.
+
+`ROUND_STEPS` is what collects, plans and shows a round. Knows what a step reads and makes, and nothing of what is done
+before or of how results are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from selfpriority.language_model import LanguageModel
+from selfpriority.method.denoise import denoise
+from selfpriority.method.order import Order
+from selfpriority.method.pair import pair
+from selfpriority.method.refine import refine
+from selfpriority.method.sample import sample
+from selfpriority.method.score import score
+from selfpriority.personas import load_personas
+from selfpriority.phases.judge_names import judge_key
+from selfpriority.phases.models import model_key
+from selfpriority.phases.resources import Resources
+from selfpriority.phases.round_inputs import generator, round_prompts, start_of_round, training_judge
+from selfpriority.preferences import PreferenceRow, deciders, preference_rows
+from selfpriority.rating import Judge
+from selfpriority.recipe import Recipe
+from selfpriority.records import Candidates, PairedPool, Pool, Prompt, Sifted
+from selfpriority.run import CANDIDATES, PAIRS, POOLS, REFINED, SCORED, PairCounts, Run, Spent
+from selfpriority.wording import text_hash
+
+COLLAPSED = 0.95
+"""Share of the pairs that one objective may decide before that is remarked on."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a run as its steps see it."""
+
+    run: Run
+    resources: Resources
+    number: int
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the run follows."""
+        return self.resources.recipe
+
+    @property
+    def policy(self) -> str:
+        """The model the round starts from."""
+        return start_of_round(self.run, self.recipe, self.number)
+
+    def model(self, step: str, spent: Spent) -> LanguageModel:
+        """That model, opened for a step."""
+        return self.resources.model(self.policy, step, spent, generator(self.recipe, self.number))
+
+    def judge(self, step: str, spent: Spent) -> Judge:
+        """The training judge, opened for a step."""
+        spec = training_judge(self.recipe, self.number)
+        return self.resources.judge(spec, self.policy, f"{step}: rating", spent)
+
+    @property
+    def made_by(self) -> object:
+        """What a key says of who writes answers."""
+        backend = generator(self.recipe, self.number)
+        return model_key(self.policy, backend), backend.model_dump(include={"kind", "dtype"})
+
+
+def _as_kept(here: Round, kept: Sequence[Any]) -> Sequence[Any]:
+    return kept
+
+
+def _nothing_more(here: Round, rows: Sequence[Any]) -> None:
+    return
+
+
+@dataclass(frozen=True)
+class RoundStep:
+    """One step of a round."""
+
+    name: str
+    """As funnel and drops call it."""
+    file: str
+    """What it writes into the round's folder, one row a prompt or a pair."""
+    row: type
+    """Type of these rows."""
+    key_parts: Callable[[Round], object]
+    """What the step depends on beside the steps before it; changing it changes the keys of finished runs."""
+    work: Callable[[Round, Sequence[Any], Spent], Sifted[Any]]
+    """Prompts, or rows of the step before -> what is kept and dropped."""
+    rows: Callable[[Round, Sequence[Any]], Sequence[Any]] = _as_kept
+    """What is kept -> the rows of the file."""
+    remark: Callable[[Round, Sequence[Any]], None] = _nothing_more
+    """Once the rows are stored: what else the step counts and says."""
+
+    def entry(self, number: int) -> str:
+        """Its name in the manifest, in round `number`."""
+        return f"round-{number}/{self.name}"
+
+
+def _sample_key(here: Round) -> object:
+    recipe = here.recipe
+    prompts = [asdict(prompt) for prompt in round_prompts(recipe, here.number).kept]
+    return prompts, here.made_by, recipe.sample.model_dump(), load_personas(recipe.sample.personas), recipe.seed
+
+
+def _sample(here: Round, prompts: Sequence[Prompt], spent: Spent) -> Sifted[Candidates]:
+    recipe = here.recipe
+    personas = load_personas(recipe.sample.personas)
+    return sample(prompts, here.model("sample", spent), recipe.sample, personas, recipe.seed)
+
+
+def _score_key(here: Round) -> object:
+    spec = training_judge(here.recipe, here.number)
+    return judge_key(spec, here.policy, here.resources.constitution, here.recipe.backend)
+
+
+def _score(here: Round, candidates: Sequence[Candidates], spent: Spent) -> Sifted[Pool]:
+    return score(candidates, here.judge("score", spent))
+
+
+def _refine_key(here: Round) -> object:
+    recipe = here.recipe
+    order = recipe.pair.model_dump(include={"resolution", "threshold"})
+    texts = text_hash("refine_system", "refine_again")
+    return here.made_by, recipe.refine.model_dump(), here.resources.constitution.text, texts, order
+
+
+def _refine(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[Pool]:
+    model, judge = here.model("refine", spent), here.judge("refine", spent)
+    return refine(pools, model, judge, here.resources.constitution, here.recipe.refine, Order.of(here.recipe.pair))
+
+
+def _denoise_key(here: Round) -> object:
+    return here.recipe.denoise.model_dump()
+
+
+def _denoise(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[Pool]:
+    return denoise(pools, here.recipe.denoise)
+
+
+def _pair_key(here: Round) -> object:
+    return here.recipe.pair.model_dump()
+
+
+def _pair(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[PairedPool]:
+    return pair(pools, here.recipe.pair)
+
+
+def _pair_rows(here: Round, paired: Sequence[PairedPool]) -> list[PreferenceRow]:
+    return preference_rows(paired, here.resources.constitution.names)
+
+
+def _count_pairs(here: Round, rows: Sequence[PreferenceRow]) -> None:
+    """Writes who decided the pairs; one objective deciding nearly all means the order has collapsed to it."""
+    counts = deciders(rows, here.resources.constitution.names)
+    funnel = here.run.funnel(here.number)
+    here.run.write_funnel(here.number, replace(funnel, pairs=PairCounts(len(rows), counts)))
+    for name, n in counts.items():
+        if rows and n > COLLAPSED * len(rows):
+            here.resources.reporter.note(
+                f"{name} decided {n / len(rows):.0%} of the pairs: the other objectives hardly speak; "
+                f"a coarser pair.resolution or a pair.threshold lets them"
+            )
+
+
+SAMPLE = RoundStep("sample", CANDIDATES, Candidates, _sample_key, _sample)
+SCORE = RoundStep("score", SCORED, Pool, _score_key, _score)
+REFINE = RoundStep("refine", REFINED, Pool, _refine_key, _refine)
+DENOISE = RoundStep("denoise", POOLS, Pool, _denoise_key, _denoise)
+PAIR = RoundStep("pair", PAIRS, PreferenceRow, _pair_key, _pair, _pair_rows, _count_pairs)
+ROUND_STEPS = (SAMPLE, SCORE, REFINE, DENOISE, PAIR)

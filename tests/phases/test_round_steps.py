@@ -1,0 +1,53 @@
+"""The steps of a round: a run that version 0.1.0 finished has the very keys that are computed today."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from selfpriority.phases.align import align_step
+from selfpriority.phases.collect import collect_steps
+from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.phases.round_steps import ROUND_STEPS
+from selfpriority.pipeline import phases
+from selfpriority.recipe import load
+from selfpriority.run import Manifest, Run, as_json, read_json
+
+FIXTURE = Path(__file__).parent.parent / "fixtures" / "finished-run-0.1.0.tar.gz"
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Run:
+    with tarfile.open(FIXTURE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    run = Run(tmp_path / "finished" / "run")
+    text = run.recipe.read_text("utf-8")
+    run.recipe.write_text(text.replace("/tmp/fx/finished", str(tmp_path / "finished")), "utf-8")
+    return run
+
+
+def test_the_keys_of_a_finished_run_are_computed_as_they_are_stored(finished: Run) -> None:
+    resources = Resources(load(finished.recipe), finished, Reporter())
+    steps = [*collect_steps(finished, resources, 1), align_step(finished, resources, 1)]
+    stored = read_json(finished.folder / "manifest.json")["steps"]
+    assert [step.name for step in steps] == [f"round-1/{name}" for name in [s.name for s in ROUND_STEPS] + ["align"]]
+    assert [step.key for step in steps] == [stored[step.name]["key"] for step in steps]
+
+
+def test_every_phase_of_a_finished_run_was_done_before(finished: Run) -> None:
+    resources = Resources(load(finished.recipe), finished, Reporter())
+    steps = [step for phase in phases(finished, resources) for step in phase.steps()]
+    assert len(steps) > 7
+    assert [step.name for step in steps if not finished.is_done(step)] == []
+
+
+def test_manifest_and_funnel_are_written_as_they_were_read(finished: Run) -> None:
+    manifest = finished.folder / "manifest.json"
+    assert isinstance(finished.manifest, Manifest)
+    assert as_json(finished.manifest, without_none=True) == read_json(manifest)
+    path = finished.round(1) / "funnel.json"
+    before = path.read_text("utf-8")
+    finished.write_funnel(1, finished.funnel(1))
+    assert path.read_text("utf-8") == before
