@@ -187,7 +187,8 @@ def _on_set(rehearsal: Rehearsal, prompt_set: PromptSet) -> Iterator[PlannedStep
         return
     for contest in contests(list(answers), recipe.evaluate.reference):
         both = zip(prompts, answers[contest.a], answers[contest.b], strict=True)
-        duels = [Duel(prompt, x.text, y.text) for prompt, x, y in both]
+        # stand-ins write alike, and two equal answers would be shown in one order only
+        duels = [Duel(prompt, x.text, y.text.capitalize()) for prompt, x, y in both]
         comparer = rehearsal.comparer(section, recipe.model, "comparing", Spent())
         comparer.compare(duels)
         yield rehearsal.step(prompt_set.step(f"comparisons-{contest.key}"), "evaluate", is_bound=True)
