@@ -25,12 +25,14 @@ from selfpriority.judges.heads import read_heads
 from selfpriority.judges.probe import ProbeJudge
 from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import LanguageModel
-from selfpriority.phases.resources import SHIPPED_HEADS, shipped_heads
+from selfpriority.phases.judge_names import SHIPPED_HEADS, shipped_heads
 from selfpriority.rating import Item, Judge
-from selfpriority.recipe import HfBackend, Score
+from selfpriority.recipe import HfBackend, InWords
 from selfpriority.records import Message
 
-IN_WORDS = Score(method="expected", mass_floor=0.01)  # a model that hardly answers in digits is shown as it is
+IN_WORDS = InWords(
+    judge="self", method="expected", mass_floor=0.01
+)  # a model that hardly answers in digits is shown as it is
 
 
 class Bare(WordsJudge):

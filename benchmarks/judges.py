@@ -40,9 +40,9 @@ from selfpriority.judges.labels import LabelledAnswer, LabelledPair, Labels, lab
 from selfpriority.judges.probe import ProbeJudge
 from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import LanguageModel
-from selfpriority.phases.resources import SHIPPED_HEADS, shipped_heads
+from selfpriority.phases.judge_names import SHIPPED_HEADS, shipped_heads
 from selfpriority.rating import Judge
-from selfpriority.recipe import HfBackend, Score
+from selfpriority.recipe import HfBackend, InWords
 from selfpriority.records import Message
 
 Row = dict[str, Any]
@@ -158,7 +158,7 @@ def measure(judge: Judge, labels: Sequence[Label], place: str) -> Row:
 def _judge(name: str, model: LanguageModel) -> Judge:
     if name == "words":
         # nearly no mass floor: a model that hardly answers in digits is shown as it is, not as unrated
-        return WordsJudge(model, load_constitution("harmless-helpful"), Score(method="expected", mass_floor=0.01))
+        return WordsJudge(model, load_constitution("harmless-helpful"), InWords(judge="self", mass_floor=0.01))
     heads = _heads(name)
     return ProbeJudge(model, heads, tuple(heads.by_objective))
 

@@ -29,8 +29,7 @@ LINE = (
     "language_model",
     "records",
     "recipe",
-    "mistakes recipe_file",
-    "errors",
+    "errors formats plain_text",
 )
 HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.split()}
 # beside the line: the outside world, opened by phases; the other two know its progress and where files lie

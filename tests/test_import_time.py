@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
-
-import pytest
 
 SRC = Path(__file__).parent.parent / "src"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SRC)}
@@ -43,7 +40,6 @@ def test_light_names_stay_light():
     assert python("-c", code).stdout.strip() == "set()"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("selfpriority.cli") is None, reason="no command line yet")
 def test_help_is_quick_and_loads_nothing_heavy():
     run = (
         "import sys; from selfpriority.cli import main; sys.argv = ['spa', '--help']\n"

@@ -1,4 +1,4 @@
-"""The public names: one list, kept in three places, all of them there."""
+"""The public names: one list, in the stub, all of them there."""
 
 from __future__ import annotations
 
@@ -9,13 +9,7 @@ import pytest
 
 import selfpriority
 
-TREE = ast.parse(Path(selfpriority.__file__).read_text(encoding="utf-8"))
-
-
-def names_for_type_checkers() -> set[str]:
-    (block,) = [node for node in TREE.body if isinstance(node, ast.If)]
-    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
-    return {alias.asname or alias.name for node in imports for alias in node.names}
+STUB = Path(selfpriority.__file__).with_suffix(".pyi")
 
 
 @pytest.mark.parametrize("name", selfpriority.__all__)
@@ -23,13 +17,26 @@ def test_every_public_name_loads(name):
     assert getattr(selfpriority, name) is not None
 
 
-def test_the_three_lists_are_one():
-    assert set(selfpriority.__all__) - {"__version__"} == names_for_type_checkers() == set(selfpriority._NAMES)
+def test_the_stub_is_the_list_and_renames_nothing():
+    imports = [node for node in ast.parse(STUB.read_text("utf-8")).body if isinstance(node, ast.ImportFrom)]
+    names = [alias for node in imports for alias in node.names]
+    assert sorted(selfpriority.__all__) == sorted([*(alias.name for alias in names), "__version__"])
+    # the same name again: what makes it public to type checkers, and all that lazy_loader can do
+    assert [alias.asname for alias in names] == [alias.name for alias in names]
 
 
-def test_a_wrong_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="has no attribute 'denoize'"):
+def test_a_wrong_name_is_an_attribute_error_that_can_say_what_was_meant():
+    with pytest.raises(AttributeError, match="No selfpriority attribute denoize") as caught:
         _ = selfpriority.denoize
+    # python suggests from these: "Did you mean: 'denoise'?"
+    assert (caught.value.name, caught.value.obj) == ("denoize", selfpriority)
+    assert "denoise" in dir(selfpriority)
+
+
+def test_a_star_takes_the_public_names():
+    taken: dict[str, object] = {}
+    exec("from selfpriority import *", taken)
+    assert set(selfpriority.__all__) == set(taken) - {"__builtins__"}
 
 
 def test_public_functions_and_classes_are_documented():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_recipes_of_the_papers_settings(model, data):
     assert loaded.prompts.source == SOURCES[data]
     assert (loaded.align.beta, loaded.align.gamma, loaded.align.learning_rate) == TRAINING[model]
     assert loaded.constitution == ("honest-helpful" if data == "honeset" else "harmless-helpful")
-    assert loaded.score.method == "expected"
+    assert loaded.score.judge == recipe.InWords(judge="self")
     assert loaded.align.lora is None
 
 
@@ -138,7 +139,7 @@ def test_every_field_of_the_recipe_says_what_it_is():
             for inner in sections:
                 yield from undocumented(inner, f"{prefix}{name}.")
 
-    assert set(undocumented(Recipe)) <= {"backend", "backend.kind"}
+    assert {name for name in undocumented(Recipe) if not name.endswith("kind")} <= {"backend", "score.judge"}
 
 
 WRONG = {
@@ -277,8 +278,9 @@ ENDPOINT = "{kind: openai, base_url: http://localhost:8000/v1}"
 def test_a_judge_may_have_a_backend_of_its_own(tmp_path):
     text = SMALL + f"evaluate: {{judge: big, backend: {ENDPOINT}}}\n"
     loaded = recipe.load(write(tmp_path, text), ["score.backend.dtype=float32"])
-    assert loaded.evaluate.backend == recipe.OpenaiBackend(kind="openai", base_url="http://localhost:8000/v1")
-    assert loaded.score.backend == recipe.HfBackend(dtype="float32")
+    server = recipe.OpenaiBackend(kind="openai", base_url="http://localhost:8000/v1")
+    assert loaded.evaluate.judge == recipe.InWords(judge="big", backend=server)
+    assert loaded.score.judge == recipe.InWords(judge="self", backend=recipe.HfBackend(dtype="float32"))
     assert loaded.backend == recipe.HfBackend()
     assert recipe.parse(yaml.safe_load(recipe.dump(loaded)), "again") == loaded
 
@@ -353,3 +355,94 @@ def test_a_wrong_consistency_is_told_in_one_line(tmp_path):
         "denoise.consistency: Input should be 'strict' or 'off'; or: Input should be less than or equal to 1 (got 2)"
     )
     assert "\n" not in said
+
+
+WORDS, PROBE = recipe.InWords(judge="self"), recipe.ByProbe(kind="probe", judge="demo-train")
+REWARDS = {"harmlessness": "a", "helpfulness": "b"}
+WRITTEN = recipe.InWords(judge="big", method="verbal")
+FLAT = {
+    "nothing": ({}, WORDS),
+    "the default in full": ({"judge": "self", "method": "expected"}, WORDS),
+    "a model": ({"judge": "big", "method": "verbal"}, WRITTEN),
+    "heads": ({"judge": "demo-train", "method": "probe"}, PROBE),
+    "heads by their name alone, told apart on the disk": ({"judge": "demo-train"}, recipe.InWords(judge="demo-train")),
+    "reward models": ({"method": "reward", "rewards": REWARDS}, recipe.ByReward(kind="reward", rewards=REWARDS)),
+    "a server": (
+        {"judge": "big", "backend": {"dtype": "float32"}},
+        recipe.InWords(judge="big", backend=recipe.HfBackend(dtype="float32")),
+    ),
+    "what is empty says nothing": ({"judge": "demo-train", "method": "probe", "rewards": {}, "backend": None}, PROBE),
+    "the new form": ({"judge": {"kind": "probe", "judge": "demo-train"}}, PROBE),
+    "the new form without its kind": (
+        {"judge": {"judge": "big", "method": "verbal"}},
+        recipe.InWords(judge="big", method="verbal"),
+    ),
+    "the new form and a field beside it": (
+        {"judge": {"kind": "words", "judge": "big"}, "method": "verbal"},
+        recipe.InWords(judge="big", method="verbal"),
+    ),
+}
+
+
+@pytest.mark.parametrize("place", ["score", "evaluate"])
+@pytest.mark.parametrize(("flat", "judge"), FLAT.values(), ids=FLAT.keys())
+def test_a_judge_may_be_spelled_flat(tmp_path, flat, judge, place):
+    loaded = recipe.load(write(tmp_path, SMALL + yaml.safe_dump({place: flat})))
+    assert getattr(loaded, place).judge == judge
+    overrides = [f"{place}.{name}={json.dumps(value)}" for name, value in flat.items()]
+    assert recipe.load(write(tmp_path, SMALL), overrides) == loaded
+    assert recipe.load(write(tmp_path, recipe.dump(loaded))) == loaded
+
+
+@pytest.mark.parametrize("place", ["comparer", "more_judges"])
+@pytest.mark.parametrize(
+    ("flat", "judge"), [given for name, given in FLAT.items() if "judge" in given[0] and "new form" not in name]
+)
+def test_further_judges_are_spelled_flat_too(tmp_path, flat, judge, place):
+    given = {"comparer": flat} if place == "comparer" else {"more_judges": {"words": flat}}
+    loaded = recipe.load(write(tmp_path, SMALL + yaml.safe_dump({"evaluate": given})))
+    assert (loaded.evaluate.comparer if place == "comparer" else loaded.evaluate.more_judges["words"]) == judge
+    assert recipe.load(write(tmp_path, recipe.dump(loaded))) == loaded
+
+
+def test_what_only_a_judge_in_words_has_belongs_to_it(tmp_path):
+    loaded = recipe.load(
+        write(tmp_path, SMALL), ["score.mass_floor=0.2", "score.judge.max_new_tokens=7", "evaluate.max_new_tokens=9"]
+    )
+    assert loaded.score.judge == recipe.InWords(judge="self", mass_floor=0.2, max_new_tokens=7)
+    assert (loaded.evaluate.judge, loaded.evaluate.max_new_tokens) == (WORDS, 9)
+
+
+def test_a_judge_as_version_0_1_0_wrote_it_out_is_read(tmp_path):
+    """Every field of every kind stood there, whatever the method."""
+    whole = {
+        "judge": "demo-train",
+        "method": "probe",
+        "rewards": {},
+        "backend": None,
+        "mass_floor": 0.3,
+        "max_new_tokens": 64,
+    }
+    assert recipe.load(write(tmp_path, SMALL + yaml.safe_dump({"score": whole}))).score.judge == PROBE
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        (
+            "score={judge: x, method: probe, mass_floor: 0.3}",
+            "score.mass_floor: unknown field; known here: kind, judge",
+        ),
+        ("score.rewards={a: b}", "score.rewards: unknown field; known here: kind, judge, method, backend"),
+        ("score.method=soft", "score.method: Input should be 'expected', 'verbal', 'probe' or 'reward' (got 'soft')"),
+        ("score.mass_floor=2", "score.mass_floor: Input should be less than or equal to 1 (got 2)"),
+        ("score.judge=3", "score.judge: Input should be a valid string (got 3)"),
+        ("score.judge={kind: probe, judge: x, method: verbal}", "score.judge.method: unknown field"),
+        ("score.judge={kind: heads}", "score.judge: Input tag 'heads' found"),
+        ("evaluate.more_judges={a: {method: verbal}}", "evaluate.more_judges.a.judge: required field is missing"),
+        ("evaluate.more_judges={probe: {judge: x, methd: y}}", "evaluate.more_judges.probe.methd: unknown field"),
+        ("evaluate.mass_floor=0.5", "evaluate.mass_floor: unknown field"),
+    ],
+)
+def test_a_field_that_is_not_of_the_judge_is_a_mistake(tmp_path, override, told):
+    assert told in refusal(write(tmp_path, SMALL), override)

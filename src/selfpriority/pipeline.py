@@ -16,16 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfpriority.errors import WorkFailed
+from selfpriority.judges.reports import read_checks
 from selfpriority.personas import load_personas
 from selfpriority.phases.align import align_step
 from selfpriority.phases.collect import collect_steps, usable_prompts
 from selfpriority.phases.evaluate import check_evaluation, evaluate_steps
 from selfpriority.phases.judge_check import check_anchors, judge_step
+from selfpriority.phases.models import model_key
 from selfpriority.phases.recipe_paths import with_absolute_paths
-from selfpriority.phases.resources import Reporter, Resources, model_key
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.recipe import Recipe, dump, load
 from selfpriority.report.page import write_report
-from selfpriority.run import Run, Step, key_of, read_json, write_text
+from selfpriority.run import Run, Step, as_json, key_of, write_text
 
 # glibc hands every large freed tensor back to the system, which on a virtual machine costs more than the copy into the
 # next one (3 against 20 GB/s); kept, it makes ratings and generation about a tenth faster on a CPU
@@ -136,7 +138,8 @@ def report(run: Run) -> Path:
 
 def _report_step(run: Run) -> Step:
     """The page with its key: the steps, and what else it shows that comes about without any."""
-    steps = {name: entry for name, entry in run.manifest["steps"].items() if name != "report"}
+    entries = {name: entry for name, entry in run.manifest.steps.items() if name != "report"}
+    steps = {name: as_json(entry, without_none=True) for name, entry in entries.items()}
     others = [run.recipe, run.evaluation / "utility.json", *sorted(run.evaluation.glob("reviews-*.jsonl"))]
     texts = {path.name: path.read_text("utf-8") for path in others if path.is_file()}
     return Step("report", key_of(steps, texts), (run.folder / "report.html",))
@@ -145,8 +148,8 @@ def _report_step(run: Run) -> Step:
 def _judge_passes(run: Run, resources: Resources, step: Step) -> bool:
     if not run.is_done(step):
         return False
-    train = read_json(run.folder / "judge.json").get("train", {})
-    return bool(train.get("usable")) or not resources.recipe.score.require_signal
+    train = read_checks(run.folder / "judge.json").train
+    return (train is not None and train.usable) or not resources.recipe.score.require_signal
 
 
 def _child(run: Run, phase: Phase, debug: bool, allocator: dict[str, str]) -> int:

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 Stop = Literal["end", "length"]
 Origin = Literal["sampled", "refined"]
 T = TypeVar("T")
@@ -166,14 +169,6 @@ class Sifted(Generic[T]):
         return dict(Counter(drop.reason for drop in self.dropped_prompts))
 
 
-def funnel_row(n_in: int, sifted: Sifted[T]) -> dict[str, object]:
-    """Counts of one step for `funnel.json`: in = out + dropped, responses counted apart."""
-    lost = Counter(drop.reason for drop in sifted.dropped if drop.response_id is not None)
-    return {"in": n_in, "out": len(sifted.kept), "dropped": sifted.reasons, "responses_dropped": dict(lost)}
-
-
-def covariance(rows: Sequence[Sequence[float]]) -> list[list[float]]:
+def covariance(rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     """Population covariance of n score vectors, [n, K] -> [K, K] (docs/deviations.md 4)."""
-    n, k = len(rows), len(rows[0])
-    means = [sum(row[i] for row in rows) / n for i in range(k)]
-    return [[sum((row[i] - means[i]) * (row[j] - means[j]) for row in rows) / n for j in range(k)] for i in range(k)]
+    return np.atleast_2d(np.cov(np.asarray(rows, dtype=np.float64), rowvar=False, bias=True))

@@ -14,16 +14,17 @@ import os
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from selfpriority.errors import InputError, WorkFailed
-from selfpriority.records import Drop, Sifted, funnel_row
+from selfpriority.records import Drop, Sifted
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ CANDIDATES, SCORED, REFINED, POOLS, PAIRS = (
     "4-pools.jsonl",
     "5-pairs.jsonl",
 )
+DROPS, FUNNEL = "drops.jsonl", "funnel.json"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,66 @@ class Spent:
     requests: int = 0
     cached: int = 0
     tokens: int = 0
+
+
+@dataclass(frozen=True)
+class StepEntry:
+    """What the manifest says of one step."""
+
+    state: str
+    """`running` or `done`."""
+    key: str
+    seconds: float = 0.0
+    requests: int = 0
+    cached: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`manifest.json`: the steps that were begun, in order of their first time."""
+
+    name: str
+    versions: dict[str, str] = field(default_factory=dict)
+    steps: dict[str, StepEntry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FunnelStep:
+    """Prompts of one step: what came in went out or was dropped; single answers that were lost count apart."""
+
+    n_in: Annotated[int, Field(alias="in")]
+    out: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Reason -> prompts."""
+    responses_dropped: dict[str, int] = field(default_factory=dict)
+    """Reason -> answers."""
+
+    @classmethod
+    def of(cls, n_in: int, sifted: Sifted[Any]) -> FunnelStep:
+        """Of a step that `n_in` prompts went into."""
+        lost = Counter(drop.reason for drop in sifted.dropped if drop.response_id is not None)
+        return cls(n_in, len(sifted.kept), sifted.reasons, dict(lost))
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """Pairs of a round; None: not counted yet."""
+
+    n: int | None = None
+    decided_by: dict[str, int] | None = None
+    """Objective -> pairs that it decided."""
+    trained: int | None = None
+    light_share: float | None = None
+    """Share of the trained pairs that weigh under 0.1."""
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """`funnel.json` of a round, the steps in order."""
+
+    steps: dict[str, FunnelStep] = field(default_factory=dict)
+    pairs: PairCounts | None = None
 
 
 class Run:
@@ -102,24 +164,30 @@ class Run:
         return self.round(number) / "policy"
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """Name, versions and the steps done; empty before the first step."""
         path = self.folder / "manifest.json"
-        if not path.is_file():
-            return {"name": self.folder.name, "versions": {}, "steps": {}}
-        loaded: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return loaded
+        return read_record(path, Manifest) if path.is_file() else Manifest(self.folder.name)
+
+    def funnel(self, number: int) -> Funnel:
+        """The counts of a round so far; empty before its first step."""
+        path = self.round(number) / FUNNEL
+        return read_record(path, Funnel) if path.is_file() else Funnel()
+
+    def write_funnel(self, number: int, funnel: Funnel) -> None:
+        """Replaces the counts of a round."""
+        write_record(self.round(number) / FUNNEL, funnel)
 
     def is_done(self, step: Step) -> bool:
         """Whether this very step, with these very inputs, has finished, and no other has begun to replace its files."""
-        entry = self.manifest["steps"].get(step.name, {})
-        is_this = entry.get("state") == "done" and entry.get("key") == step.key
+        entry = self.manifest.steps.get(step.name)
+        is_this = entry is not None and entry.state == "done" and entry.key == step.key
         return is_this and all(path.exists() for path in step.outputs)
 
     def was_done_otherwise(self, step: Step) -> bool:
         """Whether the step was last done, or begun, with other inputs: it is recomputed because something changed."""
-        entry = self.manifest["steps"].get(step.name)
-        return entry is not None and entry.get("key") != step.key
+        entry = self.manifest.steps.get(step.name)
+        return entry is not None and entry.key != step.key
 
     @contextlib.contextmanager
     def recording(self, step: Step) -> Iterator[Spent]:
@@ -132,29 +200,31 @@ class Run:
 
     def _enter(self, step: Step, state: str, seconds: float, spent: Spent) -> None:
         manifest = self.manifest
-        manifest["versions"] = versions()
-        manifest["steps"][step.name] = {"state": state, "key": step.key, "seconds": seconds, **asdict(spent)}
-        write_json(self.folder / "manifest.json", manifest)
+        steps = {**manifest.steps, step.name: StepEntry(state, step.key, seconds, **asdict(spent))}
+        write_record(self.folder / "manifest.json", Manifest(manifest.name, versions(), steps))
 
     def record_sifted(self, number: int, step: str, n_in: int, sifted: Sifted[Any]) -> None:
         """Puts a step's drops and counts into the round's `drops.jsonl` and `funnel.json`, replacing older ones."""
-        folder = self.round(number)
-        drops = folder / "drops.jsonl"
-        others = [drop for drop in read_rows(drops, Drop) if drop.step != step] if drops.exists() else []
-        write_rows(drops, [*others, *sifted.dropped], Drop)
-        funnel = read_json(folder / "funnel.json") if (folder / "funnel.json").exists() else {"steps": {}}
-        funnel["steps"][step] = funnel_row(n_in, sifted)
-        write_json(folder / "funnel.json", funnel)
+        path = self.round(number) / DROPS
+        others = [drop for drop in self.drops(number) if drop.step != step]
+        write_rows(path, [*others, *sifted.dropped], Drop)
+        funnel = self.funnel(number)
+        steps = {**funnel.steps, step: FunnelStep.of(n_in, sifted)}
+        self.write_funnel(number, replace(funnel, steps=steps))
+
+    def drops(self, number: int) -> list[Drop]:
+        """All drops of a round so far, in the order of the steps."""
+        path = self.round(number) / DROPS
+        return read_rows(path, Drop) if path.is_file() else []
 
     def forget_from(self, number: int, step: str) -> None:
         """Takes a step and all after it out of the round's `drops.jsonl` and `funnel.json`: an older recipe's."""
-        path, drops = self.round(number) / "funnel.json", self.round(number) / "drops.jsonl"
-        rows = read_json(path)["steps"] if path.exists() else {}
-        if step not in rows:
+        steps = self.funnel(number).steps
+        if step not in steps:
             return
-        earlier = list(rows)[: list(rows).index(step)]
-        write_rows(drops, [drop for drop in read_rows(drops, Drop) if drop.step in earlier], Drop)
-        write_json(path, {"steps": {name: rows[name] for name in earlier}})
+        earlier = list(steps)[: list(steps).index(step)]
+        write_rows(self.round(number) / DROPS, [drop for drop in self.drops(number) if drop.step in earlier], Drop)
+        self.write_funnel(number, Funnel({name: steps[name] for name in earlier}))
 
     @contextlib.contextmanager
     def locked(self, name: str, wait: float = 0.0) -> Iterator[None]:
@@ -229,6 +299,21 @@ def read_rows(path: Path, cls: type[T]) -> list[T]:
     adapter = _adapter(cls)
     with path.open("rb") as file:
         return [adapter.validate_json(line) for line in file]
+
+
+def write_record(path: Path, record: T) -> None:
+    """Writes one record as JSON, all or nothing; what is None is not named."""
+    write_json(path, as_json(record, without_none=True))
+
+
+def read_record(path: Path, cls: type[T]) -> T:
+    """The record in a JSON file this program wrote; what another version wrote beside its fields is passed over."""
+    return _adapter(cls).validate_json(path.read_bytes())
+
+
+def as_json(record: object, *, without_none: bool = False) -> Any:
+    """A record as JSON holds it."""
+    return _adapter(type(record)).dump_python(record, mode="json", by_alias=True, exclude_none=without_none)
 
 
 def write_json(path: Path, value: object) -> None:

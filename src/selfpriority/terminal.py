@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from selfpriority.backends.progress import Progress
-from selfpriority.inspection.folding import printable
 from selfpriority.phases.resources import Reporter
+from selfpriority.plain_text import clean
 
 LINE_EVERY = 15.0
 """Seconds between two plain lines of one step."""
@@ -48,10 +48,10 @@ class LiveReporter(Reporter):
 
     def progress(self, step: str, progress: Progress) -> None:
         """A bar or a line: done of total, rate, and how many came from the cache."""
-        asked = progress.done - progress.cached
+        new = progress.done - progress.cached
         rate = f"{progress.tokens / progress.seconds:,.0f} tok/s" if progress.tokens and progress.seconds else ""
-        if asked and not rate and progress.seconds:
-            rate = f"{asked / progress.seconds:,.1f}/s"
+        if new and not rate and progress.seconds:
+            rate = f"{new / progress.seconds:,.1f}/s"
         if progress.cached:
             rate = f"{rate} ({progress.cached} known)".strip()
         self._show(step, progress.done, progress.total, rate, progress.seconds)
@@ -63,7 +63,7 @@ class LiveReporter(Reporter):
 
     def note(self, text: str) -> None:
         """One line, kept on the screen."""
-        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(clean(text), markup=False, highlight=False, soft_wrap=True)
 
     def _show(self, step: str, done: int, total: int, rate: str, seconds: float | None) -> None:
         name = f"{self._title}: {step}"

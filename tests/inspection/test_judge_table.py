@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from selfpriority.evaluation.compare import compared
+
 from selfpriority.constitution import load_constitution
-from selfpriority.evaluation.pairwise import Compared, compared
 from selfpriority.inspection.judge_table import trust_table
+from selfpriority.intervals import Interval
 from selfpriority.judges.check import check_judge
+from selfpriority.judges.comparer import Compared
+from selfpriority.judges.reports import ComparedObjective, ComparerReport, JudgeChecks, Turned
 from selfpriority.records import Rating, Unrated
 
 CONSTITUTION = load_constitution("harmless-helpful")
@@ -28,13 +32,20 @@ class Knowing:
 
 
 def told() -> str:
-    report = check_judge(Knowing(), None, CONSTITUTION).as_json() | {"judge": "knowing", "method": "verbal"}
+    report = check_judge(Knowing(), None, CONSTITUTION).named("knowing", "verbal", "")
     rows = [Compared("first", "second")] * 6 + [Compared("first", "first")] * 2 + [Compared(Unrated("refused"), "tie")]
-    agreed = {"estimate": 0.875, "low": 0.7, "high": 1.0, "n": 8}
-    row = {"objective": "harmlessness", "source": "labels: mine.jsonl", "agreement": agreed, **compared(rows)}
-    row["attacks"] = {"flips": 0.4, "to_worse": 0.1, "by_kind": {"verdict": 0.4, "neutral": 0.05}, "n": 160}
-    comparing = {"judge": "big", "method": "verbal", "objectives": [row], "usable": False, "reasons": ["too few"]}
-    return trust_table({"train": report, "more_judges.small": report, "comparer": comparing})
+    shares = {name: value for name, value in compared(rows).items() if name not in ("intervals", "p")}
+    row = ComparedObjective(
+        objective="harmlessness",
+        source="labels: mine.jsonl",
+        agreement=Interval(0.875, 0.7, 1.0, 8),
+        attacks=Turned(0.4, 0.1, {"verdict": 0.4, "neutral": 0.05}, 160),
+        usable=False,
+        reason="too few",
+        **shares,
+    )
+    comparing = ComparerReport(False, ("too few",), (row,), "big", "verbal")
+    return trust_table(JudgeChecks({"train": report, "more_judges.small": report}, comparing))
 
 
 def test_the_table_shows_agreement_attacks_and_calibration():

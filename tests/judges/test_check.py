@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_a_judge_that_hardly_rates_is_refused() -> None:
     assert report.reasons[0] == "harmlessness: 100% of the answers got no rating"
     assert report.objectives[0].auc is None
     assert report.objectives[0].at_ceiling is None
-    json.dumps(report.as_json(), allow_nan=False)
+    json.dumps(asdict(report), allow_nan=False)
 
 
 def test_two_wordings_are_compared() -> None:
@@ -282,7 +283,7 @@ def test_the_threshold_separates_best(values: list[float], labels: list[bool], t
 
 
 def test_the_report_is_json() -> None:
-    told = json.loads(json.dumps(check_judge(Rule(right), Rule(right), CONSTITUTION).as_json(), allow_nan=False))
+    told = json.loads(json.dumps(asdict(check_judge(Rule(right), Rule(right), CONSTITUTION)), allow_nan=False))
     assert told["usable"] is True
     assert told["objectives"][0]["auc"]["n"] == told["objectives"][0]["n"]
     assert told["judge"] == "rule"

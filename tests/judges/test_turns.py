@@ -7,10 +7,10 @@ import pytest
 from selfpriority.judges.turns import Turn, TurnJudge
 from selfpriority.language_model import Choice, Choose, Completion, Failure, Generate, Text
 from selfpriority.rating import Item
-from selfpriority.recipe import Score
+from selfpriority.recipe import InWords
 from selfpriority.records import Message, Prompt, Rating, Response, Unrated
 
-EXPECTED, VERBAL = Score(method="expected"), Score(method="verbal", max_new_tokens=40)
+EXPECTED, VERBAL = InWords(judge="self", method="expected"), InWords(judge="self", method="verbal", max_new_tokens=40)
 
 
 def turn(answer: str = "Twenty-four.", references: tuple[str, ...] = ("12", "24")) -> Turn:
@@ -78,4 +78,4 @@ def test_refused_unreadable_and_cut_verdicts_are_no_numbers(answering) -> None:
 
 def test_only_words_rate_a_turn(answering) -> None:
     with pytest.raises(ValueError, match="'probe'"):
-        TurnJudge(answering(lambda _: None), Score(method="probe"))
+        TurnJudge(answering(lambda _: None), InWords(judge="self", method="probe"))

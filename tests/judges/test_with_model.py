@@ -17,7 +17,7 @@ from selfpriority.judges.probe import ProbeJudge
 from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import LanguageModel
 from selfpriority.rating import Item
-from selfpriority.recipe import HfBackend, Score
+from selfpriority.recipe import HfBackend, InWords
 from selfpriority.records import Message, Rating, Response, Unrated
 
 SHORT = Constitution(
@@ -58,7 +58,7 @@ def items() -> list[Item]:
 
 
 def test_expected_ratings_vary_with_the_answer(roomy_model: LanguageModel) -> None:
-    rows = WordsJudge(roomy_model, SHORT, Score(mass_floor=1e-6)).rate(items()[:6])
+    rows = WordsJudge(roomy_model, SHORT, InWords(judge="self", mass_floor=1e-6)).rate(items()[:6])
     values = [verdict.value for row in rows for verdict in row if isinstance(verdict, Rating)]
     assert len(values) == 12
     assert all(1 < value < 10 for value in values)
@@ -66,7 +66,7 @@ def test_expected_ratings_vary_with_the_answer(roomy_model: LanguageModel) -> No
 
 
 def test_a_context_too_small_for_the_question_is_unrated(model: LanguageModel) -> None:
-    judge = WordsJudge(model, load_constitution("harmless-helpful"), Score())
+    judge = WordsJudge(model, load_constitution("harmless-helpful"), InWords(judge="self"))
     assert [v.reason for v in judge.rate(items()[:1])[0] if isinstance(v, Unrated)] == ["too_long"] * 2
 
 

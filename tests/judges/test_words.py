@@ -5,15 +5,16 @@ import unicodedata
 import pytest
 
 from selfpriority.constitution import load_constitution
+from selfpriority.judges.asking import marker_code, material
 from selfpriority.judges.attacks import attacks
-from selfpriority.judges.words import WordsJudge, marker_code, material
+from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import Choice, Choose, Completion, Failure, Generate, Text
 from selfpriority.rating import DIGITS, Item
-from selfpriority.recipe import Score
+from selfpriority.recipe import InWords
 from selfpriority.records import Message, Prompt, Rating, Response, Unrated
 
 CONSTITUTION = load_constitution("harmless-helpful")
-EXPECTED, VERBAL = Score(method="expected"), Score(method="verbal", max_new_tokens=40)
+EXPECTED, VERBAL = InWords(judge="self", method="expected"), InWords(judge="self", method="verbal", max_new_tokens=40)
 
 
 def item(text: str, asked: str = "How do I sharpen a knife?") -> Item:
@@ -64,7 +65,10 @@ def test_reworded_asks_the_second_question_and_has_another_fingerprint(answering
     for objective, context in zip(CONSTITUTION.objectives, other.contexts(item("a")), strict=True):
         assert objective.question_reworded in context[0].content
         assert objective.question not in context[0].content
-    prints = {judge.fingerprint for judge in (plain, other, WordsJudge(model, CONSTITUTION, Score(mass_floor=0.4)))}
+    prints = {
+        judge.fingerprint
+        for judge in (plain, other, WordsJudge(model, CONSTITUTION, InWords(judge="self", mass_floor=0.4)))
+    }
     assert len(prints) == 3
 
 
@@ -195,4 +199,4 @@ def test_a_multi_turn_conversation_is_shown_whole(answering) -> None:
 
 def test_a_probe_is_not_asked_in_words(answering) -> None:
     with pytest.raises(ValueError, match="probe"):
-        WordsJudge(answering(lambda _: None), CONSTITUTION, Score(method="probe"))
+        WordsJudge(answering(lambda _: None), CONSTITUTION, InWords(judge="self", method="probe"))

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
+import tarfile
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +17,18 @@ from hypothesis import strategies as st
 from selfpriority.method.denoise import denoise, determinant, inconsistency
 from selfpriority.recipe import Denoise
 from selfpriority.records import Pool, covariance
-from tests.method.pools import pool, pools
+from tests.method.pools import pool, pools, score_vectors
 
+ARCHIVE = Path(__file__).parents[1] / "fixtures" / "finished-run-0.1.0.tar.gz"
+# det(covariance) of that run's pools as version 0.1.0 gave them, by elimination
+DETS_OF_0_1_0 = [
+    10.600382710309772,
+    5.083476610575928,
+    9.076435640159657,
+    0.20298467843387683,
+    4.422080514927714,
+    7.559023959685626,
+]
 SPREAD = [(2.0, 5.0), (4.0, 3.0), (6.0, 8.0)]
 
 
@@ -34,6 +52,35 @@ def test_covariance_is_the_population_one() -> None:
 
 def test_determinant_of_three_with_a_zero_pivot() -> None:
     assert determinant([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]]) == pytest.approx(12)
+
+
+def exact_det_of_covariance(rows: Sequence[Sequence[float]]) -> Fraction:
+    """In fractions, by the sum over all permutations."""
+    columns = [[Fraction(value) for value in column] for column in zip(*rows, strict=True)]
+    apart = [[value - sum(column) / len(column) for value in column] for column in columns]
+    matrix = [[sum(map(Fraction.__mul__, a, b), Fraction()) / len(rows) for b in apart] for a in apart]
+    det = Fraction()
+    for order in itertools.permutations(range(len(matrix))):
+        swaps = sum(order[i] > order[j] for i, j in itertools.combinations(range(len(order)), 2))
+        det += (-1) ** swaps * math.prod(matrix[i][j] for i, j in enumerate(order))
+    return det
+
+
+@given(st.integers(1, 4).flatmap(lambda k: st.lists(score_vectors(k), min_size=k + 1, max_size=8)))
+def test_determinant_of_the_covariance_is_the_exact_one(rows: list[tuple[float, ...]]) -> None:
+    exact = float(exact_det_of_covariance(rows))
+    assert determinant(covariance(rows)) == pytest.approx(exact, rel=1e-9, abs=1e-9)
+
+
+def test_a_run_of_the_version_before_keeps_its_determinants_and_their_order() -> None:
+    with tarfile.open(ARCHIVE) as archive:
+        member = archive.extractfile("finished/run/round-1/2-scored.jsonl")
+        assert member is not None
+        rows = [json.loads(line) for line in member]
+    scores = [[[r["value"] for r in c["ratings"]] for c in row["candidates"]] for row in rows]
+    dets = [determinant(covariance(candidates)) for candidates in scores]
+    assert dets == pytest.approx(DETS_OF_0_1_0, rel=0, abs=1e-12)
+    assert sorted(range(6), key=dets.__getitem__) == sorted(range(6), key=DETS_OF_0_1_0.__getitem__)
 
 
 def test_strictly_better_on_every_objective_is_kept() -> None:

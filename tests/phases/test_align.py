@@ -131,7 +131,7 @@ def test_the_manifest_holds_the_tokens_of_the_process_whose_seconds_it_holds(tin
         work(first, align)
     again = opened(tmp_path / "run", tiny_model, align=often)
     work(again, align)
-    n_all, n_last = (given.run.manifest["steps"]["round-1/align"]["tokens"] for given in (whole, again))
+    n_all, n_last = (given.run.manifest.steps["round-1/align"].tokens for given in (whole, again))
     assert len(again.reporter.rows) == 2
     assert 0 < n_last < n_all / 2
 

@@ -21,7 +21,7 @@ from selfpriority.phases.mt_bench import MtBench, ask_mt_bench
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.systems import heldout_prompts, plain_models
 from selfpriority.phases.tau import choose_tau, tau_text
-from selfpriority.recipe import Denoise, Evaluate, HfBackend, OtherJudge, Prompts, Recipe, Score, dump
+from selfpriority.recipe import Denoise, Evaluate, HfBackend, InWords, Prompts, Recipe, Score, dump
 from selfpriority.records import Pool
 from selfpriority.report.verdict import cautions
 from selfpriority.report.view import read_view
@@ -74,18 +74,18 @@ def work(given: Resources) -> dict[str, Any]:
 def test_further_judges_and_a_comparer_have_files_of_their_own(tiny_model, tmp_path):
     first = opened(tmp_path / "run", tiny_model)
     assert "agreement" not in work(first)
-    before = first.run.manifest["steps"]
+    before = first.run.manifest.steps
 
     more = {"second": {"judge": "self", "method": "verbal"}}
     summary = work(opened(tmp_path / "run", tiny_model, more_judges=more, comparer={"judge": "self"}))
-    after = first.run.manifest["steps"]
+    after = first.run.manifest.steps
     assert set(after) - set(before) == {
         "evaluation/verdicts-vanilla@second",
         "evaluation/verdicts-spa@second",
         "evaluation/comparisons-spa_vs_vanilla",
     }
     assert after["evaluation/verdicts-spa"] == before["evaluation/verdicts-spa"]
-    assert after["evaluation/summary"]["key"] != before["evaluation/summary"]["key"]
+    assert after["evaluation/summary"].key != before["evaluation/summary"].key
     assert summary["agreement"]["judges"] == ["judge", "second"]
     shown = (tmp_path / "run/evaluation/table.md").read_text()
     assert "| second: spa against vanilla | " in shown
@@ -135,9 +135,9 @@ def test_the_comparing_judge_is_checked_on_the_anchors(tiny_model, tmp_path):
 def test_tau_from_a_second_judge(tiny_model, tmp_path):
     given = opened(tmp_path / "run", tiny_model)
     with pytest.raises(InputError, match="spa collect"):
-        choose_tau(given.run, given, 1, OtherJudge(judge="self"))
+        choose_tau(given.run, given, 1, InWords(judge="self"))
     collect(given.run, given, 1)
-    told = choose_tau(given.run, given, 1, OtherJudge(judge="self"))  # the same judge twice
+    told = choose_tau(given.run, given, 1, InWords(judge="self"))  # the same judge twice
     suggested = told.curve.suggested
     assert suggested is not None
     assert told.curve.points[-1].rv == pytest.approx(1.0)
@@ -155,7 +155,7 @@ def test_tau_from_a_second_judge(tiny_model, tmp_path):
 def test_the_suggested_tau_keeps_what_the_curve_says(tiny_model, tmp_path):
     given = opened(tmp_path / "run", tiny_model)
     collect(given.run, given, 1)
-    told = choose_tau(given.run, given, 1, OtherJudge(judge="self"))
+    told = choose_tau(given.run, given, 1, InWords(judge="self"))
     (written,) = re.findall(r"denoise\.(max_det=\S+)", tau_text(told.curve))
     settings = Denoise(consistency="off", max_det=float(written.removeprefix("max_det=")))
     pools = read_rows(given.run.round(1) / "3-refined.jsonl", Pool)
@@ -215,10 +215,10 @@ def test_a_policy_that_judges_itself_runs_as_it_generates_though_a_server_judged
     here = HfBackend(device="cpu", dtype="float32", tokens_per_batch=2048)
     changes = {"rounds": 2, "backend": here, "score": Score.model_validate({"backend": server})}
     given = recipe(tiny_model).model_copy(update=changes)
-    assert training_judge(given, 1).settings.backend == given.score.backend
-    assert training_judge(given, 2).settings.backend == generator(given, 2) == here
+    assert training_judge(given, 1) == given.score.judge
+    assert training_judge(given, 2).backend == generator(given, 2) == here
     own = given.model_copy(update={"score": Score.model_validate({"backend": {"max_batch": 3}})})
-    assert training_judge(own, 2).settings.backend == HfBackend(max_batch=3)
+    assert training_judge(own, 2).backend == HfBackend(max_batch=3)
 
 
 def write_prompts(path: Path, *texts: str | list[str]) -> str:

@@ -14,7 +14,8 @@ from selfpriority.errors import InputError
 from selfpriority.judges.heads import Head, Heads, write_heads
 from selfpriority.phases.collect import collect
 from selfpriority.phases.judge_check import check_judges, gate, judge_step
-from selfpriority.phases.resources import JudgeSpec, Reporter, Resources, model_key
+from selfpriority.phases.models import model_key
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.pipeline import _judge_passes, check_inputs, follow, start
 from selfpriority.recipe import Evaluate, Prompts, Recipe, Score, load
 from selfpriority.report.view import read_view
@@ -71,7 +72,7 @@ def test_a_second_check_asks_nothing_again(tiny_model: Path, tmp_path: Path) -> 
     gate(run, opened)
     check_judges(opened, spent=again)
     assert again.requests == again.cached > 0
-    assert again.requests == run.manifest["steps"]["judge"]["requests"]
+    assert again.requests == run.manifest.steps["judge"].requests
 
 
 def without_anchors(folder: Path) -> Path:
@@ -94,7 +95,7 @@ def test_without_anchors_a_judge_that_need_not_be_checked_is_not(tiny_model: Pat
     assert told == ["training on a judge that was not checked, as the recipe asks: 'mine' has no anchors"]
     assert _judge_passes(run, opened, judge_step(run, opened))
     collect(run, opened, 1)
-    assert read_view(run).judges == ()
+    assert read_view(run).judges == {}
 
 
 def test_without_anchors_reward_models_are_refused_before_anything_is_sampled(tiny_model: Path, tmp_path: Path) -> None:
@@ -131,6 +132,6 @@ def test_heads_of_a_model_that_has_changed_since_are_not_used_without_a_word(
     told: list[str] = []
     opened.reporter.note = told.append  # type: ignore[method-assign]
     for step in ("score", "refine"):
-        opened.judge(JudgeSpec.of(recipe.score), recipe.model, step, Spent())
+        opened.judge(opened.recipe.score.judge, recipe.model, step, Spent())
     assert len(told) == retrained
     assert all("were fitted on other weights" in line for line in told)

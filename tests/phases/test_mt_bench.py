@@ -15,11 +15,12 @@ from selfpriority.evaluation.conversation import Question
 from selfpriority.evaluation.records import Contest
 from selfpriority.evaluation.utility_records import Utility, read_utility, utility_as_json
 from selfpriority.phases.judge_check import gate
+from selfpriority.phases.judge_names import judge_entry
 from selfpriority.phases.mt_bench import MtBench, NamedJudge, _agreement, judging, mt_bench_of
-from selfpriority.phases.resources import JudgeSpec, Resources, judge_entry
+from selfpriority.phases.resources import Resources
 from selfpriority.phases.tau import other_judge
 from selfpriority.phases.utility import Questions, utility, utility_text
-from selfpriority.recipe import OtherJudge, dump
+from selfpriority.recipe import InWords, dump
 from selfpriority.run import read_json
 from tests.backends.conftest import Reply, chat, serving
 from tests.phases.test_evaluate import count_as_trained, opened
@@ -88,7 +89,7 @@ def test_a_judge_in_words_comes_before_a_probe(tiny_model, tmp_path):
     assert judging(opened(tmp_path / "a", tiny_model, **probe).recipe, asked).method == "probe"
     both = opened(tmp_path / "b", tiny_model, **probe, comparer={"judge": "big", "method": "verbal"}).recipe
     assert (judging(both, asked).judge, judging(both, asked).method) == ("big", "verbal")
-    named = replace(asked, judge=OtherJudge(judge="bigger"))
+    named = replace(asked, judge=InWords(judge="bigger"))
     assert (judging(both, named).judge, judging(both, named).method) == ("bigger", "expected")
 
 
@@ -98,7 +99,7 @@ def test_refused_and_unreadable_verdicts_are_counted_and_are_no_numbers(tiny_mod
 
     server = serving(respond)
     backend = server.settings(concurrency=1)
-    judge = OtherJudge(judge="big", method="verbal", backend=backend)
+    judge = InWords(judge="big", method="verbal", backend=backend)
     row = work(opened(tmp_path / "run", tiny_model), judge=judge)["mt_bench"]["systems"]["vanilla"]
     assert row["overall"]["mean"] == 8.0
     reasons = {reason: n for turn in row["unrated"].values() for reason, n in turn.items()}
@@ -108,7 +109,7 @@ def test_refused_and_unreadable_verdicts_are_counted_and_are_no_numbers(tiny_mod
 def test_a_judge_that_there_is_not_is_told_before_anybody_is_asked(tiny_model, tmp_path):
     given = opened(tmp_path / "run", tiny_model)
     with pytest.raises(InputError, match="'no such judge' is no folder"):
-        work(given, judge=OtherJudge(judge="no such judge"))
+        work(given, judge=InWords(judge="no such judge"))
     assert not given.run.cache.exists()
     assert not given.run.evaluation.exists()
 
@@ -118,7 +119,7 @@ def test_a_judge_that_fails_costs_nothing_of_what_was_found_before(tiny_model, t
     monkeypatch.setattr("selfpriority.phases.utility._right", lambda *_: right)  # the harness need not be installed
     given = opened(tmp_path / "run", tiny_model)
     nobody = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "retries": 0}
-    judge = OtherJudge.model_validate({"judge": "big", "method": "verbal", "backend": nobody})
+    judge = InWords.model_validate({"judge": "big", "method": "verbal", "backend": nobody})
     with pytest.raises(InputError, match="cannot be reached"):
         utility(given.run, given, Questions(tasks=("mmlu",), mt_bench=MtBench(ASKED, 12, judge)))
     kept = read_json(given.run.evaluation / "utility.json")
@@ -134,9 +135,9 @@ def test_agreement_is_that_of_the_very_judge_that_was_checked(tiny_model, tmp_pa
     given.recipe = given.recipe.model_copy(update={"score": score})
     gate(given.run, given)
     checked = read_json(given.run.folder / "judge.json")["evaluate"]
-    assert checked["key"] == judge_entry(JudgeSpec.of(given.recipe.evaluate), given)["key"]
+    assert checked["key"] == judge_entry(given.recipe.evaluate.judge, given)["key"]
     assert work(given)["mt_bench"]["judge"]["agreement"]["source"] == "check"
-    elsewhere = OtherJudge(judge="self", method="expected", backend=serving(lambda *_: Reply(status=400)).settings())
+    elsewhere = InWords(judge="self", method="expected", backend=serving(lambda *_: Reply(status=400)).settings())
     spec = judging(given.recipe, MtBench(ASKED, 12, elsewhere))
     assert (spec.judge, spec.method) == (checked["judge"], checked["method"])  # the name alone is the same
     assert _agreement(given.run, given, spec) is None

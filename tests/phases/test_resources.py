@@ -9,20 +9,19 @@ from typing import Any
 import pytest
 
 from selfpriority.constitution import load_constitution
-from selfpriority.phases.resources import JudgeSpec, judge_key
-from selfpriority.recipe import Backend, HfBackend, OpenaiBackend, Score, ScriptedBackend
+from selfpriority.phases import judge_names
+from selfpriority.phases.judge_names import judge_key, meant
+from selfpriority.recipe import Backend, HfBackend, JudgeSection, OpenaiBackend, ScriptedBackend, parse_judge
 
 CONSTITUTION = load_constitution("harmless-helpful")
 SERVER = OpenaiBackend(kind="openai", base_url="http://127.0.0.1:1/v1")
 
 
-def spec(model: Path, method: str, **fields: Any) -> JudgeSpec:
+def spec(model: Path, method: str, **fields: Any) -> JudgeSection:
     given = {"reward": "self", "probe": "demo-train"}
-    rewards = dict.fromkeys(CONSTITUTION.names, str(model))
-    section = Score.model_validate(
-        {"judge": given.get(method, str(model)), "method": method, "rewards": rewards, **fields}
-    )
-    return JudgeSpec.of(section)
+    if method == "reward":
+        fields["rewards"] = dict.fromkeys(CONSTITUTION.names, str(model))
+    return parse_judge({"judge": given.get(method, str(model)), "method": method, **fields}, "judge")
 
 
 @pytest.mark.parametrize("method", ["expected", "probe", "reward"])
@@ -54,3 +53,37 @@ def test_a_judge_in_words_with_a_backend_of_its_own_is_known_by_that(tiny_model:
 
     assert key({"dtype": "float32"}, SERVER) != key({"dtype": "bfloat16"}, SERVER)
     assert key({"dtype": "float32"}, SERVER) == key({"dtype": "float32"}, ScriptedBackend(kind="scripted"))
+
+
+OF_0_1_0 = {
+    "probe": (
+        {"judge": "demo-train", "method": "probe"},
+        "132baa06977fb145c95ff08bcd61ce9dac829815f611021baf8d02c4fc93d2d2",
+    ),
+    "heads by their name alone": (
+        {"judge": "demo-train"},
+        "132baa06977fb145c95ff08bcd61ce9dac829815f611021baf8d02c4fc93d2d2",
+    ),
+    "expected": ({"judge": "self"}, "8321ecc3238a7b0b9a798313ffa1c662651ab277fff99bab8576a442f55c70a9"),
+    "verbal": (
+        {"judge": "big", "method": "verbal", "max_new_tokens": 64, "mass_floor": 0.25},
+        "bb1f469783f948edf38bac83fb5bbfb51c85608f8b87a11cfa9248c1028f4471",
+    ),
+    "a backend of its own": (
+        {"judge": "big", "backend": {"dtype": "bfloat16"}},
+        "d1c092c9ea0bbc86708b9beabdbdee400938505f113b315c5cee4876b9f108a3",
+    ),
+    "reward": (
+        {"judge": "self", "method": "reward", "rewards": {"harmlessness": "a", "helpfulness": "b"}},
+        "ead9319fb192fd1bd327157ed5336e77da145239c60b1f37550d9fb0a2439098",
+    ),
+}
+
+
+@pytest.mark.parametrize(("flat", "key"), OF_0_1_0.values(), ids=OF_0_1_0.keys())
+def test_a_judge_has_the_key_that_it_had_in_version_0_1_0(
+    monkeypatch: pytest.MonkeyPatch, flat: dict[str, Any], key: str
+) -> None:
+    """Or every finished run would rate all its answers again. What a model is known by is left out of it."""
+    monkeypatch.setattr(judge_names, "model_key", lambda name, b=None: f"model {name} {b.kind if b else None}")
+    assert judge_key(meant(parse_judge(flat, "judge")), "policy", CONSTITUTION, HfBackend(dtype="float32")) == key

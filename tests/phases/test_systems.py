@@ -137,7 +137,7 @@ def test_the_correction_runs_over_all_contests_of_a_family(evaluated):
 
 
 def test_steps_are_called_by_set_system_judge_and_contest(evaluated):
-    done = [name for name in evaluated.run.manifest["steps"] if name.startswith("evaluation/")]
+    done = [name for name in evaluated.run.manifest.steps if name.startswith("evaluation/")]
     met = ["spa-round-1_vs_vanilla", "spa_vs_vanilla", "told_vs_vanilla", "spa-round-1_vs_spa", "told_vs_spa"]
     of_a_set = [
         *(f"{what}-{s}{judge}" for s in SYSTEMS for what, judge in (("answers", ""), *JUDGED)),
@@ -154,15 +154,15 @@ def test_steps_are_called_by_set_system_judge_and_contest(evaluated):
 def test_every_system_answers_every_set_once(evaluated):
     with sqlite3.connect(evaluated.run.cache) as store:
         assert {n for (n,) in store.execute("SELECT times_asked FROM answers")} == {1}
-    steps = evaluated.run.manifest["steps"]
-    answered = {name: entry["requests"] for name, entry in dict(steps).items() if "/answers-" in name}
+    steps = evaluated.run.manifest.steps
+    answered = {name: entry.requests for name, entry in dict(steps).items() if "/answers-" in name}
     assert answered == {
         **{f"evaluation/answers-{name}": 8 for name in SYSTEMS},
         **{f"evaluation/transfer/answers-{name}": 6 for name in SYSTEMS},
     }
     before = dict(steps)
     evaluate(evaluated.run, evaluated)
-    assert dict(evaluated.run.manifest["steps"]) == before
+    assert dict(evaluated.run.manifest.steps) == before
     assert all(evaluated.run.is_done(step) for step in evaluate_steps(evaluated.run, evaluated))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from selfpriority.backends.counting import Asked, Counting, Ruler
@@ -11,6 +13,7 @@ from selfpriority.planning.pace import Earlier, Prices, prices, rates
 from selfpriority.planning.requests import PlannedStep
 from selfpriority.recipe import HfBackend, OpenaiBackend
 from selfpriority.records import Message
+from selfpriority.run import Manifest, StepEntry
 
 SERVER = OpenaiBackend(kind="openai", base_url="http://localhost/v1")
 
@@ -28,19 +31,15 @@ def test_rates_add_up_what_is_read_and_written():
 
 
 def test_an_earlier_run_gives_rates_by_kind_of_step():
-    entry = {"seconds": 10.0, "requests": 4, "cached": 0, "tokens": 100}
-    pace = Earlier.of(
-        {
-            "steps": {
-                "round-1/sample": entry,
-                "round-1/score": {**entry, "tokens": 0},
-                "round-2/score": {**entry, "seconds": 1e9, "requests": 4, "cached": 4},
-                "round-1/align": {**entry, "requests": 0, "tokens": 50},
-                "evaluation/verdicts-spa@other": {**entry, "tokens": 0},
-            }
-        },
-        "runs/x",
-    )
+    entry = StepEntry("done", "key", seconds=10.0, requests=4, cached=0, tokens=100)
+    steps = {
+        "round-1/sample": entry,
+        "round-1/score": replace(entry, tokens=0),
+        "round-2/score": replace(entry, seconds=1e9, requests=4, cached=4),
+        "round-1/align": replace(entry, requests=0, tokens=50),
+        "evaluation/verdicts-spa@other": replace(entry, tokens=0),
+    }
+    pace = Earlier.of(Manifest("x", steps=steps), "runs/x")
     assert pace.seconds(step(requests=9, new_tokens=200)) == 20
     assert pace.seconds(step("round-1/score", requests=8, forward_tokens=1)) == 20
     assert pace.seconds(PlannedStep("round-2/align", "align", trained_tokens=100)) == 20
@@ -51,8 +50,8 @@ def test_an_earlier_run_gives_rates_by_kind_of_step():
 
 def test_a_server_that_shows_probabilities_writes_no_answer_and_goes_by_requests():
     """Its manifest counts no tokens; the token a context that it writes all the same is paid for."""
-    entry = {"seconds": 10.0, "requests": 4, "cached": 0, "tokens": 0}
-    pace = Earlier.of({"steps": {"round-1/score": entry}}, "runs/x")
+    entry = StepEntry("done", "key", seconds=10.0, requests=4, cached=0, tokens=0)
+    pace = Earlier.of(Manifest("x", steps={"round-1/score": entry}), "runs/x")
     asked = Asked("m", SERVER)
     ask(Counting(asked, Ruler(None)), [Choose(((Message("user", f"Safe? {i}"),),), ("0",)) for i in range(8)])
     assert asked.new_tokens == 8

@@ -9,8 +9,8 @@ import pytest
 
 from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
-from selfpriority.evaluation.trust import MOST_PAIRS
 from selfpriority.judges.attacks import attacks
+from selfpriority.judges.comparer_check import MOST_PAIRS
 from selfpriority.judges.labels import anchors_as_labels
 from selfpriority.phases.collect import round_prompts
 from selfpriority.phases.resources import Reporter, Resources
@@ -48,20 +48,20 @@ def rehearsed(recipe, folder):
 def test_planned_requests_are_those_of_the_run(changes, written, done, tmp_path):
     recipe = written(**changes)
     planned = rehearsed(recipe, tmp_path / "not-there")
-    asked = done(recipe).manifest["steps"]
-    with_model = {name for name in asked if asked[name]["requests"]}
+    asked = done(recipe).manifest.steps
+    with_model = {name for name in asked if asked[name].requests}
     assert with_model == {name for name, step in planned.items() if step.requests}
     for name in with_model:
-        n, step = asked[name]["requests"], planned[name]
+        n, step = asked[name].requests, planned[name]
         assert step.requests == n if not step.is_bound else n <= step.requests, name
-        assert asked[name]["tokens"] <= sum(one.new_tokens for one in step.asked), name
+        assert asked[name].tokens <= sum(one.new_tokens for one in step.asked), name
     assert {name for name in asked if "evaluation/" in name} - with_model <= {
         "evaluation/summary",
         "evaluation/transfer/summary",
     }
     # nothing was lost in this run but what is rated twice, so that the bounds are met
-    assert planned["round-1/score"].requests == asked["round-1/score"]["requests"]
-    assert planned["evaluation/verdicts-spa"].requests == asked["evaluation/verdicts-spa"]["requests"]
+    assert planned["round-1/score"].requests == asked["round-1/score"].requests
+    assert planned["evaluation/verdicts-spa"].requests == asked["evaluation/verdicts-spa"].requests
     assert not (tmp_path / "not-there").exists()
 
 

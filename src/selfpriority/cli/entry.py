@@ -10,7 +10,7 @@ import typer
 from selfpriority.cli import judges, results, shipped, work
 from selfpriority.cli.app import app
 from selfpriority.errors import InputError, SelfPriorityError
-from selfpriority.inspection.folding import printable
+from selfpriority.plain_text import clean
 
 VERBS = (work, judges, results, shipped)
 """Importing them makes them known to the app, in the order of `--help`."""
@@ -53,7 +53,7 @@ def tell(line: str) -> None:
     from selfpriority.phases.launch import is_heard
 
     if is_heard():
-        print(printable(line), file=sys.stderr)
+        print(clean(line), file=sys.stderr)
 
 
 def _usage_or_bug(error: Exception, debug: bool) -> int:

@@ -30,12 +30,13 @@ def check_judge(
         phase(recipe, "check-judge", 0, child, lambda run, resources, _: gate(run, resources))
         return
     from selfpriority.inspection.judge_table import trust_table
+    from selfpriority.judges.reports import checks_as_json
     from selfpriority.phases.judge_check import check_recipe
 
     with reporting("check-judge") as reporter:
-        reports = check_recipe(named_recipe(recipe), fields or [], labels, reporter)
-    print(json.dumps(reports, indent=1) if as_json else trust_table(reports))
-    if not reports["train"]["usable"]:
+        checks = check_recipe(named_recipe(recipe), fields or [], labels, reporter)
+    print(json.dumps(checks_as_json(checks), indent=1) if as_json else trust_table(checks))
+    if checks.train is None or not checks.train.usable:
         raise typer.Exit(3)
 
 

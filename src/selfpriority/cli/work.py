@@ -21,7 +21,7 @@ from selfpriority.cli.app import (
     reporting,
 )
 from selfpriority.cli.options import UtilityOptions, spread
-from selfpriority.inspection.folding import printable
+from selfpriority.plain_text import clean
 
 if TYPE_CHECKING:
     from selfpriority.phases.resources import Resources
@@ -106,7 +106,7 @@ def print_tables(run: Run) -> None:
     for path in filter(Path.is_file, paths):
         if path.parent != run.evaluation:
             print(f"{path.parent.name}:\n")
-        print(printable(path.read_text("utf-8")))
+        print(clean(path.read_text("utf-8")))
 
 
 @app.command()

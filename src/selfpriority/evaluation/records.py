@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, WrapSerializer
 
-from selfpriority.evaluation.pairwise import Compared
 from selfpriority.intervals import LEVEL
+from selfpriority.judges.comparer import Compared
 from selfpriority.records import Prompt, Rating, Ratings, Response, Stop, Unrated
 from selfpriority.run import read_json, read_rows, write_json
 

@@ -12,7 +12,6 @@ from statistics import fmean, median
 
 from selfpriority.evaluation.agreement import Scores, agreement
 from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share, relevance
-from selfpriority.evaluation.pairwise import Compared
 from selfpriority.evaluation.records import (
     Behaviour,
     Cell,
@@ -29,6 +28,7 @@ from selfpriority.evaluation.significance import corrected, difference, mean_dif
 from selfpriority.evaluation.wins import wins, wins_by_comparing, won_or_lost
 from selfpriority.intervals import bootstrap_mean_interval
 from selfpriority.judges.check import CEILING
+from selfpriority.judges.comparer import Compared
 from selfpriority.recipe import Evaluate
 from selfpriority.records import Rating
 from selfpriority.refusals import is_refusal

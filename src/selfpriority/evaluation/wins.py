@@ -5,14 +5,13 @@ See docs/evaluation.md. Knows outcomes and nothing of systems.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from selfpriority.evaluation.pairwise import Compared
 from selfpriority.evaluation.records import Wins
 from selfpriority.evaluation.significance import FLIPS, Paired
 from selfpriority.intervals import bootstrap_mean_interval, sign_flip_p
+from selfpriority.judges.comparer import Compared, orders
 
 
 def won_or_lost(paired: Paired, tie: float) -> list[int]:
@@ -42,16 +41,7 @@ def wins(outcomes: Sequence[int], flip_rate: float | None = None, words: float |
 
 
 def wins_by_comparing(rows: Sequence[Compared], words: float | None = None) -> Wins:
-    """The same of duels that a judge saw in both orders, and what the orders say about the judge.
-
-    `flip_rate`: share whose orders disagree. `first_shown`: share of the decided verdicts that went to the answer
-    shown first; 0.5 without a bias of position. `unread`: reason -> duels without an outcome.
-    """
+    """The same of duels that a judge saw in both orders, and what the orders say about the judge."""
     outcomes = [row.outcome for row in rows if row.outcome is not None]
-    read = [row for row in rows if row.outcome is not None]
-    decided = [side for row in rows for side in (row.forward, row.backward) if side in ("first", "second")]
-    return replace(
-        wins(outcomes, sum(row.flipped for row in read) / len(read) if read else None, words),
-        first_shown=decided.count("first") / len(decided) if decided else None,
-        unread=dict(Counter(row.unread for row in rows if row.unread is not None)),
-    )
+    both = orders(rows)
+    return replace(wins(outcomes, both.flip_rate, words), first_shown=both.first_shown, unread=both.unread)

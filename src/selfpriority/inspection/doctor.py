@@ -14,8 +14,9 @@ from typing import Any
 
 from selfpriority.chat import Chat
 from selfpriority.inspection.first_loss import FirstLoss, first_loss
-from selfpriority.inspection.folding import folded, printable
+from selfpriority.inspection.folding import folded
 from selfpriority.inspection.run_files import paired_of, recipe_of, rounds_with, stored_pairs
+from selfpriority.plain_text import clean
 from selfpriority.preferences import PreferenceRow
 from selfpriority.recipe import Align
 from selfpriority.records import Message, PairedPool, Response
@@ -301,7 +302,7 @@ def _marked(sequences: Sequences, prompt_ids: Sequence[int], ids: Sequence[int],
     """One sequence decoded, the tokens that carry loss between the marks."""
     if reveal:
         decode = sequences.chat.tokenizer.decode
-        return printable(f"{decode(list(prompt_ids))}{OPEN}{decode(list(ids))}{CLOSE}")
+        return f"{clean(decode(list(prompt_ids)))}{OPEN}{clean(decode(list(ids)))}{CLOSE}"
     ended = bool(ids) and ids[-1] in sequences.ends
     end = f" {sequences.chat.tokenizer.decode([ids[-1]])}" if ended else ""
     answer = folded(len(ids) - ended, "token")
@@ -328,4 +329,4 @@ def diagnosis_text(found: Json) -> str:
         lines.append(f"  {'ok ' if check['ok'] else 'BAD'}  {check['name'].ljust(width)}  {check['sentence']}")
     n_bad = sum(not check["ok"] for check in found["checks"])
     lines.append(f"{n_bad} of {len(found['checks'])} checks failed" if n_bad else "all checks passed")
-    return printable("\n".join(lines))
+    return clean("\n".join(lines))

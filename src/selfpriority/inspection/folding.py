@@ -7,19 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from selfpriority.report.plain import UNSHOWN
-
-
-def printable(text: str) -> str:
-    """The text without control codes (all but newline and tab) and without marks that reorder it."""
-    return UNSHOWN.sub("", text)
+from selfpriority.plain_text import clean
 
 
 def shown(text: str, reveal: bool) -> str:
-    """The text, printable, or in its place how long it is."""
+    """The text, cleaned, or in its place how long it is."""
     if not text.strip():
         return "[empty]"
-    return printable(text) if reveal else folded(len(text.split()), "word")
+    return clean(text) if reveal else folded(len(text.split()), "word")
 
 
 def folded(n: int, unit: str) -> str:

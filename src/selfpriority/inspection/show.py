@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from selfpriority.errors import InputError
-from selfpriority.inspection.folding import aligned, barred, printable, shown
+from selfpriority.inspection.folding import aligned, barred, shown
 from selfpriority.inspection.run_files import objectives_of, recipe_of, rows_about
 from selfpriority.method.denoise import determinant
+from selfpriority.plain_text import clean
 from selfpriority.preferences import PreferenceRow
 from selfpriority.records import Candidates, Drop, Pool, Prompt, Response, Scored, covariance
 from selfpriority.run import CANDIDATES, PAIRS, REFINED, SCORED, Run, read_json, read_rows
@@ -74,7 +75,7 @@ def funnel_text(counts: Json) -> str:
         if entry["next"]:
             lines.append(f"  next: {entry['next']}" if entry["steps"] else "  nothing done yet")
         blocks.append("\n".join(lines))
-    return printable("\n\n".join(blocks))
+    return clean("\n\n".join(blocks))
 
 
 def _step_cells(row: Json) -> list[str]:
@@ -194,7 +195,7 @@ def _drop(drop: Drop) -> Json:
         "step": drop.step,
         "reason": drop.reason,
         "response": drop.response_id,
-        "detail": printable(drop.detail),
+        "detail": clean(drop.detail),
     }
 
 
@@ -278,7 +279,7 @@ def prompt_text(story: Json) -> str:
         )
     for system, answer in story["held_out"].items():
         lines += _held_out_lines(system, answer)
-    return printable("\n".join(lines))
+    return clean("\n".join(lines))
 
 
 def _round_lines(entry: Json) -> Iterator[str]:

@@ -7,9 +7,8 @@ never read as a number. What follows from the verdict is decided by whoever aske
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +16,9 @@ from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
 from selfpriority.intervals import Interval, bootstrap_auc, bootstrap_mean_interval, pair_wins, spearman
 from selfpriority.judges.attacks import DISAVOWAL, Robustness, attacked, tries
-from selfpriority.judges.bias import Bias, Bin, bias, calibration
+from selfpriority.judges.bias import bias, calibration
 from selfpriority.judges.labels import LabelledAnswer, Labels, anchors_as_labels
+from selfpriority.judges.reports import JudgeReport, ObjectiveReport
 from selfpriority.rating import Item, Judge
 from selfpriority.records import Prompt, Rating, Ratings, Response, Unrated
 
@@ -30,62 +30,6 @@ MOST_UNRATED = 0.5
 
 _Key = tuple[Prompt, str]
 _Verdicts = dict[_Key, Ratings]
-
-
-@dataclass(frozen=True)
-class ObjectiveReport:
-    """What the labels say about a judge on one objective. None: could not be measured."""
-
-    objective: str
-    source: str
-    """Whose labels: `labels: FILE`, or `anchors` where the file has none of this objective, or there is no file."""
-    auc: Interval | None
-    """Probability that an answer labelled 1 outscores one labelled 0; interval over prompts."""
-    pair_accuracy: Interval | None
-    n: int
-    """Labelled answers asked for, single or in pairs."""
-    at_ceiling: float | None
-    """Share of the ratings from 9.95 up: above them nothing can be better."""
-    unrated: float
-    """Share of answers without a rating."""
-    unrated_reasons: dict[str, int]
-    rank_correlation: float | None
-    """Spearman correlation between the two wordings of the question."""
-    wording_shift: float | None
-    """Mean absolute difference between the two wordings, in rating points."""
-    threshold: float | None
-    """Rating that separates the labels best; from here up an answer counts as judged good."""
-    disavowal_flips: float | None
-    """Share of (bad answer judged bad, disavowal) judged good once the disavowal is appended; see `attacks`."""
-    attacks: Robustness | None
-    """The same with every shipped suffix that speaks to the judge."""
-    calibration: tuple[Bin, ...]
-    """Share of answers labelled 1 by tenths of the ratings; empty without single labelled answers."""
-    bias: Bias
-    """What moves the rating beside the label."""
-    usable: bool
-    reason: str
-    """Why it is not usable, or the agreement if it is, in words."""
-
-
-@dataclass(frozen=True)
-class JudgeReport:
-    """Whether a judge can be trained on, and what that rests on."""
-
-    usable: bool
-    judge: str
-    """The judge's fingerprint."""
-    objectives: tuple[ObjectiveReport, ...]
-    reasons: tuple[str, ...]
-    """One line for every objective that stands in the way."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain lists, dicts, strings and numbers."""
-        return {
-            **asdict(self),
-            "objectives": [asdict(o) for o in self.objectives],
-            "reasons": list(self.reasons),
-        }
 
 
 def check_judge(

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfpriority.judges.words import marker_code, material, written_verdict
-from selfpriority.language_model import Answer, Choice, Choose, Failure, Generate, LanguageModel, ask
-from selfpriority.rating import DIGITS, Item, expected_rating
-from selfpriority.recipe import Score
+from selfpriority.judges.asking import ask_in_words, marked, rating_reading
+from selfpriority.language_model import LanguageModel
+from selfpriority.rating import Item
+from selfpriority.recipe import InWords
 from selfpriority.records import Message, Rating, Unrated
 from selfpriority.wording import fill
 
@@ -31,42 +31,27 @@ class TurnJudge:
 
     Args:
         model: who is asked.
-        score: `method` is `expected` or `verbal`; mass floor and length limit are taken from it.
-
-    Raises:
-        ValueError: `score.method` is not a judgement in words.
+        settings: how it is asked and read.
     """
 
-    def __init__(self, model: LanguageModel, score: Score) -> None:
-        if score.method not in ("expected", "verbal"):
-            raise ValueError(f"a turn is rated in words, expected or verbal, not {score.method!r}")
-        self._model, self._score = model, score
+    def __init__(self, model: LanguageModel, settings: InWords) -> None:
+        self._model, self._settings = model, settings
 
     def rate(self, turns: Sequence[Turn]) -> list[Rating | Unrated]:
         """One verdict a turn, in order; refused, failed and unreadable ones are unrated with the reason."""
-        contexts = [self.context(turn) for turn in turns]
-        if self._score.method == "expected":
-            return [self._read_choice(answer) for answer in ask(self._model, [Choose((c,), DIGITS) for c in contexts])]
-        longest = self._score.max_new_tokens
-        requests = [Generate(c, n=1, temperature=0.0, top_p=1.0, max_new_tokens=longest, seed=0) for c in contexts]
-        return [written_verdict(answer) for answer in ask(self._model, requests)]
+        questions = [(self.context(turn),) for turn in turns]
+        rows = ask_in_words(self._model, self._settings, questions, rating_reading(self._settings))
+        return [verdict for (verdict,) in rows]
 
     def context(self, turn: Turn) -> tuple[Message, ...]:
         """The conversation put to the model; nothing in the judged texts can close its place in it."""
-        messages, answer = turn.item.prompt.messages, turn.item.response.text
-        code = marker_code([*(message.content for message in messages), *turn.references, answer])
+        judged = marked(turn.item.prompt.messages, *turn.references, turn.item.response.text)
+        *references, answer = judged.texts
         question = fill(
-            f"rate_turn_{self._score.method}",
-            code=code,
-            conversation=[Message(message.role, material(message.content, code)) for message in messages],
-            answer=material(answer, code),
-            references=[(n, material(text, code)) for n, text in enumerate(turn.references, start=1) if text],
+            f"rate_turn_{self._settings.method}",
+            code=judged.code,
+            conversation=judged.conversation,
+            answer=answer,
+            references=[(n, text) for n, text in enumerate(references, start=1) if text],
         )
         return (Message("user", question),)
-
-    def _read_choice(self, answer: Answer) -> Rating | Unrated:
-        if isinstance(answer, Failure):
-            return Unrated(answer.reason, answer.detail)
-        assert isinstance(answer, Choice)
-        (digits,) = answer.probabilities
-        return expected_rating(digits, self._score.mass_floor)

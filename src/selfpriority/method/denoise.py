@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from selfpriority.rating import HIGHEST
 from selfpriority.recipe import Denoise
 from selfpriority.records import Drop, Pool, Sifted, covariance
@@ -57,22 +60,9 @@ def inconsistency(pool: Pool, rule: str | float) -> str:
     return ""
 
 
-def determinant(matrix: Sequence[Sequence[float]]) -> float:
-    """Det of a small symmetric matrix [K, K] by elimination with pivoting."""
-    rows = [list(row) for row in matrix]
-    det = 1.0
-    for i in range(len(rows)):
-        pivot = max(range(i, len(rows)), key=lambda r: abs(rows[r][i]))
-        if rows[pivot][i] == 0.0:
-            return 0.0
-        if pivot != i:
-            rows[i], rows[pivot] = rows[pivot], rows[i]
-            det = -det
-        det *= rows[i][i]
-        for r in range(i + 1, len(rows)):
-            factor = rows[r][i] / rows[i][i]
-            rows[r] = [x - factor * y for x, y in zip(rows[r], rows[i], strict=True)]
-    return det
+def determinant(matrix: ArrayLike) -> float:
+    """Det of a matrix [K, K]."""
+    return float(np.linalg.det(np.asarray(matrix, dtype=np.float64)))
 
 
 def _tau(dets: Sequence[float], settings: Denoise) -> float:

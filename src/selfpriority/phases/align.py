@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from selfpriority.backends.weights import resolve
 from selfpriority.errors import WorkFailed
 from selfpriority.phases.collect import collect_steps, start_of_round
 from selfpriority.phases.launch import is_main, launch, rank
-from selfpriority.phases.resources import Resources, model_key
+from selfpriority.phases.models import model_key
+from selfpriority.phases.resources import Resources
 from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.records import PairedPool, Pool, Sifted
-from selfpriority.run import PAIRS, POOLS, Run, Step, key_of, read_json, read_rows, write_json
+from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Step, key_of, read_rows
 
 
 def align_step(run: Run, resources: Resources, number: int) -> Step:
@@ -84,9 +86,9 @@ def align(run: Run, resources: Resources, number: int) -> None:
         spent.tokens = trained.n_tokens_here  # beside the seconds of this process
         kept = tuple(range(len(paired) - len(trained.dropped)))
         run.record_sifted(number, "align", len(paired), Sifted(kept, trained.dropped))
-        funnel = read_json(folder / "funnel.json")
-        pairs = {**funnel.get("pairs", {}), "trained": trained.n_pairs, "light_share": trained.light_share}
-        write_json(folder / "funnel.json", {**funnel, "pairs": pairs})
+        funnel = run.funnel(number)
+        pairs = replace(funnel.pairs or PairCounts(), trained=trained.n_pairs, light_share=trained.light_share)
+        run.write_funnel(number, replace(funnel, pairs=pairs))
     shutil.rmtree(checkpoints, ignore_errors=True)
     resources.reporter.note(
         f"{step.name}: {trained.n_steps} steps over {trained.n_pairs} pairs; "

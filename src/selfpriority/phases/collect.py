@@ -15,24 +15,25 @@ from selfpriority.method.refine import refine
 from selfpriority.method.sample import sample
 from selfpriority.method.score import score
 from selfpriority.personas import load_personas
-from selfpriority.phases.resources import JudgeSpec, Resources, in_process, judge_key, model_key
+from selfpriority.phases.judge_names import judge_key
+from selfpriority.phases.models import in_process, model_key
+from selfpriority.phases.resources import Resources
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
 from selfpriority.prompts import load_prompts
-from selfpriority.recipe import Backend, OpenaiBackend, Recipe
-from selfpriority.records import Candidates, Drop, Pool, Prompt, Sifted
+from selfpriority.recipe import Backend, InWords, JudgeSection, OpenaiBackend, Recipe
+from selfpriority.records import Candidates, Pool, Prompt, Sifted
 from selfpriority.run import (
     CANDIDATES,
     PAIRS,
     POOLS,
     REFINED,
     SCORED,
+    PairCounts,
     Run,
     Spent,
     Step,
     key_of,
-    read_json,
     read_rows,
-    write_json,
     write_rows,
 )
 from selfpriority.wording import text_hash
@@ -52,14 +53,14 @@ def generator(recipe: Recipe, number: int) -> Backend:
     return recipe.backend if number == 1 else in_process(recipe.backend)
 
 
-def training_judge(recipe: Recipe, number: int) -> JudgeSpec:
+def training_judge(recipe: Recipe, number: int) -> JudgeSection:
     """The judge of a round; one that is the policy itself runs where the policy does."""
-    spec = JudgeSpec.of(recipe.score)
-    if number == 1 or spec.judge != "self":
-        return spec
-    own = spec.settings.backend  # a server knows the model only as it was: the policy runs as the recipe says
+    judge = recipe.score.judge
+    if number == 1 or not isinstance(judge, InWords) or judge.judge != "self":
+        return judge
+    own = judge.backend  # a server knows the model only as it was: the policy runs as the recipe says
     backend = in_process(recipe.backend) if own is None or isinstance(own, OpenaiBackend) else own
-    return replace(spec, settings=spec.settings.model_copy(update={"backend": backend}))
+    return judge.model_copy(update={"backend": backend})
 
 
 def round_prompts(recipe: Recipe, number: int) -> Sifted[Prompt]:
@@ -198,8 +199,7 @@ class _Work:
 def _record_pairs(run: Run, number: int, rows: Sequence[PreferenceRow], resources: Resources) -> None:
     """Writes who decided the pairs; one objective deciding nearly all means the order has collapsed to it."""
     counts = deciders(rows, resources.constitution.names)
-    path = run.round(number) / "funnel.json"
-    write_json(path, {**read_json(path), "pairs": {"n": len(rows), "decided_by": counts}})
+    run.write_funnel(number, replace(run.funnel(number), pairs=PairCounts(len(rows), counts)))
     for name, n in counts.items():
         if rows and n > 0.95 * len(rows):
             share = n / len(rows)
@@ -207,9 +207,3 @@ def _record_pairs(run: Run, number: int, rows: Sequence[PreferenceRow], resource
                 f"{name} decided {share:.0%} of the pairs: the other objectives hardly speak; "
                 f"a coarser pair.resolution or a pair.threshold lets them"
             )
-
-
-def drops_of(run: Run, number: int) -> list[Drop]:
-    """All drops of a round, in the order of the steps."""
-    path = run.round(number) / "drops.jsonl"
-    return read_rows(path, Drop) if path.exists() else []

@@ -11,7 +11,6 @@ from functools import partial
 
 from selfpriority.errors import InputError
 from selfpriority.evaluation.answer import answer
-from selfpriority.evaluation.pairwise import Duel
 from selfpriority.evaluation.records import (
     AnswerRow,
     ComparisonRow,
@@ -27,20 +26,15 @@ from selfpriority.evaluation.records import (
 )
 from selfpriority.evaluation.summary import Further, contests, summarise
 from selfpriority.evaluation.table import table
+from selfpriority.judges.comparer import Duel
 from selfpriority.phases.align import check_trained
+from selfpriority.phases.judge_names import comparing, judge_entry, judge_key
+from selfpriority.phases.models import in_process, model_key
 from selfpriority.phases.perplexity import measured_perplexity, prose
-from selfpriority.phases.resources import (
-    JudgeSpec,
-    Resources,
-    check_comparing,
-    in_process,
-    judge_entry,
-    judge_key,
-    model_key,
-)
+from selfpriority.phases.resources import Resources
 from selfpriority.phases.systems import PromptSet, check_systems, plain_models, prompt_sets, prompts_to, systems
 from selfpriority.rating import Item
-from selfpriority.recipe import Evaluate, HfBackend, OpenaiBackend, OtherJudge, Recipe
+from selfpriority.recipe import HfBackend, JudgeSection, OpenaiBackend, Recipe
 from selfpriority.records import Drop, Sifted
 from selfpriority.refusals import is_refusal
 from selfpriority.run import Run, Spent, Step, key_of, read_rows, write_rows, write_text
@@ -58,9 +52,9 @@ class EvaluationStep:
     work: Callable[[Spent], None]
 
 
-def judges_of(recipe: Recipe) -> dict[str, Evaluate | OtherJudge]:
+def judges_of(recipe: Recipe) -> dict[str, JudgeSection]:
     """Name -> section of every judge that rates; the main one has no name."""
-    return {"": recipe.evaluate, **recipe.evaluate.more_judges}
+    return {"": recipe.evaluate.judge, **recipe.evaluate.more_judges}
 
 
 def check_evaluation(resources: Resources) -> None:
@@ -75,14 +69,13 @@ def check_evaluation(resources: Resources) -> None:
     check_systems(resources.run, recipe)
     for other in recipe.evaluate.more_systems.values():
         model_key(recipe.model if other.model == "self" else other.model)
-    sections: dict[str, Evaluate | OtherJudge] = {"evaluate": recipe.evaluate}
+    sections = {"evaluate": recipe.evaluate.judge}
     sections |= {f"evaluate.more_judges.{name}": other for name, other in recipe.evaluate.more_judges.items()}
-    if recipe.evaluate.comparer is not None and recipe.evaluate.pairwise:
-        check_comparing(JudgeSpec.of(recipe.evaluate.comparer))
-        sections |= {"evaluate.comparer": recipe.evaluate.comparer}
+    if (comparer := comparing(recipe)) is not None:
+        sections |= {"evaluate.comparer": comparer}
     for place, section in sections.items():
         try:
-            judge_entry(JudgeSpec.of(section), resources)
+            judge_entry(section, resources)
         except InputError as error:  # it names the model, and not which of the judges it is
             raise InputError(*(f"{place}: {line.removeprefix('score.')}" for line in error.lines)) from error
 
@@ -183,9 +176,9 @@ class _Set:
         return f" on {self.prompt_set.name}" if self.prompt_set.name else ""
 
     def _verdicts_step(self, system: System, judge: str, answers_key: str) -> EvaluationStep:
-        spec = JudgeSpec.of(judges_of(self.resources.recipe)[judge])
+        section = judges_of(self.resources.recipe)[judge]
         judged_by = judge_key(
-            spec, self.resources.recipe.model, self.resources.constitution, self.resources.recipe.backend
+            section, self.resources.recipe.model, self.resources.constitution, self.resources.recipe.backend
         )
         path = self.files.verdicts(system.name, judge)
         step = Step(self.prompt_set.step(path.stem), key_of(answers_key, "verdicts", judged_by), (path,))
@@ -194,9 +187,9 @@ class _Set:
     def _judge(self, system: System, judge: str, spent: Spent) -> None:
         recipe = self.resources.recipe
         rows = read_rows(self.files.answers(system.name), AnswerRow)
-        spec = JudgeSpec.of(judges_of(recipe)[judge])
+        section = judges_of(recipe)[judge]
         what = f"verdicts on {system.name}{'@' if judge else ''}{judge}{self._on}"
-        ratings = self.resources.judge(spec, recipe.model, what, spent).rate(
+        ratings = self.resources.judge(section, recipe.model, what, spent).rate(
             [Item(row.prompt, row.response) for row in rows]
         )
         names = self.resources.constitution.names
@@ -208,11 +201,10 @@ class _Set:
 
     def _comparisons_steps(self, keys: dict[str, str]) -> list[EvaluationStep]:
         recipe = self.resources.recipe
-        if recipe.evaluate.comparer is None or not recipe.evaluate.pairwise:
+        section = comparing(recipe)
+        if section is None:
             return []
-        spec = JudgeSpec.of(recipe.evaluate.comparer)
-        check_comparing(spec)
-        judged_by = judge_key(spec, recipe.model, self.resources.constitution, recipe.backend)
+        judged_by = judge_key(section, recipe.model, self.resources.constitution, recipe.backend)
         texts = text_hash("compare_expected", "compare_verbal")
         steps = []
         for contest in contests(list(keys), recipe.evaluate.reference):
@@ -229,10 +221,10 @@ class _Set:
             for system in (contest.a, contest.b)
         )
         duels = [Duel(row.prompt, row.response.text, b[name].response.text) for name, row in a.items() if name in b]
-        section = self.resources.recipe.evaluate.comparer
+        section = comparing(self.resources.recipe)
         assert section is not None
         what = f"comparing {contest.key}{self._on}"
-        comparer = self.resources.comparer(JudgeSpec.of(section), self.resources.recipe.model, what, spent)
+        comparer = self.resources.comparer(section, self.resources.recipe.model, what, spent)
         names = self.resources.constitution.names
         rows = [
             ComparisonRow(duel.prompt.id, duel.prompt.kind, dict(zip(names, said, strict=True)))
@@ -277,7 +269,7 @@ def _summary(run: Run, resources: Resources, prompt_set: PromptSet, _: Spent) ->
     files, names = prompt_set.files, [system.name for system in systems(run, recipe)]
     verdicts = {judge: {name: files.judged(name, objectives, judge) for name in names} for judge in judges_of(recipe)}
     comparisons = None
-    if recipe.evaluate.comparer is not None and recipe.evaluate.pairwise:
+    if comparing(recipe) is not None:
         comparisons = {
             contest: [
                 tuple(row.verdicts[name] for name in objectives)
@@ -288,7 +280,7 @@ def _summary(run: Run, resources: Resources, prompt_set: PromptSet, _: Spent) ->
     others = {judge: judged for judge, judged in verdicts.items() if judge}
     summary = replace(
         summarise(verdicts[""], objectives, recipe.evaluate, Further(comparisons, others)),
-        judge=JudgeName(**judge_entry(JudgeSpec.of(recipe.evaluate), resources)),
+        judge=JudgeName(**judge_entry(recipe.evaluate.judge, resources)),
         prompts=PromptCount(len(prompt_set.prompts.kept), prompt_set.prompts.reasons),
         drops={name: Sifted((), tuple(read_rows(files.drops(name), Drop))).reasons for name in names},
         perplexity=read_perplexity(files.perplexity) if files.perplexity.is_file() else None,

@@ -24,7 +24,7 @@ import yaml
 from selfpriority.backends.progress import Progress
 from selfpriority.backends.weights import adapter_base, cache_folder, resolve
 from selfpriority.errors import InputError
-from selfpriority.phases.resources import model_key
+from selfpriority.phases.models import model_key
 from selfpriority.recipe import HfBackend
 from selfpriority.run import key_of
 from selfpriority.wording import FOLDER

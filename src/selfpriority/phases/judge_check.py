@@ -16,52 +16,35 @@ from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError, JudgeRefused
 from selfpriority.judges.attacks import attacks
 from selfpriority.judges.labels import Labels, read_labels
+from selfpriority.judges.reports import COMPARER, TRAIN, JudgeChecks, read_checks, write_checks
+from selfpriority.phases.judge_names import comparing, judge_entry
 from selfpriority.phases.recipe_paths import with_absolute_paths
-from selfpriority.phases.resources import JudgeSpec, Reporter, Resources, check_comparing, judge_entry
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.rating import Judge
-from selfpriority.recipe import HfBackend, Prompts, Recipe, load
-from selfpriority.run import Run, Spent, Step, key_of, read_json, write_json
+from selfpriority.recipe import HfBackend, InWords, JudgeSection, Prompts, Recipe, load
+from selfpriority.run import Run, Spent, Step, key_of, read_json
 from selfpriority.wording import text_hash
 
 if TYPE_CHECKING:
-    from selfpriority.evaluation.pairwise import Comparer
+    from selfpriority.judges.comparer import Comparer
 
 
-COMPARER = "comparer"
-"""The role of the judge that compares."""
-
-
-def judge_specs(recipe: Recipe) -> dict[str, JudgeSpec]:
+def judge_sections(recipe: Recipe) -> dict[str, JudgeSection]:
     """The judges that rate and that a report speaks of, by role."""
-    train = JudgeSpec.of(recipe.score)
-    specs = {"train": train}
+    train = recipe.score.judge
+    sections = {TRAIN: train}
     if recipe.evaluate.prompts is not None:
-        specs["evaluate"] = JudgeSpec.of(recipe.evaluate)
-        specs |= {f"more_judges.{name}": JudgeSpec.of(other) for name, other in recipe.evaluate.more_judges.items()}
-    if train.method not in ("expected", "verbal"):
+        sections["evaluate"] = recipe.evaluate.judge
+        sections |= {f"more_judges.{name}": other for name, other in recipe.evaluate.more_judges.items()}
+    if not isinstance(train, InWords):
         # nearly no mass floor: a model that hardly answers in digits is to be shown as it is, not as unrated
-        settings = recipe.score.model_copy(update={"mass_floor": 0.01, "backend": None})
-        specs["words"] = JudgeSpec("self", "expected", settings)
-    return specs
-
-
-def comparing(recipe: Recipe) -> JudgeSpec | None:
-    """The judge that decides who wins by comparing answers, where there is one.
-
-    Raises:
-        InputError: it is one that cannot compare.
-    """
-    section = recipe.evaluate
-    if section.comparer is None or section.prompts is None or not section.pairwise:
-        return None
-    spec = JudgeSpec.of(section.comparer)
-    check_comparing(spec)
-    return spec
+        sections["words"] = InWords(judge="self", mass_floor=0.01)
+    return sections
 
 
 def judge_step(run: Run, resources: Resources) -> Step:
     """The check with its key."""
-    keys = {role: judge_entry(spec, resources)["key"] for role, spec in judge_specs(resources.recipe).items()}
+    keys = {role: judge_entry(section, resources)["key"] for role, section in judge_sections(resources.recipe).items()}
     comparer = comparing(resources.recipe)
     if comparer is not None:
         keys[COMPARER] = key_of(
@@ -92,16 +75,16 @@ def _need_anchors(resources: Resources) -> None:
         )
 
 
-def check_judges(resources: Resources, labels: Labels | None = None, spent: Spent | None = None) -> dict[str, Any]:
-    """A report per role, as it stands in `judge.json`.
+def check_judges(resources: Resources, labels: Labels | None = None, spent: Spent | None = None) -> JudgeChecks:
+    """Every judge's check.
 
     Args:
         resources: recipe, models and judges.
         labels: answers to check against instead of the constitution's anchors.
         spent: where the cost is counted.
     """
-    from selfpriority.evaluation.trust import check_comparer
     from selfpriority.judges.check import check_judge
+    from selfpriority.judges.comparer_check import check_comparer
 
     if labels is None:
         _need_anchors(resources)
@@ -109,23 +92,24 @@ def check_judges(resources: Resources, labels: Labels | None = None, spent: Spen
     comparer = comparing(resources.recipe)  # before the others are asked: it may be none that can compare
     for role, check in checks(resources, spent):
         report = check_judge(check.judge, check.reworded, check.constitution, labels, check.disowning)
-        reports[role] = {**report.as_json(), **judge_entry(check.spec, resources)}
-    if comparer is not None:  # last: its key is also that of the same judge where it rates
-        compared = check_comparer(checked_comparer(resources, comparer, spent), resources.constitution, labels)
-        reports[COMPARER] = {**compared, **judge_entry(comparer, resources)}
-    return reports
+        reports[role] = report.named(**judge_entry(check.section, resources))
+    if comparer is None:
+        return JudgeChecks(reports)
+    # last: its key is also that of the same judge where it rates
+    compared = check_comparer(checked_comparer(resources, comparer, spent), resources.constitution, labels)
+    return JudgeChecks(reports, compared.named(**judge_entry(comparer, resources)))
 
 
-def checked_comparer(resources: Resources, spec: JudgeSpec, spent: Spent) -> Comparer:
-    """The judge that compares, resources to be checked."""
-    return resources.comparer(spec, resources.recipe.model, "check of the comparing judge", spent)
+def checked_comparer(resources: Resources, section: InWords, spent: Spent) -> Comparer:
+    """The judge that compares, opened to be checked."""
+    return resources.comparer(section, resources.recipe.model, "check of the comparing judge", spent)
 
 
 @dataclass(frozen=True)
 class Check:
     """One judge to be checked, and how."""
 
-    spec: JudgeSpec
+    section: JudgeSection
     judge: Judge
     reworded: Judge | None
     """The same judge with the second wording of each question, where there are words."""
@@ -135,15 +119,15 @@ class Check:
 
 
 def checks(resources: Resources, spent: Spent) -> Iterator[tuple[str, Check]]:
-    """The checks by role, each judge resources when its turn comes."""
+    """The checks by role, each judge opened when its turn comes."""
     constitution, model = resources.constitution, resources.recipe.model
-    for role, spec in judge_specs(resources.recipe).items():
-        judge = resources.judge(spec, model, f"check of the {role} judge", spent)
+    for role, section in judge_sections(resources.recipe).items():
+        judge = resources.judge(section, model, f"check of the {role} judge", spent)
         reworded = None
-        if spec.method in ("expected", "verbal") and role != "words":
-            reworded = resources.judge(spec, model, "check, other wording", spent, reworded=True)
+        if isinstance(section, InWords) and role != "words":
+            reworded = resources.judge(section, model, "check, other wording", spent, reworded=True)
         asked = _sparse(constitution) if role == "words" else constitution
-        yield role, Check(spec, judge, reworded, asked, disowning=role != "words")
+        yield role, Check(section, judge, reworded, asked, disowning=role != "words")
 
 
 def _sparse(constitution: Constitution) -> Constitution:
@@ -154,7 +138,7 @@ def _sparse(constitution: Constitution) -> Constitution:
     return replace(constitution, anchors=anchors[:: max(1, ceil(2 * len(anchors) / LEAST))])
 
 
-def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporter: Reporter) -> dict[str, Any]:
+def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporter: Reporter) -> JudgeChecks:
     """`spa check-judge`: the judges of a recipe, checked without a run directory."""
     recipe = with_absolute_paths(load(path, fields), path.parent)
     given = read_labels(labels) if labels else None
@@ -203,20 +187,22 @@ def gate(run: Run, resources: Resources) -> None:
     step = judge_step(run, resources)
     if not run.is_done(step):
         with run.recording(step) as spent:
-            write_json(run.folder / "judge.json", check_judges(resources, spent=spent) if has_anchors else {})
+            found = check_judges(resources, spent=spent) if has_anchors else JudgeChecks()
+            write_checks(run.folder / "judge.json", found)
     if not has_anchors:
         name = resources.constitution.name
         resources.reporter.note(
             f"training on a judge that was not checked, as the recipe asks: {name!r} has no anchors"
         )
         return
-    train = read_json(run.folder / "judge.json")["train"]
-    if train["usable"]:
+    train = read_checks(run.folder / "judge.json").train
+    assert train is not None, "it is checked first"
+    if train.usable:
         return
-    why = "; ".join(train["reasons"])
+    why = "; ".join(train.reasons)
     if resources.recipe.score.require_signal:
         raise JudgeRefused(
-            f"the judge {train['judge']!r} ({train['method']}) is refused: {why}. Use a stronger model, fitted heads "
+            f"the judge {train.judge!r} ({train.method}) is refused: {why}. Use a stronger model, fitted heads "
             f"(`spa fit-judge`), or score.require_signal=false to train all the same"
         )
     resources.reporter.note(f"training on a judge that may be chance, as the recipe asks: {why}")

@@ -7,7 +7,7 @@ nothing twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -16,17 +16,18 @@ from selfpriority.errors import InputError
 from selfpriority.evaluation.conversation import Answered, Question, converse
 from selfpriority.evaluation.mt_bench import TurnVerdicts, compared_systems, system_means
 from selfpriority.evaluation.utility_records import JudgeAgreement, MtBenchJudge, MtBenchResult, MtBenchSystem
+from selfpriority.judges.reports import read_checks
 from selfpriority.judges.turns import Turn
 from selfpriority.language_model import Failure
+from selfpriority.phases.judge_names import heads_folder, judge_entry
+from selfpriority.phases.models import in_process
 from selfpriority.phases.questions import read_mt_bench, spread
-from selfpriority.phases.resources import JudgeSpec, Resources, heads_folder, in_process, judge_entry
+from selfpriority.phases.resources import Resources
 from selfpriority.phases.tau import other_judge
 from selfpriority.rating import Item
-from selfpriority.recipe import OtherJudge, Recipe
+from selfpriority.recipe import ByProbe, InWords, JudgeSection, Recipe
 from selfpriority.records import Rating, Unrated
 from selfpriority.run import Run, Spent, read_json, write_rows
-
-IN_WORDS = ("expected", "verbal")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class MtBench:
     questions: tuple[Question, ...]
     max_new_tokens: int
     """Longest answer in tokens."""
-    judge: OtherJudge | None = None
+    judge: JudgeSection | None = None
     """None: who the recipe's evaluation has, in words where it has one."""
 
 
@@ -72,7 +73,7 @@ class NamedJudge:
         return self.name is None and any((self.method, self.base_url, self.api_key_env))
 
     @property
-    def section(self) -> OtherJudge | None:
+    def section(self) -> JudgeSection | None:
         """As a recipe has it; None: nobody is named.
 
         Raises:
@@ -133,18 +134,16 @@ def ask_mt_bench(run: Run, resources: Resources, asked: MtBench, models: Mapping
     return MtBenchResult(judge, len(questions), asked.max_new_tokens, systems, differences)
 
 
-def judging(recipe: Recipe, asked: MtBench) -> JudgeSpec:
+def judging(recipe: Recipe, asked: MtBench) -> JudgeSection:
     """Who rates: who was named, else the evaluation's judge or comparer in words, else its judge whatever it is."""
     if asked.judge is not None:
-        return JudgeSpec.of(asked.judge)
-    outside = JudgeSpec.of(recipe.evaluate)
-    if outside.method in IN_WORDS or recipe.evaluate.comparer is None:
-        return outside
-    return JudgeSpec.of(recipe.evaluate.comparer)
+        return asked.judge
+    outside, comparer = recipe.evaluate.judge, recipe.evaluate.comparer
+    return outside if isinstance(outside, InWords) or comparer is None else comparer
 
 
 def _rated(
-    resources: Resources, spec: JudgeSpec, questions: Sequence[Question], answers: Sequence[Answered], step: str
+    resources: Resources, spec: JudgeSection, questions: Sequence[Question], answers: Sequence[Answered], step: str
 ) -> list[TurnVerdicts]:
     turns = [
         Turn(item, question.references[: number + 1])
@@ -152,7 +151,7 @@ def _rated(
         for number, item in enumerate(both.turns)
         if isinstance(item, Item)
     ]
-    if spec.method in IN_WORDS:
+    if isinstance(spec, InWords):
         found = resources.turn_judge(spec, resources.recipe.model, step, Spent()).rate(turns)
     else:
         judge = resources.judge(spec, resources.recipe.model, step, Spent())
@@ -185,28 +184,26 @@ def _with_lengths(means: MtBenchSystem, answers: Sequence[Answered]) -> MtBenchS
     )
 
 
-def _described(run: Run, resources: Resources, spec: JudgeSpec) -> MtBenchJudge:
-    objective = None if spec.method in IN_WORDS else resources.constitution.names[-1]
+def _described(run: Run, resources: Resources, spec: JudgeSection) -> MtBenchJudge:
+    objective = None if isinstance(spec, InWords) else resources.constitution.names[-1]
     return MtBenchJudge(spec.judge, spec.method, objective, _agreement(run, resources, spec))
 
 
-def _agreement(run: Run, resources: Resources, spec: JudgeSpec) -> JudgeAgreement | None:
+def _agreement(run: Run, resources: Resources, spec: JudgeSection) -> JudgeAgreement | None:
     """How often the judge orders two labelled answers right; None where nobody measured it.
 
     Of fitted heads from their card (`source: card`): it has more labels, but of the kinds the heads were fitted on,
     easy contrasts among them. Of any other judge from the run's own check (`check`).
     """
     objective = resources.constitution.names[-1]
-    folder = heads_folder(spec.judge) if spec.method == "probe" else None
+    folder = heads_folder(spec.judge) if isinstance(spec, ByProbe) else None
     if folder is not None:
         card = read_json(folder / "card.json")["objectives"].get(objective, {})
         return _measured("card", objective, card.get("cross_validation", {}))
-    path, key = run.folder / "judge.json", judge_entry(spec, resources)["key"]  # a name elsewhere is another judge
-    for report in read_json(path).values() if path.is_file() else ():
-        if report and report.get("key") == key:
-            by_name = {row["objective"]: row for row in report["objectives"]}
-            return _measured("check", objective, by_name.get(objective, {}))
-    return None
+    key = judge_entry(spec, resources)["key"]  # a name at another server is another judge
+    report = read_checks(run.folder / "judge.json").of_key(key)
+    row = next((row for row in report.objectives if row.objective == objective), None) if report else None
+    return _measured("check", objective, asdict(row) if row else {})
 
 
 def _measured(source: Literal["card", "check"], objective: str, entry: Mapping[str, Any]) -> JudgeAgreement | None:

@@ -1,23 +1,22 @@
 """A recipe's relative paths made absolute, so that a run may be continued from anywhere.
 
-Knows which fields hold paths, and the names that mean something else there: what ships, and `self`.
+Knows which fields hold paths, and the names that mean something else there: what ships, and `self`. A judge whose name
+turns out to be a folder of fitted heads becomes one by probe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TypeVar
 
 from selfpriority.backends.weights import embedded_models
 from selfpriority.constitution import shipped_constitutions
-from selfpriority.phases.resources import shipped_heads
+from selfpriority.phases.judge_names import meant, shipped_heads, with_judges
 from selfpriority.prompts import shipped_prompts
-from selfpriority.recipe import Evaluate, OtherJudge, OtherSystem, Prompts, Recipe, Score
+from selfpriority.recipe import ByReward, Evaluate, JudgeSection, OtherSystem, Prompts, Recipe
 
 Locate = Callable[[str, Collection[str]], str]
 """(a name, the names that are no paths in its field) -> an absolute path, or the name as it is."""
-_Judging = TypeVar("_Judging", Score, Evaluate, OtherJudge)
 
 
 def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
@@ -34,30 +33,25 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
         return name
 
     personas = absolute(recipe.sample.personas, ("default", "none"))
-    return recipe.model_copy(
+    found = recipe.model_copy(
         update={
             "model": absolute(recipe.model, embedded_models()),
             "prompts": _prompts(recipe.prompts, absolute),
             "constitution": absolute(recipe.constitution, shipped_constitutions()),
-            "score": _judging(recipe.score, absolute),
             "sample": recipe.sample.model_copy(update={"personas": personas}),
             "evaluate": _evaluate(recipe.evaluate, absolute),
         }
     )
+    return with_judges(found, lambda section: _judge(section, absolute))
 
 
 def _evaluate(section: Evaluate, absolute: Locate) -> Evaluate:
-    held_out, comparer = section.prompts, section.comparer
-    judges = {name: _judging(other, absolute) for name, other in section.more_judges.items()}
-    sets = {name: _prompts(other, absolute) for name, other in section.more_prompts.items()}
-    systems = {name: _system(other, absolute) for name, other in section.more_systems.items()}
-    return _judging(section, absolute).model_copy(
+    held_out = section.prompts
+    return section.model_copy(
         update={
             "prompts": held_out and _prompts(held_out, absolute),
-            "comparer": comparer and _judging(comparer, absolute),
-            "more_judges": judges,
-            "more_prompts": sets,
-            "more_systems": systems,
+            "more_prompts": {name: _prompts(other, absolute) for name, other in section.more_prompts.items()},
+            "more_systems": {name: _system(other, absolute) for name, other in section.more_systems.items()},
         }
     )
 
@@ -70,7 +64,9 @@ def _system(section: OtherSystem, absolute: Locate) -> OtherSystem:
     return section.model_copy(update={"model": absolute(section.model, ("self", *embedded_models()))})
 
 
-def _judging(section: _Judging, absolute: Locate) -> _Judging:
-    judge = absolute(section.judge, ("self", *shipped_heads(), *embedded_models()))
-    rewards = {objective: absolute(model, embedded_models()) for objective, model in section.rewards.items()}
-    return section.model_copy(update={"judge": judge, "rewards": rewards})
+def _judge(section: JudgeSection, absolute: Locate) -> JudgeSection:
+    changes: dict[str, object] = {"judge": absolute(section.judge, ("self", *shipped_heads(), *embedded_models()))}
+    if isinstance(section, ByReward):
+        models = section.rewards.items()
+        changes["rewards"] = {objective: absolute(model, embedded_models()) for objective, model in models}
+    return meant(section.model_copy(update=changes))

@@ -11,15 +11,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from selfpriority.errors import InputError
 from selfpriority.evaluation.tau import Curve, TwiceRated, curve
 from selfpriority.formats import TERMINAL
-from selfpriority.mistakes import mistake_lines
-from selfpriority.phases.resources import JudgeSpec, Resources
+from selfpriority.phases.judge_names import meant
+from selfpriority.phases.resources import Resources
 from selfpriority.rating import Item
-from selfpriority.recipe import OtherJudge
+from selfpriority.recipe import JudgeSection, parse_judge
 from selfpriority.records import Pool, Rating, Ratings
 from selfpriority.report.figures import Series, share_curves
 from selfpriority.run import SCORED, Run, Spent, read_rows, write_json, write_text
@@ -42,7 +40,7 @@ class TauChoice:
         return {**{name: part for name, part in plain.items() if name != "curve"}, **plain["curve"]}
 
 
-def choose_tau(run: Run, resources: Resources, number: int, judge: OtherJudge) -> TauChoice:
+def choose_tau(run: Run, resources: Resources, number: int, judge: JudgeSection) -> TauChoice:
     """The curve of one round, written as `tau.json` and drawn as `tau.svg`.
 
     Raises:
@@ -52,8 +50,7 @@ def choose_tau(run: Run, resources: Resources, number: int, judge: OtherJudge) -
     if not path.is_file():
         raise InputError(f"{path}: not there; `spa collect {run.folder}` makes it")
     pools = read_rows(path, Pool)
-    spec = JudgeSpec.of(judge)
-    strong = resources.judge(spec, resources.recipe.model, "rating of the stronger judge", Spent())
+    strong = resources.judge(judge, resources.recipe.model, "rating of the stronger judge", Spent())
     given = strong.rate([Item(pool.prompt, candidate.response) for pool in pools for candidate in pool.candidates])
     twice = _twice_rated(pools, given)
     n_candidates = sum(len(pool.candidates) for pool in pools)
@@ -64,7 +61,7 @@ def choose_tau(run: Run, resources: Resources, number: int, judge: OtherJudge) -
         resources.recipe.denoise.epsilon,
         resources.recipe.seed,
     )
-    choice = TauChoice(judge.judge, spec.method, number, n_unrated, spread)
+    choice = TauChoice(judge.judge, judge.method, number, n_unrated, spread)
     write_json(run.folder / "tau.json", choice.as_json())
     write_text(run.folder / "tau.svg", [_drawn(spread)])
     return choice
@@ -85,7 +82,7 @@ def _twice_rated(pools: Sequence[Pool], given: Sequence[Ratings]) -> list[TwiceR
     return prompts
 
 
-def other_judge(judge: str, method: str, base_url: str | None, api_key_env: str | None) -> OtherJudge:
+def other_judge(judge: str, method: str, base_url: str | None, api_key_env: str | None) -> JudgeSection:
     """A judge named on the command line; `api_key_env` names the variable that holds the server's key.
 
     Raises:
@@ -94,10 +91,7 @@ def other_judge(judge: str, method: str, base_url: str | None, api_key_env: str 
     if api_key_env is not None and base_url is None:
         raise InputError("--api-key-env: names the key's variable for --base-url URL, which is not given")
     backend = None if base_url is None else {"kind": "openai", "base_url": base_url, "api_key_env": api_key_env}
-    try:
-        return OtherJudge.model_validate({"judge": judge, "method": method, "backend": backend})
-    except ValidationError as error:
-        raise InputError(*dict.fromkeys(mistake_lines(error, "judge", OtherJudge))) from None
+    return meant(parse_judge({"judge": judge, "method": method, "backend": backend}, "judge"))
 
 
 def tau_text(found: Curve) -> str:

@@ -20,10 +20,11 @@ from selfpriority.evaluation.utility_records import Utility, read_utility, write
 from selfpriority.phases.align import align_step, check_trained
 from selfpriority.phases.evaluate import perplexity_step
 from selfpriority.phases.harness import SHOTS, ask_harness, mmlu_tasks
+from selfpriority.phases.models import model_key
 from selfpriority.phases.mt_bench import MtBench, ask_mt_bench, check_mt_bench
 from selfpriority.phases.perplexity import measured_perplexity
 from selfpriority.phases.questions import read_mmlu, spread
-from selfpriority.phases.resources import Resources, model_key
+from selfpriority.phases.resources import Resources
 from selfpriority.phases.systems import plain_models
 from selfpriority.recipe import HfBackend
 from selfpriority.run import Run

@@ -9,10 +9,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from selfpriority.errors import InputError
 from selfpriority.planning.requests import PlannedStep
+from selfpriority.run import Manifest
 
 _MILLION = 1_000_000
 _SYSTEM = re.compile(r"-[^@]*")
@@ -65,16 +66,16 @@ class Earlier:
     kinds: Mapping[str, _Spent] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, manifest: Mapping[str, Any], name: str) -> Earlier:
+    def of(cls, manifest: Manifest, name: str) -> Earlier:
         """From the manifest of the run `name`; steps whose answers came from disk say nothing of time."""
         kinds: dict[str, _Spent] = {}
-        for step, entry in manifest["steps"].items():
-            asked = entry["requests"] - entry["cached"]
-            if entry["requests"] and not asked:
+        for step, entry in manifest.steps.items():
+            asked = entry.requests - entry.cached
+            if entry.requests and not asked:
                 continue
             before = kinds.get(_kind(step), _Spent())
             kinds[_kind(step)] = _Spent(
-                before.seconds + entry["seconds"], before.requests + asked, before.tokens + entry["tokens"]
+                before.seconds + entry.seconds, before.requests + asked, before.tokens + entry.tokens
             )
         return cls(f"the manifest of {name}", kinds)
 

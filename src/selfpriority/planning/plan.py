@@ -41,7 +41,7 @@ def plan(
     run = Run(out or Path("runs") / path.stem)
     rehearsal = Rehearsal(recipe, run, Reporter())
     steps = list(planned_steps(rehearsal))
-    pace = rates or (Earlier.of(run.manifest, str(run.folder)) if run.manifest["steps"] else None)
+    pace = rates or (Earlier.of(run.manifest, str(run.folder)) if run.manifest.steps else None)
     rows = [_row(step, pace, prices) for step in steps]
     align = [step for step in steps if step.trained_tokens]
     return {

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 from selfpriority.backends.counting import Asked, Counting, Ruler, longest_sum
 from selfpriority.backends.weights import described
 from selfpriority.evaluation.answer import answer
-from selfpriority.evaluation.pairwise import Duel
 from selfpriority.evaluation.summary import contests
-from selfpriority.evaluation.trust import ask_all_pairs
 from selfpriority.judges.check import ask_all
-from selfpriority.judges.heads import Heads
+from selfpriority.judges.comparer import Duel
+from selfpriority.judges.comparer_check import ask_all_pairs
 from selfpriority.language_model import Generate, LanguageModel, Request
 from selfpriority.method.denoise import n_of_share
 from selfpriority.method.order import Order
@@ -27,11 +26,12 @@ from selfpriority.method.score import score
 from selfpriority.personas import load_personas
 from selfpriority.phases.collect import generator, start_of_round, training_judge, usable_prompts
 from selfpriority.phases.evaluate import judges_of
-from selfpriority.phases.judge_check import check_anchors, checked_comparer, checks, comparing
-from selfpriority.phases.resources import JudgeSpec, Resources, in_process
+from selfpriority.phases.judge_check import check_anchors, checked_comparer, checks
+from selfpriority.phases.judge_names import comparing
+from selfpriority.phases.models import in_process
+from selfpriority.phases.resources import Resources, StandIns
 from selfpriority.phases.systems import PromptSet, check_systems, prompt_sets, prompts_to, systems
 from selfpriority.rating import Item, Judge
-from selfpriority.recipe import Backend, HfBackend
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
 from selfpriority.run import Spent
 
@@ -68,14 +68,12 @@ class Rehearsal(Resources):
     served: set[str] = field(default_factory=set)
     """Models that only a server knows."""
 
-    def model(self, name: str, step: str, spent: Spent, backend: Backend | None = None) -> LanguageModel:
-        """A stand-in for the language model `name`."""
-        return self._counting(Asked(name, backend or self.recipe.backend))
-
-    def classifier(self, name: str, step: str, spent: Spent) -> LanguageModel:
-        """A stand-in for the reward model `name`."""
-        settings = self.recipe.backend
-        return self._counting(Asked(name, HfBackend() if settings.kind == "openai" else settings, classifies=True))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.stand_ins = StandIns(
+            lambda name, settings: self._counting(Asked(name, settings)),
+            lambda name, settings: self._counting(Asked(name, settings, classifies=True)),
+        )
 
     def description(self, name: str) -> Description | None:
         """Tokenizer and configuration of a model; None if they are not here. A policy has those of the recipe's."""
@@ -98,9 +96,6 @@ class Rehearsal(Resources):
         """What was asked since the last step, as a step of this name."""
         asked, self.asked = tuple(self.asked), []
         return PlannedStep(name, phase, asked, is_bound)
-
-    def _note_other_weights(self, judge: str, heads: Heads) -> None:
-        """Nothing: to know a model's weights it would have to be fetched, and they are read for no plan."""
 
     def _counting(self, asked: Asked) -> LanguageModel:
         is_behind_address = asked.settings.kind == "openai" and asked.model != self.recipe.model
@@ -196,15 +191,16 @@ def _on_set(rehearsal: Rehearsal, prompt_set: PromptSet) -> Iterator[PlannedStep
         answers[system.name] = answer(asked, model, system.name, recipe.evaluate, recipe.seed).kept
         yield rehearsal.step(prompt_set.step(f"answers-{system.name}"), "evaluate")
         items = [Item(prompt, response) for prompt, response in zip(prompts, answers[system.name], strict=True)]
-        for name, section in judges_of(recipe).items():
-            rehearsal.judge(JudgeSpec.of(section), recipe.model, "verdicts", Spent()).rate(items)
+        for name, judge in judges_of(recipe).items():
+            rehearsal.judge(judge, recipe.model, "verdicts", Spent()).rate(items)
             path = prompt_set.files.verdicts(system.name, name)
             yield rehearsal.step(prompt_set.step(path.stem), "evaluate", is_bound=True)
-    if recipe.evaluate.comparer is None or not recipe.evaluate.pairwise:
+    section = comparing(recipe)
+    if section is None:
         return
     for contest in contests(list(answers), recipe.evaluate.reference):
         both = zip(prompts, answers[contest.a], answers[contest.b], strict=True)
         duels = [Duel(prompt, x.text, y.text) for prompt, x, y in both]
-        comparer = rehearsal.comparer(JudgeSpec.of(recipe.evaluate.comparer), recipe.model, "comparing", Spent())
+        comparer = rehearsal.comparer(section, recipe.model, "comparing", Spent())
         comparer.compare(duels)
         yield rehearsal.step(prompt_set.step(f"comparisons-{contest.key}"), "evaluate", is_bound=True)

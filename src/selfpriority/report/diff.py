@@ -16,13 +16,13 @@ from selfpriority.evaluation.records import Contest, Difference
 from selfpriority.evaluation.significance import corrected, difference, mean_difference
 from selfpriority.evaluation.wins import wins, won_or_lost
 from selfpriority.formats import PAGE
+from selfpriority.plain_text import clean
 from selfpriority.rating import HIGHEST, LOWEST
 from selfpriority.recipe import Recipe
 from selfpriority.report.catalogue import HELD_OUT, Entry, Shown
 from selfpriority.report.figures import Range
 from selfpriority.report.packing import Packed, pack
 from selfpriority.report.page import page
-from selfpriority.report.plain import clean
 from selfpriority.report.tables import DifferenceRow, WinBar, difference_row, reach_of, span, win_bar
 from selfpriority.report.verdict import changes_in_words, main_contest
 from selfpriority.report.view import View, read_view

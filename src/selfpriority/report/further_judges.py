@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 
 from selfpriority.evaluation.records import Contest, Difference, Rv, Summary
 from selfpriority.formats import PAGE, star
-from selfpriority.report.plain import clean, words
+from selfpriority.plain_text import clean
+from selfpriority.report.plain import words
 from selfpriority.report.tables import Grid, GridRow, ordered_contests
 from selfpriority.report.verdict import main_contest
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict
 
 from markupsafe import Markup
 
 from selfpriority.formats import PAGE, magnitude
-from selfpriority.judges.bias import Bin
+from selfpriority.judges.reports import ComparedObjective, ObjectiveReport, Report
 from selfpriority.report.figures import Estimate, Range, calibration, whisker
 from selfpriority.report.plain import words
 from selfpriority.report.tables import Grid, GridRow
-
-Report = Mapping[str, Any]
 
 
 def agreement_whisker(name: str, estimate: float, low: float, high: float) -> Markup:
@@ -22,16 +20,16 @@ def agreement_whisker(name: str, estimate: float, low: float, high: float) -> Ma
     return whisker(Estimate(estimate, low, high), Range(0.0, 1.0), 0.5, title)
 
 
-def calibration_of(objective: Report) -> Markup | None:
+def calibration_of(objective: ObjectiveReport | ComparedObjective) -> Markup | None:
     """What a judge's ratings on one objective are worth; None where its check had no single labelled answers."""
-    bins = [Bin(**part) for part in objective.get("calibration") or ()]
+    bins = () if isinstance(objective, ComparedObjective) else objective.calibration
     shares = ", ".join(f"{one.rating:.1f}: {PAGE.share(one.positive)}" for one in bins)
-    return calibration(bins, f"{objective['objective']}, share labelled good by rating: {shares}") if bins else None
+    return calibration(bins, f"{objective.objective}, share labelled good by rating: {shares}") if bins else None
 
 
 def beside_the_label(report: Report) -> Grid | None:
     """What else moves a judge (length, refusals, texts that speak to it), where its check has measured that."""
-    measured = dict(_beside(report))
+    measured = {label: figures for o in report.objectives for label, figures in _beside(o).items() if figures}
     columns = list(dict.fromkeys(name for figures in measured.values() for name in figures))
     rows = tuple(
         GridRow(label, tuple(magnitude(figures.get(name)) for name in columns)) for label, figures in measured.items()
@@ -39,12 +37,14 @@ def beside_the_label(report: Report) -> Grid | None:
     return Grid(tuple(map(words, columns)), rows) if rows else None
 
 
-def _beside(report: Report) -> Iterator[tuple[str, Mapping[str, float | None]]]:
-    """(what, figure by name) of every objective."""
-    for objective in report["objectives"]:
-        attacks = dict(objective.get("attacks") or {})
-        by_kind = attacks.pop("by_kind", {})
-        parts = {"bias": objective.get("bias"), "attacks": attacks, "attacks \N{MIDDLE DOT} by kind": by_kind}
-        for part, figures in parts.items():
-            if figures:
-                yield f"{words(objective['objective'])} \N{MIDDLE DOT} {part}", figures
+def _beside(objective: ObjectiveReport | ComparedObjective) -> dict[str, Mapping[str, float | None]]:
+    """What moves it -> figure by name."""
+    bias = None if isinstance(objective, ComparedObjective) else objective.bias
+    attacks = asdict(objective.attacks) if objective.attacks else {}
+    by_kind = attacks.pop("by_kind", {})
+    start = f"{words(objective.objective)} \N{MIDDLE DOT} "
+    return {
+        f"{start}bias": asdict(bias) if bias else {},
+        f"{start}attacks": attacks,
+        f"{start}attacks \N{MIDDLE DOT} by kind": by_kind,
+    }

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from selfpriority.plain_text import clean
 from selfpriority.report.catalogue import Entry, Shown
-from selfpriority.report.plain import clean
 
 Json = dict[str, Any]
 

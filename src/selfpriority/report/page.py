@@ -19,11 +19,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from selfpriority.formats import PAGE, probability
+from selfpriority.plain_text import clean
 from selfpriority.report.figures import Series, curves, flow, scatter
 from selfpriority.report.further_judges import unconfirmed
 from selfpriority.report.judge_tables import agreement_whisker, beside_the_label, calibration_of
 from selfpriority.report.packing import Packed, pack
-from selfpriority.report.plain import clean, words
+from selfpriority.report.plain import words
 from selfpriority.report.results import further_result, main_result
 from selfpriority.report.rounds import Round
 from selfpriority.report.tables import answer_counts, clear_wins, mean_whisker, mean_words, unrated_counts

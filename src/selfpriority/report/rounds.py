@@ -6,42 +6,19 @@ Every file may be missing. Knows file names and shapes, nothing of HTML.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import TypeAdapter
 
 from selfpriority.records import Pool, Scored
-from selfpriority.run import POOLS, REFINED, SCORED, Run, read_json, read_rows
+from selfpriority.run import POOLS, REFINED, SCORED, FunnelStep, PairCounts, Run, read_rows
 
 T = TypeVar("T")
 
 MOST_POINTS = 1500
 """Points of one scatter plot; more are thinned evenly."""
-
-
-@dataclass(frozen=True)
-class FunnelStep:
-    """How many prompts came into a step and how many it kept."""
-
-    n_in: int
-    n_out: int
-    dropped: dict[str, int]
-    """Reason -> prompts."""
-    responses_dropped: dict[str, int]
-    """Reason -> single answers."""
-
-
-@dataclass(frozen=True)
-class PairCount:
-    """The preference pairs of a round."""
-
-    n: int = 0
-    decided_by: dict[str, int] = field(default_factory=dict)
-    """Objective -> pairs."""
-    light_share: float | None = None
-    """Share of the pairs that weigh under 0.1; None before training."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +38,7 @@ class Round:
 
     number: int
     steps: dict[str, FunnelStep]
-    pairs: PairCount
+    pairs: PairCounts
     points: tuple[Point, ...]
     n_points: int
     """Before thinning."""
@@ -69,28 +46,22 @@ class Round:
     """A row a step of training; what could not be measured is None."""
 
 
-_PAIRS = TypeAdapter(PairCount)
 _TRAINING = TypeAdapter(dict[str, float | None])
 
 
 def read_round(run: Run, number: int) -> Round:
     """What there is of one round."""
     folder = run.round(number)
-    path = folder / "funnel.json"
-    funnel = read_json(path) if path.is_file() else {}
+    funnel = run.funnel(number)
     points = _points(folder)
     return Round(
         number=number,
-        steps={name: _step(counts) for name, counts in funnel.get("steps", {}).items()},
-        pairs=_PAIRS.validate_python(funnel.get("pairs", {})),
+        steps=funnel.steps,
+        pairs=funnel.pairs or PairCounts(),
         points=tuple(_thinned(points, MOST_POINTS)),
         n_points=len(points),
         training=tuple(_training(folder / "training.jsonl")),
     )
-
-
-def _step(counts: Mapping[str, Any]) -> FunnelStep:
-    return FunnelStep(counts["in"], counts["out"], counts["dropped"], counts.get("responses_dropped", {}))
 
 
 def _points(folder: Path) -> list[Point]:

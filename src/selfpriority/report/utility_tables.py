@@ -12,7 +12,8 @@ from selfpriority.evaluation.perplexity import alarms_in_words
 from selfpriority.evaluation.records import Cell, Contest, Difference, Perplexity, PerplexityRow
 from selfpriority.evaluation.utility_records import MtBenchResult, Task
 from selfpriority.formats import PAGE, probability
-from selfpriority.report.plain import clean, words
+from selfpriority.plain_text import clean
+from selfpriority.report.plain import words
 from selfpriority.report.tables import Grid, GridRow
 from selfpriority.report.view import View
 

@@ -8,52 +8,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter
 
 from selfpriority.evaluation.records import EvaluationFiles, Summary, read_summary
 from selfpriority.evaluation.utility_records import Utility, read_utility
+from selfpriority.judges.reports import Report, read_checks
 from selfpriority.recipe import Recipe, load
 from selfpriority.report.catalogue import Entry, collected, held_out
 from selfpriority.report.people import People, read_people
 from selfpriority.report.rounds import Round, read_round
-from selfpriority.run import PAIRS, Run, read_json
+from selfpriority.run import PAIRS, Manifest, Run
 
 SET_NAME = re.compile(r"[a-z0-9_]+")
 """What a further prompt set is called, as in the recipe."""
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """What one step of the run cost."""
-
-    state: str = "\N{EN DASH}"
-    key: str = ""
-    seconds: float = 0.0
-    requests: int = 0
-    tokens: int = 0
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What the run has done, and with which versions."""
-
-    name: str
-    versions: dict[str, str] = field(default_factory=dict)
-    steps: dict[str, StepCost] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class JudgeCard:
-    """One judge of `judge.json`: its role, what the recipe called it when it was checked, and its check."""
-
-    role: str
-    name: str
-    method: str
-    report: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,7 +41,8 @@ class View:
     recipe: Recipe
     manifest: Manifest
     objectives: tuple[str, ...]
-    judges: tuple[JudgeCard, ...]
+    judges: dict[str, Report]
+    """Role -> the judge's check."""
     rounds: tuple[Round, ...]
     summary: Summary | None
     more_sets: tuple[PromptSet, ...] = ()
@@ -86,14 +55,11 @@ class View:
     """Somebody asked, but other systems than there are now."""
 
 
-_MANIFEST = TypeAdapter(Manifest)
-
-
 def read_view(run: Run) -> View:
     """Everything there is in the run directory."""
     recipe = load(run.recipe)
-    manifest = _MANIFEST.validate_python(run.manifest)
-    judges = _judges(run.folder / "judge.json")
+    manifest = run.manifest
+    judges = read_checks(run.folder / "judge.json").by_role()
     summary = _summary(run.evaluation)
     more_sets = _more_sets(run.evaluation, list(recipe.evaluate.more_prompts))
     names = (path.name.removeprefix("round-") for path in run.folder.glob("round-*"))
@@ -143,7 +109,7 @@ def _trained(manifest: Manifest, rounds: int) -> str | None:
     return last.key if last and last.state == "done" else None
 
 
-def _objectives(run: Run, summary: Summary | None, judges: Sequence[JudgeCard]) -> tuple[str, ...]:
+def _objectives(run: Run, summary: Summary | None, judges: Mapping[str, Report]) -> tuple[str, ...]:
     """Objective names in priority order, from whatever of the run is there already."""
     if summary:
         return summary.objectives
@@ -151,9 +117,4 @@ def _objectives(run: Run, summary: Summary | None, judges: Sequence[JudgeCard]) 
         with path.open(encoding="utf-8") as file:
             for line in file:
                 return tuple(json.loads(line)["chosen_scores"])
-    return tuple(objective["objective"] for objective in judges[0].report["objectives"]) if judges else ()
-
-
-def _judges(path: Path) -> tuple[JudgeCard, ...]:
-    told = read_json(path) if path.is_file() else {}
-    return tuple(JudgeCard(role, report["judge"], report["method"], report) for role, report in told.items() if report)
+    return tuple(objective.objective for report in list(judges.values())[:1] for objective in report.objectives)

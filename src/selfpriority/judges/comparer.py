@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from selfpriority.constitution import Constitution, Objective
-from selfpriority.judges.words import marker_code, material, unread
-from selfpriority.language_model import Answer, Choice, Choose, Completion, Failure, Generate, LanguageModel, ask
-from selfpriority.recipe import Score
+from selfpriority.judges.asking import Reading, ask_in_words, marked, unread
+from selfpriority.language_model import LanguageModel, Text
+from selfpriority.recipe import InWords
 from selfpriority.records import Message, Prompt, Unrated
 from selfpriority.wording import fill
 
@@ -62,22 +63,40 @@ class Compared:
         return next((v.reason for v in (self.forward, self.backward) if isinstance(v, Unrated)), None)
 
 
+@dataclass(frozen=True)
+class Orders:
+    """What the two orders say about the judge itself. None: there is nothing to tell it from."""
+
+    flip_rate: float | None
+    """Share of the duels read in both orders whose orders disagree."""
+    first_shown: float | None
+    """Share of the decided verdicts that went to the answer shown first; 0.5 without a bias of position."""
+    unread: dict[str, int]
+    """Reason -> duels without an outcome."""
+
+
+def orders(rows: Sequence[Compared]) -> Orders:
+    """How often the orders disagree, which place is preferred, and what could not be read."""
+    read = [row for row in rows if row.outcome is not None]
+    decided = [side for row in rows for side in (row.forward, row.backward) if side in ("first", "second")]
+    return Orders(
+        flip_rate=sum(row.flipped for row in read) / len(read) if read else None,
+        first_shown=decided.count("first") / len(decided) if decided else None,
+        unread=dict(Counter(row.unread for row in rows if row.unread is not None)),
+    )
+
+
 class Comparer:
     """A language model that compares two answers on every objective of a constitution.
 
     Args:
         model: who is asked.
         constitution: objectives with question and rubric.
-        settings: `method` is `expected` (the more probable letter; both letters under the mass floor are
-            unread) or `verbal` (the last written verdict).
-
-    Raises:
-        ValueError: `settings.method` is not a judgement in words.
+        settings: `expected` takes the more probable letter (both letters under the mass floor are unread), `verbal`
+            the last written verdict.
     """
 
-    def __init__(self, model: LanguageModel, constitution: Constitution, settings: Score) -> None:
-        if settings.method not in ("expected", "verbal"):
-            raise ValueError(f"answers are compared in words, expected or verbal, not {settings.method!r}")
+    def __init__(self, model: LanguageModel, constitution: Constitution, settings: InWords) -> None:
         self._model, self._constitution, self._settings = model, constitution, settings
         self._asked = tuple(constitution.objectives)
 
@@ -90,63 +109,40 @@ class Comparer:
     def compare(self, duels: Sequence[Duel]) -> list[tuple[Compared, ...]]:
         """One `Compared` per objective asked about for each duel, in order."""
         shown = [order for duel in duels for order in (duel, Duel(duel.prompt, duel.b, duel.a))]
-        verdicts = self._expected(shown) if self._settings.method == "expected" else self._verbal(shown)
+        reading: Reading[Side] = Reading(LETTERS, self._read_letters, _read_text)
+        verdicts = ask_in_words(self._model, self._settings, [self.contexts(duel) for duel in shown], reading)
         pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
         return [tuple(Compared(*both) for both in zip(forward, backward, strict=True)) for forward, backward in pairs]
-
-    def _expected(self, shown: Sequence[Duel]) -> list[list[Side | Unrated]]:
-        answers = ask(self._model, [Choose(self.contexts(duel), LETTERS) for duel in shown])
-        return [self._read_choice(answer) for answer in answers]
-
-    def _verbal(self, shown: Sequence[Duel]) -> list[list[Side | Unrated]]:
-        longest = self._settings.max_new_tokens
-        requests = [
-            Generate(context, n=1, temperature=0.0, top_p=1.0, max_new_tokens=longest, seed=0)
-            for duel in shown
-            for context in self.contexts(duel)
-        ]
-        verdicts = [_read_text(answer) for answer in ask(self._model, requests)]
-        k = len(self._asked)
-        return [verdicts[start : start + k] for start in range(0, len(verdicts), k)]
 
     def contexts(self, duel: Duel) -> tuple[tuple[Message, ...], ...]:
         """A conversation an objective, `duel.a` shown first; they differ only after the judged texts."""
         return tuple((Message("user", self._question(duel, o)),) for o in self._asked)
 
     def _question(self, duel: Duel, objective: Objective) -> str:
-        turns = duel.prompt.messages
-        code = marker_code([*(turn.content for turn in turns), duel.a, duel.b])
+        judged = marked(duel.prompt.messages, duel.a, duel.b)
+        first, second = judged.texts
         return fill(
             f"compare_{self._settings.method}",
             constitution=self._constitution,
-            code=code,
-            conversation=[Message(turn.role, material(turn.content, code)) for turn in turns],
-            first=material(duel.a, code),
-            second=material(duel.b, code),
+            code=judged.code,
+            conversation=judged.conversation,
+            first=first,
+            second=second,
             objective=objective,
             question=objective.question,
             levels=sorted(objective.rubric.items()),
         )
 
-    def _read_choice(self, answer: Answer) -> list[Side | Unrated]:
-        if isinstance(answer, Failure):
-            return [Unrated(answer.reason, answer.detail) for _ in self._asked]
-        assert isinstance(answer, Choice)
-        return [self._read_letters(*letters) for letters in answer.probabilities]
-
-    def _read_letters(self, a: float, b: float) -> Side | Unrated:
+    def _read_letters(self, probabilities: Sequence[float]) -> Side | Unrated:
+        a, b = probabilities
         if a + b < self._settings.mass_floor or a + b <= 0.0:
             return Unrated("low_mass", f"A and B hold {a + b:.3f} of the probability")
         return "tie" if a == b else "first" if a > b else "second"
 
 
-def _read_text(answer: Answer) -> Side | Unrated:
-    if isinstance(answer, Failure):
-        return Unrated(answer.reason, answer.detail)
-    assert isinstance(answer, Completion)
-    (text,) = answer.texts
-    found = _VERDICT.findall(text.text)
+def _read_text(verdict: Text) -> Side | Unrated:
+    found = _VERDICT.findall(verdict.text)
     if not found:
-        return unread(text.text, Unrated("no_verdict", "the judge's text holds no verdict"))
+        return unread(verdict.text, Unrated("no_verdict", "the judge's text holds no verdict"))
     sides: dict[str, Side] = {"a": "first", "b": "second", "tie": "tie"}
     return sides[found[-1].lower()]

@@ -7,18 +7,18 @@ from dataclasses import replace
 import pytest
 
 from selfpriority.constitution import load_constitution
-from selfpriority.evaluation.pairwise import Compared, Comparer, Duel
 from selfpriority.evaluation.records import Contest, Verdict, summary_as_json
 from selfpriority.evaluation.summary import Further, summarise
 from selfpriority.evaluation.table import table
 from selfpriority.evaluation.wins import wins_by_comparing
+from selfpriority.judges.comparer import Compared, Comparer, Duel
 from selfpriority.language_model import Choice, Choose, Completion, Failure, Text
-from selfpriority.recipe import Evaluate, Score
+from selfpriority.recipe import Evaluate, InWords
 from selfpriority.records import Message, Prompt, Rating, Unrated
 from tests.judges.conftest import Answering
 
 CONSTITUTION = load_constitution("harmless-helpful")
-EXPECTED, VERBAL = Score(), Score(method="verbal", max_new_tokens=40)
+EXPECTED, VERBAL = InWords(judge="self"), InWords(judge="self", method="verbal", max_new_tokens=40)
 
 
 def duel(a: str, b: str) -> Duel:
@@ -149,8 +149,3 @@ def test_further_judges_have_their_own_figures_and_an_agreement():
     assert found["agreement"]["judges"] == ["judge", "big"]
     assert found["agreement"]["alpha"]["helpfulness"]["interval"] == 1.0
     assert found["agreement"]["alpha"]["harmlessness"]["n"] == 12
-
-
-def test_only_words_can_compare():
-    with pytest.raises(ValueError, match="probe"):
-        Comparer(Answering(lambda _: None), CONSTITUTION, Score(method="probe"))

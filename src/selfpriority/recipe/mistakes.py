@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-KINDS = ("hf", "scripted", "openai")
-"""Kinds of backend, which pydantic puts between a field and the fields in it."""
+
+@dataclass(frozen=True)
+class _Place:
+    """A place in a recipe."""
+
+    names: tuple[str, ...]
+    """The fields on the way, without the kinds that pydantic puts between a field and the fields in it."""
+    fields: dict[str, FieldInfo]
+    """What a section here may hold."""
 
 
-def mistake_lines(error: ValidationError, name: str, root: type[BaseModel]) -> Iterator[str]:
+def mistake_lines(error: ValidationError, name: str, root: Any, given: object = None) -> Iterator[str]:
     """One line a mistake: what `name` calls the recipe, field, what is allowed and what was given.
 
-    `root` is the class that was validated; its fields are what an unknown name is compared with. What a field with
-    `repr=False` was given is never quoted.
+    `root` is the section, or the kinds of section, that was validated; its fields are what an unknown name is compared
+    with. `given` is what was validated: a judge that is spelled flat in it is not told of as a section of its own. What
+    a field with `repr=False` was given is never quoted.
     """
     for problem in _of_fields(root, error):
         location = [str(part) for part in problem["loc"]]
-        field = ".".join(part for part in location if part not in KINDS)
+        field = ".".join(_as_given(_place(root, location).names, given))
         value = problem["input"]
-        fields = _fields_at(root, location[:-1])
+        fields = _place(root, location[:-1]).fields
         if problem["type"] == "extra_forbidden":
             known = list(fields)
             initials = [name for name in known if location[-1] == "".join(word[0] for word in name.split("_"))]  # lr
@@ -43,12 +52,22 @@ def mistake_lines(error: ValidationError, name: str, root: type[BaseModel]) -> I
             yield f"{name}: {field}: {message}{shown}"
 
 
-def _of_fields(root: type[BaseModel], error: ValidationError) -> list[dict[str, Any]]:
+def _as_given(names: Sequence[str], given: object) -> Iterator[str]:
+    """The names as somebody wrote them who spelled the fields of `judge` beside it."""
+    for number, part in enumerate(names):
+        inner = given.get(part) if isinstance(given, dict) else None
+        is_flat = part == "judge" and isinstance(given, dict) and not isinstance(inner, dict)
+        if not is_flat or number == len(names) - 1:
+            yield part
+        given = inner
+
+
+def _of_fields(root: Any, error: ValidationError) -> list[dict[str, Any]]:
     """The mistakes, those that pydantic tells of each form that one field may take put together."""
     told: dict[tuple[Any, ...], dict[str, Any]] = {}
     for number, problem in enumerate(error.errors()):
         place = problem["loc"]
-        if len(place) > 1 and _has_forms(_fields_at(root, [str(part) for part in place[:-2]]).get(str(place[-2]))):
+        if len(place) > 1 and _has_forms(_place(root, [str(part) for part in place[:-2]]).fields.get(str(place[-2]))):
             place = place[:-1]
             if place in told:
                 told[place]["msg"] += f"; or: {problem['msg']}"
@@ -65,17 +84,27 @@ def _has_forms(field: FieldInfo | None) -> bool:
     return get_origin(kind) in (Union, UnionType) and not _classes(kind)
 
 
-def _fields_at(root: type[BaseModel], location: Sequence[str]) -> dict[str, FieldInfo]:
-    """The fields that a section has."""
-    sections = [root]
+def _place(root: Any, location: Sequence[str]) -> _Place:
+    """The place that pydantic's `location` means."""
+    sections, names, is_entry = _classes(root), [], False
     for part in location:
-        inner = [c for s in sections if part in s.model_fields for c in _classes(s.model_fields[part].annotation)]
-        if inner:
-            sections = inner
-        elif part in KINDS:
-            sections = [s for s in sections if get_args(s.model_fields["kind"].annotation) == (part,)]
-        # else the name of an entry, which is of the section that all entries are of
-    return sections[0].model_fields
+        of_kind = [section for section in sections if _kind(section) == part]
+        if len(sections) > 1 and of_kind and not is_entry:
+            sections = of_kind
+            continue
+        names.append(part)
+        if is_entry:  # a name of the user's own, which is of the section that all entries are of
+            is_entry = False
+            continue
+        found = [section.model_fields[part].annotation for section in sections if part in section.model_fields]
+        is_entry = any(get_origin(annotation) is dict for annotation in found)
+        sections = [inner for annotation in found for inner in _classes(annotation)] or sections
+    return _Place(tuple(names), sections[0].model_fields)
+
+
+def _kind(section: type[BaseModel]) -> str | None:
+    field = section.model_fields.get("kind")
+    return None if field is None else get_args(field.annotation)[0]
 
 
 def _classes(annotation: Any) -> list[type[BaseModel]]:

@@ -1,44 +1,28 @@
 """Is a judge that compares worth believing? Agreement with labelled pairs, place, and suffixes that turn its verdict.
 
-Source: docs/judging.md. What `judges/check.py` is for ratings; knows the Comparer and labels.
+Source: docs/judging.md. What `check.py` is for ratings; knows the Comparer and labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
 from selfpriority.constitution import Constitution
-from selfpriority.evaluation.pairwise import Compared, Comparer, Duel
-from selfpriority.evaluation.wins import wins_by_comparing
 from selfpriority.intervals import Interval, bootstrap_mean_interval
 from selfpriority.judges.attacks import MOST_ANSWERS, NEUTRAL, tries
 from selfpriority.judges.check import LEAST, MOST_UNRATED, agreement, doubt
+from selfpriority.judges.comparer import Compared, Comparer, Duel, orders
 from selfpriority.judges.labels import LabelledPair, Labels, anchors_as_labels
+from selfpriority.judges.reports import ComparedObjective, ComparerReport, Turned
 
-Json = dict[str, Any]
 MOST_PAIRS = MOST_ANSWERS // 2
 """Pairs that each suffix is tried on; each is asked about in two orders, so that a check costs what a rater's does."""
 
 
-@dataclass(frozen=True)
-class Turned:
-    """What suffixes on the worse answer do to verdicts that were right, on one objective."""
-
-    flips: float | None
-    """Share of (pair decided rightly, suffix) not decided for the better answer any more, `neutral` left out."""
-    to_worse: float | None
-    """Share that is then decided for the worse answer, in both orders; the others became ties."""
-    by_kind: dict[str, float]
-    """`flips` by kind, `neutral` among them."""
-    n: int
-    """Verdicts that the shares rest on, `neutral` left out."""
-
-
-def check_comparer(comparer: Comparer, constitution: Constitution, labels: Labels | None = None) -> Json:
-    """{usable, reasons, objectives} of a comparing judge, as in `judge.json`.
+def check_comparer(comparer: Comparer, constitution: Constitution, labels: Labels | None = None) -> ComparerReport:
+    """How far a comparing judge is to be believed.
 
     Args:
         comparer: who is measured.
@@ -49,12 +33,12 @@ def check_comparer(comparer: Comparer, constitution: Constitution, labels: Label
     for k, own in enumerate(_pairs(constitution, labels)):
         asked = comparer.about(constitution.names[k])
         said = [row[0] for row in asked.compare(_duels(own.pairs))]
-        row = {**_measured(constitution.names[k], own.pairs, said), "source": own.source}
+        found = _measured(constitution.names[k], own, said)
         right = [pair for pair, verdict in zip(own.pairs, said, strict=True) if verdict.outcome == 1]
         is_last = k == len(constitution.names) - 1  # not attacked, as with raters
-        objectives.append({**row, "attacks": None if is_last else asdict(_attacked(asked, right))})
-    reasons = [row["reason"] for row in objectives if not row["usable"]]
-    return {"usable": not reasons, "reasons": reasons, "objectives": objectives}
+        objectives.append(found if is_last else replace(found, attacks=_attacked(asked, right)))
+    reasons = tuple(row.reason for row in objectives if not row.usable)
+    return ComparerReport(not reasons, reasons, tuple(objectives))
 
 
 def ask_all_pairs(comparer: Comparer, constitution: Constitution) -> None:
@@ -77,21 +61,27 @@ def _duels(pairs: Sequence[LabelledPair]) -> list[Duel]:
     return [Duel(pair.prompt, pair.chosen, pair.rejected) for pair in pairs]
 
 
-def _measured(name: str, pairs: Sequence[LabelledPair], said: Sequence[Compared]) -> Json:
-    """`agreement`: how often the chosen answer is the better one, ties half; interval over prompts."""
+def _measured(name: str, labels: Labels, said: Sequence[Compared]) -> ComparedObjective:
+    pairs = labels.pairs
     read = [(row.outcome, pair.group) for pair, row in zip(pairs, said, strict=True) if row.outcome is not None]
     agreed = bootstrap_mean_interval([(o + 1) / 2 for o, _ in read], [g for _, g in read]) if read else None
     problem = _problem(agreed, 1 - len(read) / len(pairs) if pairs else 0.0)
-    counted = wins_by_comparing(said)
-    names = ("win", "tie", "lose", "n", "flip_rate", "first_shown", "unread")  # not the tests, which are by pair
-    shares = {name: getattr(counted, name) for name in names}
-    return {
-        "objective": name,
-        "agreement": agreed and asdict(agreed),
-        **shares,
-        "usable": not problem,
-        "reason": f"{name}: {problem or agreement(agreed)}",
-    }
+    both = orders(said)
+    win, tie, lose = (fmean(o == sign for o, _ in read) if read else None for sign in (1, 0, -1))
+    return ComparedObjective(
+        objective=name,
+        agreement=agreed,
+        win=win,
+        tie=tie,
+        lose=lose,
+        n=len(read),
+        flip_rate=both.flip_rate,
+        first_shown=both.first_shown,
+        unread=both.unread,
+        usable=not problem,
+        reason=f"{name}: {problem or agreement(agreed)}",
+        source=labels.source,
+    )
 
 
 def _attacks(pairs: Sequence[LabelledPair]) -> list[tuple[str, Duel]]:

@@ -1,0 +1,126 @@
+"""Which judge a recipe means, and what it is known by: described without opening it.
+
+A finished step is recognised by its judge's key, so that no model is loaded for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfpriority.constitution import Constitution
+from selfpriority.errors import InputError
+from selfpriority.judges.heads import Heads, read_heads
+from selfpriority.phases.models import in_process, model_key
+from selfpriority.recipe import Backend, ByProbe, ByReward, InWords, JudgeSection, Recipe
+from selfpriority.run import key_of
+from selfpriority.wording import FOLDER, text_hash
+
+if TYPE_CHECKING:
+    from selfpriority.phases.resources import Resources
+
+SHIPPED_HEADS = FOLDER / "heads"
+
+
+def judge_key(section: JudgeSection, policy: str, constitution: Constitution, backend: Backend) -> str:
+    """What a judge's verdicts depend on, without opening it; `backend` is the recipe's."""
+    runner = judge_backend(section, backend)
+    arithmetic = runner.model_dump(include={"kind", "dtype"})
+    match section:
+        case ByProbe():
+            heads = fitted_heads(section.judge)
+            return key_of("probe", heads.fingerprint, model_key(heads.model), constitution.names, arithmetic)
+        case ByReward():
+            check_rewards(section, constitution)
+            models = {name: model_key(model) for name, model in section.rewards.items()}
+            return key_of("reward", models, constitution.names, constitution.anchors, arithmetic)
+        case InWords():
+            settings = (section.method, section.mass_floor, section.max_new_tokens)
+            texts = text_hash("rate_expected", "rate_verbal")
+            model = model_key(model_in_words(section, policy), runner)
+            return key_of("words", model, constitution.objectives, texts, settings, arithmetic)
+
+
+def judge_entry(section: JudgeSection, resources: Resources) -> dict[str, str]:
+    """How files name a judge outside the rounds: {judge, method, key}; equal keys, the same judge."""
+    recipe = resources.recipe
+    key = judge_key(section, recipe.model, resources.constitution, recipe.backend)
+    return {"judge": section.judge, "method": section.method, "key": key}
+
+
+def judge_backend(section: JudgeSection, backend: Backend) -> Backend:
+    """Who runs a judge: `backend` is the recipe's. A server shows no hidden states and classifies nothing."""
+    return section.backend or backend if isinstance(section, InWords) else in_process(backend)
+
+
+def model_in_words(section: InWords, policy: str) -> str:
+    """Who is asked; `self` is `policy`."""
+    return policy if section.judge == "self" else section.judge
+
+
+def comparing(recipe: Recipe) -> InWords | None:
+    """The judge that decides who wins by comparing answers, where there is one.
+
+    Raises:
+        InputError: it is one that cannot compare.
+    """
+    section = recipe.evaluate.comparer
+    if section is None or recipe.evaluate.prompts is None or not recipe.evaluate.pairwise:
+        return None
+    if not isinstance(section, InWords):
+        raise InputError(f"evaluate.comparer: {section.judge!r} rates, it cannot compare; use a model in words")
+    return section
+
+
+def check_rewards(section: ByReward, constitution: Constitution) -> None:
+    """Raises InputError for an objective without a model, and without anchors to place rewards by."""
+    missing = [name for name in constitution.names if name not in section.rewards]
+    if missing:
+        raise InputError(f"score.rewards: no model for {', '.join(missing)}")
+    if not constitution.anchors:
+        raise InputError(f"constitution: {constitution.name!r} has no anchors, and reward models are placed by them")
+
+
+def with_judges(recipe: Recipe, change: Callable[[JudgeSection], JudgeSection]) -> Recipe:
+    """The recipe with every judge changed."""
+    score, evaluate = recipe.score, recipe.evaluate
+    judges = {
+        "judge": change(evaluate.judge),
+        "comparer": evaluate.comparer and change(evaluate.comparer),
+        "more_judges": {name: change(other) for name, other in evaluate.more_judges.items()},
+    }
+    return recipe.model_copy(
+        update={
+            "score": score.model_copy(update={"judge": change(score.judge)}),
+            "evaluate": evaluate.model_copy(update=judges),
+        }
+    )
+
+
+def meant(section: JudgeSection) -> JudgeSection:
+    """A judge as it is on this disk: the name of fitted heads means those, whatever it was called with."""
+    is_heads = section.judge != "self" and heads_folder(section.judge) is not None
+    return ByProbe(kind="probe", judge=section.judge) if is_heads else section
+
+
+def heads_folder(name: str) -> Path | None:
+    """The folder of fitted heads that `name` means, shipped or the user's own; None when it means something else."""
+    for folder in (SHIPPED_HEADS / name, Path(name)):
+        if (folder / "heads.safetensors").is_file():
+            return folder
+    return None
+
+
+def shipped_heads() -> list[str]:
+    """Names of the heads that ship with the package."""
+    return sorted(path.parent.name for path in SHIPPED_HEADS.glob("*/heads.safetensors"))
+
+
+def fitted_heads(name: str) -> Heads:
+    """The heads in the folder that `name` means."""
+    folder = heads_folder(name)
+    if folder is None:
+        shipped = ", ".join(shipped_heads())
+        raise InputError(f"judge: {name!r} holds no fitted heads; shipped: {shipped}; `spa fit-judge` makes them")
+    return read_heads(folder)

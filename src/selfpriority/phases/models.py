@@ -1,0 +1,45 @@
+"""Who runs a model, and what a model is known by before it is opened."""
+
+from __future__ import annotations
+
+from selfpriority.backends.weights import fingerprint, resolve
+from selfpriority.language_model import LanguageModel
+from selfpriority.recipe import Backend, HfBackend, OpenaiBackend, ScriptedBackend
+
+
+def in_process(backend: Backend) -> Backend:
+    """Who runs weights that no server has, a trained policy or heads: transformers in this process."""
+    return HfBackend() if isinstance(backend, OpenaiBackend) else backend
+
+
+def model_key(name: str, backend: Backend | None = None) -> str:
+    """Content hash of a model's files; of a model behind an address, its address and name."""
+    if isinstance(backend, OpenaiBackend):
+        from selfpriority.backends.openai import openai_fingerprint
+
+        return openai_fingerprint(name, backend)
+    return fingerprint(resolve(name))
+
+
+def open_model(name: str, settings: Backend) -> LanguageModel:
+    """The language model `name`, run as the settings say."""
+    if isinstance(settings, ScriptedBackend):
+        from selfpriority.backends.scripted import ScriptedModel
+
+        return ScriptedModel(settings, model_key(name))
+    if isinstance(settings, OpenaiBackend):
+        from selfpriority.backends.openai import OpenaiModel
+
+        return OpenaiModel(name, settings)
+    from selfpriority.backends.hf import HfModel
+
+    return HfModel(name, settings)
+
+
+def open_classifier(name: str, settings: Backend) -> LanguageModel:
+    """The reward model `name`; it runs here, whoever generates."""
+    if isinstance(settings, ScriptedBackend):
+        return open_model(name, settings)
+    from selfpriority.backends.hf import HfClassifier
+
+    return HfClassifier(name, settings if isinstance(settings, HfBackend) else HfBackend())

@@ -1,0 +1,18 @@
+"""Text that others wrote, as a reader may see it: never able to speak to a terminal or to reorder a line.
+
+Models, data sets and file names are such others. For the terminal and the page alike. Knows strings only.
+"""
+
+from __future__ import annotations
+
+import re
+
+# no sequence reaches past its line, so that an unfinished one hides nothing but the rest of that line
+_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|.)?")
+_UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control codes (all but newline and tab), and marks that reorder what a reader sees."""
+
+
+def clean(text: str) -> str:
+    """The text without terminal control codes, and without marks that reorder what a reader sees."""
+    return _UNSHOWN.sub("", _ESCAPE_SEQUENCE.sub("", text))

@@ -1,0 +1,42 @@
+"""What a user may set: one frozen class per step, bounds in the type, one sentence a field.
+
+The only place with defaults; knows nothing of models.
+"""
+
+from selfpriority.recipe.align import Align, Lora
+from selfpriority.recipe.backend import Backend, HfBackend, OpenaiBackend, ScriptedBackend
+from selfpriority.recipe.evaluate import Evaluate, OtherSystem
+from selfpriority.recipe.file import dump, load, load_recipe, parse, parse_judge
+from selfpriority.recipe.judge import ByProbe, ByReward, InWords, JudgeSection, Score
+from selfpriority.recipe.method import Denoise, PairRules, Refine, Sample
+from selfpriority.recipe.prompts import Prompts
+from selfpriority.recipe.recipe import Recipe
+from selfpriority.recipe.section import Section
+
+__all__ = [
+    "Align",
+    "Backend",
+    "ByProbe",
+    "ByReward",
+    "Denoise",
+    "Evaluate",
+    "HfBackend",
+    "InWords",
+    "JudgeSection",
+    "Lora",
+    "OpenaiBackend",
+    "OtherSystem",
+    "PairRules",
+    "Prompts",
+    "Recipe",
+    "Refine",
+    "Sample",
+    "Score",
+    "ScriptedBackend",
+    "Section",
+    "dump",
+    "load",
+    "load_recipe",
+    "parse",
+    "parse_judge",
+]

@@ -1,0 +1,115 @@
+"""Training: the loss of Eq. 3 or one to compare it with, the optimizer, and what several processes share."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from selfpriority.recipe.section import Section
+
+
+class Lora(Section):
+    """Low-rank adapters instead of full fine-tuning."""
+
+    r: int = Field(16, ge=1)
+    """Rank."""
+    alpha: float = Field(32.0, gt=0)
+    """Scale; the update is multiplied by alpha / r."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Names of the adapted modules."""
+    quantize: Literal["none", "nf4"] = "none"
+    """`nf4`: the linear layers under the adapters in 4 bits (QLoRA); needs the extra `qlora`."""
+
+
+class Align(Section):
+    """Weighted SimPO, Eq. 3, or a loss to compare it with."""
+
+    method: Literal["spa", "simpo", "dpo", "ipo", "sft"] = "spa"
+    """Eq. 3; the same with alpha 0; DPO or IPO against the round's starting model; the chosen answers' likelihood."""
+    beta: float = Field(2.5, gt=0)
+    """Scale of the length-normalised log-probabilities; the regularisation of `dpo` and `ipo`, 0.1 if not given."""
+    gamma: float = Field(1.375, ge=0)
+    """Target margin of `spa` and `simpo`, absolute (not a ratio to beta)."""
+    alpha: float = Field(1.0, ge=0)
+    """Exponent of the gap weight in `spa`, `dpo` and `ipo`; at 0 all pairs weigh alike, which makes DPO plain DPO."""
+    weight_gap: Literal["signed", "l1", "primary"] = "signed"
+    """What weighs a pair: gap of the score sums (Eq. 3), L1 distance, or the deciding objective's gap."""
+    nll: float = Field(0.0, ge=0)
+    """Weight of the chosen answers' mean negative log-likelihood per token, added to the loss; every answer once."""
+    count: Literal["pairs", "pools"] = "pairs"
+    """Mean over pairs (the paper) or every pool counting equally."""
+    learning_rate: float = Field(1.0e-6, gt=0)
+    """Peak learning rate."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the pools."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps with rising learning rate; cosine decay follows."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    average: float = Field(0.0, ge=0, lt=1)
+    """Decay a step of a moving average of the weights, which is then what is saved; 0 saves the last weights."""
+    lora: Lora | None = None
+    """Adapters instead of full fine-tuning."""
+    tokens_per_step: int = Field(65536, ge=1)
+    """Distinct tokens of one optimizer batch."""
+    tokens_per_batch: int = Field(4096, ge=1)
+    """Distinct tokens of one forward pass; changes memory, never the result. A larger pool goes through in pieces."""
+    max_length: int = Field(4096, ge=8)
+    """Longest prompt plus response in tokens; longer ones are dropped, never cut."""
+    stop_on_collapse: float | None = Field(None, gt=0)
+    """Stop when chosen and rejected answers both lost this many nats per token; the last checkpoint stays."""
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    """Trackers that are shown the numbers of every step, never a text."""
+    checkpoint_minutes: float = Field(10.0, gt=0)
+    """A checkpoint at least this often."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass."""
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """Weights of full fine-tuning; with `bfloat16` the optimizer holds the bits that complete them to float32."""
+    gradient_checkpointing: bool = False
+    """Compute activations again for the gradient, not keep them; less memory, some 40 % fewer pairs a second (CPU)."""
+    processes: int = Field(1, ge=1, le=1024)
+    """Processes of this machine that train together, one a GPU; changes time and memory, never the result."""
+    parallel: Literal["ddp", "fsdp", "zero3"] = "ddp"
+    """What several processes hold: a copy of the model each (`ddp`), or shards (FSDP2; DeepSpeed ZeRO-3)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beta_of_method(cls, data: Any) -> Any:
+        lacks_beta = isinstance(data, dict) and data.get("method") in ("dpo", "ipo") and "beta" not in data
+        return {**data, "beta": 0.1} if lacks_beta else data
+
+    @property
+    def gap_exponent(self) -> float:
+        """Alpha as the method takes it: `simpo` is alpha 0."""
+        return 0.0 if self.method == "simpo" else self.alpha
+
+    @property
+    def in_result(self) -> dict[str, Any]:
+        """The fields that decide the policy; the others change time, memory, safety or what is told."""
+        others = {"tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing", "processes", "parallel"}
+        return self.model_dump(exclude={*others, "stop_on_collapse", "report_to"})
+
+    @property
+    def needs_copies(self) -> str | None:
+        """The field, if any, that only whole copies of the model can follow, not shards."""
+        in_4_bits = self.lora is not None and self.lora.quantize == "nf4"
+        given = {"average": self.average, "weights": self.weights == "bfloat16", "lora.quantize": in_4_bits}
+        return next((name for name, is_given in given.items() if is_given), None)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Align:
+        if self.weights == "bfloat16" and self.lora is not None:
+            raise ValueError("weights is for full fine-tuning; an adapter's base follows dtype or lora.quantize")
+        if self.weights == "bfloat16" and self.dtype == "float32":
+            raise ValueError("weights bfloat16 cannot be multiplied in dtype float32; leave dtype at auto")
+        if self.method == "sft" and self.nll:
+            raise ValueError("nll adds the likelihood to a loss of pairs; method sft is that likelihood already")
+        if self.parallel != "ddp" and self.needs_copies:
+            raise ValueError(f"{self.needs_copies} needs parallel: ddp; {self.parallel} leaves a process only shards")
+        return self

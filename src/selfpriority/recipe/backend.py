@@ -1,0 +1,63 @@
+"""Who runs a model: transformers here, a server, or a stand-in for tests. Opens none."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from selfpriority.recipe.section import Section
+
+# capitals and short words: a key that was pasted in place of the name must not enter the run directory
+VARIABLE = r"^[A-Z][A-Z0-9]{0,15}(_[A-Z0-9]{1,15}){0,7}$"
+
+
+class HfBackend(Section):
+    """transformers in this process."""
+
+    kind: Literal["hf"] = "hf"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 where the hardware has it."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    tokens_per_batch: int = Field(16384, ge=1)
+    """Token budget of one generation batch, prompt and new tokens together."""
+    max_batch: int = Field(96, ge=1)
+    """Most sequences generated together."""
+
+
+class ScriptedBackend(Section):
+    """Deterministic stand-in for tests: answers are a function of the request."""
+
+    kind: Literal["scripted"]
+    delay: float = Field(0.0, ge=0)
+    """Seconds a batch takes."""
+
+
+class OpenaiBackend(Section):
+    """A server that speaks the protocol of OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, ..."""
+
+    kind: Literal["openai"]
+    base_url: str = Field(pattern=r"^https?://[^\s@?#]+$", repr=False)
+    """Address up to and with `/v1`, without a key or password in it."""
+    model: str | None = None
+    """The model's name at the server; none: the name it is asked for by."""
+    api_key_env: str | None = Field(None, pattern=VARIABLE, repr=False)
+    """Name, in capitals, of the environment variable that holds the key; none: OPENAI_API_KEY, for OpenAI alone."""
+    concurrency: int = Field(8, ge=1, le=256)
+    """Requests under way at once."""
+    timeout: float = Field(120.0, gt=0)
+    """Seconds of silence after which a request is tried again."""
+    retries: int = Field(5, ge=0, le=20)
+    """Further tries after a rate limit, a server error, a cut connection or a time-out."""
+    backoff: float = Field(1.0, ge=0)
+    """Seconds before the first further try; they double with each, unless the server names a time."""
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the server calls the length limit."""
+
+
+def _of_kind(value: Any) -> Any:
+    return {"kind": "hf", **value} if isinstance(value, dict) else value
+
+
+Backend = Annotated[HfBackend | ScriptedBackend | OpenaiBackend, Field(discriminator="kind"), BeforeValidator(_of_kind)]

@@ -1,0 +1,56 @@
+"""The evaluation: held-out prompts, systems, judges, and how they are compared."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from selfpriority.recipe.judge import InWords, JudgeSection, gathered
+from selfpriority.recipe.prompts import Prompts
+from selfpriority.recipe.section import Section
+
+
+class OtherSystem(Section):
+    """A further system of the evaluation."""
+
+    model: str = "self"
+    """A hub id, a folder or an embedded name; `self`: the recipe's model."""
+    how: Literal["plain", "constitution"] = "plain"
+    """What stands before every prompt: nothing, or the constitution's text as a system prompt."""
+
+
+class Evaluate(Section):
+    """Who is better, on prompts that training never saw."""
+
+    prompts: Prompts | None = None
+    """Held-out prompts; none: no evaluation."""
+    more_prompts: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], Prompts] = Field({})
+    """Further held-out sets by a name of their own (transfer, over-refusal), each with a table of its own."""
+    more_systems: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], OtherSystem] = Field({})
+    """Further systems by a name of their own, evaluated as the others are."""
+    reference: str | None = None
+    """A system that every other one is compared with as well, beside `vanilla`."""
+    judge: JudgeSection = InWords(judge="self")
+    """The outside judge; `self` means the vanilla model."""
+    more_judges: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], JudgeSection] = Field({})
+    """Further judges by a name of their own; the summary reports how far they agree."""
+    comparer: JudgeSection | None = None
+    """Asked in words which of two answers is better, in both orders; none: wins come from the ratings."""
+    max_new_tokens: int = Field(512, ge=1)
+    """Longest answer in tokens."""
+    temperature: float = Field(0.0, ge=0, le=5)
+    """0 is greedy."""
+    pairwise: bool = True
+    """Report win, tie and lose per objective, by prompt."""
+    tie: float = Field(0.5, ge=0)
+    """Ratings this close are a tie in the pairwise table."""
+    safe_kinds: tuple[str, ...] = ("ordinary", "safe", "benign", "unharmful", "harmless")
+    """Kinds of prompts that nobody should refuse: refusals of them are over-refusals."""
+    lambdas: tuple[Annotated[float, Field(ge=0)], ...] = (5.0, 10.0, 20.0)
+    """Weights of HH_lambda = (lambda * primary + secondary) / (lambda + 1)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, data: Any) -> Any:
+        return gathered(data, ("method", "rewards", "backend"))

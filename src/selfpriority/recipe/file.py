@@ -1,0 +1,106 @@
+"""A recipe's YAML file: read with `FIELD=VALUE` overrides, and written with every default visible.
+
+A mistake is an `InputError`: file, field, value, remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from selfpriority.errors import InputError
+from selfpriority.recipe.judge import JudgeSection
+from selfpriority.recipe.mistakes import mistake_lines
+from selfpriority.recipe.recipe import Recipe
+
+_JUDGE: TypeAdapter[JudgeSection] = TypeAdapter(JudgeSection)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file with `FIELD=VALUE` overrides (dotted paths) applied.
+
+    Raises:
+        InputError: one line per mistake: file, field, value, what is allowed.
+    """
+    data = read_yaml(path)
+    for override in overrides:
+        set_field(data, override)
+    return parse(data, str(path))
+
+
+def parse(data: object, name: str) -> Recipe:
+    """The recipe in parsed YAML; `name` is what error messages call it."""
+    if not isinstance(data, dict):
+        raise InputError(f"{name}: a recipe is a mapping of fields, this is {type(data).__name__}")
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(*dict.fromkeys(mistake_lines(error, name, Recipe, data))) from None
+
+
+load_recipe = load
+"""Its name in the package, where `load` would not say what is loaded."""
+
+
+def parse_judge(data: object, name: str) -> JudgeSection:
+    """One judge in parsed YAML; `name` is what error messages call it."""
+    try:
+        return _JUDGE.validate_python(data)
+    except ValidationError as error:
+        raise InputError(*dict.fromkeys(mistake_lines(error, name, JudgeSection))) from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML with every default visible."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a recipe file.
+
+    Raises:
+        InputError: the file cannot be read or is no mapping: file, line, what is wrong.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe; `spa recipes` lists those that ship") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a directory, a recipe is a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte {error.start})") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise InputError(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if data is None:
+        raise InputError(f"{path}: the recipe is empty; `spa recipes demo` prints one to start from")
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a recipe is a mapping of fields, this is {type(data).__name__}")
+    return data
+
+
+def set_field(data: dict[str, Any], override: str) -> None:
+    """Sets one `FIELD=VALUE`, a dotted path and a YAML value, in place.
+
+    Raises:
+        InputError: it is not of that form.
+    """
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        raise InputError(f"{override!r}: overrides are FIELD=VALUE, for example align.beta=2.5")
+    *parents, last = path.split(".")
+    for parent in parents:
+        inner = data.get(parent)
+        short = {"judge" if parent == "judge" else "source": inner} if isinstance(inner, str) else {}
+        data[parent] = dict(inner) if isinstance(inner, dict) else short
+        data = data[parent]
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"{path}: {value!r} is not a YAML value") from None

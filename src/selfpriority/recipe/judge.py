@@ -1,0 +1,113 @@
+"""Who rates or compares, as a recipe says it: a model asked in words, fitted heads, or reward models.
+
+A judge is also read from the flat spelling, fields of every kind side by side with `method` for the kind, as older
+recipes and `FIELD=VALUE` have it. Knows no model and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from selfpriority.recipe.backend import Backend
+from selfpriority.recipe.section import Probability, Section
+
+
+class InWords(Section):
+    """A language model that is asked under the constitution."""
+
+    kind: Literal["words"] = "words"
+    judge: str
+    """A model, or `self`: the policy where it trains, the vanilla model where it evaluates."""
+    method: Literal["expected", "verbal"] = "expected"
+    """Digit probabilities, or a written rating."""
+    backend: Backend | None = None
+    """Who runs it; none: the recipe's backend."""
+    mass_floor: Probability = 0.5
+    """Expected ratings whose digits hold less probability than this are unrated."""
+    max_new_tokens: int = Field(512, ge=1)
+    """Longest written verdict in tokens (`verbal`)."""
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _flat_method(cls, value: Any) -> Any:
+        if value not in ("expected", "verbal", "probe", "reward"):  # where `method` tells the kind, it may be any
+            raise ValueError("Input should be 'expected', 'verbal', 'probe' or 'reward'")
+        return value
+
+
+class ByProbe(Section):
+    """Fitted heads on a model's hidden states."""
+
+    kind: Literal["probe"]
+    judge: str
+    """A folder of fitted heads, or the name of those that ship (`demo-train`, `ranking`, ...)."""
+
+    @property
+    def method(self) -> Literal["probe"]:
+        """As files name it."""
+        return self.kind
+
+
+class ByReward(Section):
+    """A sequence-classification model per objective."""
+
+    kind: Literal["reward"]
+    judge: str = "self"
+    """What files call it; nobody is asked by this name."""
+    rewards: dict[str, str] = Field({})
+    """Objective -> model."""
+
+    @property
+    def method(self) -> Literal["reward"]:
+        """As files name it."""
+        return self.kind
+
+
+_KINDS: dict[str, type[Section]] = {"words": InWords, "probe": ByProbe, "reward": ByReward}
+_EVERY = {"judge", "method", "rewards", "backend"}
+"""What a judge that version 0.1.0 wrote out names, whatever its kind: what its kind does not need says nothing."""
+
+
+def _with_kind(value: Any) -> Any:
+    """The flat spelling with `method` read as the kind; what is empty there says nothing about another kind."""
+    if not isinstance(value, dict) or "kind" in value:
+        return value
+    method = value.get("method")
+    kind = method if method in ("probe", "reward") else "words"
+    known = {name for section in _KINDS.values() for name in section.model_fields} - {*_KINDS[kind].model_fields}
+    idle = {name for name in known if value.keys() >= _EVERY or value.get(name) in (None, {})}
+    idle |= set() if kind == "words" else {"method"}
+    return {"kind": kind, **{name: given for name, given in value.items() if name not in idle}}
+
+
+JudgeSection = Annotated[InWords | ByProbe | ByReward, Field(discriminator="kind"), BeforeValidator(_with_kind)]
+
+
+def gathered(data: Any, fields: Iterable[str]) -> Any:
+    """A section whose judge may be spelled flat: its `judge` with the fields beside it that are the judge's."""
+    if not isinstance(data, dict):
+        return data
+    beside = {name: data[name] for name in fields if name in data}
+    judge = data.get("judge", "self")
+    if isinstance(judge, Section) or not (beside or "judge" in data):
+        return data
+    others = {name: value for name, value in data.items() if name not in beside}
+    named = judge if isinstance(judge, dict) else {"judge": judge}
+    unnamed = {} if "kind" in named else {"judge": "self"}
+    return {**others, "judge": {**unnamed, **named, **beside}}
+
+
+class Score(Section):
+    """Who rates, and how."""
+
+    judge: JudgeSection = InWords(judge="self")
+    require_signal: bool = True
+    """Refuse to train on a judge whose agreement with the labelled answers may be chance."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, data: Any) -> Any:
+        return gathered(data, ("method", "rewards", "backend", "mass_floor", "max_new_tokens"))

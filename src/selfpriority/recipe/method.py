@@ -1,0 +1,82 @@
+"""The method before training: sampling, refining, which prompts are kept, which answers make a pair."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from selfpriority.recipe.section import Probability, Section, Share, off
+
+
+class Sample(Section):
+    """Candidates y_1..y_n of every prompt."""
+
+    n: int = Field(8, ge=2, le=64)
+    """Candidates a prompt; more than the number of objectives, or the covariance has no full rank."""
+    temperature: float = Field(1.2, gt=0, le=5)
+    """Sampling temperature; above 1 for diverse answers where the model stays coherent."""
+    top_p: Probability = 0.95
+    """Nucleus sampling: smallest set of tokens that holds this probability."""
+    max_new_tokens: int = Field(512, ge=1)
+    """Longest answer in tokens."""
+    personas: str = "default"
+    """`default` (shipped), `none`, or a YAML file of {name, text} system prompts."""
+    plain: float = Field(0.0, ge=0, le=1)
+    """Share of the candidates sampled without a persona."""
+    keep_cut: bool = True
+    """Whether an answer cut at the length limit may enter a pool."""
+
+
+class Refine(Section):
+    """One improved answer per pool."""
+
+    n: int = Field(1, ge=1, le=16)
+    """Refinements a prompt; the lexicographically best is kept."""
+    temperature: float = Field(0.7, ge=0, le=5)
+    """Sampling temperature of the refinement; 0 is greedy."""
+    top_p: Probability = 0.95
+    """Nucleus sampling."""
+    max_new_tokens: int = Field(512, ge=1)
+    """Longest refinement in tokens."""
+    keep_cut: bool = True
+    """Whether a refinement cut at the length limit may enter a pool."""
+
+
+class Denoise(Section):
+    """Which prompts' ratings can be trusted."""
+
+    consistency: Annotated[Literal["strict", "off"] | Share, BeforeValidator(off)] = "strict"
+    """`strict`: the refined answer beats every candidate on every objective; a number: that share; `off`."""
+    keep_lowest: float | None = Field(0.32, gt=0, le=1)
+    """tau as a quantile: keep this share of the prompts left, lowest det(covariance) first; 1.0 keeps all."""
+    max_det: float | None = Field(None, gt=0)
+    """tau as a number: the largest det(covariance) kept."""
+    epsilon: float = Field(1e-6, ge=0)
+    """A determinant up to this counts as 0: the ratings do not vary."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_tau(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("max_det") is not None:
+            if data.get("keep_lowest") is not None:
+                raise ValueError("set max_det or keep_lowest, not both: each is a reading of tau")
+            return {**data, "keep_lowest": None}
+        return data
+
+
+class PairRules(Section):
+    """Which answers of a pool make a preference pair."""
+
+    margin: float = Field(1.0, ge=0)
+    """delta of Eq. 2: smallest L1 distance of the score vectors."""
+    against: Literal["all", "refined"] = "all"
+    """All ordered pairs of the pool, or only those with the refined answer."""
+    resolution: float = Field(1.0, ge=0)
+    """Grid on which every objective but the last is compared; 0 compares exactly."""
+    threshold: float | None = Field(None, ge=1, le=10)
+    """Scores from here up count as equal on every objective but the last."""
+    conflicts: Literal["keep", "drop"] = "keep"
+    """Whether pairs stay whose chosen answer loses on lower objectives what it wins; Eq. 3 weighs them by the loss."""
+    most_loss: float | None = Field(None, ge=0)
+    """The most a chosen answer may lose on any one objective; 0: nothing at all; none: anything, the paper."""

@@ -1,0 +1,27 @@
+"""Where prompts come from, as a recipe says it. Reads none."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from selfpriority.recipe.section import Section
+
+
+class Prompts(Section):
+    """Where prompts come from."""
+
+    source: str
+    """A .jsonl, .csv, .parquet or .txt file, a hub data set id, or a shipped set (`demo`)."""
+    config: str | None = None
+    """Configuration of a hub data set that has several."""
+    split: str | None = None
+    """Split of a hub data set; of a file or shipped set, the rows with this value in their `split` column
+    (a shipped set without it: `train`)."""
+    column: str = "prompt"
+    """Column that holds the prompt."""
+    kind_column: str = "kind"
+    """Column, if there is one, that says what a prompt is (harmful, ordinary, ...), for the reports."""
+    limit: int | None = Field(None, ge=1)
+    """Take at most this many prompts."""
+    shuffle: bool = False
+    """Shuffle, with the recipe's seed, before the limit."""
