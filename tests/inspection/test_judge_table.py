@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from selfpriority.evaluation.compare import compared
-
 from selfpriority.constitution import load_constitution
+from selfpriority.evaluation.wins import wins_by_comparing
 from selfpriority.inspection.judge_table import trust_table
 from selfpriority.intervals import Interval
 from selfpriority.judges.check import check_judge
@@ -34,7 +33,9 @@ class Knowing:
 def told() -> str:
     report = check_judge(Knowing(), None, CONSTITUTION).named("knowing", "verbal", "")
     rows = [Compared("first", "second")] * 6 + [Compared("first", "first")] * 2 + [Compared(Unrated("refused"), "tie")]
-    shares = {name: value for name, value in compared(rows).items() if name not in ("intervals", "p")}
+    counted = wins_by_comparing(rows)
+    names = ("win", "tie", "lose", "n", "flip_rate", "first_shown", "unread")
+    shares = {name: getattr(counted, name) for name in names}
     row = ComparedObjective(
         objective="harmlessness",
         source="labels: mine.jsonl",

@@ -95,7 +95,7 @@ def test_without_anchors_a_judge_that_need_not_be_checked_is_not(tiny_model: Pat
     assert told == ["training on a judge that was not checked, as the recipe asks: 'mine' has no anchors"]
     assert _judge_passes(run, opened, judge_step(run, opened))
     collect(run, opened, 1)
-    assert read_view(run).judges == ()
+    assert read_view(run).judges == {}
 
 
 def test_without_anchors_reward_models_are_refused_before_anything_is_sampled(tiny_model: Path, tmp_path: Path) -> None:

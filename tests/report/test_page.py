@@ -234,9 +234,12 @@ def test_further_and_comparing_judges_are_shown_with_their_checks(run_folder):
         "first_shown": 0.7,
         "unread": {"refused": 3},
     }
+    found = {"usable": False, "reason": "may be chance", "source": "anchors"}
     agreed = {"estimate": 0.62, "low": 0.48, "high": 0.75, "n": 40}
-    silent = dict.fromkeys(row) | {"objective": "helpfulness", "agreement": None, "n": 0, "unread": {"low_mass": 9}}
-    objectives = [{"objective": "harmlessness", "agreement": agreed, **row}, silent]
+    silent = (
+        dict.fromkeys(row) | found | {"objective": "helpfulness", "agreement": None, "n": 0, "unread": {"low_mass": 9}}
+    )
+    objectives = [{"objective": "harmlessness", "agreement": agreed, **row, **found}, silent]
     comparer = {"judge": "big", "method": "verbal", "key": "k", "usable": False, "reasons": ["may be chance"]}
     judges |= {"more_judges.small": judges["evaluate"], "comparer": {**comparer, "objectives": objectives}}
     write_json(run_folder / "judge.json", judges)

@@ -5,6 +5,9 @@ import re
 import pytest
 
 from selfpriority.evaluation.records import Cell, Contest, Summary, summary_of_json
+from selfpriority.judges.attacks import Robustness
+from selfpriority.judges.bias import Bias
+from selfpriority.judges.reports import JudgeReport, ObjectiveReport
 from selfpriority.report.judge_tables import beside_the_label
 from selfpriority.report.page import write_report
 from selfpriority.report.tables import (
@@ -151,9 +154,15 @@ def test_contests_with_the_first_system_stand_in_front(run_folder, summary_file)
 
 
 def test_what_moves_a_judge_is_shown_where_it_was_measured():
-    assert beside_the_label({"objectives": [{"objective": "h", "auc": None}]}) is None
-    measured = {"objective": "h", "bias": {"length": 0.21, "refusal": None, "n_pairs": 40}, "attacks": None}
-    told = beside_the_label({"objectives": [measured]})
-    assert told is not None
-    assert told.columns == ("length", "refusal", "n pairs")
-    assert told.rows == (GridRow("h \N{MIDDLE DOT} bias", ("0.210", "\N{EN DASH}", "40")),)
+    def check(bias: Bias | None, attacks: Robustness | None) -> JudgeReport:
+        return JudgeReport(True, "judge", (ObjectiveReport("h", bias=bias, attacks=attacks),), ())
+
+    assert beside_the_label(check(None, None)) is None
+    table = beside_the_label(check(Bias(0.21, None, 0, None, None, 40), Robustness(0.5, {"role": 0.25}, None, None, 8)))
+    assert table is not None
+    rows = {row.name: dict(zip(table.columns, row.cells, strict=True)) for row in table.rows}
+    assert list(rows) == [f"h \N{MIDDLE DOT} {name}" for name in ("bias", "attacks", "attacks \N{MIDDLE DOT} by kind")]
+    bias, attacks, by_kind = rows.values()
+    assert (bias["length"], bias["refusal"], bias["n pairs"]) == ("0.210", "\N{EN DASH}", "40")
+    assert (attacks["flips"], attacks["n"], attacks["length"]) == ("0.500", "8", "\N{EN DASH}")
+    assert by_kind["role"] == "0.250"

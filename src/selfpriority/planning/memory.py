@@ -64,7 +64,10 @@ def held(steps: Sequence[PlannedStep], rehearsal: Rehearsal) -> dict[str, Held]:
         if local:
             phases.setdefault(step.phase, []).extend(local)
     peaks = {
-        phase: max((earlier[step.name].peak_mb or 0 for step in steps if step.phase == phase and step.name in earlier), default=0)
+        phase: max(
+            (earlier[step.name].peak_mb or 0 for step in steps if step.phase == phase and step.name in earlier),
+            default=0,
+        )
         * 1e6
         for phase in phases
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from markupsafe import Markup
@@ -21,19 +22,14 @@ def agreement_whisker(name: str, estimate: float, low: float, high: float) -> Ma
 
 def calibration_of(objective: ObjectiveReport | ComparedObjective) -> Markup | None:
     """What a judge's ratings on one objective are worth; None where its check had no single labelled answers."""
-    bins = objective.calibration if isinstance(objective, ObjectiveReport) else ()
+    bins = () if isinstance(objective, ComparedObjective) else objective.calibration
     shares = ", ".join(f"{one.rating:.1f}: {PAGE.share(one.positive)}" for one in bins)
     return calibration(bins, f"{objective.objective}, share labelled good by rating: {shares}") if bins else None
 
 
 def beside_the_label(report: Report) -> Grid | None:
     """What else moves a judge (length, refusals, texts that speak to it), where its check has measured that."""
-    measured = {
-        f"{words(objective.objective)} \N{MIDDLE DOT} {part}": figures
-        for objective in report.objectives
-        for part, figures in _beside(objective).items()
-        if figures
-    }
+    measured = {label: figures for o in report.objectives for label, figures in _beside(o).items() if figures}
     columns = list(dict.fromkeys(name for figures in measured.values() for name in figures))
     rows = tuple(
         GridRow(label, tuple(magnitude(figures.get(name)) for name in columns)) for label, figures in measured.items()
@@ -41,9 +37,14 @@ def beside_the_label(report: Report) -> Grid | None:
     return Grid(tuple(map(words, columns)), rows) if rows else None
 
 
-def _beside(objective: ObjectiveReport | ComparedObjective) -> dict[str, dict[str, float | None]]:
-    """Part of the check -> its figures by name; empty where it was not measured."""
-    bias = asdict(objective.bias) if isinstance(objective, ObjectiveReport) and objective.bias else {}
+def _beside(objective: ObjectiveReport | ComparedObjective) -> dict[str, Mapping[str, float | None]]:
+    """What moves it -> figure by name."""
+    bias = None if isinstance(objective, ComparedObjective) else objective.bias
     attacks = asdict(objective.attacks) if objective.attacks else {}
     by_kind = attacks.pop("by_kind", {})
-    return {"bias": bias, "attacks": attacks, "attacks \N{MIDDLE DOT} by kind": by_kind}
+    start = f"{words(objective.objective)} \N{MIDDLE DOT} "
+    return {
+        f"{start}bias": asdict(bias) if bias else {},
+        f"{start}attacks": attacks,
+        f"{start}attacks \N{MIDDLE DOT} by kind": by_kind,
+    }

@@ -13,7 +13,7 @@ from selfpriority.evaluation.table import lost_in_words
 from selfpriority.formats import PAGE, stated
 from selfpriority.judges.reports import Report
 from selfpriority.report.plain import words
-from selfpriority.report.view import JudgeCard, View
+from selfpriority.report.view import View
 
 SMALL = 100
 """Below this many held-out prompts the page says that the sample is small."""
@@ -65,8 +65,8 @@ def evidence(view: View) -> list[Evidence]:
 def _evaluation_check(view: View) -> Report | None:
     """The check of the judge that rated the answers; None where nobody checked it, or checked another."""
     rated_by = view.summary.judge.key if view.summary and view.summary.judge else None
-    checks = (judge.report for judge in view.judges if judge.role == "evaluate")
-    return next((check for check in checks if check.key == rated_by), None)
+    check = view.judges.get("evaluate")
+    return check if check and check.key == (rated_by or "") else None
 
 
 def changes_in_words(changes: Mapping[str, Difference]) -> str:
@@ -98,11 +98,11 @@ def change_in_numbers(change: Difference) -> str:
 
 def cautions(view: View) -> Iterator[str]:
     """What a reader must know before believing the numbers."""
-    roles = {judge.role: judge for judge in view.judges}
+    roles = view.judges
     check = _evaluation_check(view)
     if check and not check.usable:
         yield "The evaluation judge could not be shown to be better than chance. Its ratings below may be noise."
-    if "train" in roles and not roles["train"].report.usable:
+    if "train" in roles and not roles["train"].usable:
         yield (
             "The training judge could not be shown to be better than chance. What the run learned from it may be noise."
         )
@@ -115,7 +115,7 @@ def cautions(view: View) -> Iterator[str]:
     same = {"train", "evaluate"} <= roles.keys() and _is_same(roles["train"], roles["evaluate"])
     if same and main_contest(view.summary):
         yield "The evaluation judge is also the one that was trained on: expect it to be too kind."
-    if "comparer" in roles and not roles["comparer"].report.usable:
+    if "comparer" in roles and not roles["comparer"].usable:
         yield "The comparing judge could not be shown to be better than chance. Wins and losses below may be noise."
     yield from doubts(view.summary)
 
@@ -129,8 +129,8 @@ def doubts(summary: Summary) -> Iterator[str]:
     yield from _refusals(summary)
 
 
-def _is_same(one: JudgeCard, other: JudgeCard) -> bool:
-    return (one.report.judge, one.report.method) == (other.report.judge, other.report.method)
+def _is_same(one: Report, other: Report) -> bool:
+    return (one.judge, one.method) == (other.judge, other.method)
 
 
 def _refusals(summary: Summary) -> Iterator[str]:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfpriority.evaluation.files import EvaluationFiles
-from selfpriority.evaluation.records import Summary, read_summary
+from selfpriority.evaluation.records import EvaluationFiles, Summary, read_summary
 from selfpriority.evaluation.utility_records import Utility, read_utility
 from selfpriority.judges.reports import Report, read_checks
 from selfpriority.recipe import Recipe, load
@@ -23,14 +22,6 @@ from selfpriority.run import PAIRS, Manifest, Run
 
 SET_NAME = re.compile(r"[a-z0-9_]+")
 """What a further prompt set is called, as in the recipe."""
-
-
-@dataclass(frozen=True)
-class JudgeCard:
-    """One judge of `judge.json`: its role, and its check."""
-
-    role: str
-    report: Report
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,8 @@ class View:
     recipe: Recipe
     manifest: Manifest
     objectives: tuple[str, ...]
-    judges: tuple[JudgeCard, ...]
+    judges: dict[str, Report]
+    """Role -> the judge's check."""
     rounds: tuple[Round, ...]
     summary: Summary | None
     more_sets: tuple[PromptSet, ...] = ()
@@ -67,7 +59,7 @@ def read_view(run: Run) -> View:
     """Everything there is in the run directory."""
     recipe = load(run.recipe)
     manifest = run.manifest
-    judges = _judges(run.folder / "judge.json")
+    judges = read_checks(run.folder / "judge.json").by_role()
     summary = _summary(run.evaluation)
     more_sets = _more_sets(run.evaluation, list(recipe.evaluate.more_prompts))
     names = (path.name.removeprefix("round-") for path in run.folder.glob("round-*"))
@@ -117,7 +109,7 @@ def _trained(manifest: Manifest, rounds: int) -> str | None:
     return last.key if last and last.state == "done" else None
 
 
-def _objectives(run: Run, summary: Summary | None, judges: Sequence[JudgeCard]) -> tuple[str, ...]:
+def _objectives(run: Run, summary: Summary | None, judges: Mapping[str, Report]) -> tuple[str, ...]:
     """Objective names in priority order, from whatever of the run is there already."""
     if summary:
         return summary.objectives
@@ -125,8 +117,4 @@ def _objectives(run: Run, summary: Summary | None, judges: Sequence[JudgeCard]) 
         with path.open(encoding="utf-8") as file:
             for line in file:
                 return tuple(json.loads(line)["chosen_scores"])
-    return tuple(objective.objective for objective in judges[0].report.objectives) if judges else ()
-
-
-def _judges(path: Path) -> tuple[JudgeCard, ...]:
-    return tuple(JudgeCard(role, report) for role, report in read_checks(path).by_role().items())
+    return tuple(objective.objective for report in list(judges.values())[:1] for objective in report.objectives)
