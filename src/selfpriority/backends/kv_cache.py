@@ -65,7 +65,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its base c
         room[..., length:end, :] = new
         return room[..., :end, :], room
 
-    def _selected(self, held: Tensor, room: Tensor | None, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _selected(self, held: Tensor | None, room: Tensor | None, indices: Tensor) -> tuple[Tensor, Tensor]:
+        assert held is not None
         assert room is not None
         length, chosen = held.shape[-2], indices.tolist()
         if any(later <= earlier for earlier, later in pairwise(chosen)):
