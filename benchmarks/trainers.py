@@ -110,20 +110,29 @@ class Steps:
         self.seconds: list[float] = []
         self.began = 0.0
 
+    def begin(self) -> None:
+        """A step begins."""
+        _synchronize()
+        self.began = time.perf_counter()
+
+    def lap(self) -> None:
+        """A step ends, and the next begins."""
+        _synchronize()
+        self.seconds.append(time.perf_counter() - self.began)
+        self.began = time.perf_counter()
+
     def callback(self) -> Any:
-        """What a trainer calls around its steps."""
+        """What a peer's trainer calls around its steps."""
         from transformers import TrainerCallback
 
         steps = self
 
         class Timing(TrainerCallback):
             def on_step_begin(self, *_: Any, **__: Any) -> None:
-                _synchronize()
-                steps.began = time.perf_counter()
+                steps.begin()
 
             def on_step_end(self, *_: Any, **__: Any) -> None:
-                _synchronize()
-                steps.seconds.append(time.perf_counter() - steps.began)
+                steps.lap()
 
         return Timing()
 
@@ -131,11 +140,14 @@ class Steps:
 def ours(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     from selfpriority.recipe import Align
     from selfpriority.training.adapters import checkpoint_layers
+    from selfpriority.training.checkpoints import Checkpoints
     from selfpriority.training.encode import EncodedPool
+    from selfpriority.training.engines import accelerator_for
     from selfpriority.training.groups import plan_steps
     from selfpriority.training.journal import Journal
     from selfpriority.training.logps import choose_form
-    from selfpriority.training.trainer import Course, PoolTrainer, training_arguments
+    from selfpriority.training.passes import Course
+    from selfpriority.training.trainer import Trainer
 
     model, tokenizer = _model(options)
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -176,10 +188,10 @@ def ours(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     course = Course(pools, plan_steps(pools, settings, 0, form.shares_prompt), form, settings, _dtype(options))
     steps, before = Steps(), _memory()
     with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(Path(folder) / "training.jsonl", 0, None)
-        trainer = PoolTrainer(model, course, training_arguments(Path(folder), settings, 0), journal)
-        trainer.add_callback(steps.callback())
-        trainer.train()
+        journal = Journal(Path(folder) / "training.jsonl", 0, lambda _: steps.lap())
+        trainer = Trainer(model, course, accelerator_for(settings), 0, Checkpoints(Path(folder), ""))
+        steps.begin()
+        trainer.train(journal)
         records = [json.loads(line) for line in (Path(folder) / "training.jsonl").read_text().splitlines()]
     return _result(steps, before, records)
 

@@ -28,7 +28,7 @@ AROUND = {
 LISTED = ("examples/", "benchmarks/", "scripts/", "src/selfpriority/")
 _OPEN = re.compile(r"[({][^)}]*$")
 ASSETS = {
-    "accelerate": "config files of accelerate launch: ddp, fsdp2, zero3",
+    "accelerate": "config files of accelerate launch: ddp, fsdp2",
     "constitutions": "objectives in order of priority, their scales, questions and anchors",
     "heads": "fitted judges for the embedded model: numbers and a card each",
     "prompts": "shipped prompt sets",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -154,13 +153,3 @@ def test_an_error_of_all_processes_is_told_once(collected: Path, tmp_path: Path)
     done = spa("align", run, check=1)
     (line,) = told(done.stderr)
     assert line.startswith("spa: no pool is left to train on (too_long: ")
-
-
-def test_an_engine_that_is_not_installed_is_told_before_anything_starts(collected: Path, tmp_path: Path) -> None:
-    if importlib.util.find_spec("deepspeed") is not None:
-        pytest.skip("deepspeed is installed")
-    run = ready(collected, tmp_path, "align.processes=2", "align.parallel=zero3")
-    done = spa("align", run, check=2)
-    assert told(done.stderr) == [
-        "spa: align.parallel: zero3 needs deepspeed, which is not installed: pip install deepspeed"
-    ]

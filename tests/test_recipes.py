@@ -250,7 +250,6 @@ def test_the_likelihood_is_not_added_to_itself(tmp_path):
     assert "method sft is that likelihood already" in refusal(write(tmp_path, SMALL), "align.method=sft", "align.nll=1")
 
 
-@pytest.mark.parametrize("parallel", ["fsdp", "zero3"])
 @pytest.mark.parametrize(
     ("name", "field"),
     [
@@ -259,11 +258,16 @@ def test_the_likelihood_is_not_added_to_itself(tmp_path):
         ("lora.quantize", "align.lora={quantize: nf4}"),
     ],
 )
-def test_what_needs_the_whole_model_is_refused_with_shards(tmp_path, parallel, name, field):
+def test_what_needs_the_whole_model_is_refused_with_shards(tmp_path, name, field):
     path = write(tmp_path, SMALL)
     recipe.load(path, [field, "align.parallel=ddp"])
-    recipe.load(path, ["align.method=dpo", f"align.parallel={parallel}"])
-    assert f"{name} needs parallel: ddp" in refusal(path, field, f"align.parallel={parallel}")
+    recipe.load(path, ["align.method=dpo", "align.parallel=fsdp"])
+    assert f"{name} needs parallel: ddp" in refusal(path, field, "align.parallel=fsdp")
+
+
+def test_the_engine_that_was_removed_is_answered_with_what_to_use(tmp_path):
+    answer = refusal(write(tmp_path, SMALL), "align.parallel=zero3")
+    assert "zero3 (DeepSpeed) is no longer supported; use fsdp" in answer
 
 
 @pytest.mark.parametrize("other", ["align.lora={r: 4}", "align.dtype=float32"])

@@ -257,8 +257,15 @@ class Align(Section):
     """Compute activations again for the gradient, not keep them; less memory, some 40 % fewer pairs a second (CPU)."""
     processes: int = Field(1, ge=1, le=1024)
     """Processes of this machine that train together, one a GPU; changes time and memory, never the result."""
-    parallel: Literal["ddp", "fsdp", "zero3"] = "ddp"
-    """What several processes hold: a copy of the model each (`ddp`), or shards (FSDP2; DeepSpeed ZeRO-3)."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """What several processes hold: a copy of the model each (`ddp`), or shards (FSDP2)."""
+
+    @field_validator("parallel", mode="before")
+    @classmethod
+    def _without_deepspeed(cls, value: Any) -> Any:
+        if value == "zero3":
+            raise ValueError("zero3 (DeepSpeed) is no longer supported; use fsdp, which shards the same")
+        return value
 
     @model_validator(mode="before")
     @classmethod

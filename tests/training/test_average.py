@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,7 +36,7 @@ def moved(average, *values, dtype=torch.float32):
     for value in values:
         with torch.no_grad():
             model.weight.fill_(value)
-        average.on_step_end(None, None, None, model=model)
+        average.update(model)
     return model
 
 
@@ -63,9 +62,9 @@ def test_continues_from_a_checkpoint(tmp_path):
     straight, stopped = Average(0.8), Average(0.8)
     moved(straight, 1.0, 3.0, 7.0)
     moved(stopped, 1.0, 3.0)
-    state = SimpleNamespace(is_world_process_zero=True, global_step=2)
-    stopped.on_save(SimpleNamespace(output_dir=str(tmp_path)), state, None)
-    continued = Average(0.8, tmp_path / "checkpoint-2")
+    stopped.save(tmp_path / "checkpoint-2")
+    continued = Average(0.8)
+    continued.load(tmp_path / "checkpoint-2")
     moved(continued, 7.0)
     assert torch.equal(continued.weights["weight"], straight.weights["weight"])
 

@@ -6,17 +6,18 @@ import pytest
 import torch
 from accelerate import DistributedType
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import nn
 
 from selfpriority.errors import InputError
 from selfpriority.recipe import Align
-from selfpriority.training.engines import CONFIGS, FILES, engine_arguments, engine_family
+from selfpriority.training.engines import CONFIGS, FILES, shard_arguments
 from selfpriority.training.logps import called_as
 
 
 @pytest.mark.parametrize(
     ("parallel", "kind"),
-    [("ddp", DistributedType.MULTI_GPU), ("fsdp", DistributedType.FSDP), ("zero3", DistributedType.DEEPSPEED)],
+    [("ddp", DistributedType.MULTI_GPU), ("fsdp", DistributedType.FSDP)],
 )
 def test_accelerate_reads_what_ships(parallel, kind):
     config = load_config_from_file(str(CONFIGS / FILES[parallel]))
@@ -25,43 +26,34 @@ def test_accelerate_reads_what_ships(parallel, kind):
     assert sorted(path.name for path in CONFIGS.iterdir()) == sorted(FILES.values())
 
 
-def test_one_process_has_no_engine(monkeypatch):
+def test_one_process_has_no_shards(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert [engine_arguments(Align(parallel=parallel)) for parallel in FILES] == [{}] * 3
+    assert [shard_arguments(Align(parallel=parallel)) for parallel in FILES] == [{}] * 2
 
 
 def test_several_processes_are_told_the_recipes_engine(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert engine_arguments(Align(parallel="ddp")) == {}
-    told = engine_arguments(Align(parallel="fsdp"))
-    assert told["fsdp"] is True
-    assert told["fsdp_config"]["fsdp_version"] == 2
+    assert shard_arguments(Align(parallel="ddp")) == {}
+    told = shard_arguments(Align(parallel="fsdp"))
+    assert FullyShardedDataParallelPlugin(**told).fsdp_version == 2
+    assert told["reshard_after_forward"] is True
+    assert told["cpu_offload"] is False
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # the launcher has said it
-    assert engine_arguments(Align(parallel="fsdp")) == {}
-    monkeypatch.delenv("ACCELERATE_USE_FSDP")
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    assert engine_arguments(Align(max_grad_norm=0.5)) == {"max_grad_norm": 0.5}
+    assert shard_arguments(Align(parallel="fsdp")) == {}
 
 
-def test_deepspeeds_checkpoints_are_a_family_of_their_own(monkeypatch):
-    for name in ("WORLD_SIZE", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
-        monkeypatch.delenv(name, raising=False)
-    assert {engine_family(Align(parallel=parallel)) for parallel in FILES} == {"torch"}  # one process has no engine
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert [engine_family(Align(parallel=parallel)) for parallel in FILES] == ["torch", "torch", "deepspeed"]
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # the launcher has said it
-    assert engine_family(Align(parallel="zero3")) == "torch"
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    assert engine_family(Align(parallel="ddp")) == "deepspeed"
-
-
-@pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED"])
-def test_a_launcher_that_shards_is_refused_what_needs_the_whole_model(monkeypatch, engine):
-    monkeypatch.setenv(f"ACCELERATE_USE_{engine}", "true")
+def test_a_launcher_that_shards_is_refused_what_needs_the_whole_model(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(InputError, match=r"align\.average needs parallel: ddp"):
-        engine_arguments(Align(average=0.9))
+        shard_arguments(Align(average=0.9))
     with pytest.raises(InputError, match=r"align\.weights needs parallel: ddp"):
-        engine_arguments(Align(weights="bfloat16"))
+        shard_arguments(Align(weights="bfloat16"))
+
+
+def test_a_launcher_with_deepspeed_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(InputError, match=r"DeepSpeed is not supported; .*FSDP2"):
+        shard_arguments(Align())
 
 
 def test_hooks_see_one_call_of_a_module_that_computes_something_else():

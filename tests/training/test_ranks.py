@@ -9,12 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.distributed.checkpoint import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selfpriority.chat import Chat
@@ -113,8 +112,12 @@ def tied(folder, like):
 
 def pieces_of(checkpoint):
     """Into how many pieces the largest tensor of a checkpoint is cut."""
-    metadata = FileSystemReader(checkpoint / "states").read_metadata().state_dict_metadata
-    return max(len(given.chunks) for given in metadata.values() if isinstance(given, TensorStorageMetadata))
+    pieces = [load_file(path) for path in checkpoint.glob("states-*.safetensors")]
+    n_values = Counter({name: 0 for piece in pieces for name in piece})
+    for piece in pieces:
+        n_values.update({name: tensor.numel() for name, tensor in piece.items()})
+    [(largest, _)] = n_values.most_common(1)
+    return sum(largest in piece for piece in pieces)
 
 
 @pytest.mark.slow

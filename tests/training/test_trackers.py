@@ -9,21 +9,21 @@ import pytest
 from selfpriority.errors import InputError
 from selfpriority.recipe import Align
 from selfpriority.training.align import Places, train
-from selfpriority.training.trackers import trackers
+from selfpriority.training.trackers import Trackers, check_trackers
 
 NAMES = ("tensorboard", "wandb", "mlflow", "trackio")
 
 
 def test_none_asked_for_none_made(tmp_path):
-    assert trackers((), tmp_path) == []
+    assert Trackers(Align(), tmp_path).trackers == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_missing_package_is_named(tmp_path, name):
+def test_a_missing_package_is_named(name):
     if importlib.util.find_spec(name):
         pytest.skip("is installed")
     with pytest.raises(InputError, match=rf"align.report_to: {name} is not installed; pip install {name}"):
-        trackers((name,), tmp_path)
+        check_trackers((name,))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

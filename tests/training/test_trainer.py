@@ -12,15 +12,13 @@ from transformers import AutoModelForCausalLM
 from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align, Lora
 from selfpriority.training.adapters import load_policy
+from selfpriority.training.checkpoints import Checkpoints
+from selfpriority.training.engines import accelerator_for
 from selfpriority.training.groups import plan_steps
 from selfpriority.training.journal import Journal
 from selfpriority.training.logps import Form
-from selfpriority.training.trainer import (
-    Course,
-    PoolTrainer,
-    learning_rate_factor,
-    training_arguments,
-)
+from selfpriority.training.passes import Course
+from selfpriority.training.trainer import Trainer, learning_rate_factor
 
 
 def settings(**changes) -> Align:
@@ -32,7 +30,7 @@ def trained(model, pools, align, folder, dtype=torch.float32, form=Form(True, Tr
     records = []
     course = Course(pools, plan_steps(pools, align, 3, form.shares_prompt), form, align, dtype)
     journal = Journal(folder / "training.jsonl", 0, records.append)
-    PoolTrainer(model, course, training_arguments(folder / "checkpoints", align, seed=3), journal).train()
+    Trainer(model, course, accelerator_for(align), 3, Checkpoints(folder / "checkpoints", "mark")).train(journal)
     return records
 
 

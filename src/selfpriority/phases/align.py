@@ -60,7 +60,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
         _on_many(run, resources, number)
         return
     from selfpriority.training.align import Places, train
-    from selfpriority.training.checkpoints import of_other_engines
+    from selfpriority.training.checkpoints import of_other_forms
 
     folder = run.round(number)
     checkpoints = folder / f"checkpoints-{step.key[:12]}"  # another recipe never resumes these
@@ -75,8 +75,8 @@ def align(run: Run, resources: Resources, number: int) -> None:
     if run.was_done_otherwise(step):
         resources.reporter.note(f"{step.name}: its inputs changed, so it is done again")
     _clear_stale(folder, checkpoints)
-    for family in of_other_engines(checkpoints, resources.recipe.align):
-        resources.reporter.note(f"{step.name}: its checkpoints are in {family}'s form, unreadable here; it starts anew")
+    for form in of_other_forms(checkpoints):
+        resources.reporter.note(f"{step.name}: its checkpoints are in {form}'s form, unreadable here; it starts anew")
     with run.recording(step) as spent:
         trained = train(
             paired, base, resources.recipe.align, resources.recipe.seed, places, resources.reporter.training

@@ -18,15 +18,16 @@ from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align
 from selfpriority.records import Drop, PairedPool, Sifted
 from selfpriority.training.adapters import Policy, compute_dtype, load_policy, save_policy
-from selfpriority.training.average import Average
-from selfpriority.training.checkpoints import Marking, discard_unusable, last_checkpoint, mark_of, step_of, written
+from selfpriority.training.checkpoints import Checkpoints, mark_of, step_of, written
 from selfpriority.training.encode import EncodedPool, encode_all
+from selfpriority.training.engines import accelerator_for
 from selfpriority.training.groups import plan_steps
 from selfpriority.training.journal import Journal, Record
 from selfpriority.training.logps import choose_form
 from selfpriority.training.objective import n_light, weigh
-from selfpriority.training.trackers import trackers
-from selfpriority.training.trainer import Course, PoolTrainer, training_arguments
+from selfpriority.training.passes import Course
+from selfpriority.training.trackers import Trackers
+from selfpriority.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -127,37 +128,34 @@ def _train(
     Returns:
         The step it continued from, and the alarms of the whole training.
     """
-    arguments = training_arguments(places.checkpoints, course.settings, seed)
-    is_main = arguments.process_index == 0
-    checkpoint = last_checkpoint(places.checkpoints, mark)
+    accelerator = accelerator_for(course.settings)
+    is_main = accelerator.is_main_process
+    checkpoints = Checkpoints(places.checkpoints, mark)
+    checkpoint = checkpoints.last()
     resumed_from = step_of(checkpoint) if checkpoint else 0
+    accelerator.wait_for_everyone()  # all have seen the same
     if is_main:
-        discard_unusable(places.checkpoints, mark)
+        checkpoints.discard_unusable()
     journal = Journal(places.log, resumed_from, on_step) if is_main else None
-    uses_cache = policy.model.config.use_cache
-    trainer = PoolTrainer(policy.model, course, arguments, journal)  # switches the cache off, for good
-    average = Average(course.settings.average, checkpoint) if course.settings.average else None
-    if average:
-        trainer.add_callback(average)
-    if is_main:
-        for tracker in trackers(course.settings.report_to, places.log.with_name("tensorboard")):
-            trainer.add_callback(tracker)
-    trainer.add_callback(Marking(mark))  # the last to write
+    trackers = Trackers(course.settings, places.log.with_name("tensorboard")) if is_main else None
+    trainer = Trainer(policy.model, course, accelerator, seed, checkpoints)
     try:
         with written(places.checkpoints, "the last whole checkpoint, if there is one,"):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            trainer.train(journal, trackers)
     except torch.OutOfMemoryError as error:
         raise WorkFailed("out of memory while training; lower align.tokens_per_batch") from error
-    policy.model.config.use_cache = uses_cache
-    if average:
-        average.move_into(policy.model)
+    finally:
+        if trackers:
+            trackers.finish()
+    if trainer.average:
+        trainer.average.move_into(policy.model)
     weights = trainer.whole_weights()
     if is_main:
         with written(places.policy, "the last checkpoint"):
             save_policy(policy, places.policy, weights)
         if not places.keeps_checkpoints:
             shutil.rmtree(places.checkpoints, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()
     return resumed_from, journal.alarms if journal else {}
 
 

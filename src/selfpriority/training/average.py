@@ -7,31 +7,28 @@ name and nothing of what they are trained on.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 _FILE = "average.safetensors"
 
 
-class Average(TrainerCallback):
+class Average:
     """The average over all steps so far; the first step's weights begin it.
 
     Args:
         decay: what the average keeps of itself at a step, between 0 and 1.
-        checkpoint: folder of the checkpoint that training continues from, if any.
     """
 
-    def __init__(self, decay: float, checkpoint: Path | None = None) -> None:
+    def __init__(self, decay: float) -> None:
         self.decay = decay
-        self.weights: dict[str, Tensor] = load_file(checkpoint / _FILE) if checkpoint else {}
+        self.weights: dict[str, Tensor] = {}
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+    def update(self, model: nn.Module) -> None:
         """Moves the average towards the weights of this step."""
-        for name, weight in _trained(given["model"]):
+        for name, weight in _trained(model):
             kept = self.weights.get(name)
             latest = weight.detach().float()
             # a copy even of float32, or the average would be the weight itself
@@ -39,10 +36,13 @@ class Average(TrainerCallback):
                 latest.clone() if kept is None else kept.to(latest.device).lerp_(latest, 1 - self.decay)
             )
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Writes the average into the checkpoint."""
-        if state.is_world_process_zero:
-            save_file(self.weights, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _FILE)
+    def save(self, checkpoint: Path) -> None:
+        """Writes the average into a checkpoint."""
+        save_file(self.weights, checkpoint / _FILE)
+
+    def load(self, checkpoint: Path) -> None:
+        """Takes the average from a checkpoint."""
+        self.weights = load_file(checkpoint / _FILE)
 
     @torch.no_grad()
     def move_into(self, model: nn.Module) -> None:

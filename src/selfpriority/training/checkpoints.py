@@ -1,8 +1,8 @@
 """Which checkpoint a training may continue from: whole, and of this very training.
 
-A marker with the training's fingerprint and its engine's family is written into a checkpoint after everything else.
-Folders without it were cut short by a kill, folders with another one belong to other pools or settings, or are in
-another engine's form; none of them is ever loaded.
+A marker with the form of the checkpoint and the training's fingerprint is written into a checkpoint after everything
+else. Folders without it were cut short by a kill, folders with another one belong to other pools or settings, or are in
+the form of another version; none of them is ever loaded.
 """
 
 from __future__ import annotations
@@ -11,41 +11,57 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from errno import EACCES, EDQUOT, EFBIG, EIO, ENOSPC, EROFS
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
-from torch import distributed
-from torch.distributed.checkpoint.api import CheckpointException
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align
 from selfpriority.training.encode import EncodedPool
-from selfpriority.training.engines import engine_family
 
 MARKER = "complete"
+FORM = "safetensors"
 _DISK = {ENOSPC, EDQUOT, EFBIG, EROFS, EACCES, EIO}
+_N_KEPT = 2
 
 
-class Marking(TrainerCallback):
-    """Marks every checkpoint when it is whole."""
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one training."""
 
-    def __init__(self, mark: str) -> None:
-        self.mark = mark
+    folder: Path
+    mark: str
+    """As `mark_of` makes it."""
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called after the checkpoint's last file of this rank is written."""
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.barrier()
-        if state.is_world_process_zero:
-            marker = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / MARKER
-            marker.write_text(self.mark, encoding="ascii")
+    def last(self) -> Path | None:
+        """The newest usable one."""
+        return max(self._usable(), key=step_of, default=None)
+
+    def begin(self, step: int) -> Path:
+        """A folder for the checkpoint after an optimizer step; usable once it is complete."""
+        checkpoint = self.folder / f"checkpoint-{step}"
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        return checkpoint
+
+    def complete(self, checkpoint: Path) -> None:
+        """Marks one as whole, and removes all but the newest."""
+        (checkpoint / MARKER).write_text(self.mark, encoding="ascii")
+        for old in sorted(self._usable(), key=step_of)[:-_N_KEPT]:
+            shutil.rmtree(old)
+
+    def discard_unusable(self) -> None:
+        """Removes what can never be continued from."""
+        for path in set(self.folder.glob("checkpoint-*")) - set(self._usable()):
+            shutil.rmtree(path)
+
+    def _usable(self) -> list[Path]:
+        return [path for path in self.folder.glob("checkpoint-*") if _marker(path) == self.mark]
 
 
 def mark_of(pools: Sequence[EncodedPool], settings: Align, seed: int, model: str) -> str:
-    """What stands in a marker: the engine's family, and a hash of everything that decides what a training computes.
+    """What stands in a marker: the form, and a hash of everything that decides what a training computes.
 
     Args:
         pools: what is trained on.
@@ -56,26 +72,13 @@ def mark_of(pools: Sequence[EncodedPool], settings: Align, seed: int, model: str
     digest = hashlib.sha256(repr((model, seed, settings.in_result)).encode())
     for pool in pools:
         digest.update(repr(pool).encode())
-    return f"{engine_family(settings)} {digest.hexdigest()}"
+    return f"{FORM} {digest.hexdigest()}"
 
 
-def last_checkpoint(folder: Path, mark: str) -> Path | None:
-    """The newest usable checkpoint."""
-    usable = [path for path in folder.glob("checkpoint-*") if _marker(path) == mark]
-    return max(usable, key=step_of, default=None)
-
-
-def discard_unusable(folder: Path, mark: str) -> None:
-    """Removes the other checkpoints, so that they take no place among the last two kept."""
-    for path in folder.glob("checkpoint-*"):
-        if _marker(path) != mark:
-            shutil.rmtree(path)
-
-
-def of_other_engines(folder: Path, settings: Align) -> list[str]:
-    """The families of engines that wrote whole checkpoints here which this training's engine cannot read."""
-    families = {marker.partition(" ")[0] for path in folder.glob("checkpoint-*") if (marker := _marker(path))}
-    return sorted(families - {engine_family(settings)})
+def of_other_forms(folder: Path) -> list[str]:
+    """The forms of whole checkpoints here that cannot be read: those of other versions."""
+    forms = {marker.partition(" ")[0] for path in folder.glob("checkpoint-*") if (marker := _marker(path))}
+    return sorted(forms - {FORM})
 
 
 def step_of(checkpoint: Path) -> int:
@@ -92,25 +95,15 @@ def written(place: Path, kept: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError, CheckpointException, RuntimeError) as error:
-        reason = _of_the_disk(error)
-        if reason is None:
-            raise
+    except (OSError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        if isinstance(error, OSError):
+            if error.errno not in _DISK:
+                raise
+            reason = error.strerror
         raise WorkFailed(
             f"{place}: cannot write: {reason}; {kept} is kept: free space and run the same command"
         ) from error
-
-
-def _of_the_disk(error: BaseException) -> str | None:
-    """Why something could not be written; None where the error is of another kind."""
-    if isinstance(error, CheckpointException):  # what the processes raised, wrapped
-        return next((_of_the_disk(failure) for failure, _ in error.failures.values()), None)
-    if isinstance(error, OSError):
-        return error.strerror if error.errno in _DISK else None
-    if isinstance(error, SafetensorError):
-        return str(error).strip().split("\n")[0]
-    # torch.save's writer has no error of its own
-    return "torch could not write the file" if "inline_container" in str(error) else None
 
 
 def _marker(checkpoint: Path) -> str | None:

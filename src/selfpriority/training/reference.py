@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from selfpriority.training.encode import EncodedPool
 
 _FILE = "reference.safetensors"
 
 
-class Reference(TrainerCallback):
+class Reference:
     """Mean log-probability of every response of some pools, once it is measured."""
 
     def __init__(self, pools: Sequence[EncodedPool]) -> None:
@@ -32,16 +30,10 @@ class Reference(TrainerCallback):
         """Takes what was measured, pool after pool: [R]."""
         self.by_pool = list(torch.split(logps.cpu(), self._sizes))
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Takes what the checkpoint holds that training continues from."""
-        if state.global_step:
-            self.fill(load_file(_place(args, state))["logps"])
+    def save(self, checkpoint: Path) -> None:
+        """Writes the numbers into a checkpoint."""
+        save_file({"logps": torch.cat(self.by_pool)}, checkpoint / _FILE)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Writes the numbers into the checkpoint."""
-        if state.is_world_process_zero:
-            save_file({"logps": torch.cat(self.by_pool)}, _place(args, state))
-
-
-def _place(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _FILE
+    def load(self, checkpoint: Path) -> None:
+        """Takes the numbers from a checkpoint."""
+        self.fill(load_file(checkpoint / _FILE)["logps"])

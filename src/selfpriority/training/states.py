@@ -1,47 +1,73 @@
-"""Weights and optimizer state on disk in a form that any number of processes reads, whichever engine wrote it.
+"""Weights, optimizer state and random state on disk, read by any number of processes, whichever engine wrote them.
 
-Every process writes its shards (`torch.distributed.checkpoint`); reading cuts them anew. Knows tensors by name and
-nothing of training.
+Every process writes its own shards and the main one what all hold alike, as safetensors: a file cannot run code.
+Knows tensors by name and nothing of training.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_state_dict,
-    set_state_dict,
-)
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
-
-_TRAINED = StateDictOptions(
-    ignore_frozen_params=True, strict=False
-)  # under adapters the base comes from its own folder
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def save_states(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+def save_states(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, rank: int) -> None:
     """Writes what is trained of `model`, and its optimizer's state; called on all processes."""
-    with _alone_or_not():
-        save(_states(model, optimizer), checkpoint_id=folder)
+    tensors: dict[str, Tensor] = {}
+    for name, weight in _trained(model):
+        for key, value in {"weight": weight.detach(), **optimizer.state[weight]}.items():
+            if isinstance(value, DTensor):
+                tensors[f"{name}:{key}"] = value.to_local()
+            elif rank == 0:
+                tensors[f"{name}:{key}"] = value
+    save_file(tensors, folder / f"states-{rank:05}.safetensors")
 
 
+@torch.no_grad()
 def load_states(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    """Reads them back in place; called on all processes."""
-    states = _states(model, optimizer)
-    with _alone_or_not():
-        load(states, checkpoint_id=folder)
-    set_state_dict(
-        model, optimizer, model_state_dict=states["model"], optim_state_dict=states["optimizer"], options=_TRAINED
-    )
+    """Reads them back, tensor by tensor; called on all processes.
+
+    Raises:
+        SafetensorError: a file is damaged.
+        KeyError: the files are of another model.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(path, "pt")) for path in sorted(folder.glob("states-*.safetensors"))]
+        holders: dict[str, dict[str, list[Any]]] = {}  # files by weight and entry; a shard in each
+        for file in files:
+            for entry in file.keys():  # noqa: SIM118 - not a mapping
+                name, _, key = entry.rpartition(":")
+                holders.setdefault(name, {}).setdefault(key, []).append(file)
+        for name, weight in _trained(model):
+            read = {key: _whole(f"{name}:{key}", of_key) for key, of_key in holders[name].items()}
+            state = {key: _placed(value, weight) for key, value in read.items()}
+            weight.copy_(state.pop("weight"))
+            optimizer.state[weight] = state
+
+
+def save_random(folder: Path, rank: int) -> None:
+    """Writes where torch's random numbers of this process stand, which is what dropout draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    save_file(state, folder / f"random-{rank:05}.safetensors")
+
+
+def load_random(folder: Path, rank: int) -> None:
+    """Sets them back; a process that had no part in the checkpoint keeps its own."""
+    path = folder / f"random-{rank:05}.safetensors"
+    state = load_file(path) if path.is_file() else {}
+    if "cpu" in state:
+        torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -57,14 +83,17 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
-def _states(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    weights, state = get_state_dict(model, optimizer, options=_TRAINED)
-    return {"model": weights, "optimizer": state}
+def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
 
 
-@contextmanager
-def _alone_or_not() -> Iterator[None]:
-    """Without torch's warning that one process saves for itself alone, which is what one process means to do."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
-        yield
+def _whole(entry: str, files: list[Any]) -> Tensor:
+    shards = [file.get_tensor(entry) for file in files]
+    return torch.cat(shards) if len(shards) > 1 else shards[0]  # FSDP2 cuts along the first dimension
+
+
+def _placed(whole: Tensor, weight: nn.Parameter) -> Tensor:
+    """Where and how the weight is held; a number that belongs to it is held by every process."""
+    if isinstance(weight, DTensor) and whole.ndim:
+        return distribute_tensor(whole.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)
+    return whole.to(weight.device)

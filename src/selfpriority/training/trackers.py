@@ -1,36 +1,67 @@
-"""Experiment trackers that are shown the numbers of every step: transformers' own callbacks, one a name.
+"""Experiment trackers that are shown the numbers of every step: accelerate's, one a name.
 
-They receive settings, the model's configuration and the numbers of `training.jsonl`, never a text of a pool.
+They receive settings and the numbers of `training.jsonl`, never a text of a pool.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from transformers import TrainerCallback
-from transformers.integrations.integration_utils import TensorBoardCallback, get_reporting_integration_callbacks
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from selfpriority.errors import InputError
+from selfpriority.recipe import Align
+
+_PROJECTS = {"wandb": "WANDB_PROJECT", "mlflow": "MLFLOW_EXPERIMENT_NAME", "trackio": "TRACKIO_PROJECT"}
+"""Environment variables that name the project, as these packages' users know them."""
 
 
-def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
-    """A callback for every name.
+class Trackers:
+    """The trackers of a training; called on its main process.
 
     Args:
-        names: as in `align.report_to`.
+        settings: `report_to` names the trackers, and all fields are reported.
         folder: where TensorBoard writes unless its environment variable names another place.
 
     Raises:
-        InputError: the package of that name is not installed.
+        InputError: the package of a name is not installed.
     """
+
+    def __init__(self, settings: Align, folder: Path) -> None:
+        check_trackers(settings.report_to)
+        self.trackers = [_tracker(name, folder) for name in settings.report_to]
+        for tracker in self.trackers:
+            tracker.start()
+            tracker.store_init_configuration({key: str(value) for key, value in settings.model_dump().items()})
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Shows the numbers of a step."""
+        numbers = {f"train/{name}": value for name, value in record.items() if name not in ("step", "epoch")}
+        for tracker in self.trackers:
+            tracker.log(numbers, step=record["step"])
+
+    def finish(self) -> None:
+        """Closes them."""
+        for tracker in self.trackers:
+            tracker.finish()
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises InputError when a tracker's package is not installed."""
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise InputError(f"align.report_to: {name} is not installed; pip install {name}, or leave it out")
-    made: list[TrainerCallback] = [kind() for kind in get_reporting_integration_callbacks(list(names))]  # type: ignore[no-untyped-call]
-    for callback in made:
-        if isinstance(callback, TensorBoardCallback) and "TENSORBOARD_LOGGING_DIR" not in os.environ:
-            callback.logging_dir = str(folder)  # its default lies among the checkpoints, which are removed
-    return made
+
+
+def _tracker(name: str, folder: Path) -> GeneralTracker:
+    kind: Any = LOGGER_TYPE_TO_CLASS[name]
+    if kind.requires_logging_directory:
+        made = kind("", logging_dir=os.environ.get("TENSORBOARD_LOGGING_DIR", str(folder)))
+    else:
+        made = kind(os.environ.get(_PROJECTS[name], "huggingface"))
+    tracker: GeneralTracker = made
+    return tracker

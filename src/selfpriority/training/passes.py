@@ -1,0 +1,176 @@
+"""An optimizer batch through the model: this rank's micro-batches forward and backward, gradients of the whole batch.
+
+Mean gap and counts of Eq. 3 are taken over the whole batch, so the result does not depend on how it is cut into
+micro-batches or spread over ranks (docs/deviations.md 6). Knows encoded pools and a wrapped model; no optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from selfpriority.recipe import Align
+from selfpriority.training.attention import attending
+from selfpriority.training.encode import EncodedPool
+from selfpriority.training.engines import is_sharded
+from selfpriority.training.groups import Plan, Step
+from selfpriority.training.logps import Form, called_as, response_logps
+from selfpriority.training.objective import TALLIES, Weighted, part_loss, weigh
+from selfpriority.training.ranks import Share, deal, in_pieces, smallest
+from selfpriority.training.reference import Reference
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is trained on, in which order, under which settings."""
+
+    pools: Sequence[EncodedPool]
+    plan: Plan
+    form: Form
+    settings: Align
+    compute_dtype: torch.dtype
+    """bfloat16 runs the forward pass under autocast; weights keep their own type."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """An optimizer batch whose gradients are there."""
+
+    weighted: Sequence[Weighted]
+    tallies: dict[str, float]
+    """Sums over all ranks, by the names in `objective.TALLIES`."""
+
+
+class Passes:
+    """Passes of a course's pools through a model.
+
+    Args:
+        model: as `accelerator` has wrapped it.
+        accelerator: knows the ranks.
+        course: pools and settings.
+    """
+
+    def __init__(self, model: nn.Module, accelerator: Accelerator, course: Course) -> None:
+        self.model, self.accelerator, self.course = model, accelerator, course
+        self.inner: nn.Module = accelerator.unwrap_model(model)
+        self.device: torch.device = accelerator.device
+
+    def gradients(self, step: Step, reference: Reference | None) -> Batch:
+        """Leaves the gradients of the loss over one whole optimizer batch, not clipped, in the model's weights."""
+        settings = self.course.settings
+        references = [reference.by_pool[index] for index in step.pools] if reference else None
+        weighted = weigh([self.course.pools[index] for index in step.pools], settings, references)
+        tallies = torch.zeros(len(TALLIES), device=self.device)
+        passes = self._passes(step, weighted, tallies)
+        # a checkpointed layer runs once more in the backward pass, and has to find the same attention there
+        with attending(self.inner) if self.course.form.shares_prompt else nullcontext():
+            for number, each in enumerate(passes, start=1):
+                # whole copies exchange gradients once a step; shards in every pass, or each rank held all gradients
+                exchanges = number == len(passes) or is_sharded(self.accelerator)
+                with nullcontext() if exchanges else self.accelerator.no_sync(self.model):
+                    loss = each.loss(self._logps(each.pools))
+                    # engines average gradients over the ranks, the shares are of the whole batch
+                    self.accelerator.backward(loss * self.accelerator.num_processes)
+        totals: Tensor = self.accelerator.reduce(tallies, reduction="sum")
+        return Batch(weighted, dict(zip(TALLIES, totals.tolist(), strict=True)))
+
+    @torch.no_grad()
+    def starting_logps(self) -> Tensor:
+        """Mean log-probability of every response of the course as the model is now, without dropout: [R]."""
+        self.model.eval()
+        pools, settings = self.course.pools, self.course.settings
+        found = [torch.zeros(len(pool.response_ids), device=self.device) for pool in pools]
+        first_epoch = [step for step in self.course.plan.steps if step.epoch == 0]  # visits every pool once
+        for step in first_epoch:
+            share, n_passes = self._share(step), 0
+            for micro_batch in share.micro_batches:
+                pieces = in_pieces([pools[index] for index in micro_batch], settings)
+                logps = torch.cat([self._logps(piece) for piece in pieces])
+                sizes = [len(pools[index].response_ids) for index in micro_batch]
+                for index, of_pool in zip(micro_batch, torch.split(logps, sizes), strict=True):
+                    found[index] += of_pool
+                n_passes += len(pieces)
+            spare = smallest([pools[index] for index in step.pools])
+            for _ in range(share.n_passes - n_passes):  # of other ranks
+                self._logps([spare])
+        total: Tensor = self.accelerator.reduce(torch.cat(found), reduction="sum")
+        return total
+
+    def _share(self, step: Step) -> Share:
+        """What this rank computes of an optimizer batch."""
+        course, n_ranks = self.course, self.accelerator.num_processes
+        shares = deal(step.pools, course.pools, course.settings, course.form.shares_prompt, n_ranks)
+        rank: int = self.accelerator.process_index
+        return shares[rank]
+
+    def _passes(self, step: Step, batch: Sequence[Weighted], tallies: Tensor) -> list[_Pass]:
+        """This rank's passes with gradients over one optimizer batch, as many as every other rank makes.
+
+        A pool over the budget goes through the model in pieces, twice. The first pass is made here, without gradients:
+        it yields the log-probabilities, hence the slope of the loss in each of them; in the second every piece adds
+        slope times gradient. Same sum, and only one piece's activations exist.
+        """
+        share = self._share(step)
+        by_index = dict(zip(step.pools, batch, strict=True))
+        passes: list[_Pass] = []
+        n_looks = 0
+        for micro_batch in share.micro_batches:
+            part = [by_index[index] for index in micro_batch]
+            pieces = in_pieces([weighted.pool for weighted in part], self.course.settings)
+            if len(pieces) == 1:
+                passes.append(_Pass(pieces[0], partial(self._tallied, part, tallies)))
+            else:
+                passes += self._looked_at(pieces, part, tallies)
+                n_looks += len(pieces)
+        spare = smallest([weighted.pool for weighted in batch])
+        for _ in range(share.n_looks - n_looks):
+            with torch.no_grad():
+                self._logps([spare])
+        return passes + [_Pass([spare], _nothing)] * (share.n_passes - len(passes))
+
+    def _looked_at(
+        self, pieces: Sequence[list[EncodedPool]], part: Sequence[Weighted], tallies: Tensor
+    ) -> Iterator[_Pass]:
+        """The second passes over a pool in pieces, after the first."""
+        with torch.no_grad():
+            logps = torch.cat([self._logps(piece) for piece in pieces])
+        loss = self._tallied(part, tallies, logps.requires_grad_())
+        slopes = torch.split(torch.autograd.grad(loss, logps)[0], [len(piece[0].response_ids) for piece in pieces])
+        return (_Pass(piece, partial(_inner, slope)) for piece, slope in zip(pieces, slopes, strict=True))
+
+    def _tallied(self, part: Sequence[Weighted], tallies: Tensor, logps: Tensor) -> Tensor:
+        loss, counted = part_loss(logps, part, self.course.settings)
+        tallies += counted
+        return loss
+
+    def _logps(self, pools: Sequence[EncodedPool]) -> Tensor:
+        in_bfloat16 = self.course.compute_dtype is torch.bfloat16
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bfloat16):
+            # inside the call of the wrapper, so that its hooks see the pass
+            return called_as(
+                self.inner, lambda _: response_logps(self.inner, pools, self.course.form), wrapper=self.model
+            )
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One forward and backward pass."""
+
+    pools: Sequence[EncodedPool]
+    loss: Callable[[Tensor], Tensor]
+    """What the log-probabilities of the pools add to the loss of the batch."""
+
+
+def _inner(slope: Tensor, logps: Tensor) -> Tensor:
+    return (logps * slope).sum()
+
+
+def _nothing(logps: Tensor) -> Tensor:
+    """Gradients of 0, so that the pass takes part in every exchange and adds nothing."""
+    return 0.0 * logps.sum()
