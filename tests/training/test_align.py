@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import pickle
 import resource
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -215,6 +218,68 @@ def test_a_checkpoint_knows_its_model_under_any_name(tiny_model, pools, tmp_path
     with pytest.raises(Killed):
         train(pools, tiny_model, often, 0, known, killer(at=3))
     assert train(pools, moved, often, 0, known).resumed_from == 2
+
+
+class Planted:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return (Path.touch, (self.file,))
+
+
+def test_a_pickle_in_a_checkpoint_is_never_called(tiny_model, pools, tmp_path):
+    often = FULL.model_copy(update={"checkpoint_minutes": 1e-9})
+    with pytest.raises(Killed):
+        train(pools, tiny_model, often, 0, places(tmp_path), killer(at=3))
+    hostile, called = pickle.dumps(Planted(tmp_path / "called")), tmp_path / "called"
+    pickle.loads(hostile)
+    assert called.exists()  # it would
+    called.unlink()
+    checkpoint = tmp_path / "checkpoints" / "checkpoint-2"
+    former = ("rng_state.pth", "scheduler.pt", "optimizer.pt", "training_args.bin", "states/.metadata")
+    present = [path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.name != MARKER]
+    (checkpoint / "states").mkdir()
+    for name in former:
+        (checkpoint / name).write_bytes(hostile)
+    shutil.copytree(tmp_path / "checkpoints", tmp_path / "kept")
+    assert train(pools, tiny_model, often, 0, places(tmp_path)).resumed_from == 2
+    assert len(present) >= 3
+    for name in present:
+        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+        shutil.copytree(tmp_path / "kept", tmp_path / "checkpoints")
+        (checkpoint / name).write_bytes(hostile)
+        with pytest.raises(WorkFailed, match=r"checkpoint-2: unreadable .*remove it and run the same command"):
+            train(pools, tiny_model, often, 0, places(tmp_path))
+    assert not called.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_ends_the_step_and_leaves_a_checkpoint(tiny_model, pools, tmp_path, number):
+    handler = signal.signal(number, signal.default_int_handler)  # also where who runs the tests has it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(pools, tiny_model, LORA, 0, places(tmp_path), lambda row: os.kill(os.getpid(), number))
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, handler)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-1"]
+    done = train(pools, tiny_model, LORA, 0, places(tmp_path))
+    train(pools, tiny_model, LORA, 0, places(tmp_path / "straight"))
+    assert done.resumed_from == 1
+    assert without_speed(log(tmp_path)) == without_speed(log(tmp_path / "straight"))
+
+
+def test_a_second_interrupt_does_not_wait(tiny_model, pools, tmp_path):
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(pools, tiny_model, FULL, 0, places(tmp_path), lambda row: [signal.raise_signal(2) for _ in range(2)])
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_caller_may_keep_the_checkpoints_until_it_has_noted_the_end(tiny_model, pools, tmp_path):

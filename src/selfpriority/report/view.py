@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfpriority.evaluation.records import EvaluationFiles, Summary, read_summary
+from selfpriority.evaluation.files import EvaluationFiles
+from selfpriority.evaluation.records import Summary, read_summary
 from selfpriority.evaluation.utility_records import Utility, read_utility
 from selfpriority.judges.reports import Report, read_checks
 from selfpriority.recipe import Recipe, load

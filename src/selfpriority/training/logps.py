@@ -190,7 +190,7 @@ def _chunked(head: nn.Module, predicting: Tensor, targets: Tensor, tie: Tie | No
 
 
 def _is_whole(weight: Tensor) -> bool:
-    """Whether it is the matrix itself, not a shard of FSDP2's nor what ZeRO-3 leaves of one."""
+    """Whether it is the matrix itself, not a shard of FSDP2's nor another wrapper's."""
     return weight.dim() == 2 and not isinstance(weight, DTensor)
 
 

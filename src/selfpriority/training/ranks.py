@@ -1,7 +1,7 @@
 """Deals an optimizer batch to the ranks that compute it together: by tokens, and equally many passes for each.
 
 The whole batch is known to every rank, so nothing has to be agreed on. Passes are equal in number because some
-engines exchange weights in every pass (FSDP, ZeRO-3): a rank that is done early makes up with a pass of weight 0.
+engines exchange weights in every pass (FSDP): a rank that is done early makes up with a pass of weight 0.
 Knows token counts, no tensors and no process group.
 """
 

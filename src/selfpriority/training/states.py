@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor, distribute_tensor
-
-from selfpriority.errors import WorkFailed
 
 
 def save_states(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, rank: int) -> None:
@@ -37,23 +35,21 @@ def load_states(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
     """Reads them back, tensor by tensor; called on all processes.
 
     Raises:
-        WorkFailed: the files are damaged, or of another model.
+        SafetensorError: a file is damaged.
+        KeyError: the files are of another model.
     """
-    try:
-        with ExitStack() as stack:
-            files = [stack.enter_context(safe_open(path, "pt")) for path in sorted(folder.glob("states-*.safetensors"))]
-            holders: dict[str, dict[str, list[Any]]] = {}  # files by weight and entry; a shard in each
-            for file in files:
-                for entry in file.keys():  # noqa: SIM118 - not a mapping
-                    name, _, key = entry.rpartition(":")
-                    holders.setdefault(name, {}).setdefault(key, []).append(file)
-            for name, weight in _trained(model):
-                read = {key: _whole(f"{name}:{key}", of_key) for key, of_key in holders[name].items()}
-                state = {key: _placed(value, weight) for key, value in read.items()}
-                weight.copy_(state.pop("weight"))
-                optimizer.state[weight] = state
-    except (SafetensorError, KeyError) as error:
-        raise WorkFailed(f"{folder}: unreadable ({error}); remove it and run the same command") from error
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(path, "pt")) for path in sorted(folder.glob("states-*.safetensors"))]
+        holders: dict[str, dict[str, list[Any]]] = {}  # files by weight and entry; a shard in each
+        for file in files:
+            for entry in file.keys():  # noqa: SIM118 - not a mapping
+                name, _, key = entry.rpartition(":")
+                holders.setdefault(name, {}).setdefault(key, []).append(file)
+        for name, weight in _trained(model):
+            read = {key: _whole(f"{name}:{key}", of_key) for key, of_key in holders[name].items()}
+            state = {key: _placed(value, weight) for key, value in read.items()}
+            weight.copy_(state.pop("weight"))
+            optimizer.state[weight] = state
 
 
 def save_random(folder: Path, rank: int) -> None:

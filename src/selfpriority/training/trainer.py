@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align
 from selfpriority.training.alarms import alarms, fall
 from selfpriority.training.average import Average
-from selfpriority.training.checkpoints import Checkpoints, step_of
+from selfpriority.training.checkpoints import Checkpoints
 from selfpriority.training.engines import is_sharded
 from selfpriority.training.groups import Step
 from selfpriority.training.interrupts import deferred_interrupts
@@ -190,14 +191,21 @@ class Trainer:
         self.saved_at = time.monotonic()
 
     def _load(self, checkpoint: Path) -> None:
-        load_states(self.accelerator.unwrap_model(self.model), self.optimizer.optimizer, checkpoint)
-        for part in (self.average, self.reference):
-            if part is not None:
-                part.load(checkpoint)
-        self.history = json.loads((checkpoint / _HISTORY).read_text(encoding="utf-8"))
-        if len(self.history) != step_of(checkpoint):
-            raise WorkFailed(f"{checkpoint}: holds {len(self.history)} steps; remove it and run the same command")
-        load_random(checkpoint, self.accelerator.process_index)
+        """Continues from a checkpoint.
+
+        Raises:
+            WorkFailed: it is damaged.
+        """
+        try:
+            load_states(self.accelerator.unwrap_model(self.model), self.optimizer.optimizer, checkpoint)
+            for part in (self.average, self.reference):
+                if part is not None:
+                    part.load(checkpoint)
+            self.history = json.loads((checkpoint / _HISTORY).read_text(encoding="utf-8"))
+            load_random(checkpoint, self.accelerator.process_index)
+        except (SafetensorError, KeyError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise WorkFailed(f"{checkpoint}: unreadable ({reason}); remove it and run the same command") from error
 
 
 def _optimizer(model: nn.Module, settings: Align) -> torch.optim.Optimizer:
