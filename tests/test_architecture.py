@@ -25,7 +25,7 @@ LINE = (
     "report",
     "training evaluation review",
     "method judges",
-    "run prompts preferences rating chat constitution personas wording intervals refusals shipped",
+    "run prompts preferences rating chat constitution personas wording intervals refusals shipped text_table",
     "language_model",
     "records",
     "recipe",

@@ -7,10 +7,10 @@ import shutil
 import sys
 
 import pytest
-from tests.phases.test_judging import without_anchors
 
 from selfpriority import cli
 from selfpriority.phases.resources import SHIPPED_HEADS
+from tests.phases.test_judge_check import without_anchors
 
 
 @pytest.fixture
