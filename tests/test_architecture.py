@@ -26,7 +26,7 @@ LINE = (
     "training evaluation review",
     "method judges",
     "models",
-    "run prompts preferences rating chat constitution personas wording intervals refusals shipped",
+    "run prompts preferences rating chat constitution personas wording intervals refusals shipped text_table",
     "language_model",
     "records",
     "recipe",

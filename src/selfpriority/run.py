@@ -333,6 +333,11 @@ def as_json(record: object, *, without_none: bool = False) -> Any:
     return _adapter(type(record)).dump_python(record, mode="json", by_alias=True, exclude_none=without_none)
 
 
+def json_text(record: object) -> str:
+    """A record as the commands print it with `--json`."""
+    return json.dumps(as_json(record), indent=1)
+
+
 def write_json(path: Path, value: object) -> None:
     """Writes JSON, all or nothing."""
     write_text(path, [json.dumps(value, indent=1, ensure_ascii=False) + "\n"])

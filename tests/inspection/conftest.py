@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from selfpriority.evaluation.records import AnswerRow, VerdictRow
 from selfpriority.method.denoise import denoise
 from selfpriority.method.pair import pair
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
@@ -46,24 +46,6 @@ SCORES = {
     "p2": [(5.0, 5.0), (6.0, 4.0), (5.2, 6.0), (7.0, 3.0), (5.0, 7.0)],  # not better on harmlessness
     "p5": [(2.0, 8.0), (3.0, 8.0), (2.0, 7.5), (4.0, 6.0), (6.0, 9.0)],
 }
-
-
-@dataclass(frozen=True)
-class AnswerRow:
-    """A line of `answers-<system>.jsonl`."""
-
-    prompt: Prompt
-    response: Response
-
-
-@dataclass(frozen=True)
-class VerdictRow:
-    """A line of `verdicts-<system>.jsonl`."""
-
-    prompt_id: str
-    kind: str
-    ratings: dict[str, Rating | Unrated]
-    refusal: bool
 
 
 def a_prompt(prompt_id: str) -> Prompt:

@@ -7,19 +7,18 @@ import pytest
 
 from selfpriority.chat import Chat
 from selfpriority.errors import InputError
-from selfpriority.inspection.doctor import (
+from selfpriority.inspection.doctor import diagnose, diagnosis_text
+from selfpriority.inspection.run_files import paired_of, stored_pairs
+from selfpriority.inspection.sequence_checks import (
     Sequences,
     begin_tokens,
     cut_answers,
-    diagnose,
-    diagnosis_text,
     empty_answers,
     end_tokens,
     equal_prefix,
     length_difference,
     too_long,
 )
-from selfpriority.inspection.run_files import paired_of, stored_pairs
 from selfpriority.preferences import PreferenceRow
 from selfpriority.records import Message, PairedPool, Pool
 from selfpriority.run import PAIRS, POOLS, read_rows, write_rows
@@ -50,7 +49,7 @@ def with_text(sequences: Sequences, response_id: str, text: str) -> Sequences:
 
 def test_a_healthy_round(make_run, tiny_model):
     found = diagnose(make_run(str(tiny_model)), None)
-    assert {check["name"]: check["ok"] for check in found["checks"]} == {
+    assert {check.name: check.ok for check in found.checks} == {
         "end tokens": True,
         "begin tokens": True,
         "equal prefix": True,
@@ -60,9 +59,9 @@ def test_a_healthy_round(make_run, tiny_model):
         "length": True,
         "first loss": True,
     }
-    assert found["ok"]
-    assert (found["round"], found["n_pools"], found["n_pairs"], found["n_responses"]) == (1, 2, 19, 10)
-    sentences = {check["name"]: check["sentence"] for check in found["checks"]}
+    assert found.ok
+    assert (found.round, found.n_pools, found.n_pairs, found.n_responses) == (1, 2, 19, 10)
+    sentences = {check.name: check.sentence for check in found.checks}
     assert sentences["end tokens"] == "8 finished answers hold exactly one, 2 cut ones none"
     assert "19 pairs of 2 pools" in sentences["first loss"]
 
@@ -86,10 +85,10 @@ def test_a_healthy_round(make_run, tiny_model):
 )
 def test_both_first_losses_agree_whatever_the_settings(make_run, tiny_model, settings):
     found = diagnose(make_run(str(tiny_model), align=settings), 1)
-    check = found["checks"][-1]
-    assert check["ok"]
-    assert check["difference"] < 1e-5
-    assert check["independent"] > 0.1
+    check = found.checks[-1]
+    assert check.ok
+    assert check.figures["difference"] < 1e-5
+    assert check.figures["independent"] > 0.1
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # by peft
@@ -100,32 +99,32 @@ def test_a_second_round_starts_from_the_adapter_of_the_first(make_run, tiny_mode
 
     run = make_run(str(tiny_model), align={"lora": lora})
     shutil.copytree(run.round(1), run.round(2))
-    vanilla = diagnose(run, 1)["checks"][-1]
+    vanilla = diagnose(run, 1).checks[-1]
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(model, config).save_pretrained(run.policy(1))
     found = diagnose(run, None)
-    assert (found["round"], found["model"]) == (2, str(run.policy(1)))
-    check = found["checks"][-1]
-    assert check["difference"] < 1e-5
-    assert abs(check["independent"] - vanilla["independent"]) > 1e-3
+    assert (found.round, found.model) == (2, str(run.policy(1)))
+    check = found.checks[-1]
+    assert check.figures["difference"] < 1e-5
+    assert abs(check.figures["independent"] - vanilla.figures["independent"]) > 1e-3
 
 
 def test_samples_mark_what_carries_loss(make_run, tiny_model):
     run = make_run(str(tiny_model))
     found = diagnose(run, 1, n=1, reveal=True)
-    (sample,) = found["samples"]
-    assert sample["prompt_id"] == "p1"
+    (sample,) = found.samples
+    assert sample.prompt_id == "p1"
     # the first pair of p1 is y2 over y1
-    assert sample["chosen"] == (
+    assert sample.chosen == (
         "<|im_start|>user\nExplain how to keep a knife sharp, p1.<|im_end|>\n<|im_start|>assistant\n"
         "\u27e6Yes, ofcourse you can.<|im_end|>\u27e7"
     )
-    assert sample["rejected"].endswith("\u27e6The quick brown fox jumps. <|im_end|>\u27e7")
+    assert sample.rejected.endswith("\u27e6The quick brown fox jumps. <|im_end|>\u27e7")
     folded = diagnose(run, 1, n=5)
-    assert [s["prompt_id"] for s in folded["samples"]] == ["p1", "p5"]
-    assert folded["samples"][0]["chosen"].startswith(f"[{sample['prompt_tokens']} prompt tokens, folded; --reveal")
-    assert folded["samples"][0]["chosen"].endswith("tokens, folded; --reveal shows them] <|im_end|>\u27e7")
+    assert [s.prompt_id for s in folded.samples] == ["p1", "p5"]
+    assert folded.samples[0].chosen.startswith(f"[{sample['prompt_tokens']} prompt tokens, folded; --reveal")
+    assert folded.samples[0].chosen.endswith("tokens, folded; --reveal shows them] <|im_end|>\u27e7")
     assert "knife" not in diagnosis_text(folded)
     assert "fox" not in diagnosis_text(folded)
 
@@ -136,7 +135,8 @@ def test_diagnosis_text(make_run, tiny_model):
     assert lines[0] == "round 1: 19 pairs over 10 answers to 2 prompts"
     assert "  ok   end tokens     8 finished answers hold exactly one, 2 cut ones none" in lines
     assert lines[-1] == "all checks passed"
-    found["checks"][0]["ok"] = False
+    first, *others = found.checks
+    found = replace(found, checks=(replace(first, ok=False), *others))
     assert diagnosis_text(found).endswith("1 of 8 checks failed")
 
 
@@ -147,76 +147,76 @@ def with_ids(sequences, response_id, ids):
 
 
 def test_a_second_end_token_is_found(sequences):
-    assert end_tokens(sequences)["ok"]
-    assert end_tokens(with_text(sequences, "p1/y1", "Yes.<|im_end|> And more."))["ok"]  # letters, not the token
+    assert end_tokens(sequences).ok
+    assert end_tokens(with_text(sequences, "p1/y1", "Yes.<|im_end|> And more.")).ok  # letters, not the token
     bad = end_tokens(with_ids(sequences, "p1/y1", [5, sequences.chat.end_id, sequences.chat.end_id]))
-    assert not bad["ok"]
-    assert bad["sentence"] == "1 of 10 answers hold a wrong number: p1/y1"
+    assert not bad.ok
+    assert bad.sentence == "1 of 10 answers hold a wrong number: p1/y1"
     cut = end_tokens(with_ids(sequences, "p1/y4", [5, sequences.chat.end_id]))
-    assert not cut["ok"]
+    assert not cut.ok
 
 
 def test_an_added_begin_token_is_found(sequences):
-    assert "opens every turn" in begin_tokens(sequences)["sentence"]
+    assert "opens every turn" in begin_tokens(sequences).sentence
     tokenizer = sequences.chat.tokenizer
     tokenizer.bos_token = "<|endoftext|>"
     template = tokenizer.chat_template
     tokenizer.chat_template = "{{ bos_token }}" + template
     once = replace(sequences, chat=Chat(tokenizer))
-    assert begin_tokens(once)["sentence"] == "10 sequences: none but at the start, none in an answer"
+    assert begin_tokens(once).sentence == "10 sequences: none but at the start, none in an answer"
     tokenizer.chat_template = template.replace("<|im_start|>assistant", "<|im_start|><|endoftext|>assistant")
-    assert not begin_tokens(replace(sequences, chat=Chat(tokenizer)))["ok"]
+    assert not begin_tokens(replace(sequences, chat=Chat(tokenizer))).ok
     inside = with_ids(once, "p1/y1", [5, tokenizer.bos_token_id, 6, sequences.chat.end_id])
     tokenizer.chat_template = "{{ bos_token }}" + template
-    assert begin_tokens(inside)["sentence"].endswith("in the wrong place: p1/y1")
+    assert begin_tokens(inside).sentence.endswith("in the wrong place: p1/y1")
 
 
 def test_a_pair_that_is_not_its_pool_is_found(sequences):
-    assert equal_prefix(sequences)["ok"]
-    assert not equal_prefix(with_text(sequences, "p1/y1", "another text"))["ok"]
+    assert equal_prefix(sequences).ok
+    assert not equal_prefix(with_text(sequences, "p1/y1", "another text")).ok
     first, *rest = sequences.rows
     moved = replace(first, prompt=(Message("user", "another question"),))
     bad = equal_prefix(replace(sequences, rows=[moved, *rest]))
-    assert bad["sentence"] == "2 sides of pairs differ from their pool: p1/y2, p1/y1"
+    assert bad.sentence == "2 sides of pairs differ from their pool: p1/y2, p1/y1"
 
 
 def test_cut_answers_by_side(sequences):
     check = cut_answers(sequences)
     # y4 is cut; of 19 pairs it is chosen in 3 (p1) and 3 (p5), rejected once in each
-    assert check["chosen"] == pytest.approx(6 / 19)
-    assert check["rejected"] == pytest.approx(2 / 19)
-    assert check["ok"]
+    assert check.figures["chosen"] == pytest.approx(6 / 19)
+    assert check.figures["rejected"] == pytest.approx(2 / 19)
+    assert check.ok
     never_stops = replace(sequences, rows=[replace(row, chosen_stop="length") for row in sequences.rows])
-    assert not cut_answers(never_stops)["ok"]
+    assert not cut_answers(never_stops).ok
 
 
 def test_empty_answers_are_found(sequences):
-    assert empty_answers(sequences)["sentence"] == "none"
-    assert empty_answers(with_text(sequences, "p1/y1", "  "))["sentence"].endswith("are empty: p1/y1")
+    assert empty_answers(sequences).sentence == "none"
+    assert empty_answers(with_text(sequences, "p1/y1", "  ")).sentence.endswith("are empty: p1/y1")
 
 
 def test_long_answers_are_told_and_many_are_bad(sequences):
-    assert too_long(sequences)["sentence"] == "no answer is over 512 tokens with their prompt"
+    assert too_long(sequences).sentence == "no answer is over 512 tokens with their prompt"
     one = too_long(with_text(sequences, "p1/y1", "no " * 600))
-    assert one["ok"]
-    assert one["sentence"].startswith("1 answers are over 512 tokens with their prompt: p1/y1")
+    assert one.ok
+    assert one.sentence.startswith("1 answers are over 512 tokens with their prompt: p1/y1")
     many = too_long(replace(sequences, max_length=10))
-    assert not many["ok"]
-    assert many["sentence"].endswith("raise align.max_length")
+    assert not many.ok
+    assert many.sentence.endswith("raise align.max_length")
 
 
 def test_length_alone_is_remarked(sequences):
-    assert length_difference(sequences)["ok"]
+    assert length_difference(sequences).ok
     longest_wins = [row for row in sequences.rows if (row.chosen_id, row.rejected_id) == ("p5/y4", "p5/y1")]
     check = length_difference(replace(sequences, rows=longest_wins))
-    assert not check["ok"]
-    assert check["chosen_longer"] == 1.0
+    assert not check.ok
+    assert check.figures["chosen_longer"] == 1.0
 
 
 def test_nothing_to_train_on(make_run, tiny_model):
     found = diagnose(make_run(str(tiny_model), align={"max_length": 8}), 1)
-    assert not found["ok"]
-    assert found["checks"][-1]["sentence"].startswith("training would drop every pool")
+    assert not found.ok
+    assert found.checks[-1].sentence.startswith("training would drop every pool")
 
 
 def test_pairs_older_than_their_pools(make_run):

@@ -1,4 +1,4 @@
-from selfpriority.inspection.folding import aligned, barred, shown
+from selfpriority.inspection.folding import barred, shown
 
 
 def test_shown_folds_to_the_number_of_words():
@@ -6,10 +6,6 @@ def test_shown_folds_to_the_number_of_words():
     assert shown("How", reveal=False) == "[1 word, folded; --reveal shows them]"
     assert shown("\x1b[2JHow", reveal=True) == "How"
     assert shown(" \n", reveal=False) == shown("", reveal=True) == "[empty]"
-
-
-def test_aligned_sets_numbers_to_the_right():
-    assert aligned([["step", "in", "why"], ["a", "1000", "b"]]) == ["step    in  why", "a     1000  b"]
 
 
 def test_barred_marks_every_line():

@@ -65,7 +65,7 @@ def test_pairs_of_an_older_recipe_do_not_train(tiny_model, tmp_path):
 def test_pools_that_another_recipe_replaced_do_not_train_with_the_pairs(tiny_model, tmp_path, monkeypatch):
     first = opened(tmp_path / "run", tiny_model)
     work(first, collect)
-    monkeypatch.setattr("selfpriority.phases.collect.pair", _killed)
+    monkeypatch.setattr("selfpriority.phases.round_steps.pair", _killed)
     with pytest.raises(Killed):
         work(opened(tmp_path / "run", tiny_model, sample={"temperature": 0.9}), collect)
     with pytest.raises(WorkFailed, match="not done under the present recipe"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -58,27 +57,29 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """The funnel, or the whole way of one prompt."""
-    from selfpriority.inspection.show import funnel, funnel_text, prompt_story, prompt_text
-    from selfpriority.run import Run
+    from selfpriority.inspection.funnel import funnel, funnel_text
+    from selfpriority.inspection.story import prompt_story
+    from selfpriority.inspection.story_text import prompt_text
+    from selfpriority.run import Run, json_text
 
     run = Run.existing(directory)
     if prompt is None:
         counts = funnel(run)
-        print(json.dumps(counts, indent=1) if as_json else funnel_text(counts))
+        print(json_text(counts) if as_json else funnel_text(counts))
     else:
         story = prompt_story(run, prompt, reveal)
-        print(json.dumps(story, indent=1) if as_json else prompt_text(story))
+        print(json_text(story) if as_json else prompt_text(story))
 
 
 @app.command()
 def doctor(directory: Directory, number: Round = None, reveal: Reveal = False, as_json: AsJson = False) -> None:
     """Decoded sample pairs with the loss mask, end-token counts, and the first loss recomputed independently."""
     from selfpriority.inspection.doctor import diagnose, diagnosis_text
-    from selfpriority.run import Run
+    from selfpriority.run import Run, json_text
 
-    found = diagnose(Run.existing(directory), number, reveal=reveal)
-    print(json.dumps(found, indent=1) if as_json else diagnosis_text(found))
-    if not found["ok"]:
+    diagnosis = diagnose(Run.existing(directory), number, reveal=reveal)
+    print(json_text(diagnosis) if as_json else diagnosis_text(diagnosis))
+    if not diagnosis.ok:
         raise typer.Exit(1)
 
 

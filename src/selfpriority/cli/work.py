@@ -41,11 +41,12 @@ def plan_command(
     from selfpriority.planning import pace
     from selfpriority.planning.plan import plan
     from selfpriority.planning.table import plan_text
+    from selfpriority.run import json_text
 
     given_rates = pace.rates(rates) if rates is not None else None
     given_prices = pace.prices(prices) if prices is not None else None
-    told = plan(named_recipe(recipe), fields or [], out, given_rates, given_prices)
-    print(json.dumps(told, indent=1) if as_json else plan_text(told))
+    planned = plan(named_recipe(recipe), fields or [], out, given_rates, given_prices)
+    print(json_text(planned) if as_json else plan_text(planned))
 
 
 @app.command("run")

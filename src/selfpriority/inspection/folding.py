@@ -5,8 +5,6 @@ The texts are harmful by nature and written by models. Knows strings only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from selfpriority.plain_text import clean
 
 
@@ -20,16 +18,6 @@ def shown(text: str, reveal: bool) -> str:
 def folded(n: int, unit: str) -> str:
     """What stands for a text that is not shown."""
     return f"[{n} {unit}{'' if n == 1 else 's'}, folded; --reveal shows them]"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines: the first column to the left, the last as it is, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *middle, last in rows:
-        cells = [cell.rjust(width) for cell, width in zip(middle, widths[1:-1], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells, last]).rstrip())
-    return lines
 
 
 def barred(text: str, indent: str) -> list[str]:

@@ -1,30 +1,85 @@
-"""The plan of a run: requests, tokens, time and money by step, memory by phase, as one JSON-ready object."""
+"""The plan of a run: requests, tokens, time and money by step, memory by phase, as records."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter
-from selfpriority.planning.memory import held, trained
+from selfpriority.planning.memory import Held, Trained, held, trained
 from selfpriority.planning.pace import Earlier, Pace, Prices
 from selfpriority.planning.requests import PlannedStep, Rehearsal, planned_steps
 from selfpriority.recipe import Recipe, load
 from selfpriority.run import Run
 
-Json = dict[str, Any]
-
 TOKENIZER, CHARACTERS = "tokenizer", "estimate: 4 characters a token, for its tokenizer is not on this machine"
 SERVED = "estimate: 4 characters a token, for only its server knows it"
 
 
+@dataclass(frozen=True)
+class PlanRow:
+    """One step; seconds and cost are None where they are not known."""
+
+    name: str
+    phase: str
+    requests: int
+    at_most: bool
+    """How many requests there are depends on answers."""
+    prompt_tokens: int
+    forward_tokens: int
+    new_tokens: int
+    trained_tokens: int
+    seconds: float | None
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class PlanTotal:
+    """Sums over the steps; None where a part is not known."""
+
+    requests: int
+    prompt_tokens: int
+    forward_tokens: int
+    new_tokens: int
+    trained_tokens: int
+    seconds: float | None
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class PlannedTraining:
+    """The training of the largest round."""
+
+    optimizer_steps: int
+    """At most."""
+    tokens_per_batch: int
+    gradient_checkpointing: bool
+    choices: tuple[Trained, ...]
+    """The recipe's settings and others; empty if the model's files are not here."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do."""
+
+    recipe: str
+    tokens: dict[str, str]
+    """Model -> how its tokens were counted."""
+    steps: tuple[PlanRow, ...]
+    total: PlanTotal
+    rates: str | None
+    """Where times come from; None: they are not known."""
+    memory: dict[str, Held]
+    """By phase."""
+    training: PlannedTraining
+
+
 def plan(
     path: Path, overrides: Sequence[str], out: Path | None, rates: Pace | None = None, prices: Prices | None = None
-) -> Json:
+) -> Plan:
     """What `spa run` with the same arguments would do, from nothing done before.
 
     Args:
@@ -42,59 +97,65 @@ def plan(
     rehearsal = Rehearsal(recipe, run, Reporter())
     steps = list(planned_steps(rehearsal))
     pace = rates or (Earlier.of(run.manifest, str(run.folder)) if run.manifest.steps else None)
-    rows = [_row(step, pace, prices) for step in steps]
-    align = [step for step in steps if step.trained_tokens]
-    return {
-        "recipe": str(path),
-        "tokens": _told_tokens(rehearsal),
-        "steps": rows,
-        "total": _total(rows),
-        "rates": pace.source if pace else None,
-        "memory": {phase: asdict(bytes_) for phase, bytes_ in held(steps, rehearsal).items()},
-        "training": _training(recipe, rehearsal, align),
-    }
+    rows = tuple(_row(step, pace, prices) for step in steps)
+    return Plan(
+        recipe=str(path),
+        tokens=_token_counting(rehearsal),
+        steps=rows,
+        total=_total(rows),
+        rates=pace.source if pace else None,
+        memory=held(steps, rehearsal),
+        training=_training(recipe, rehearsal, [step for step in steps if step.trained_tokens]),
+    )
 
 
-def _row(step: PlannedStep, pace: Pace | None, prices: Prices | None) -> Json:
-    def total(name: str) -> int:
-        return sum(getattr(asked, name) for asked in step.asked)
-
-    return {
-        "name": step.name,
-        "phase": step.phase,
-        "requests": step.requests,
-        "at_most": step.is_bound,
-        "prompt_tokens": total("prompt_tokens"),
-        "forward_tokens": total("forward_tokens"),
-        "new_tokens": total("new_tokens"),
-        "trained_tokens": step.trained_tokens,
-        "seconds": pace.seconds(step) if pace else None,
-        "cost": prices.cost(step) if prices else None,
-    }
+def _row(step: PlannedStep, pace: Pace | None, prices: Prices | None) -> PlanRow:
+    return PlanRow(
+        name=step.name,
+        phase=step.phase,
+        requests=step.requests,
+        at_most=step.is_bound,
+        prompt_tokens=sum(asked.prompt_tokens for asked in step.asked),
+        forward_tokens=sum(asked.forward_tokens for asked in step.asked),
+        new_tokens=sum(asked.new_tokens for asked in step.asked),
+        trained_tokens=step.trained_tokens,
+        seconds=pace.seconds(step) if pace else None,
+        cost=prices.cost(step) if prices else None,
+    )
 
 
-def _total(rows: Sequence[Json]) -> Json:
-    """Sums; null where a part is not known."""
-    names = ("requests", "prompt_tokens", "forward_tokens", "new_tokens", "trained_tokens", "seconds", "cost")
-    columns = {name: [row[name] for row in rows] for name in names}
-    return {name: None if None in column else sum(column) for name, column in columns.items()}
+def _total(rows: Sequence[PlanRow]) -> PlanTotal:
+    return PlanTotal(
+        requests=sum(row.requests for row in rows),
+        prompt_tokens=sum(row.prompt_tokens for row in rows),
+        forward_tokens=sum(row.forward_tokens for row in rows),
+        new_tokens=sum(row.new_tokens for row in rows),
+        trained_tokens=sum(row.trained_tokens for row in rows),
+        seconds=_known_sum([row.seconds for row in rows]),
+        cost=_known_sum([row.cost for row in rows]),
+    )
 
 
-def _told_tokens(rehearsal: Rehearsal) -> dict[str, str]:
+def _known_sum(parts: Sequence[float | None]) -> float | None:
+    """None if a part is not known."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def _token_counting(rehearsal: Rehearsal) -> dict[str, str]:
     """Model -> how its tokens were counted; one that is asked here and at a server is told twice."""
     here = {name: TOKENIZER if found else CHARACTERS for name, found in rehearsal.descriptions.items()}
     there = {f"{name} (server)" if name in here else name: SERVED for name in sorted(rehearsal.served)}
     return here | there
 
 
-def _training(recipe: Recipe, rehearsal: Rehearsal, align: Sequence[PlannedStep]) -> Json:
-    """The training of the largest round."""
+def _training(recipe: Recipe, rehearsal: Rehearsal, align: Sequence[PlannedStep]) -> PlannedTraining:
     settings = recipe.align
     n_once = max(step.trained_tokens for step in align) // settings.epochs
     n_pool = max(step.pool_tokens for step in align)
-    return {
-        "optimizer_steps": settings.epochs * ceil(n_once / settings.tokens_per_step),
-        "tokens_per_batch": settings.tokens_per_batch,
-        "gradient_checkpointing": settings.gradient_checkpointing,
-        "choices": [asdict(row) for row in trained(settings, rehearsal, n_once, n_pool)],
-    }
+    return PlannedTraining(
+        optimizer_steps=settings.epochs * ceil(n_once / settings.tokens_per_step),
+        tokens_per_batch=settings.tokens_per_batch,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        choices=tuple(trained(settings, rehearsal, n_once, n_pool)),
+    )
