@@ -123,7 +123,7 @@ def test_samples_mark_what_carries_loss(make_run, tiny_model):
     assert sample.rejected.endswith("\u27e6The quick brown fox jumps. <|im_end|>\u27e7")
     folded = diagnose(run, 1, n=5)
     assert [s.prompt_id for s in folded.samples] == ["p1", "p5"]
-    assert folded.samples[0].chosen.startswith(f"[{sample['prompt_tokens']} prompt tokens, folded; --reveal")
+    assert folded.samples[0].chosen.startswith(f"[{sample.prompt_tokens} prompt tokens, folded; --reveal")
     assert folded.samples[0].chosen.endswith("tokens, folded; --reveal shows them] <|im_end|>\u27e7")
     assert "knife" not in diagnosis_text(folded)
     assert "fox" not in diagnosis_text(folded)
