@@ -73,7 +73,7 @@ def test_the_page_is_rewritten_when_what_it_shows_comes_about_without_a_step(tin
 
     ages = [age()]
     assert age() == ages[0]
-    write_json(run.evaluation / "utility.json", {"tasks": {}, "perplexity": {}, "n_fewshot": 0})
+    write_json(run.evaluation / "utility.json", {"systems": {"vanilla": "hash"}, "tasks": {}, "n_fewshot": 0})
     ages.append(age())
     (run.evaluation / "reviews-ann.jsonl").touch()
     ages.append(age())

@@ -141,7 +141,7 @@ def test_a_spread_of_zero_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_judges_import_without_torch() -> None:
-    rooms = ("words", "heads", "probe", "reward", "labels", "fit", "trust")
+    rooms = ("words", "heads", "probe", "reward", "labels", "fit", "check", "comparer", "asking")
     code = "import sys\n" + "".join(f"import selfpriority.judges.{room}\n" for room in rooms)
     done = subprocess.run(
         [sys.executable, "-c", f"{code}sys.exit('torch' in sys.modules)"],

@@ -51,7 +51,8 @@ def test_equals_pairwise_simpo(llama, encoded_pools, pairwise_simpo, settings, f
     wanted = pairwise_simpo(llama, pools, settings)
     loss, _ = batch_loss(llama, pools, settings, form=form)
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
-    assert distance(gradients(llama, loss), gradients(llama, wanted)) < 1e-6
+    # float32 adds up in another order on another processor (0.9 to 1.1e-6 measured); float64, below, decides
+    assert distance(gradients(llama, loss), gradients(llama, wanted)) < 3e-6
     exact = copy.deepcopy(llama).double()
     loss, _ = batch_loss(exact, pools, settings, form=form)
     assert distance(gradients(exact, loss), gradients(exact, pairwise_simpo(exact, pools, settings))) < 1e-6
