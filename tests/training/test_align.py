@@ -330,7 +330,7 @@ def test_nothing_left_to_train_on_is_an_error_that_says_why(tiny_model, paired_p
 
 def test_a_missing_model_is_the_users_mistake(pools, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty has no config.json; a model folder holds config.json"):
+    with pytest.raises(InputError, match=r"empty has no config\.json; a model folder holds config\.json"):
         train(pools, tmp_path / "empty", FULL, 0, places(tmp_path))
 
 

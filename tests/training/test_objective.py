@@ -51,11 +51,12 @@ def test_equals_pairwise_simpo(llama, encoded_pools, pairwise_simpo, settings, f
     wanted = pairwise_simpo(llama, pools, settings)
     loss, _ = batch_loss(llama, pools, settings, form=form)
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
-    # float32 adds up in another order on another processor (0.9 to 1.1e-6 measured); float64, below, decides
-    assert distance(gradients(llama, loss), gradients(llama, wanted)) < 3e-6
+    in_float32, of_reference = gradients(llama, loss), gradients(llama, wanted)
     exact = copy.deepcopy(llama).double()
-    loss, _ = batch_loss(exact, pools, settings, form=form)
-    assert distance(gradients(exact, loss), gradients(exact, pairwise_simpo(exact, pools, settings))) < 1e-6
+    truth = gradients(exact, pairwise_simpo(exact, pools, settings))
+    assert distance(gradients(exact, batch_loss(exact, pools, settings, form=form)[0]), truth) < 3e-7
+    # how far float32 is from the truth is the processor's; ours may be no further than the plain formula's by much
+    assert distance(in_float32.double(), truth) < 2 * distance(of_reference.double(), truth)
 
 
 def test_alpha_zero_is_simpo_without_weights(llama, encoded_pools):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -21,6 +21,15 @@ class Task:
 
     systems: dict[str, CellInFile]
     difference: dict[Key, DifferenceInFile] = field(default_factory=dict)
+
+
+_Value = TypeVar("_Value", Cell, Difference)
+
+
+def _measures(overall: _Value, turn_1: _Value, turn_2: _Value, categories: dict[str, _Value]) -> dict[str, _Value]:
+    """By name, categories last; one that is called as a measure of ours says that it is a category."""
+    ours = {"overall": overall, "turn_1": turn_1, "turn_2": turn_2}
+    return {**ours, **{f"category {name}" if name in ours else name: value for name, value in categories.items()}}
 
 
 @dataclass(frozen=True)
@@ -39,12 +48,8 @@ class MtBenchSystem:
 
     @property
     def measures(self) -> dict[str, Cell]:
-        """By name, categories last; one that is called as a measure of ours says that it is a category."""
-        ours = {"overall": self.overall, "turn_1": self.turn_1, "turn_2": self.turn_2}
-        return {
-            **ours,
-            **{f"category {name}" if name in ours else name: cell for name, cell in self.categories.items()},
-        }
+        """As of `_measures`."""
+        return _measures(self.overall, self.turn_1, self.turn_2, self.categories)
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,8 @@ class MtBenchDifference:
 
     @property
     def measures(self) -> dict[str, Difference]:
-        """By name, categories last; one that is called as a measure of ours says that it is a category."""
-        ours = {"overall": self.overall, "turn_1": self.turn_1, "turn_2": self.turn_2}
-        return {
-            **ours,
-            **{f"category {name}" if name in ours else name: cell for name, cell in self.categories.items()},
-        }
+        """As of `_measures`."""
+        return _measures(self.overall, self.turn_1, self.turn_2, self.categories)
 
 
 @dataclass(frozen=True)
