@@ -1,4 +1,4 @@
-"""Opens what a phase needs: constitution, prompts, models behind the request cache, judges; each once."""
+"""Opens what a phase needs: constitution, models behind the request cache, judges; each once."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ from selfpriority.phases.judge_names import (
     with_judges,
 )
 from selfpriority.phases.models import in_process, model_key, open_classifier, open_model
-from selfpriority.prompts import load_prompts
 from selfpriority.rating import Judge
-from selfpriority.recipe import Backend, ByProbe, ByReward, InWords, JudgeSection, Prompts, Recipe
-from selfpriority.records import Prompt, Sifted
+from selfpriority.recipe import Backend, ByProbe, ByReward, InWords, JudgeSection, Recipe
 from selfpriority.run import Run, Spent
 
 if TYPE_CHECKING:
@@ -56,7 +54,7 @@ class StandIns:
 
 @dataclass
 class Resources:
-    """Models and judges of one phase, each resources once, when first asked for."""
+    """Constitution, models and judges of one phase, each opened once, when first asked for."""
 
     recipe: Recipe
     run: Run
@@ -66,7 +64,6 @@ class Resources:
     """Heads about which something was said already."""
     stand_ins: StandIns | None = None
     """What is opened in place of models, by who plans a run."""
-    _prompts: dict[str, Sifted[Prompt]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.recipe = with_judges(self.recipe, meant)
@@ -81,13 +78,6 @@ class Resources:
                 f"sample.n: {self.recipe.sample.n} candidates cannot span {k} objectives; use more than {k}"
             )
         return constitution
-
-    def prompts(self, source: Prompts) -> Sifted[Prompt]:
-        """The prompts that a section of the recipe names; each read once."""
-        key = f"{self.recipe.seed} {source.model_dump_json()}"
-        if key not in self._prompts:
-            self._prompts[key] = load_prompts(source, self.recipe.seed)
-        return self._prompts[key]
 
     def model(self, name: str, step: str, spent: Spent, backend: Backend | None = None) -> LanguageModel:
         """The language model `name` behind cache and progress; `backend` in place of the recipe's."""

@@ -9,7 +9,6 @@ from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
 from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import BETWEEN, System
-from selfpriority.phases.round_inputs import round_prompts
 from selfpriority.prompts import load_prompts, said_in
 from selfpriority.recipe import Prompts, Recipe
 from selfpriority.records import Drop, Message, Prompt, Sifted
@@ -94,9 +93,11 @@ def prompt_sets(run: Run, recipe: Recipe) -> list[PromptSet]:
     """The held-out prompts of the recipe, the main set first; none without `evaluate.prompts`."""
     if recipe.evaluate.prompts is None:
         return []
-    sets = [PromptSet("", heldout_prompts(recipe), EvaluationFiles(run.evaluation))]
+    trained = _said_in_training(recipe)
+    first = _held_out(recipe.evaluate.prompts, recipe.seed, trained, "evaluate.prompts")
+    sets = [PromptSet("", first, EvaluationFiles(run.evaluation))]
     for name, source in recipe.evaluate.more_prompts.items():
-        found = _held_out(recipe, source, f"evaluate.more_prompts.{name}")
+        found = _held_out(source, recipe.seed, trained, f"evaluate.more_prompts.{name}")
         sets.append(PromptSet(name, found, EvaluationFiles(run.evaluation / name)))
     return sets
 
@@ -106,15 +107,18 @@ def heldout_prompts(recipe: Recipe) -> Sifted[Prompt]:
     source = recipe.evaluate.prompts
     if source is None:
         raise InputError("evaluate.prompts: not set, so there is nothing to evaluate on; name held-out prompts")
-    return _held_out(recipe, source, "evaluate.prompts")
+    return _held_out(source, recipe.seed, _said_in_training(recipe), "evaluate.prompts")
 
 
-def _held_out(recipe: Recipe, source: Prompts, place: str) -> Sifted[Prompt]:
-    loaded = load_prompts(source, recipe.seed)
-    numbers = range(1, recipe.rounds + 1)
-    seen = {said_in(prompt) for number in numbers for prompt in round_prompts(recipe, number).kept}
-    kept = tuple(prompt for prompt in loaded.kept if said_in(prompt) not in seen)
-    lost = tuple(Drop("evaluate", p.id, "seen_in_training") for p in loaded.kept if said_in(p) in seen)
+def _said_in_training(recipe: Recipe) -> set[tuple[tuple[str, str], ...]]:
+    """What is said in the prompts of all rounds: together they are every prompt of the recipe."""
+    return {said_in(prompt) for prompt in load_prompts(recipe.prompts, recipe.seed).kept}
+
+
+def _held_out(source: Prompts, seed: int, trained: set[tuple[tuple[str, str], ...]], place: str) -> Sifted[Prompt]:
+    loaded = load_prompts(source, seed)
+    kept = tuple(prompt for prompt in loaded.kept if said_in(prompt) not in trained)
+    lost = tuple(Drop("evaluate", p.id, "seen_in_training") for p in loaded.kept if said_in(p) in trained)
     if not kept:
         raise InputError(f"{place}: {source.source}: no prompt is left that training never saw")
     return Sifted(kept, loaded.dropped + lost)
