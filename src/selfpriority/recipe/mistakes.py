@@ -42,6 +42,8 @@ def mistake_lines(error: ValidationError, name: str, root: Any, given: object = 
             yield f"{name}: {field}: unknown field; {hint}"
         elif problem["type"] == "missing":
             yield f"{name}: {field}: required field is missing"
+        elif problem["type"] == "union_tag_invalid":
+            yield f"{name}: {field}.kind: {problem['ctx']['tag']!r} is none of {problem['ctx']['expected_tags']}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
             info = fields.get(location[-1]) if location else None
