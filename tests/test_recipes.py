@@ -330,9 +330,9 @@ def test_an_address_with_a_password_is_refused_and_not_quoted(tmp_path):
     assert "pass1word" not in said
 
 
-@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "KEY", "HUGGINGFACEHUB_API_TOKEN", "MY_KEY_2", "VLLM_API_KEY"])
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "KEY", "SOME_API_TOKEN", "MY_KEY_2", "VLLM_API_KEY"])
 def test_names_of_variables_are_taken(tmp_path, name):
-    backend = f"backend={{kind: openai, base_url: http://h/v1, api_key_env: {name}}}"
+    backend = f"backend={{kind: openai, base_url: https://h/v1, api_key_env: {name}}}"
     assert recipe.load(write(tmp_path, SMALL), [backend]).backend.api_key_env == name
 
 
