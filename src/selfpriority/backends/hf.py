@@ -34,6 +34,7 @@ from selfpriority.language_model import (
 )
 from selfpriority.models.loading import Loaded, load_causal, load_classifier
 from selfpriority.recipe import HfBackend
+from selfpriority.records import Stop
 
 _NUMERICS = 1  # raise it when the same request would get another answer
 
@@ -114,11 +115,16 @@ class HfModel:
         )
         prompts = [self._loaded.chat.prompt_ids(request.messages) for request in requests]
         drawn = iter(generate(self._loaded.model, prompts, [request.n for request in requests], sampling))
-        return [Completion(tuple(self._text(next(drawn)) for _ in range(request.n))) for request in requests]
+        return [
+            Completion(tuple(self._text(next(drawn), prompt) for _ in range(request.n)))
+            for request, prompt in zip(requests, prompts, strict=True)
+        ]
 
-    def _text(self, ids: list[int]) -> Text:
-        is_closed = ids[-1] in self._loaded.end_ids
-        return Text(self._loaded.chat.response_text(ids), len(ids), "end" if is_closed else "length")
+    def _text(self, ids: list[int], prompt: Sequence[int]) -> Text:
+        stop: Stop = "end" if ids[-1] in self._loaded.end_ids else "length"
+        opening = self._loaded.chat.tokenizer.decode(list(prompt[-8:])).rstrip()  # by some templates: thinking
+        opened = opening.lower().endswith(("<think>", "<thinking>", "[think]"))
+        return Text.of(self._loaded.chat.response_text(ids), len(ids), stop, opened=opened)
 
     def _choose(self, requests: Sequence[Choose]) -> list[Answer]:
         prefixes, suffixes = [], []
