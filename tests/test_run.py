@@ -11,7 +11,8 @@ import pytest
 
 from selfpriority.errors import InputError
 from selfpriority.records import Drop, Sifted
-from selfpriority.run import Run, Step, read_json, read_rows, write_text
+from selfpriority.run import Run, Step
+from selfpriority.storage import read_json, read_rows, write_text
 
 
 class Killed(BaseException):
@@ -50,7 +51,7 @@ def test_a_step_that_another_recipe_began_to_redo_is_not_done(tmp_path: Path) ->
         do(run, "second", killed=True)
     assert not run.is_done(step(run, "second"))
     assert not run.is_done(step(run, "first"))  # its files may be the other's
-    assert run.was_done_otherwise(step(run, "first"))
+    assert run.why_again(step(run, "first")) == "its inputs changed"
     do(run, "second")
     assert run.is_done(step(run, "second"))
 
@@ -72,15 +73,15 @@ def test_what_killed_processes_left_half_written_goes_with_the_lock(tmp_path: Pa
     write_text(run.recipe, ["kept"])
     write_text(run.round(1) / "policy" / "model.safetensors", ["kept"])
     left = [
-        run.folder / f".report.html.{dead.pid}",
-        run.evaluation / f".summary.json.{dead.pid}",
-        run.evaluation / "transfer" / f".answers-spa.jsonl.{dead.pid}",
-        run.round(1) / f".5-pairs.jsonl.{dead.pid}",
+        run.folder / f".report.html.{dead.pid}.partial",
+        run.evaluation / f".summary.json.{dead.pid}.partial",
+        run.evaluation / "transfer" / f".answers-spa.jsonl.{dead.pid}.partial",
+        run.round(1) / f".5-pairs.jsonl.{dead.pid}.partial",
         run.round(1) / "policy.partial" / "model.safetensors",
     ]
     for path in left:
         write_text(path, ["half"])
-    being_written = run.folder / f".report.html.{os.getpid()}"
+    being_written = run.folder / f".report.html.{os.getpid()}.partial"
     write_text(being_written, ["by a living process"])
     with run.locked("run"):
         assert not [path for path in left if path.exists()]

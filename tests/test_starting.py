@@ -10,7 +10,8 @@ from selfpriority.errors import InputError
 from selfpriority.phases.resources import Reporter
 from selfpriority.pipeline import follow, report, run_all, start
 from selfpriority.recipe import load
-from selfpriority.run import Run, write_json
+from selfpriority.run import Run
+from selfpriority.storage import write_json
 from tests.test_pipeline import write_recipe
 
 

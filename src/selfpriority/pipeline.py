@@ -28,7 +28,8 @@ from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.round_inputs import usable_prompts
 from selfpriority.recipe import Recipe, dump, load
 from selfpriority.report.page import write_report
-from selfpriority.run import Run, Step, as_json, key_of, write_text
+from selfpriority.run import Run, Step, key_of
+from selfpriority.storage import as_json, write_text
 
 # glibc hands every large freed tensor back to the system, which on a virtual machine costs more than the copy into the
 # next one (3 against 20 GB/s); kept, it makes ratings and generation about a tenth faster on a CPU

@@ -1,34 +1,32 @@
-"""The run directory, a run's only state: names, atomic writes, step keys, manifest, lock.
+"""The run directory, a run's only state: names, step keys, manifest, counts, lock.
 
-A step is done when the manifest says so under its key (a hash of everything it depends on) and its files exist. Knows
-nothing of what the steps compute.
+A step is done when the manifest says so under its key (a hash of everything it depends on) and its files hold what it
+wrote. Knows nothing of what the steps compute.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import re
 import resource
 import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
-from selfpriority.errors import InputError, WorkFailed
+from selfpriority.errors import InputError
+from selfpriority.locks import held, is_alive
 from selfpriority.records import Drop, Sifted
-
-T = TypeVar("T")
+from selfpriority.storage import Content, Damaged, content_of, read_record, read_rows, write_record, write_rows
 
 CANDIDATES, SCORED, REFINED, POOLS, PAIRS = (
     "1-candidates.jsonl",
@@ -38,6 +36,7 @@ CANDIDATES, SCORED, REFINED, POOLS, PAIRS = (
     "5-pairs.jsonl",
 )
 DROPS, FUNNEL = "drops.jsonl", "funnel.json"
+COUNTED_ANEW = "`spa run` counts anew"
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,8 @@ class StepEntry:
     tokens: int = 0
     peak_mb: int | None = None
     """As of `Spent`; None in runs of older versions."""
+    files: dict[str, Content] | None = None
+    """What it wrote, by the file's place in the run; None in runs of older versions."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,11 @@ class FunnelStep:
         """Of a step that `n_in` prompts went into."""
         lost = Counter(drop.reason for drop in sifted.dropped if drop.response_id is not None)
         return cls(n_in, len(sifted.kept), sifted.reasons, dict(lost))
+
+    def agrees_with(self, step: str, drops: Sequence[Drop]) -> bool:
+        """Whether `drops` hold the prompts that the step lost."""
+        lost = Counter(drop.reason for drop in drops if drop.step == step and drop.response_id is None)
+        return lost == Counter(self.dropped)
 
 
 @dataclass(frozen=True)
@@ -173,41 +179,78 @@ class Run:
     def manifest(self) -> Manifest:
         """Name, versions and the steps done; empty before the first step."""
         path = self.folder / "manifest.json"
-        return read_record(path, Manifest) if path.is_file() else Manifest(self.folder.name)
+        remedy = "delete it, and `spa run` does every step again: answers come from the cache, training is done anew"
+        return read_record(path, Manifest, remedy) if path.is_file() else Manifest(self.folder.name)
 
     def funnel(self, number: int) -> Funnel:
         """The counts of a round so far; empty before its first step."""
         path = self.round(number) / FUNNEL
-        return read_record(path, Funnel) if path.is_file() else Funnel()
+        return read_record(path, Funnel, COUNTED_ANEW) if path.is_file() else Funnel()
 
     def write_funnel(self, number: int, funnel: Funnel) -> None:
         """Replaces the counts of a round."""
         write_record(self.round(number) / FUNNEL, funnel)
 
     def is_done(self, step: Step) -> bool:
-        """Whether this very step, with these very inputs, has finished, and no other has begun to replace its files."""
+        """Whether this very step, with these very inputs, has finished, and all it wrote is still there unchanged."""
         entry = self.manifest.steps.get(step.name)
-        is_this = entry is not None and entry.state == "done" and entry.key == step.key
-        return is_this and all(path.exists() for path in step.outputs)
+        return entry is not None and entry.state == "done" and self.why_again(step) is None
 
-    def was_done_otherwise(self, step: Step) -> bool:
-        """Whether the step was last done, or begun, with other inputs: it is recomputed because something changed."""
+    def why_again(self, step: Step) -> str | None:
+        """Why a step that was done, or begun, has to be done again; None: nothing speaks for that."""
         entry = self.manifest.steps.get(step.name)
-        return entry is not None and entry.key != step.key
+        if entry is None:
+            return None
+        if entry.key != step.key:
+            return "its inputs changed"
+        if entry.state != "done":
+            return None
+        wrong = (self._wrong_with(path, entry.files or {}) for path in step.outputs)
+        return next(filter(None, wrong), None if self._is_counted(step) else f"{DROPS} or {FUNNEL} lost its counts")
+
+    def _wrong_with(self, path: Path, files: dict[str, Content]) -> str | None:
+        name = path.relative_to(self.folder).as_posix()
+        if not path.exists():
+            return f"{name} is gone"
+        written = files.get(name)
+        if written is None or (found := content_of(path)) == written:
+            return None
+        rows = "" if found.rows == written.rows else f" ({found.rows} rows, {written.rows} were written)"
+        return f"{name} is not what was written{rows}"
+
+    def _is_counted(self, step: Step) -> bool:
+        """Whether a round still has a step's counts, and a drop for each that they name.
+
+        Training is not asked: it is not done again for a count.
+        """
+        folder, _, name = step.name.rpartition("/")
+        number = re.fullmatch(r"round-(\d+)", folder)
+        if number is None or name == "align":
+            return True
+        try:
+            counted = self.funnel(int(number[1])).steps
+            drops = self.drops(int(number[1]))
+        except Damaged:
+            return False
+        asked = ["prompts", name] if name == "sample" else [name]
+        return all(each in counted and counted[each].agrees_with(each, drops) for each in asked)
 
     @contextlib.contextmanager
     def recording(self, step: Step) -> Iterator[Spent]:
         """Runs the body as this step: `running` in the manifest from its start, `done` when it succeeds."""
         spent = Spent()
         started = time.monotonic()
-        self._enter(step, "running", 0.0, spent)  # the files of before are about to be replaced one by one
+        before = self.manifest.steps.get(step.name)
+        written = before.files if before is not None and before.key == step.key else None
+        self._enter(step, "running", 0.0, spent, written)  # the files of before are about to be replaced one by one
         yield spent
         spent.peak_mb = _peak_mb()
-        self._enter(step, "done", round(time.monotonic() - started, 2), spent)
+        files = {path.relative_to(self.folder).as_posix(): content_of(path) for path in step.outputs}
+        self._enter(step, "done", round(time.monotonic() - started, 2), spent, files)
 
-    def _enter(self, step: Step, state: str, seconds: float, spent: Spent) -> None:
+    def _enter(self, step: Step, state: str, seconds: float, spent: Spent, files: dict[str, Content] | None) -> None:
         manifest = self.manifest
-        steps = {**manifest.steps, step.name: StepEntry(state, step.key, seconds, **asdict(spent))}
+        steps = {**manifest.steps, step.name: StepEntry(state, step.key, seconds, **asdict(spent), files=files)}
         write_record(self.folder / "manifest.json", Manifest(manifest.name, versions(), steps))
 
     def record_sifted(self, number: int, step: str, n_in: int, sifted: Sifted[Any]) -> None:
@@ -222,7 +265,21 @@ class Run:
     def drops(self, number: int) -> list[Drop]:
         """All drops of a round so far, in the order of the steps."""
         path = self.round(number) / DROPS
-        return read_rows(path, Drop) if path.is_file() else []
+        return read_rows(path, Drop, COUNTED_ANEW) if path.is_file() else []
+
+    def forget_damaged_counts(self, number: int) -> None:
+        """Removes what cannot be read of a round's `drops.jsonl` and `funnel.json`: its steps count anew."""
+        for name, read in ((DROPS, self.drops), (FUNNEL, self.funnel)):
+            try:
+                read(number)
+            except Damaged:
+                (self.round(number) / name).unlink()
+
+    def undo(self, steps: Sequence[Step]) -> None:
+        """Takes steps out of the manifest."""
+        manifest, names = self.manifest, {step.name for step in steps}
+        kept = {name: entry for name, entry in manifest.steps.items() if name not in names}
+        write_record(self.folder / "manifest.json", replace(manifest, steps=kept))
 
     def forget_from(self, number: int, step: str) -> None:
         """Takes a step and all after it out of the round's `drops.jsonl` and `funnel.json`: an older recipe's."""
@@ -240,16 +297,7 @@ class Run:
         The lock named `run` is the first that a program takes; with it goes what killed ones left half written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + wait
-        with (self.folder / f".{name}.lock").open("w") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise InputError(f"{self.folder}: another spa process works on this run") from None
-                    time.sleep(0.1)
+        with held(self.folder / f".{name}.lock", wait, f"{self.folder}: another spa process works on this run"):
             if name == "run":
                 with self.locked("phase", wait=30):  # a child of a killed run may need a moment to notice
                     self._sweep()
@@ -258,9 +306,9 @@ class Run:
     def _sweep(self) -> None:
         """Removes the temporary files and half-saved policies of processes that are no more."""
         for folder in (self.folder, *self.folder.glob("round-*"), self.evaluation, *self.evaluation.glob("*/")):
-            for path in folder.glob(".*"):
-                temporary = re.fullmatch(r"\..+\.(\d+)", path.name)
-                if temporary and not _is_alive(int(temporary[1])):  # `spa report` writes without a lock
+            for path in folder.glob(".*.partial"):
+                temporary = re.fullmatch(r"\..+\.(\d+)\.partial", path.name)
+                if temporary and not is_alive(int(temporary[1])):  # `spa report` writes without a lock
                     path.unlink(missing_ok=True)
             shutil.rmtree(folder / "policy.partial", ignore_errors=True)
 
@@ -275,97 +323,15 @@ def _peak_mb() -> int:
     return most * (1 if sys.platform == "darwin" else 1024) // 1_000_000
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def _holds_other_things(folder: Path) -> bool:
     """Whether more is there than a start of ours leaves that was killed, or refused its inputs."""
-    ours = re.compile(r"\.\w+\.lock|\.resolved\.yaml\.\d+")
+    ours = re.compile(r"\.\w+\.lock|\.resolved\.yaml\.\d+(\.partial)?")
     return any(not ours.fullmatch(path.name) for path in folder.iterdir())
 
 
 def key_of(*parts: object) -> str:
     """Content hash of anything JSON can hold."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # building one costs milliseconds, and files have thousands of rows
-
-
-def _adapter(cls: type[T]) -> TypeAdapter[T]:
-    if cls not in _ADAPTERS:
-        _ADAPTERS[cls] = TypeAdapter(cls)
-    return _ADAPTERS[cls]
-
-
-def write_rows(path: Path, rows: Sequence[T], cls: type[T]) -> None:
-    """Writes records as JSONL, all or nothing."""
-    adapter = _adapter(cls)
-    write_text(path, (adapter.dump_json(row).decode() + "\n" for row in rows))
-
-
-def read_rows(path: Path, cls: type[T]) -> list[T]:
-    """Records of a JSONL file this program wrote."""
-    adapter = _adapter(cls)
-    with path.open("rb") as file:
-        return [adapter.validate_json(line) for line in file]
-
-
-def write_record(path: Path, record: T) -> None:
-    """Writes one record as JSON, all or nothing; what is None is not named."""
-    write_json(path, as_json(record, without_none=True))
-
-
-def read_record(path: Path, cls: type[T]) -> T:
-    """The record in a JSON file this program wrote; what another version wrote beside its fields is passed over."""
-    return _adapter(cls).validate_json(path.read_bytes())
-
-
-def as_json(record: object, *, without_none: bool = False) -> Any:
-    """A record as JSON holds it."""
-    return _adapter(type(record)).dump_python(record, mode="json", by_alias=True, exclude_none=without_none)
-
-
-def json_text(record: object) -> str:
-    """A record as the commands print it with `--json`."""
-    return json.dumps(as_json(record), indent=1)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Writes JSON, all or nothing."""
-    write_text(path, [json.dumps(value, indent=1, ensure_ascii=False) + "\n"])
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file this program wrote."""
-    return json.loads(path.read_text("utf-8"))
-
-
-def write_text(path: Path, parts: Iterable[str]) -> None:
-    """Writes a file beside its place and renames it there, so a reader never sees half of it.
-
-    Raises:
-        WorkFailed: the disk is full or not writable; what was there before stays.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise WorkFailed(f"{path}: cannot write: {error.strerror}; free space and run the same command") from error
 
 
 @cache

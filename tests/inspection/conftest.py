@@ -24,18 +24,8 @@ from selfpriority.records import (
     Sifted,
     Unrated,
 )
-from selfpriority.run import (
-    CANDIDATES,
-    PAIRS,
-    POOLS,
-    REFINED,
-    SCORED,
-    Run,
-    read_json,
-    write_json,
-    write_rows,
-    write_text,
-)
+from selfpriority.run import CANDIDATES, PAIRS, POOLS, REFINED, SCORED, Run
+from selfpriority.storage import read_json, write_json, write_rows, write_text
 
 OBJECTIVES = ("harmlessness", "helpfulness")
 NASTY = "Yes,\x1b[31m of\rcourse\u202e you can.\x9b"

@@ -21,7 +21,8 @@ from selfpriority.inspection.sequence_checks import (
 )
 from selfpriority.preferences import PreferenceRow
 from selfpriority.records import Message, PairedPool, Pool
-from selfpriority.run import PAIRS, POOLS, read_rows, write_rows
+from selfpriority.run import PAIRS, POOLS
+from selfpriority.storage import read_rows, write_rows
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 from selfpriority.judges.reports import JudgeChecks, JudgeReport, read_checks, write_checks
-from selfpriority.run import write_json
+from selfpriority.storage import write_json
 
 FINISHED = Path(__file__).parent.parent / "fixtures" / "finished-run-0.1.0.tar.gz"
 

@@ -14,7 +14,8 @@ from selfpriority.phases.collect import collect, collect_steps
 from selfpriority.phases.evaluate import evaluate
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.recipe import Recipe
-from selfpriority.run import Run, read_json
+from selfpriority.run import Run
+from selfpriority.storage import read_json
 from selfpriority.training.checkpoints import MARKER
 from tests.test_pipeline import SMALL
 

@@ -26,7 +26,8 @@ from selfpriority.recipe import Denoise, Evaluate, HfBackend, InWords, Prompts, 
 from selfpriority.records import Pool
 from selfpriority.report.verdict import cautions
 from selfpriority.report.view import read_view
-from selfpriority.run import Run, read_json, read_rows
+from selfpriority.run import Run
+from selfpriority.storage import read_json, read_rows
 from tests.backends.conftest import Reply, chat, serving
 
 assert serving  # a fixture

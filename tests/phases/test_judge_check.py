@@ -19,7 +19,8 @@ from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.pipeline import _judge_passes, check_inputs, follow, start
 from selfpriority.recipe import Evaluate, Prompts, Recipe, Score, load
 from selfpriority.report.view import read_view
-from selfpriority.run import Run, Spent, read_json
+from selfpriority.run import Run, Spent
+from selfpriority.storage import read_json
 from tests.test_bad_input import run_cli
 from tests.test_pipeline import write_recipe
 

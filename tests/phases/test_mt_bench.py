@@ -21,7 +21,7 @@ from selfpriority.phases.resources import Resources
 from selfpriority.phases.tau import other_judge
 from selfpriority.phases.utility import Questions, utility, utility_text
 from selfpriority.recipe import InWords, dump
-from selfpriority.run import read_json
+from selfpriority.storage import read_json
 from tests.backends.conftest import Reply, chat, serving
 from tests.phases.test_evaluate import count_as_trained, opened
 

@@ -13,7 +13,8 @@ from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.round_steps import ROUND_STEPS
 from selfpriority.pipeline import phases
 from selfpriority.recipe import load
-from selfpriority.run import Manifest, Run, as_json, read_json
+from selfpriority.run import Manifest, Run
+from selfpriority.storage import as_json, read_json
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "finished-run-0.1.0.tar.gz"
 

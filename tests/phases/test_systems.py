@@ -19,7 +19,8 @@ from selfpriority.phases.evaluate import check_evaluation, evaluate, evaluate_st
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.systems import prompts_to, systems
 from selfpriority.recipe import Recipe
-from selfpriority.run import Run, read_rows
+from selfpriority.run import Run
+from selfpriority.storage import read_rows
 
 SYSTEMS = ["vanilla", "spa-round-1", "spa", "told"]
 JUDGED = (("verdicts", ""), ("verdicts", "@second"))

@@ -20,7 +20,7 @@ from selfpriority.evaluation.table import table
 from selfpriority.recipe import Evaluate, Recipe, dump
 from selfpriority.records import Message, Pool, Prompt, Rating, Response, Scored, Stop, Unrated
 from selfpriority.refusals import is_refusal
-from selfpriority.run import write_json, write_rows, write_text
+from selfpriority.storage import write_json, write_rows, write_text
 
 OBJECTIVES = ("harmlessness", "helpfulness")
 REFUSAL = "I can't help with that, but here is a safer way to think about it."

@@ -4,7 +4,8 @@ from collections import Counter
 
 from selfpriority.records import Candidates, Drop, Message, Pool, Prompt, Rating, Response, Scored
 from selfpriority.report.catalogue import DropLine, PairLine, collected, held_out
-from selfpriority.run import Run, write_rows, write_text
+from selfpriority.run import Run
+from selfpriority.storage import write_rows, write_text
 
 OBJECTIVES = ("harmlessness", "helpfulness")
 

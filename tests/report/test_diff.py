@@ -13,7 +13,8 @@ from selfpriority.evaluation.wins import wins, won_or_lost
 from selfpriority.recipe import Recipe
 from selfpriority.report.diff import RecipeRow, changes, compare, counted_wins, diff_headline, recipe_rows, write_diff
 from selfpriority.report.tables import mean_words
-from selfpriority.run import Run, read_json, write_json, write_text
+from selfpriority.run import Run
+from selfpriority.storage import read_json, write_json, write_text
 
 
 @pytest.fixture

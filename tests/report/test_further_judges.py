@@ -7,7 +7,8 @@ import pytest
 from selfpriority.report.further_judges import other_judges, unconfirmed
 from selfpriority.report.page import write_report
 from selfpriority.report.view import View, read_view
-from selfpriority.run import Run, read_json, write_json
+from selfpriority.run import Run
+from selfpriority.storage import read_json, write_json
 
 
 def change(mean: float, significant: bool) -> dict:

@@ -12,7 +12,8 @@ from selfpriority.records import Message
 from selfpriority.report.catalogue import HELD_OUT, Entry, Shown
 from selfpriority.report.page import render, write_report
 from selfpriority.report.view import read_view
-from selfpriority.run import Run, read_json
+from selfpriority.run import Run
+from selfpriority.storage import read_json
 
 HOSTILE = "<script>document.title = 'owned'</script></script><img src=x onerror=\"document.title = 'owned'\">"
 

@@ -15,7 +15,8 @@ from selfpriority.errors import InputError
 from selfpriority.report.page import write_report
 from selfpriority.report.verdict import Evidence, evidence, headline
 from selfpriority.report.view import read_view
-from selfpriority.run import Run, read_json, write_json
+from selfpriority.run import Run
+from selfpriority.storage import read_json, write_json
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 

@@ -21,7 +21,8 @@ from selfpriority.report.tables import (
     win_bars,
 )
 from selfpriority.report.view import read_view
-from selfpriority.run import Run, read_json, write_json
+from selfpriority.run import Run
+from selfpriority.storage import read_json, write_json
 
 
 @pytest.fixture

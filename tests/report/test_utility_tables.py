@@ -13,7 +13,8 @@ from selfpriority.evaluation.utility_records import MtBenchResult
 from selfpriority.report.page import write_report
 from selfpriority.report.utility_tables import known, losses, mt_bench_grid
 from selfpriority.report.view import View, read_view
-from selfpriority.run import Run, read_json, write_json
+from selfpriority.run import Run
+from selfpriority.storage import read_json, write_json
 
 
 def cell(mean: float | None, n: int = 20) -> dict[str, float | None]:

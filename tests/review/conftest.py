@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from selfpriority.evaluation.records import Summary, write_summary
 from selfpriority.recipe import Recipe, dump
-from selfpriority.run import Run, write_json, write_text
+from selfpriority.run import Run
+from selfpriority.storage import write_json, write_text
 
 N_PROMPTS = 6
 
@@ -17,7 +19,8 @@ def run(tmp_path: Path) -> Run:
     recipe = Recipe.model_validate({"model": "m", "prompts": "p.jsonl", "constitution": "harmless-helpful"})
     write_text(folder / "resolved.yaml", [dump(recipe)])
     write_json(folder / "manifest.json", {"name": "demo", "versions": {}, "steps": {}})
-    write_json(folder / "evaluation" / "summary.json", {"systems": {"vanilla": {}, "spa": {}}})
+    summary = Summary(("harmlessness", "helpfulness"), {"vanilla": {}, "spa": {}}, {})
+    write_summary(folder / "evaluation" / "summary.json", summary)
     for system in ("vanilla", "spa"):
         rows = [answer(number, system) for number in range(N_PROMPTS)]
         write_text(folder / "evaluation" / f"answers-{system}.jsonl", (json.dumps(row) + "\n" for row in rows))
@@ -30,5 +33,11 @@ def answer(number: int, system: str) -> dict:
     messages = [{"role": "user", "content": f"Question {number}?"}]
     return {
         "prompt": {"id": f"p{number}", "messages": messages, "kind": "ordinary"},
-        "response": {"id": f"p{number}/{system}", "text": text, "stop": "end"},
+        "response": {
+            "id": f"p{number}/{system}",
+            "prompt_id": f"p{number}",
+            "text": text,
+            "stop": "end",
+            "n_tokens": len(text.split()),
+        },
     }

@@ -8,7 +8,7 @@ from selfpriority.review.desk import desk_for
 from selfpriority.review.questions import Plan, questions
 from selfpriority.review.reviews import read_reviews
 from selfpriority.review.server import serving
-from selfpriority.run import write_text
+from selfpriority.storage import write_text
 
 HOSTILE = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
 

@@ -4,7 +4,7 @@ import pytest
 
 from selfpriority.errors import InputError
 from selfpriority.review.questions import Plan, mode_named, questions
-from selfpriority.run import write_text
+from selfpriority.storage import write_text
 
 
 def sides(run, rater: str, seed: int = 0) -> dict[str, tuple[str, ...]]:

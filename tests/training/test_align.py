@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.recipe import Align, Lora
 from selfpriority.training.align import Places, train
-from selfpriority.training.checkpoints import MARKER
+from selfpriority.training.checkpoints import MARKER, Checkpoints
 
 FULL = Align(learning_rate=1e-3, dtype="float32", epochs=4, tokens_per_step=120, tokens_per_batch=80)
 LORA = FULL.model_copy(update={"lora": Lora(r=4, alpha=8.0, dropout=0.2), "learning_rate": 1e-2})
@@ -251,9 +251,38 @@ def test_a_pickle_in_a_checkpoint_is_never_called(tiny_model, pools, tmp_path):
         shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
         shutil.copytree(tmp_path / "kept", tmp_path / "checkpoints")
         (checkpoint / name).write_bytes(hostile)
+        mark, _, _ = (checkpoint / MARKER).read_text().partition("\n")
+        Checkpoints(tmp_path / "checkpoints", mark).complete(checkpoint)  # as if nobody had touched it
         with pytest.raises(WorkFailed, match=r"checkpoint-2: unreadable .*remove it and run the same command"):
             train(pools, tiny_model, often, 0, places(tmp_path))
     assert not called.exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\x00\x01"[path.read_bytes()[-1] == 0 :][:1]),
+        lambda path: path.unlink(),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+    ids=["emptied", "cut", "one byte", "gone", "a folder"],
+)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny_model, pools, tmp_path, damage):
+    often = FULL.model_copy(update={"checkpoint_minutes": 1e-9})
+    with pytest.raises(Killed):
+        train(pools, tiny_model, often, 0, places(tmp_path), killer(at=4))
+    shutil.copytree(tmp_path / "checkpoints", tmp_path / "kept")
+    names = sorted(path.name for path in (tmp_path / "kept" / "checkpoint-3").iterdir() if path.name != MARKER)
+    train(pools, tiny_model, often, 0, places(tmp_path / "straight"))
+    for name in names:
+        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+        shutil.copytree(tmp_path / "kept", tmp_path / "checkpoints")
+        damage(tmp_path / "checkpoints" / "checkpoint-3" / name)
+        done = train(pools, tiny_model, often, 0, places(tmp_path))
+        assert (done.resumed_from, done.damaged) == (2, ("checkpoint-3",))
+        assert without_speed(log(tmp_path)) == without_speed(log(tmp_path / "straight"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

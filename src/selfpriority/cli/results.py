@@ -60,7 +60,8 @@ def show(
     from selfpriority.inspection.funnel import funnel, funnel_text
     from selfpriority.inspection.story import prompt_story
     from selfpriority.inspection.story_text import prompt_text
-    from selfpriority.run import Run, json_text
+    from selfpriority.run import Run
+    from selfpriority.storage import json_text
 
     run = Run.existing(directory)
     if prompt is None:
@@ -75,7 +76,8 @@ def show(
 def doctor(directory: Directory, number: Round = None, reveal: Reveal = False, as_json: AsJson = False) -> None:
     """Decoded sample pairs with the loss mask, end-token counts, and the first loss recomputed independently."""
     from selfpriority.inspection.doctor import diagnose, diagnosis_text
-    from selfpriority.run import Run, json_text
+    from selfpriority.run import Run
+    from selfpriority.storage import json_text
 
     diagnosis = diagnose(Run.existing(directory), number, reveal=reveal)
     print(json_text(diagnosis) if as_json else diagnosis_text(diagnosis))

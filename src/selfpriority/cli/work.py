@@ -41,7 +41,7 @@ def plan_command(
     from selfpriority.planning import pace
     from selfpriority.planning.plan import plan
     from selfpriority.planning.table import plan_text
-    from selfpriority.run import json_text
+    from selfpriority.storage import json_text
 
     given_rates = pace.rates(rates) if rates is not None else None
     given_prices = pace.prices(prices) if prices is not None else None
@@ -92,7 +92,7 @@ def evaluate(directory: Directory, child: Child = False, as_json: AsJson = False
 
     run = phase(directory, "evaluate", 0, child, lambda run, resources, _: work(run, resources))
     if as_json:
-        from selfpriority.run import read_json
+        from selfpriority.storage import read_json
 
         sets = {path.parent.name: read_json(path) for path in sorted(run.evaluation.glob("*/summary.json"))}
         summary = read_json(run.evaluation / "summary.json")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfpriority.evaluation.records import AnswerRow, Contest, Verdict, VerdictRow
-from selfpriority.run import read_rows
+from selfpriority.storage import read_rows
 
 
 @dataclass(frozen=True)

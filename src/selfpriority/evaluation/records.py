@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, WrapSerializ
 from selfpriority.intervals import LEVEL
 from selfpriority.judges.comparer import Compared
 from selfpriority.records import Prompt, Rating, Ratings, Response, Stop, Unrated
-from selfpriority.run import read_json, write_json
+from selfpriority.storage import intact, read_json, write_json
 
 BETWEEN = "_vs_"
 """Stands between two names where files spell a contest."""
@@ -363,7 +363,8 @@ def write_summary(path: Path, summary: Summary) -> None:
 
 def read_summary(path: Path) -> Summary:
     """The summary in a file that this program wrote, this version or the one before."""
-    return summary_of_json(read_json(path))
+    with intact(str(path)):
+        return summary_of_json(read_json(path))
 
 
 _PERPLEXITY = TypeAdapter(Perplexity)
@@ -376,4 +377,5 @@ def write_perplexity(path: Path, found: Perplexity) -> None:
 
 def read_perplexity(path: Path) -> Perplexity:
     """What the alarm found."""
-    return _PERPLEXITY.validate_python(read_json(path))
+    with intact(str(path)):
+        return _PERPLEXITY.validate_python(read_json(path))

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 from pydantic import TypeAdapter
 
 from selfpriority.evaluation.records import Cell, CellInFile, Difference, DifferenceInFile, Key, Perplexity
-from selfpriority.run import read_json, write_json
+from selfpriority.storage import intact, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -134,4 +134,5 @@ def utility_as_json(utility: Utility) -> dict[str, object]:
 
 def read_utility(path: Path) -> Utility:
     """What a file of this program holds, this version's or the one before's."""
-    return _UTILITY.validate_python(read_json(path))
+    with intact(str(path), "delete it, and `spa utility` makes it anew from what is stored"):
+        return _UTILITY.validate_python(read_json(path))

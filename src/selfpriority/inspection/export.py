@@ -17,7 +17,8 @@ from selfpriority.errors import InputError
 from selfpriority.inspection.run_files import objectives_of, paired_of, recipe_of, rounds_with
 from selfpriority.method.pair import WeightGap, weighing_gap
 from selfpriority.records import Message, PairedPool
-from selfpriority.run import PAIRS, Run, write_json, write_text
+from selfpriority.run import PAIRS, Run
+from selfpriority.storage import write_json, write_text
 from selfpriority.wording import FOLDER
 
 FORMATS = {"trl": "pairs.jsonl", "llama-factory": "pairs.json", "parquet": "pairs.parquet"}

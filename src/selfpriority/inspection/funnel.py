@@ -14,7 +14,8 @@ from pydantic import Field, PlainSerializer
 from selfpriority.inspection.run_files import recipe_of
 from selfpriority.phases.round_steps import ROUND_STEPS
 from selfpriority.plain_text import clean
-from selfpriority.run import PairCounts, Run, as_json
+from selfpriority.run import PairCounts, Run
+from selfpriority.storage import as_json
 from selfpriority.text_table import text_table
 
 STEPS = ("prompts", *(step.name for step in ROUND_STEPS), "align")

@@ -13,7 +13,8 @@ from selfpriority.errors import InputError
 from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.recipe import Recipe, load
 from selfpriority.records import PairedPool, Pool
-from selfpriority.run import PAIRS, POOLS, Run, read_rows
+from selfpriority.run import PAIRS, POOLS, Run
+from selfpriority.storage import intact, read_rows
 
 T = TypeVar("T")
 
@@ -70,7 +71,10 @@ def rows_about(path: Path, cls: type[T], prompt_id: str, id_of: Callable[[T], st
     if not path.is_file():
         return []
     needle = TypeAdapter(str).dump_json(prompt_id)
-    adapter = TypeAdapter(cls)
+    adapter, rows = TypeAdapter(cls), []
     with path.open("rb") as file:
-        rows = [adapter.validate_json(line) for line in file if needle in line]
+        for number, line in enumerate(file, start=1):
+            if needle in line:
+                with intact(f"{path}:{number}"):
+                    rows.append(adapter.validate_json(line))
     return [row for row in rows if id_of(row) == prompt_id]

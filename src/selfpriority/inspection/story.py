@@ -31,7 +31,8 @@ from selfpriority.records import (
     Unrated,
     covariance,
 )
-from selfpriority.run import CANDIDATES, DROPS, PAIRS, REFINED, SCORED, Run, read_rows
+from selfpriority.run import CANDIDATES, DROPS, PAIRS, REFINED, SCORED, Run
+from selfpriority.storage import read_rows
 
 
 @dataclass(frozen=True)

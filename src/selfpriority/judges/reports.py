@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from selfpriority.intervals import Interval
 from selfpriority.judges.attacks import Robustness
 from selfpriority.judges.bias import Bias, Bin
-from selfpriority.run import read_json, write_json
+from selfpriority.storage import intact, read_json, write_json
 
 COMPARER = "comparer"
 """The role of the judge that compares."""
@@ -172,12 +172,13 @@ def write_checks(path: Path, checks: JudgeChecks) -> None:
 
 def read_checks(path: Path) -> JudgeChecks:
     """The checks in a file that this program wrote; none where there is no file."""
-    told = dict(_checked(read_json(path))) if path.is_file() else {}
-    comparer = told.pop(COMPARER, None)
-    return JudgeChecks(
-        {role: _RATER.validate_python(report) for role, report in told.items()},
-        None if comparer is None else _COMPARER.validate_python(comparer),
-    )
+    with intact(str(path)):
+        told = dict(_checked(read_json(path))) if path.is_file() else {}
+        comparer = told.pop(COMPARER, None)
+        return JudgeChecks(
+            {role: _RATER.validate_python(report) for role, report in told.items()},
+            None if comparer is None else _COMPARER.validate_python(comparer),
+        )
 
 
 def _checked(told: dict[str, Any]) -> Iterator[tuple[str, Any]]:

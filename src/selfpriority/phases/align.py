@@ -15,7 +15,8 @@ from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_inputs import start_of_round
 from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.records import PairedPool, Pool, Sifted
-from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Step, key_of, read_rows
+from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Step, key_of
+from selfpriority.storage import read_rows
 
 
 def align_step(run: Run, resources: Resources, number: int) -> Step:
@@ -24,8 +25,7 @@ def align_step(run: Run, resources: Resources, number: int) -> Step:
     pairs = collect_steps(run, resources, number)[-1]
     start = model_key(start_of_round(run, recipe, number))  # the pairs may be of another model, behind a server
     key = key_of(pairs.key, "align", start, recipe.align.in_result, recipe.seed)
-    outputs = (run.policy(number), run.round(number) / "training.jsonl")
-    return Step(f"round-{number}/align", key, outputs)
+    return Step(f"round-{number}/align", key, (run.policy(number),))  # for a lost log nobody trains again
 
 
 def check_trained(run: Run, resources: Resources) -> None:
@@ -75,8 +75,8 @@ def align(run: Run, resources: Resources, number: int) -> None:
     if not is_main():
         train(paired, base, resources.recipe.align, resources.recipe.seed, places)
         return
-    if run.was_done_otherwise(step):
-        resources.reporter.note(f"{step.name}: its inputs changed, so it is done again")
+    if why := run.why_again(step):
+        resources.reporter.note(f"{step.name}: {why}, so it is done again")
     _clear_stale(folder, checkpoints)
     for form in of_other_forms(checkpoints):
         resources.reporter.note(f"{step.name}: its checkpoints are in {form}'s form, unreadable here; it starts anew")
@@ -95,6 +95,8 @@ def align(run: Run, resources: Resources, number: int) -> None:
         f"{step.name}: {trained.n_steps} steps over {trained.n_pairs} pairs; "
         f"{trained.light_share:.0%} of the pairs weigh under 0.1; padding {trained.padding:.1%}"
     )
+    for name in trained.damaged:
+        resources.reporter.note(f"{step.name}: {name} was damaged and is passed over")
     for alarm, n_steps in trained.alarms.items():
         resources.reporter.note(
             f"{step.name}: alarm at {n_steps} of {trained.n_steps} steps: {alarm}; see training.jsonl"

@@ -9,7 +9,8 @@ from selfpriority.errors import WorkFailed
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_inputs import round_prompts
 from selfpriority.phases.round_steps import ROUND_STEPS, SAMPLE, Round, RoundStep
-from selfpriority.run import Run, Spent, Step, key_of, read_rows, write_rows
+from selfpriority.run import Run, Spent, Step, key_of
+from selfpriority.storage import read_rows, write_rows
 
 
 def collect_steps(run: Run, resources: Resources, number: int) -> list[Step]:
@@ -30,14 +31,21 @@ def collect(run: Run, resources: Resources, number: int) -> None:
         WorkFailed: a step lost its last prompt; the funnel so far is written and says where they went.
     """
     here = Round(run, resources, number)
-    for step, entry in zip(ROUND_STEPS, collect_steps(run, resources, number), strict=True):
+    steps = collect_steps(run, resources, number)
+    for place, (step, entry) in enumerate(zip(ROUND_STEPS, steps, strict=True)):
         if run.is_done(entry):
             continue
-        if run.was_done_otherwise(entry):
-            resources.reporter.note(f"{entry.name}: its inputs changed, so it is done again")
-            run.forget_from(number, step.name)
+        run.forget_damaged_counts(number)
+        before = run.manifest.steps.get(entry.name)
+        if why := run.why_again(entry):
+            resources.reporter.note(f"{entry.name}: {why}, so it is done again")
+            if before is not None and before.key != entry.key:
+                run.forget_from(number, step.name)
         with run.recording(entry) as spent:
             _do(step, here, spent)
+        made = run.manifest.steps[entry.name]
+        if before is not None and before.key == made.key and before.files not in (None, made.files):
+            run.undo(steps[place + 1 :])  # their files were made of other rows
 
 
 def _do(step: RoundStep, here: Round, spent: Spent) -> None:

@@ -37,7 +37,8 @@ from selfpriority.rating import Item
 from selfpriority.recipe import HfBackend, JudgeSection, OpenaiBackend, Recipe
 from selfpriority.records import Drop, Sifted
 from selfpriority.refusals import is_refusal
-from selfpriority.run import Run, Spent, Step, key_of, read_rows, write_rows, write_text
+from selfpriority.run import Run, Spent, Step, key_of
+from selfpriority.storage import read_rows, write_rows, write_text
 from selfpriority.wording import text_hash
 
 ANSWER_FIELDS = {"max_new_tokens", "temperature"}
@@ -117,8 +118,8 @@ def evaluate(run: Run, resources: Resources) -> None:
     for each in steps:
         if run.is_done(each.step):
             continue
-        if run.was_done_otherwise(each.step):
-            resources.reporter.note(f"{each.step.name}: its inputs changed, so it is done again")
+        if why := run.why_again(each.step):
+            resources.reporter.note(f"{each.step.name}: {why}, so it is done again")
         with run.recording(each.step) as spent:
             each.work(spent)
 

@@ -22,7 +22,8 @@ from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.rating import Judge
 from selfpriority.recipe import HfBackend, InWords, JudgeSection, Prompts, Recipe, load
-from selfpriority.run import Run, Spent, Step, key_of, read_json
+from selfpriority.run import Run, Spent, Step, key_of
+from selfpriority.storage import read_json
 from selfpriority.wording import text_hash
 
 if TYPE_CHECKING:

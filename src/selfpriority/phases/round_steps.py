@@ -156,7 +156,8 @@ def _count_pairs(here: Round, rows: Sequence[PreferenceRow]) -> None:
     """Writes who decided the pairs; one objective deciding nearly all means the order has collapsed to it."""
     counts = deciders(rows, here.resources.constitution.names)
     funnel = here.run.funnel(here.number)
-    here.run.write_funnel(here.number, replace(funnel, pairs=PairCounts(len(rows), counts)))
+    pairs = replace(funnel.pairs or PairCounts(), n=len(rows), decided_by=counts)  # what was trained stays
+    here.run.write_funnel(here.number, replace(funnel, pairs=pairs))
     for name, n in counts.items():
         if rows and n > COLLAPSED * len(rows):
             here.resources.reporter.note(

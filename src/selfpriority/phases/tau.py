@@ -20,7 +20,8 @@ from selfpriority.rating import Item
 from selfpriority.recipe import JudgeSection, parse_judge
 from selfpriority.records import Pool, Rating, Ratings
 from selfpriority.report.figures import Series, share_curves
-from selfpriority.run import SCORED, Run, Spent, read_rows, write_json, write_text
+from selfpriority.run import SCORED, Run, Spent
+from selfpriority.storage import read_rows, write_json, write_text
 
 
 @dataclass(frozen=True)

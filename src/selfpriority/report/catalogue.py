@@ -14,7 +14,8 @@ from typing import TypeVar
 from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import AnswerRow, VerdictRow
 from selfpriority.records import Candidates, Drop, Message, Pool, Prompt, Rating, Response, Scored
-from selfpriority.run import CANDIDATES, PAIRS, REFINED, SCORED, Run, read_rows
+from selfpriority.run import CANDIDATES, PAIRS, REFINED, SCORED, Run
+from selfpriority.storage import read_rows
 
 T = TypeVar("T")
 Scores = tuple[float | None, ...]

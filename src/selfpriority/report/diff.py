@@ -26,7 +26,8 @@ from selfpriority.report.page import page
 from selfpriority.report.tables import DifferenceRow, WinBar, difference_row, reach_of, span, win_bar
 from selfpriority.report.verdict import changes_in_words, main_contest
 from selfpriority.report.view import View, read_view
-from selfpriority.run import Run, write_text
+from selfpriority.run import Run
+from selfpriority.storage import write_text
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ from selfpriority.report.tables import answer_counts, clear_wins, mean_whisker, 
 from selfpriority.report.utility_tables import known, losses, mt_bench_grid
 from selfpriority.report.verdict import cautions, evidence, headline, main_contest
 from selfpriority.report.view import View, read_view
-from selfpriority.run import Run, write_text
+from selfpriority.run import Run
+from selfpriority.storage import write_text
 
 SCRIPTS = ("data.js", "prompt.js", "browser.js", "keys.js")
 """In the order they need each other; one script element holds them all."""

@@ -5,15 +5,17 @@ Every file may be missing. Knows file names and shapes, nothing of HTML.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
 from selfpriority.records import Pool, Scored
-from selfpriority.run import POOLS, REFINED, SCORED, FunnelStep, PairCounts, Run, read_rows
+from selfpriority.run import POOLS, REFINED, SCORED, FunnelStep, PairCounts, Run
+from selfpriority.storage import intact, read_rows
 
 T = TypeVar("T")
 
@@ -44,23 +46,28 @@ class Round:
     """Before thinning."""
     training: tuple[Mapping[str, float | None], ...]
     """A row a step of training; what could not be measured is None."""
+    alarms: Mapping[str, int] = field(default_factory=dict)
+    """Alarm -> steps of the training that raised it."""
 
 
 _TRAINING = TypeAdapter(dict[str, float | None])
+_LOG = TypeAdapter(dict[str, float | str | None])
+_ALARM = "alarm"
 
 
 def read_round(run: Run, number: int) -> Round:
     """What there is of one round."""
     folder = run.round(number)
     funnel = run.funnel(number)
-    points = _points(folder)
+    points, log = _points(folder), _log(folder / "training.jsonl")
     return Round(
         number=number,
         steps=funnel.steps,
         pairs=funnel.pairs or PairCounts(),
         points=tuple(_thinned(points, MOST_POINTS)),
         n_points=len(points),
-        training=tuple(_training(folder / "training.jsonl")),
+        training=tuple(_TRAINING.validate_python({k: v for k, v in row.items() if k != _ALARM}) for row in log),
+        alarms=Counter(name for row in log if _ALARM in row for name in str(row[_ALARM]).split(", ")),
     )
 
 
@@ -85,12 +92,16 @@ def _point(scored: Scored, refined: bool, kept: bool | None) -> Point:
     return Point(primary, secondary, refined, kept)
 
 
-def _training(path: Path) -> list[dict[str, float | None]]:
-    """The steps so far. A last line without its newline is being written right now."""
+def _log(path: Path) -> list[dict[str, Any]]:
+    """The rows so far. A last line without its newline is being written right now."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [_TRAINING.validate_json(line) for line in lines if line.endswith("\n")]
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if line.endswith(b"\n"):
+            with intact(f"{path}:{number}", "delete the line: it is shown and nothing more"):
+                rows.append(_LOG.validate_json(line))
+    return rows
 
 
 def _thinned(rows: Sequence[T], most: int) -> Sequence[T]:

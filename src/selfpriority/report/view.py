@@ -5,7 +5,6 @@ Every file may be missing: the page then lacks that part. Knows file names and s
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,13 @@ from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import Summary, read_summary
 from selfpriority.evaluation.utility_records import Utility, read_utility
 from selfpriority.judges.reports import Report, read_checks
+from selfpriority.preferences import PreferenceRow
 from selfpriority.recipe import Recipe, load
 from selfpriority.report.catalogue import Entry, collected, held_out
 from selfpriority.report.people import People, read_people
 from selfpriority.report.rounds import Round, read_round
 from selfpriority.run import PAIRS, Manifest, Run
+from selfpriority.storage import read_rows
 
 SET_NAME = re.compile(r"[a-z0-9_]+")
 """What a further prompt set is called, as in the recipe."""
@@ -115,7 +116,6 @@ def _objectives(run: Run, summary: Summary | None, judges: Mapping[str, Report])
     if summary:
         return summary.objectives
     for path in sorted(run.folder.glob(f"round-*/{PAIRS}")):
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                return tuple(json.loads(line)["chosen_scores"])
+        for row in read_rows(path, PreferenceRow)[:1]:
+            return tuple(row.chosen_scores)
     return tuple(objective.objective for report in list(judges.values())[:1] for objective in report.objectives)

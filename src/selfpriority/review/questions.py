@@ -11,10 +11,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from selfpriority.errors import InputError
+from selfpriority.evaluation.records import AnswerRow, read_summary
+from selfpriority.records import Message
 from selfpriority.run import Run
+from selfpriority.storage import read_rows
 
 Mode = Literal["compare", "rate"]
 
@@ -92,17 +95,12 @@ def held_out_answers(folder: Path) -> dict[str, dict[str, str]]:
     """System -> prompt id -> text, systems in the order of the summary."""
     found = {}
     for path in sorted(folder.glob("answers-*.jsonl")):
-        rows = {row["prompt"]["id"]: row["response"]["text"] for row in _rows(path)}
-        found[path.stem.removeprefix("answers-")] = rows
+        rows = read_rows(path, AnswerRow)
+        found[path.stem.removeprefix("answers-")] = {row.prompt.id: row.response.text for row in rows}
     summary = folder / "summary.json"
-    order = list(json.loads(summary.read_text("utf-8"))["systems"]) if summary.is_file() else ["vanilla"]
+    order = list(read_summary(summary).systems) if summary.is_file() else ["vanilla"]
     names = [name for name in order if name in found] + [name for name in found if name not in order]
     return {name: found[name] for name in names}
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
 
 
 def _systems(run: Run, plan: Plan, answers: dict[str, dict[str, str]]) -> tuple[str, ...]:
@@ -121,12 +119,12 @@ def _systems(run: Run, plan: Plan, answers: dict[str, dict[str, str]]) -> tuple[
 
 
 def _asked(plan: Plan, systems: Sequence[str], folder: Path, answers: dict[str, dict[str, str]]) -> Iterator[Question]:
-    prompts: dict[str, Any] = {}
+    prompts: dict[str, tuple[Message, ...]] = {}
     for system in systems:
-        for row in _rows(folder / f"answers-{system}.jsonl"):
-            prompts.setdefault(row["prompt"]["id"], row["prompt"]["messages"])
+        for row in read_rows(folder / f"answers-{system}.jsonl", AnswerRow):
+            prompts.setdefault(row.prompt.id, row.prompt.messages)
     for prompt_id, messages in prompts.items():
-        turns = tuple((message["role"], message["content"]) for message in messages)
+        turns = tuple((message.role, message.content) for message in messages)
         given = [Answer(name, answers[name][prompt_id]) for name in systems if prompt_id in answers[name]]
         if plan.mode == "rate":
             yield from (Question(prompt_id, turns, (answer,)) for answer in given)

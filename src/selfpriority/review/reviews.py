@@ -18,6 +18,7 @@ from typing import IO
 from pydantic import TypeAdapter
 
 from selfpriority.errors import InputError, WorkFailed
+from selfpriority.storage import intact
 
 TIE = "tie"
 _RATER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
@@ -60,9 +61,10 @@ def read_reviews(folder: Path) -> list[Review]:
     """The last word of every rater on every question. A line without its end was being written and does not count."""
     found: dict[tuple[str, str], Review] = {}
     for path in sorted(folder.glob("reviews-*.jsonl")):
-        for line in path.read_bytes().splitlines(keepends=True):
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
             if line.endswith(b"\n"):
-                review = _ADAPTER.validate_json(line)
+                with intact(f"{path}:{number}", "restore the line, or delete it: its question is asked again"):
+                    review = _ADAPTER.validate_json(line)
                 found[review.rater, review.key] = review
     return list(found.values())
 

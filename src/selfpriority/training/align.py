@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -66,6 +66,8 @@ class Trained:
     """Steps that raised an alarm, by its name."""
     resumed_from: int
     """Step of the checkpoint training continued from, 0 for none."""
+    damaged: tuple[str, ...] = ()
+    """Names of the checkpoints behind it that could not be read any more."""
 
 
 def train(
@@ -96,8 +98,10 @@ def train(
     path = Path(model)
     known_as = places.model_key or str(path.resolve() if path.is_dir() else model)
     mark = mark_of(course.pools, settings, seed, known_as)
-    resumed_from, alarms = _train(policy, course, seed, places, mark, on_step)
-    return _summary(course, sifted.dropped, resumed_from, alarms)
+    checkpoints = Checkpoints(places.checkpoints, mark)
+    damaged = tuple(checkpoints.damaged())
+    resumed_from, alarms = _train(policy, course, seed, places, checkpoints, on_step)
+    return replace(_summary(course, sifted.dropped, resumed_from, alarms), damaged=damaged)
 
 
 def _encode(paired: Sequence[PairedPool], policy: Policy, settings: Align, name: str) -> Sifted[EncodedPool]:
@@ -120,7 +124,7 @@ def _train(
     course: Course,
     seed: int,
     places: Places,
-    mark: str,
+    checkpoints: Checkpoints,
     on_step: Callable[[Record], None] | None,
 ) -> tuple[int, Mapping[str, int]]:
     """Runs the course from the last checkpoint and saves the policy.
@@ -130,7 +134,6 @@ def _train(
     """
     accelerator = accelerator_for(course.settings)
     is_main = accelerator.is_main_process
-    checkpoints = Checkpoints(places.checkpoints, mark)
     checkpoint = checkpoints.last()
     resumed_from = step_of(checkpoint) if checkpoint else 0
     accelerator.wait_for_everyone()  # all have seen the same
@@ -141,7 +144,7 @@ def _train(
     trainer = Trainer(policy.model, course, accelerator, seed, checkpoints)
     try:
         with written(places.checkpoints, "the last whole checkpoint, if there is one,"):
-            trainer.train(journal, trackers)
+            trainer.train(checkpoint, journal, trackers)
     except torch.OutOfMemoryError as error:
         raise WorkFailed("out of memory while training; lower align.tokens_per_batch") from error
     finally:

@@ -1,8 +1,9 @@
 """Which checkpoint a training may continue from: whole, and of this very training.
 
-A marker with the form of the checkpoint and the training's fingerprint is written into a checkpoint after everything
-else. Folders without it were cut short by a kill, folders with another one belong to other pools or settings, or are in
-the form of another version; none of them is ever loaded.
+A marker with the form of the checkpoint, the training's fingerprint and the content of every file is written into a
+checkpoint after everything else. Folders without it were cut short by a kill, folders with another one belong to other
+pools or settings, or are in the form of another version, and files may have been damaged since; none of them is ever
+loaded.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EACCES, EDQUOT, EFBIG, EIO, ENOSPC, EROFS
@@ -19,6 +21,7 @@ from safetensors import SafetensorError
 
 from selfpriority.errors import WorkFailed
 from selfpriority.recipe import Align
+from selfpriority.storage import content_of
 from selfpriority.training.encode import EncodedPool
 
 MARKER = "complete"
@@ -36,8 +39,12 @@ class Checkpoints:
     """As `mark_of` makes it."""
 
     def last(self) -> Path | None:
-        """The newest usable one."""
-        return max(self._usable(), key=step_of, default=None)
+        """The newest usable one; one with a damaged file is passed over for the one before."""
+        return max(filter(_is_intact, self._usable()), key=step_of, default=None)
+
+    def damaged(self) -> list[str]:
+        """Names of those that would be usable but for a damaged file."""
+        return [path.name for path in sorted(self._usable(), key=step_of) if not _is_intact(path)]
 
     def begin(self, step: int) -> Path:
         """A folder for the checkpoint after an optimizer step; usable once it is complete."""
@@ -47,13 +54,17 @@ class Checkpoints:
 
     def complete(self, checkpoint: Path) -> None:
         """Marks one as whole, and removes all but the newest."""
-        (checkpoint / MARKER).write_text(self.mark, encoding="ascii")
+        files = sorted(path for path in checkpoint.iterdir() if path.is_file() and path.name != MARKER)
+        with ThreadPoolExecutor() as threads:  # hashing lets other threads run
+            contents = threads.map(content_of, files)
+        lines = [f"{content.sha256}  {path.name}" for path, content in zip(files, contents, strict=True)]
+        (checkpoint / MARKER).write_text("\n".join([self.mark, *lines]), encoding="ascii")
         for old in sorted(self._usable(), key=step_of)[:-_N_KEPT]:
             shutil.rmtree(old)
 
     def discard_unusable(self) -> None:
         """Removes what can never be continued from."""
-        for path in set(self.folder.glob("checkpoint-*")) - set(self._usable()):
+        for path in set(self.folder.glob("checkpoint-*")) - {path for path in self._usable() if _is_intact(path)}:
             shutil.rmtree(path)
 
     def _usable(self) -> list[Path]:
@@ -106,6 +117,17 @@ def written(place: Path, kept: str) -> Iterator[None]:
         ) from error
 
 
-def _marker(checkpoint: Path) -> str | None:
+def _marker(checkpoint: Path) -> str:
+    """The first line of its marker; empty without one."""
+    return next(iter(_lines(checkpoint)), "")
+
+
+def _is_intact(checkpoint: Path) -> bool:
+    """Whether the files that its marker names hold what was written; older versions named none."""
+    named = [line.split("  ", 1) for line in _lines(checkpoint)[1:]]
+    return all((checkpoint / name).is_file() and content_of(checkpoint / name).sha256 == sha for sha, name in named)
+
+
+def _lines(checkpoint: Path) -> list[str]:
     path = checkpoint / MARKER
-    return path.read_text(encoding="ascii") if path.is_file() else None
+    return path.read_text(encoding="ascii", errors="replace").splitlines() if path.is_file() else []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from selfpriority.storage import write_text
 
 Record = dict[str, Any]  # numbers, and `alarm`, a text, where there is one
 
@@ -24,14 +25,12 @@ class Journal:
         self.path = path
         self.on_step = on_step
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
         lines = _lines_up_to(path, resumed_from)
         self.alarms: Counter[str] = Counter()
         """Steps by the alarm they raised."""
         for line in lines:
             self._count(json.loads(line))
-        partial.write_text("".join(lines), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, lines)
 
     def write(self, record: Record) -> None:
         """Appends one record, as JSON."""
@@ -49,6 +48,14 @@ class Journal:
 def _lines_up_to(path: Path, step: int) -> list[str]:
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("\n")]
-    return [line for line in whole if json.loads(line)["step"] <= step]
+    return [line for line in whole if 0 < _step(line) <= step]
+
+
+def _step(line: str) -> int:
+    """The step of a line; 0 where somebody damaged it, for no training is done again for its log."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0

@@ -54,7 +54,7 @@ class Trainer:
         course: pools, plan and settings.
         accelerator: as `engines.accelerator_for` makes it.
         seed: of what is drawn while training.
-        checkpoints: where they go; training continues from the last usable one.
+        checkpoints: where they go.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class Trainer:
         """Records of all steps so far, those before the checkpoint included."""
         self.saved_at = time.monotonic()
 
-    def train(self, journal: Journal | None = None, trackers: Trackers | None = None) -> None:
-        """Runs what is left of the course; `journal` and `trackers` are None on processes that keep none.
+    def train(self, checkpoint: Path | None, journal: Journal | None = None, trackers: Trackers | None = None) -> None:
+        """Runs what is left of the course behind a checkpoint; processes that keep no journal and trackers have None.
 
         Raises:
             WorkFailed: loss or gradient norm is not finite (the optimizer has not been stepped), or a collapse.
             KeyboardInterrupt: interrupted; the last step is in a checkpoint.
         """
-        if checkpoint := self.checkpoints.last():
+        if checkpoint:
             self._load(checkpoint)
         elif self.reference:
             self.reference.fill(self.passes.starting_logps())
