@@ -102,7 +102,7 @@ def _outcome(cell: Wins) -> str:
     by_comparing = cell.unread is not None
     orders = f", orders disagree {MARKDOWN.share(cell.flip_rate)}" if by_comparing else ""
     unread = sum((cell.unread or {}).values())
-    lost = f", {unread} unread" if unread else ""
+    lost = f", {unread} unread ({counted(cell.unread or {})})" if unread else ""
     return f"{shares} (won {low} to {high}, n = {cell.n}{orders}{lost}){star(cell.significant)}"
 
 

@@ -198,6 +198,9 @@ def gate(run: Run, resources: Resources) -> None:
         return
     train = read_checks(run.folder / "judge.json").train
     assert train is not None, "it is checked first"
+    for row in train.objectives:
+        if row.unrated_reasons:
+            resources.reporter.note(f"check of the training judge, {row.objective}: {row.unrated_in_words}")
     if train.usable:
         return
     why = "; ".join(train.reasons)

@@ -19,7 +19,7 @@ class Sample(Section):
     top_p: Probability = 0.95
     """Nucleus sampling: smallest set of tokens that holds this probability."""
     max_new_tokens: int = Field(512, ge=1)
-    """Longest answer in tokens."""
+    """Longest answer in tokens, those of its thinking included."""
     personas: str = "default"
     """`default` (shipped), `none`, or a YAML file of {name, text} system prompts."""
     plain: float = Field(0.0, ge=0, le=1)
