@@ -111,9 +111,13 @@ class Completion:
 
 @dataclass(frozen=True)
 class Choice:
-    """Answer to `Choose`: [contexts, choices] probabilities at one position, not renormalised."""
+    """Answer to `Choose`: [contexts, choices] probabilities at one position, not renormalised.
+
+    Of the first contexts alone where the last ones are missing, with a failure for each.
+    """
 
     probabilities: tuple[tuple[float, ...], ...]
+    missing: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True)

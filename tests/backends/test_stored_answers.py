@@ -216,3 +216,31 @@ def test_a_refused_draw_is_no_draw_that_did_not_come(serving, tmp_path):
     assert first == second
     assert [text.text for text in first.texts] == ["5", "7", "8"]
     assert len(server.bodies) == 4
+
+
+def rated(body):
+    top = [{"token": "A", "logprob": -float(body["messages"][0]["content"])}]
+    return chat("A", logprobs={"content": [{"token": "A", "logprob": -1.0, "top_logprobs": top}]})
+
+
+@pytest.mark.parametrize(
+    "bad", [Reply("", 503), Reply({"error": "no credits"}, 402), Reply("{")], ids=["503", "402", "{"]
+)
+def test_of_several_contexts_only_those_that_did_not_come_are_asked_again(serving, tmp_path, bad):
+    """The objectives of one answer: each is a request of its own at a server."""
+    broken = [True]
+    server = serving(lambda body, n: bad if broken and body["messages"][0]["content"] == "2" else rated(body))
+    settings = server.settings(retries=0, concurrency=1)
+    weigh = Choose(tuple((Message("user", str(i)),) for i in range(4)), ("A",))
+    if bad.status == 402:
+        with pytest.raises(WorkFailed, match="money or quota"):
+            ask(Cached(OpenaiModel("m", settings), tmp_path / "a"), [weigh])
+    else:
+        (first,) = ask(Cached(OpenaiModel("m", settings), tmp_path / "a"), [weigh])
+        assert first.probabilities == ((1.0,), (math.exp(-1.0),))
+        assert len(first.missing) == 2
+    broken.clear()
+    for _ in range(2):
+        (whole,) = ask(Cached(OpenaiModel("m", settings), tmp_path / "a"), [weigh])
+        assert whole == Choice(tuple((math.exp(-float(i)),) for i in range(4)))
+    assert [body["messages"][0]["content"] for body in server.bodies] == ["0", "1", "2", "2", "3"]

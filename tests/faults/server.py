@@ -143,7 +143,11 @@ def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
     elif refusal < 2 / 3:
         reply(handler, {"error": {"code": "content_filter", "message": "content management policy"}}, 400)
     elif refusal < 1:
-        reply(handler, {"choices": [choice(None, "content_filter")] * body["n"]})
+        reply(handler, {"choices": [choice(None, "content_filter")] * body.get("n", 1)})
+    elif "logprobs" in body:
+        top = [{"token": str(digit), "logprob": -5 * share("digit", messages, digit) - 1.5} for digit in range(10)]
+        logprobs = {"content": [{"token": "7", "logprob": -1.0, "top_logprobs": top}]}
+        reply(handler, {"choices": [{**choice("7", "length"), "logprobs": logprobs}]})
     else:
         n = 1 if share("one a reply", messages) < 0.5 else body["n"]
         choices = [written(messages, body["seed"], number) for number in range(n)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Service]]:
         service.stop()
 
 
-def recipe_for(folder: Path, model: Path, service: Service, n_prompts: int) -> Path:
+def recipe_for(folder: Path, model: Path, service: Service, n_prompts: int, method: str) -> Path:
     prompts = "".join(
         json.dumps({"id": f"p{i}", "prompt": f"Question {i}: what is safe?"}) + "\n" for i in range(n_prompts)
     )
@@ -55,7 +56,7 @@ def recipe_for(folder: Path, model: Path, service: Service, n_prompts: int) -> P
         "constitution": str(folder / "mine"),
         "prompts": "prompts.jsonl",
         "sample": {"n": 4, "max_new_tokens": 32, "personas": "none"},
-        "score": {"method": "verbal", "require_signal": False, "max_new_tokens": 64},
+        "score": {"method": method, "mass_floor": 0.1, "require_signal": False, "max_new_tokens": 64},
         "denoise": {"consistency": "off", "keep_lowest": 1.0},
         "pair": {"margin": 0.5},
         "backend": {
@@ -83,20 +84,33 @@ def outcome(run: Run) -> dict[str, str]:
     return {name: (run.round(1) / name).read_text() for name in FILES}
 
 
+@pytest.fixture
 def hold(
-    n_prompts: int, breaks: list[Break], tiny_model: Path, folder: Path, services: list[Service], monkeypatch
+    tiny_model: Path, tmp_path: Path, services: list[Service], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """`hold(n_prompts, method, breaks)`: a run through every fault and those breaks ends as one without any."""
+
+    def collect(service: Service, n_prompts: int, method: str) -> tuple[Run, list[int]]:
+        service.start()
+        place = tmp_path / ("bad" if service.faults else "good")
+        place.mkdir()
+        recipe = recipe_for(place, tiny_model, service, n_prompts, method)
+        return collected(recipe, place / "run", service, monkeypatch)
+
+    return partial(held, services, collect)
+
+
+def held(
+    services: list[Service],
+    collect: Callable[[Service, int, str], tuple[Run, list[int]]],
+    n_prompts: int,
+    method: str,
+    breaks: list[Break],
 ) -> None:
     good, bad = Service(faults=False), Service(faults=True, breaks=[*breaks])
     services += [good, bad]
-    runs = []
     began = time.monotonic()
-    for service in services:
-        service.start()
-        place = folder / ("bad" if service.faults else "good")
-        place.mkdir()
-        recipe = recipe_for(place, tiny_model, service, n_prompts)
-        runs.append(collected(recipe, place / "run", service, monkeypatch))
-    (undisturbed, (code,)), (disturbed, codes) = runs
+    (undisturbed, (code,)), (disturbed, codes) = (collect(service, n_prompts, method) for service in services)
     print(
         f"{n_prompts} prompts: {bad.n_requests} requests, {bad.settled.total()} settled, {bad.greetings} greetings, "
         f"faults {dict(bad.met)}, exit codes {codes}, {max(bad.settled.values()) - 1} asked twice, "
@@ -126,12 +140,12 @@ def account_for(run: Run, n_prompts: int) -> None:
     assert not reasons & {"garbage", "cut", "timeout", "server_error", "rate_limited", "rejected"}
 
 
-def test_a_run_through_every_fault_ends_as_one_without_any(tiny_model, tmp_path, services, monkeypatch):
-    breaks = [Break(40, "killed"), Break(150, "402"), Break(300, "killed")]
-    hold(40, breaks, tiny_model, tmp_path, services, monkeypatch)
+@pytest.mark.parametrize("method", ["verbal", "expected"])
+def test_a_run_through_every_fault_ends_as_one_without_any(hold, method):
+    hold(30, method, [Break(30, "killed"), Break(120, "402"), Break(230, "killed")])
 
 
 @pytest.mark.slow
-def test_five_hundred_prompts_through_every_fault(tiny_model, tmp_path, services, monkeypatch):
-    breaks = [Break(400, "killed"), Break(2500, "402"), Break(4500, "killed")]
-    hold(500, breaks, tiny_model, tmp_path, services, monkeypatch)
+@pytest.mark.parametrize("method", ["verbal", "expected"])
+def test_five_hundred_prompts_through_every_fault(hold, method):
+    hold(500, method, [Break(400, "killed"), Break(2500, "402"), Break(4500, "killed")])

@@ -44,12 +44,9 @@ def to_json(answer: Answer) -> str:
     """The answer as one JSON object; its first key is the kind."""
     match answer:
         case Completion(texts, missing):
-            written: dict[str, object] = {"texts": [_row(text) for text in texts]}
-            if missing:
-                written["missing"] = [[failure.reason, failure.detail] for failure in missing]
-            return json.dumps(written)
-        case Choice(probabilities):
-            return json.dumps({"probabilities": probabilities})
+            return json.dumps({"texts": [_row(text) for text in texts], **_told(missing)})
+        case Choice(probabilities, missing):
+            return json.dumps({"probabilities": probabilities, **_told(missing)})
         case Vectors(vectors):
             return json.dumps({"vectors": [_packed(vector) for vector in vectors]})
         case Value(value):
@@ -67,10 +64,9 @@ def from_json(stored: str) -> Answer:
     content: Any = json.loads(stored)
     match content:
         case {"texts": texts}:
-            missing = tuple(Failure(*failure) for failure in content.get("missing", ()))
-            return Completion(tuple(_text(*row) for row in texts), missing)
+            return Completion(tuple(_text(*row) for row in texts), _missing(content))
         case {"probabilities": probabilities}:
-            return Choice(tuple(tuple(row) for row in probabilities))
+            return Choice(tuple(tuple(row) for row in probabilities), _missing(content))
         case {"vectors": vectors}:
             return Vectors(tuple(_unpacked(vector) for vector in vectors))
         case {"value": value}:
@@ -104,10 +100,11 @@ def fault(request: Request, answer: Answer) -> str:
                 or ("" if is_counted else "a count of tokens is none")
                 or ("" if all(text.stop in ("end", "length") for text in texts) else "an end of no known kind")
             )
-        case Choose(contexts, choices), Choice(rows):
-            is_whole = len(rows) == len(contexts) and all(len(row) == len(choices) for row in rows)
+        case Choose(contexts, choices), Choice(rows, missing):
+            told = chain.from_iterable((failure.reason, failure.detail) for failure in missing)
+            is_whole = len(rows) + len(missing) == len(contexts) and all(len(row) == len(choices) for row in rows)
             is_probable = is_whole and all(0.0 <= p <= 1.0 + ROUNDING for row in rows for p in row)
-            return "" if is_probable else "a probability is none, or is missing"
+            return _not_text(told) or ("" if is_probable else "a probability is none, or is missing")
         case Embed(layers=layers, spans=spans), Vectors(vectors):
             is_whole = len(vectors) == len(layers) * len(spans) and all(vectors)
             return "" if is_whole and all(map(_finite, vectors)) else "a hidden state is not finite, or is missing"
@@ -117,26 +114,40 @@ def fault(request: Request, answer: Answer) -> str:
 
 
 def n_passing(answer: Answer) -> int:
-    """Draws of a completion that failed for a reason that may pass."""
-    missing = answer.missing if isinstance(answer, Completion) else ()
+    """Draws or contexts that failed for a reason that may pass, where others did not."""
+    missing = answer.missing if isinstance(answer, Completion | Choice) else ()
     return sum(failure.reason in PASSING for failure in missing)
 
 
 def rest_of(request: Request, came: Answer) -> Request:
-    """The request for those draws alone that did not come."""
-    assert isinstance(request, Generate)
+    """The request for those draws or contexts alone that did not come."""
     n = n_passing(came)
+    if isinstance(request, Choose):
+        return replace(request, contexts=request.contexts[-n:])
+    assert isinstance(request, Generate)
     return replace(request, n=n, seed=request.seed + request.n - n)
 
 
-def together(came: Answer, rest: Answer) -> Completion:
-    """The draws that came and the rest, as if they had come at once."""
-    assert isinstance(came, Completion)
+def together(came: Answer, rest: Answer) -> Answer:
+    """What came and the rest, as if it had come at once."""
+    assert isinstance(came, Completion | Choice)
     kept = tuple(failure for failure in came.missing if failure.reason not in PASSING)
-    if isinstance(rest, Completion):
-        return Completion(came.texts + rest.texts, kept + rest.missing)
+    match came, rest:
+        case Completion(), Completion():
+            return Completion(came.texts + rest.texts, kept + rest.missing)
+        case Choice(), Choice():
+            return Choice(came.probabilities + rest.probabilities, kept + rest.missing)
     assert isinstance(rest, Failure)
-    return Completion(came.texts, kept + (rest,) * n_passing(came))
+    return replace(came, missing=kept + (rest,) * n_passing(came))
+
+
+def _told(missing: Iterable[Failure]) -> dict[str, list[list[str]]]:
+    told = [[failure.reason, failure.detail] for failure in missing]
+    return {"missing": told} if told else {}
+
+
+def _missing(content: dict[str, Any]) -> tuple[Failure, ...]:
+    return tuple(Failure(*failure) for failure in content.get("missing", ()))
 
 
 def _not_text(parts: Iterable[object]) -> str:

@@ -36,13 +36,14 @@ THINKING = ("reasoning_content", "reasoning", "thinking")
 """Fields that hold what a model thought before it answered."""
 ROUNDING = 1e-3
 """A log-probability may lie so far above 0 by rounding."""
+STOPPED = Failure("cut", "the work was stopped")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 Json = dict[str, Any]
 
 
 class _Stopped(Exception):
-    """The work ends here; some of a request's draws came before."""
+    """The work ends here; some of a request's draws or contexts came before."""
 
     def __init__(self, error: SelfPriorityError, came: Answer) -> None:
         super().__init__(str(error))
@@ -128,9 +129,7 @@ class OpenaiModel:
             try:
                 reply = self._endpoint.post(self._draws(request, len(given)), _texts)
             except SelfPriorityError as error:
-                raise _Stopped(
-                    error, _completion([*given, *[Failure("cut", "the work was stopped")] * missing])
-                ) from error
+                raise _Stopped(error, _completion([*given, *[STOPPED] * missing])) from error
             if isinstance(reply, Failure) and reply.reason == "rejected" and self._takes_many and missing > 1:
                 self._takes_many = False
             elif isinstance(reply, Failure):  # of the request: another draw would fare no better
@@ -151,14 +150,18 @@ class OpenaiModel:
         )
 
     def _choose(self, request: Choose) -> Answer:
-        rows = []
+        rows: list[tuple[float, ...]] = []
         for context in request.contexts:
             body = self._body(context, 1, temperature=0.0, logprobs=True, top_logprobs=TOP_LOGPROBS)
-            reply = self._endpoint.post(body, _next_tokens)
-            if isinstance(reply, Failure):
-                return self._without_probabilities() if reply.reason == "rejected" else reply
-            if reply is None:
+            n_missing = len(request.contexts) - len(rows)
+            try:
+                reply = self._endpoint.post(body, _next_tokens)
+            except SelfPriorityError as error:
+                raise _Stopped(error, Choice(tuple(rows), (STOPPED,) * n_missing) if rows else STOPPED) from error
+            if reply is None or (isinstance(reply, Failure) and reply.reason == "rejected"):
                 return self._without_probabilities()
+            if isinstance(reply, Failure):
+                return Choice(tuple(rows), (reply,) * n_missing) if rows else reply
             self._gave_probabilities = True
             rows.append(
                 tuple(min(1.0, sum(p for token, p in reply if token.strip() == choice)) for choice in request.choices)
@@ -280,12 +283,13 @@ def _next_tokens(reply: Any) -> list[tuple[str, float]] | None:
     """(token, probability) of the most probable first tokens; None where the server gives none.
 
     Raises:
-        ValueError: a log-probability that is none: not a number, or above 0.
+        ValueError: a log-probability that is none (not a number, or above 0), or a reply that says nothing.
     """
     choice = reply["choices"][0]
     _check_refusal(choice)
     given = (choice.get("logprobs") or {}).get("content")
     if not given or not given[0].get("top_logprobs"):
+        _text(choice, 0)  # a reply that says nothing at all says nothing of probabilities either
         return None
     return [(_spelled(entry), _probability(entry["logprob"])) for entry in given[0]["top_logprobs"]]
 
