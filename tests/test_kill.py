@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -62,8 +63,19 @@ def test_killed_at_ten_random_moments(tiny_model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("hears_interrupts")
-@pytest.mark.parametrize("send", [os.killpg, os.kill], ids=["Ctrl-C", "kill -INT of the one process"])
-def test_an_interrupt_is_told_in_one_line(tiny_model: Path, tmp_path: Path, send: Callable[[int, int], None]) -> None:
+@pytest.mark.parametrize(
+    ("send", "number", "code", "how"),
+    [
+        (os.killpg, signal.SIGINT, 130, "interrupted"),
+        (os.kill, signal.SIGINT, 130, "interrupted"),
+        (os.kill, signal.SIGTERM, 143, "stopped by SIGTERM"),
+        (os.kill, signal.SIGHUP, 129, "stopped by SIGHUP"),
+    ],
+    ids=["Ctrl-C", "kill -INT of the one process", "kill", "the terminal is closed"],
+)
+def test_an_interrupt_is_told_in_one_line(
+    tiny_model: Path, tmp_path: Path, send: Callable[[int, int], None], number: int, code: int, how: str
+) -> None:
     slow = {"kind": "scripted", "delay": 20.0}  # longer than an interrupted phase may still take
     recipe = write_recipe(tmp_path, tiny_model, backend=slow)
     with subprocess.Popen(
@@ -77,13 +89,40 @@ def test_an_interrupt_is_told_in_one_line(tiny_model: Path, tmp_path: Path, send
         for line in process.stderr:
             if "check of" in line:
                 break
-        send(process.pid, signal.SIGINT)
+        send(process.pid, number)
         rest = process.stderr.read()
-        assert process.wait(timeout=60) == 130
-    told = [line for line in rest.splitlines() if "interrupted" in line]
-    assert told == ["spa: interrupted; what is done is kept and the same command continues"]
+        assert process.wait(timeout=60) == code
+    told = [line for line in rest.splitlines() if "what is done is kept" in line]
+    assert told == [f"spa: {how}; what is done is kept and the same command continues"]
     assert "Traceback" not in rest
     assert "judge" not in steps_done(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("hears_interrupts")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_training_says_where_it_continues(tiny_model: Path, tmp_path: Path, number: int) -> None:
+    recipe = write_recipe(tmp_path, tiny_model, align={"epochs": 25, "tokens_per_step": 200})
+    run, command = tmp_path / "run", [sys.executable, "-m", "selfpriority", "run", str(recipe)]
+    with subprocess.Popen(
+        [*command, "--out", str(run)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if ": training 1/" in line:
+                break
+        process.send_signal(number)
+        rest = process.stderr.read()
+        process.wait(timeout=60)
+    found = re.search(r"checkpoint-(\d+) holds what is trained; the same command continues there", rest)
+    assert found, rest
+    kept = (run / "round-1" / "training.jsonl").read_text().splitlines()
+    assert int(found[1]) == len(kept) >= 1
+    spa("run", recipe, "--out", run)
+    assert (run / "round-1" / "training.jsonl").read_text().splitlines()[: len(kept)] == kept
 
 
 def steps_done(run: Path) -> set[str]:

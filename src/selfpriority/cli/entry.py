@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ def main() -> NoReturn:
     from selfpriority.phases.launch import kept_for_launcher
 
     debug = "--debug" in sys.argv
+    stopped_by = hear_signals()
     try:
         with kept_for_launcher():
             result: Any = app(standalone_mode=False)
@@ -44,8 +46,23 @@ def main() -> NoReturn:
     except Exception as error:  # a bug of ours must reach the user as one line too
         code = _usage_or_bug(error, debug)
     if code == INTERRUPTED and "--child" not in sys.argv:
-        tell("spa: interrupted; what is done is kept and the same command continues")
-    sys.exit(code)
+        how = f"stopped by {signal.Signals(stopped_by[0]).name}" if stopped_by else "interrupted"
+        tell(f"spa: {how}; what is done is kept and the same command continues")
+    sys.exit(128 + stopped_by[0] if code == INTERRUPTED and stopped_by else code)
+
+
+def hear_signals() -> list[int]:
+    """SIGTERM and SIGHUP interrupt as Ctrl-C does; those that came are in the list. An ignored one stays ignored."""
+    received: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    return received
 
 
 def tell(line: str) -> None:
