@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import yaml
-
 from selfpriority.errors import InputError
+from selfpriority.outside import parse_yaml, read_text
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,7 @@ def load_personas(name: str) -> tuple[Persona, ...]:
     path = Path(str(files("selfpriority"))) / "text" / "personas.yaml" if name == "default" else Path(name)
     if not path.is_file():
         raise InputError(f"sample.personas: {name!r} is no file; allowed: default, none, or a YAML file")
-    try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    rows = parse_yaml(read_text(path), str(path))
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{path}: personas are a list of {{name, text}} rows")
     for number, row in enumerate(rows, start=1):

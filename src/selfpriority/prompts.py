@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import csv
 import difflib
-import gzip
 import hashlib
 import io
 import json
 import random
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from selfpriority.errors import InputError, WorkFailed
+from selfpriority.outside import decode, json_rows, lines, mended_note, read_bytes, unpacked
+from selfpriority.plain_text import one_line
 from selfpriority.recipe import Prompts
 from selfpriority.records import Drop, Message, Prompt, Sifted
 
@@ -30,6 +32,8 @@ SHIPPED = Path(str(files("selfpriority"))) / "text" / "prompts"
 _ID_COLUMNS = ("id", "source_id")
 _ROLES = ("system", "user", "assistant")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_MOST_ROWS = 10_000_000
+"""Of a parquet file, which can hold more than any memory in few bytes."""
 
 
 class _Row(NamedTuple):
@@ -38,13 +42,30 @@ class _Row(NamedTuple):
     place: str
     number: int
     columns: Mapping[str, Any]
+    n_mended: int = 0
+
+
+@dataclass(frozen=True)
+class Loaded(Sifted[Prompt]):
+    """The prompts of a source, and what was changed in them."""
+
+    n_mended: int = 0
+    """Texts in which U+FFFD stands for halves of surrogate pairs."""
+    n_cleaned: int = 0
+    """Prompts whose id or kind held control codes or ends of lines."""
+
+    def notes(self, place: str) -> list[str]:
+        """What a user is told of it; `place` is the recipe's field."""
+        mended = [mended_note(place, self.n_mended)] if self.n_mended else []
+        told = f"{place}: {self.n_cleaned} ids or kinds held control codes or ends of lines, which are left out"
+        return [*mended, told] if self.n_cleaned else mended
 
 
 _Reader = Callable[[Path, bytes, str], Iterator[_Row]]
 """(path, its bytes, the prompt column) -> rows."""
 
 
-def load_prompts(source: Prompts, seed: int) -> Sifted[Prompt]:
+def load_prompts(source: Prompts, seed: int) -> Loaded:
     """The prompts of a source, each id once, each text once.
 
     Rows are taken in order (shuffled by `seed` if `source.shuffle`) until `source.limit` prompts are kept;
@@ -117,15 +138,10 @@ def _checked_reader(path: Path) -> _Reader:
 
 
 def _bytes(path: Path) -> bytes:
-    try:
-        raw = path.read_bytes()
-        if not raw:
-            raise InputError(f"{path}: is empty")
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: not gzip, or cut short: {error}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    raw = read_bytes(path)
+    if not raw:
+        raise InputError(f"{path}: is empty")
+    return unpacked(path, raw) if path.suffix == ".gz" else raw
 
 
 def _reader(path: Path) -> _Reader | None:
@@ -133,37 +149,18 @@ def _reader(path: Path) -> _Reader | None:
     return _READERS.get(suffixes)
 
 
-def _decode(path: Path, raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start})") from None
-
-
-def _lines(path: Path, raw: bytes) -> list[str]:
-    # not splitlines(): it also splits at characters that JSON strings may hold
-    lines = _decode(path, raw).split("\n")
-    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
-
-
 def _jsonl_rows(path: Path, raw: bytes, column: str) -> Iterator[_Row]:
-    for number, line in enumerate(_lines(path, raw), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            columns = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{place}: not JSON: {error.msg} (column {error.colno})") from None
-        if not isinstance(columns, dict):
-            raise InputError(f"{place}: a row is an object with a column {column!r}, this is {_kind_of(columns)}")
-        yield _Row(place, number, columns)
+    for row in json_rows(path, decode(path, raw)):
+        if not isinstance(row.value, dict):
+            raise InputError(f"{row.place}: a row is an object with a column {column!r}, this is {_kind_of(row.value)}")
+        yield _Row(row.place, row.number, row.value, row.n_mended)
 
 
 def _csv_rows(path: Path, raw: bytes, column: str) -> Iterator[_Row]:
-    reader = csv.DictReader(io.StringIO(_decode(path, raw), newline=""), strict=True)
+    csv.field_size_limit(2**31 - 1)  # the whole file is in memory already
+    reader = csv.DictReader(io.StringIO(decode(path, raw), newline=""), strict=True)
     try:
-        _ = reader.fieldnames  # reads the header
+        _check_names(reader.fieldnames or (), f"{path}:1")  # reads the header
         opens = reader.line_num + 1
         for number, columns in enumerate(reader, start=1):
             if None in columns:
@@ -175,7 +172,7 @@ def _csv_rows(path: Path, raw: bytes, column: str) -> Iterator[_Row]:
 
 
 def _txt_rows(path: Path, raw: bytes, column: str) -> Iterator[_Row]:
-    for number, line in enumerate(_lines(path, raw), start=1):
+    for number, line in enumerate(lines(decode(path, raw)), start=1):
         yield _Row(f"{path}:{number}", number, {column: line})
 
 
@@ -184,11 +181,22 @@ def _parquet_rows(path: Path, raw: bytes, column: str) -> Iterator[_Row]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(raw))
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not parquet: {str(error).splitlines()[0]}") from None
-    for number, columns in enumerate(table.to_pylist(), start=1):
+        file = pq.ParquetFile(pa.BufferReader(raw))
+        _check_names(file.schema_arrow.names, str(path))
+        if file.metadata.num_rows > _MOST_ROWS:
+            raise InputError(f"{path}: holds more than {_MOST_ROWS} rows; take a part of it")
+        rows = file.read().to_pylist()
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        raise InputError(f"{path}: not parquet that can be read: {first}") from None
+    for number, columns in enumerate(rows, start=1):
         yield _Row(f"{path}: row {number}", number, columns)
+
+
+def _check_names(names: Sequence[str], place: str) -> None:
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{place}: two columns are called {twice!r}; rename or remove one")
 
 
 _READERS: dict[str, _Reader] = {
@@ -232,15 +240,18 @@ def _check_columns(row: _Row, source: Prompts) -> None:
             raise InputError(f"{row.place}: no column {column!r}; columns: {', '.join(map(str, row.columns))}")
 
 
-def _sift(rows: Iterable[_Row], source: Prompts) -> Sifted[Prompt]:
+def _sift(rows: Iterable[_Row], source: Prompts) -> Loaded:
     kept: list[Prompt] = []
     dropped: list[Drop] = []
     seen_texts: dict[tuple[tuple[str, str], ...], str] = {}
     used_ids: set[str] = set()
+    n_mended = n_cleaned = 0
     for row in rows:
         if source.limit is not None and len(kept) == source.limit:
             break
-        prompt = _prompt(row, source)
+        written = _prompt(row, source)
+        prompt = replace(written, id=one_line(written.id), kind=one_line(written.kind))
+        n_mended, n_cleaned = n_mended + row.n_mended, n_cleaned + (prompt != written)
         text = said_in(prompt)
         if not text[-1][1]:
             dropped.append(Drop("prompts", _unused(prompt.id, row, used_ids), "empty", detail=row.place))
@@ -253,7 +264,7 @@ def _sift(rows: Iterable[_Row], source: Prompts) -> Sifted[Prompt]:
             kept.append(prompt)
             seen_texts[text] = prompt.id
         used_ids.add(prompt.id)
-    return Sifted(tuple(kept), tuple(dropped))
+    return Loaded(tuple(kept), tuple(dropped), n_mended, n_cleaned)
 
 
 def _unused(prompt_id: str, row: _Row, used_ids: set[str]) -> str:
@@ -278,10 +289,6 @@ def _messages(row: _Row, column: str) -> tuple[Message, ...]:
     roles = [message.role for message in messages]
     if roles[-1] != "user" or "system" in roles[1:]:
         raise InputError(f"{row.place}: {column!r} must end with a user turn and hold a system turn only at its start")
-    try:
-        "".join(message.content for message in messages).encode("utf-8")
-    except UnicodeEncodeError:
-        raise InputError(f"{row.place}: {column!r} holds half of a surrogate pair, which is not text") from None
     return messages
 
 

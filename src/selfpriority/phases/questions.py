@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selfpriority.errors import InputError
 from selfpriority.evaluation.conversation import Question
+from selfpriority.outside import read_text, written_rows
 
 Row = TypeVar("Row", bound=BaseModel)
 T = TypeVar("T")
@@ -82,17 +82,12 @@ def _reference(row: _TwoTurns, turn: int) -> str:
 
 def _read(path: Path, form: type[Row], needs: str) -> list[tuple[int, Row]]:
     """(line number, row) of every line that is not empty."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other ends of lines
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                rows.append((number, form.model_validate(json.loads(line))))
-            except (ValidationError, ValueError):
-                raise InputError(f"{path}:{number}: not a question; needs {needs}") from None
+    for row in written_rows(path, read_text(path, "no such file of questions")):
+        try:
+            rows.append((row.number, form.model_validate(row.value)))
+        except ValidationError:
+            raise InputError(f"{row.place}: not a question; needs {needs}") from None
     if not rows:
         raise InputError(f"{path}: holds no question")
     return rows

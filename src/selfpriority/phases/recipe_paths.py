@@ -28,8 +28,9 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
 
     def absolute(name: str, reserved: Collection[str]) -> str:
         for base in (Path.cwd(), folder):
-            if name and name not in reserved and (base / name).exists():
-                return str((base / name).resolve())
+            path = base / name
+            if name and name not in reserved and path.exists():  # the name of a link tells a file's format
+                return str(path.resolve() if path.is_dir() else path.parent.resolve() / path.name)
         return name
 
     personas = absolute(recipe.sample.personas, ("default", "none"))
