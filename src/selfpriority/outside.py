@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -212,31 +212,30 @@ def parse_yaml(text: str, place: str) -> Any:
 class _Loader(yaml.SafeLoader):
     """YAML's safe values without its traps: keys that replace others, aliases that grow, dates, values of odd forms."""
 
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
+        self.yaml_implicit_resolvers = {
+            first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
         self._n_values = 0
         self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Counts the values, those that an alias stands for each time."""
-        mark, is_alias = self.peek_event().start_mark, self.check_event(yaml.AliasEvent)
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         before = self._n_values
         self._n_values += 1
         node = super().compose_node(parent, index)
-        if not is_alias:
+        if not isinstance(event, yaml.AliasEvent):
             self._sizes[id(node)] = self._n_values - before
         elif id(node) in self._sizes:
             self._n_values += self._sizes[id(node)]
         else:
-            raise yaml.composer.ComposerError(None, None, "an alias inside of what it stands for", mark)
+            raise _no_value(event, "an alias inside of what it stands for")
         if self._n_values > MOST_YAML_VALUES:
             problem = f"more than {MOST_YAML_VALUES} values, aliases written out"
-            raise yaml.composer.ComposerError(None, None, problem, mark)
+            raise _no_value(event, problem)
         return node
 
     def compose_mapping_node(self, anchor: Any) -> Any:
@@ -247,7 +246,7 @@ class _Loader(yaml.SafeLoader):
             said = (key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key))
             if said in seen:
                 problem = f"the key {shown(key.value)} stands twice; the second would replace the first"
-                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+                raise _no_value(key, problem)
             seen.add(said)
         return node
 
@@ -267,5 +266,6 @@ class _Loader(yaml.SafeLoader):
         return value
 
 
-def _no_value(node: yaml.ScalarNode, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+def _no_value(where: Any, problem: str) -> yaml.MarkedYAMLError:
+    """Of a node or an event."""
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)

@@ -125,4 +125,4 @@ def utility(directory: Directory, options: UtilityOptions, as_json: AsJson = Fal
 
     run = phase(directory, "utility", 0, False, ask)
     found = read_utility(run.evaluation / "utility.json")
-    print(json.dumps(utility_as_json(found), indent=1) if as_json else utility_text(found))
+    print(json.dumps(utility_as_json(found), indent=1) if as_json else clean(utility_text(found)))

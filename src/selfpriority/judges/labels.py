@@ -17,11 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from selfpriority.constitution import Anchor, Constitution
 from selfpriority.errors import InputError
 from selfpriority.outside import decode, lines, parse_json, read_bytes, unpacked
+from selfpriority.plain_text import one_line
 from selfpriority.records import Message, Prompt
 
 _MOST_LINES = 20  # of complaints about one file
@@ -173,7 +183,7 @@ class _Row(BaseModel):
     label: StrictBool | StrictInt | None = None
     chosen: _Text | None = None
     rejected: _Text | None = None
-    objective: _Text
+    objective: Annotated[_Text, AfterValidator(one_line)]
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     @model_validator(mode="after")
