@@ -98,7 +98,9 @@ def unpacked(path: Path, raw: bytes) -> bytes:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not gzip, or cut short: {error}") from None
     if len(content) > MOST_UNPACKED_MIB * 2**20:
-        raise InputError(f"{path}: holds more than {MOST_UNPACKED_MIB} MiB once unpacked; take a part of it")
+        raise InputError(
+            f"{path}: holds more than {MOST_UNPACKED_MIB} MiB once unpacked; unpack it yourself, or take a part of it"
+        )
     return content
 
 

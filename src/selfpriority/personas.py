@@ -11,6 +11,7 @@ from pathlib import Path
 
 from selfpriority.errors import InputError
 from selfpriority.outside import parse_yaml, read_text
+from selfpriority.plain_text import one_line
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def load_personas(name: str) -> tuple[Persona, ...]:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or not all(isinstance(row.get(k), str) and row[k] for k in ("name", "text")):
             raise InputError(f"{path}: persona {number} needs a name and a text")
-    if len({row["name"] for row in rows}) != len(rows):
+    personas = tuple(Persona(one_line(row["name"]), row["text"].strip()) for row in rows)
+    if len({persona.name for persona in personas}) != len(personas):
         raise InputError(f"{path}: persona names must differ")
-    return tuple(Persona(row["name"], row["text"].strip()) for row in rows)
+    return personas

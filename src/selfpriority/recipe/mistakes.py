@@ -71,8 +71,10 @@ def _of_fields(root: Any, error: ValidationError) -> list[dict[str, Any]]:
     told: dict[tuple[Any, ...], dict[str, Any]] = {}
     for number, problem in enumerate(error.errors()):
         place = problem["loc"]
-        if len(place) > 1 and _has_forms(_place(root, [str(part) for part in place[:-2]]).fields.get(str(place[-2]))):
-            place = place[:-1]
+        names = [str(part) for part in place]
+        of_form = (k for k in range(1, len(names)) if _has_forms(_place(root, names[: k - 1]).fields.get(names[k - 1])))
+        if (end := next(of_form, None)) is not None:
+            place = place[:end]
             if place in told:
                 told[place]["msg"] += f"; or: {problem['msg']}"
                 continue
