@@ -29,7 +29,7 @@ LINE = (
     "models",
     "run prompts preferences rating chat constitution personas wording intervals refusals shipped text_table",
     "storage locks",
-    "language_model",
+    "language_model prompt_rows",
     "records",
     "recipe",
     "outside",

@@ -360,14 +360,16 @@ def test_constitutions(name: str, content: str | bytes, told: str, tmp_path: Pat
     spa.refuses(told, "run", recipe(tmp_path, constitution=str(folder)), "--out", tmp_path / "run")
 
 
-def test_a_table_with_two_columns_of_one_name_or_too_many_rows(tiny_model: Path, tmp_path: Path, spa: Spa) -> None:
+def test_tables_of_parquet(tiny_model: Path, tmp_path: Path, spa: Spa) -> None:
     path = tmp_path / "p.parquet"
     columns = [pa.array(["a"]), pa.array(["b"])]
-    many = pa.DictionaryArray.from_arrays(pa.array(bytes(10_000_001), pa.int8()), pa.array(["a"]))
+    many = pa.nulls(6_000_000, pa.string())
+    long = pa.DictionaryArray.from_arrays(pa.array(bytes(10_000), pa.int8()), pa.array(["a" * 100_000]))
     no_text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
     for table, told in (
         (pa.Table.from_arrays(columns, ["prompt", "prompt"]), "two columns are called 'prompt'"),
-        (pa.table({"prompt": many}), "more than 10000000 rows"),
+        (pa.table({"prompt": many}), "more than 5000000 rows"),
+        (pa.table({"prompt": long}), "more than 512 MiB"),
         (pa.table({"prompt": no_text}), "not parquet that can be read"),
     ):
         pq.write_table(table, path)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from selfpriority.errors import InputError
 from selfpriority.outside import parse_yaml, read_text, written_rows
 
+_MOST_MISTAKES = 20
 SHIPPED = Path(str(files("selfpriority"))) / "text" / "constitutions"
 
 
@@ -98,7 +99,8 @@ def load_constitution(name: str) -> Constitution:
     try:
         content = _File.model_validate(parse_yaml(read_text(path), str(path)))
     except ValidationError as error:
-        raise InputError(*(f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
+        told = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:_MOST_MISTAKES]]
+        raise InputError(*told) from None
     names = [objective.name for objective in content.objectives]
     if len(set(names)) != len(names):
         raise InputError(f"{path}: objective names must differ, got {', '.join(names)}")

@@ -46,7 +46,7 @@ def plan_command(
     given_rates = pace.rates(rates) if rates is not None else None
     given_prices = pace.prices(prices) if prices is not None else None
     planned = plan(named_recipe(recipe), fields or [], out, given_rates, given_prices)
-    print(json_text(planned) if as_json else plan_text(planned))
+    print(json_text(planned) if as_json else clean(plan_text(planned)))
 
 
 @app.command("run")

@@ -136,6 +136,8 @@ def read_heads(folder: Path) -> Heads:
         card = parse_json(read_text(card_path), str(card_path)).value
         described, model = card["objectives"], card["model"]
         layers = {name: (_layers(entry), entry["pooling"]) for name, entry in described.items()}
+        if not isinstance(model, str):
+            raise TypeError("model must be a name")
     except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{card_path}: not a card of fitted heads: {type(error).__name__} {error}") from None
     try:
@@ -156,7 +158,10 @@ def _arrays(head: Head) -> dict[str, NDArray[Any]]:
 
 def _layers(entry: Mapping[str, Any]) -> tuple[int, ...]:
     """Of a card's objective; cards of version 0.1 name a single layer."""
-    return tuple(map(int, entry["layers"] if "layers" in entry else [entry["layer"]]))
+    layers = tuple(map(int, entry["layers"] if "layers" in entry else [entry["layer"]]))
+    if min(layers) < 0:
+        raise ValueError("a layer is counted from 0")
+    return layers
 
 
 def _head(name: str, layers: tuple[int, ...], pooling: Any, tensors: Mapping[str, NDArray[Any]], path: Path) -> Head:
