@@ -9,10 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 from selfpriority import cli
 
@@ -358,6 +360,35 @@ def test_constitutions(name: str, content: str | bytes, told: str, tmp_path: Pat
     file(folder / "anchors.jsonl", json.dumps(ANCHOR))
     file(folder / name, content)
     spa.refuses(told, "run", recipe(tmp_path, constitution=str(folder)), "--out", tmp_path / "run")
+
+
+CARD = '{"model": "m", "objectives": {"harmlessness": {"layers": %s, "pooling": "mean"}}}'
+
+CARDS: list[tuple[str | bytes, str]] = [
+    ("[" * DEEP, "card.json: not JSON that can be read: nested too deep"),
+    (CARD % ("9" * 5000), "a number of more than 4300 digits"),
+    (CARD % "[NaN]", "NaN is no number"),
+    (CARD % "[1e999]", "not a card of fitted heads"),
+    (CARD % "[-1]", "not a card of fitted heads"),
+    (CARD % "[]", "not a card of fitted heads"),
+    (CARD % '["x"]', "not a card of fitted heads"),
+    (CARD % "[1]", "tensors mean, scale, weights, line are missing"),
+    ('{"model": "a", "model": "b"}', "the key 'model' stands twice"),
+    ('{"model": 7, "objectives": {}}', "model must be a name"),
+    ("null", "not a card of fitted heads"),
+    (b'{"model": "\xe9"}', "not UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("content", "told"), CARDS, ids=[row[1] for row in CARDS])
+def test_cards_of_heads(content: str | bytes, told: str, tiny_model: Path, tmp_path: Path, spa: Spa) -> None:
+    (tmp_path / "heads").mkdir()
+    save_file({"x": np.zeros(1, dtype=np.float32)}, tmp_path / "heads" / "heads.safetensors")
+    file(tmp_path / "heads" / "card.json", content)
+    judge = {"kind": "probe", "judge": str(tmp_path / "heads")}
+    held = {"prompts": {"source": "demo", "split": "heldout", "limit": 4}, "judge": judge}
+    for fields in ({"score": {"judge": judge}}, {"evaluate": held}):
+        spa.refuses(told, "run", recipe(tmp_path, tiny_model, **fields), "--out", tmp_path / "run")
 
 
 def test_tables_of_parquet(tiny_model: Path, tmp_path: Path, spa: Spa) -> None:
