@@ -441,3 +441,13 @@ OUTS = ["a\udcff", "\udc80/b", "x" * 300, "x/" * 3000, "recipe.yaml", "recipe.ya
 def test_run_directories_that_cannot_be(out: str, tmp_path: Path, spa: Spa) -> None:
     (tmp_path / "circle").symlink_to("circle")
     spa.refuses("", "run", recipe(tmp_path), "--out", f"{tmp_path}/{out}")
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_a_name_that_is_not_utf8_behind_one_that_is(link: bool, tmp_path: Path, spa: Spa) -> None:
+    folder = tmp_path / "m\udcff"
+    folder.mkdir()
+    (tmp_path / "linked").symlink_to(folder)
+    spa.monkeypatch.chdir(tmp_path if link else folder)
+    (folder / "here").mkdir()
+    spa.refuses("is not UTF-8; rename it", "run", recipe(tmp_path, "linked/here" if link else "here"), "--out", "run")

@@ -450,3 +450,11 @@ def test_a_judge_as_version_0_1_0_wrote_it_out_is_read(tmp_path):
 )
 def test_a_field_that_is_not_of_the_judge_is_a_mistake(tmp_path, override, told):
     assert told in refusal(write(tmp_path, SMALL), override)
+
+
+def test_of_many_mistakes_the_first_are_told(tmp_path):
+    many = ", ".join(f"x{n}: 1" for n in range(3000))
+    with pytest.raises(InputError) as caught:
+        recipe.load(write(tmp_path, SMALL), [f"sample={{{many}}}"])
+    assert len(caught.value.lines) == 21
+    assert caught.value.lines[-1] == "there are more mistakes than these"
