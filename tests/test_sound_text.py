@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
+from selfpriority import cli
 from selfpriority.constitution import load_constitution
 from selfpriority.judges.labels import read_labels
 from selfpriority.outside import mended_note, parse_yaml
@@ -107,3 +109,15 @@ def test_a_note_tells_what_was_replaced(tiny_model: Path, tmp_path: Path) -> Non
         "prompts: 1 ids or kinds held control codes or ends of lines, which are left out",
         "evaluate.prompts: 1 text held halves of surrogate pairs; U+FFFD stands in their place",
     ]
+
+
+def test_halves_in_labels_are_told_by_check_judge(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    row = {"prompt": "a\ud800", "response": "\udfff", "label": 1, "objective": "harmlessness"}
+    labels = file(tmp_path / "l.jsonl", json.dumps(row))
+    monkeypatch.setattr("sys.argv", ["spa", "check-judge", str(recipe(tmp_path, tiny_model)), "--labels", str(labels)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    told = [line for line in capfd.readouterr().err.splitlines() if "surrogate" in line]
+    assert told == [f"labels: {labels}: 2 texts held halves of surrogate pairs; U+FFFD stands in their place"]
