@@ -48,7 +48,7 @@ RECIPES: list[tuple[str, str | bytes, str]] = [
     ("long name of a field", f"{'a' * 1000}: 1\n", "unknown field"),
     ("deep lists", f"x: {'[' * DEEP}\n", NESTED),
     ("deep mappings", f"x: {'{a: ' * 3000}\n", NESTED),
-    ("deep blocks", f"{'- ' * 3000}x\n", "not YAML"),
+    ("deep blocks", f"x:\n  {'- ' * 3000}x\n", NESTED),
     ("date that is none", "seed: 2024-13-45\n", "seed: Input should be a valid integer"),
     ("date", "seed: 2024-01-02\n", "(got '2024-01-02')"),
     ("time that is none", "seed: 2024-01-02 99:99:99\n", "seed: Input should be a valid integer"),

@@ -11,7 +11,7 @@ import yaml
 from selfpriority import cli
 from selfpriority.constitution import load_constitution
 from selfpriority.judges.labels import read_labels
-from selfpriority.outside import mended_note, parse_yaml
+from selfpriority.outside import mended_note, parse_json, parse_yaml
 from selfpriority.personas import load_personas
 from selfpriority.phases.questions import read_mt_bench
 from selfpriority.phases.recipe_paths import with_absolute_paths
@@ -121,3 +121,11 @@ def test_halves_in_labels_are_told_by_check_judge(
         cli.main()
     told = [line for line in capfd.readouterr().err.splitlines() if "surrogate" in line]
     assert told == [f"labels: {labels}: 2 texts held halves of surrogate pairs; U+FFFD stands in their place"]
+
+
+def test_nesting_that_is_sane_and_brackets_in_a_text() -> None:
+    deep = "[" * 99 + "]" * 99
+    assert parse_json(deep, "p").value == parse_yaml(deep, "p") == json.loads(deep)
+    text = "[{" * 500 + '\\" ['
+    assert parse_json(json.dumps([text, {text: text}]), "p").value == [text, {text: text}]
+    assert parse_json(json.dumps([[]] * 500), "p").value == [[]] * 500

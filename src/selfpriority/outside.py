@@ -27,9 +27,13 @@ MOST_UNPACKED_MIB = 512
 MOST_YAML_MIB = 1
 MOST_YAML_VALUES = 50_000
 """Every use of an alias counts as all that it stands for."""
+DEEPEST = 100
+"""Levels of lists and mappings; a parser that runs out of stack instead would harm what runs beside it."""
 
 _HALF = re.compile("[\ud800-\udfff]")
 _HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
+_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BRACKET = re.compile(r"[][{}]")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 NO_TEXT = "holds half of a surrogate pair, which is not text"
 
@@ -146,17 +150,26 @@ def parse_json(raw: str, place: str) -> Mended:
         InputError: it is none, is nested too deep, holds a number that JSON has not or nobody can hold, or an object
             with one key twice.
     """
+    if raw.count("[") + raw.count("{") > DEEPEST and _depth(raw) > DEEPEST:
+        raise InputError(f"{place}: not JSON that can be read: nested too deep, more than {DEEPEST} levels")
     try:
         value = json.loads(raw, object_pairs_hook=_object, parse_constant=_no_constant)
         return _mended(value) if _HALF_ESCAPED.search(raw) else Mended(value, 0)
     except json.JSONDecodeError as error:
         raise InputError(f"{place}: not JSON: {error.msg} (column {error.colno})") from None
-    except RecursionError:
-        raise InputError(f"{place}: not JSON that can be read: nested too deep") from None
     except _Wrong as error:
         raise InputError(f"{place}: not JSON that can be read: {error}") from None
     except ValueError:
         raise InputError(f"{place}: not JSON that can be read: a number of more than 4300 digits") from None
+
+
+def _depth(raw: str) -> int:
+    """The most brackets that are open at once, outside of texts."""
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(_JSON_STRING.sub("", raw)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 class _Wrong(ValueError):
@@ -207,8 +220,6 @@ def parse_yaml(text: str, place: str) -> Any:
         raise InputError(f"{place}:{mark.line + 1 if mark else 1}: not YAML: {problem}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{place}: not YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise InputError(f"{place}: not YAML that can be read: nested too deep") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -220,15 +231,19 @@ class _Loader(yaml.SafeLoader):
             first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
-        self._n_values = 0
+        self._n_values = self._depth = 0
         self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Counts the values, those that an alias stands for each time."""
+        """Counts the levels, and the values, those that an alias stands for each time."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         before = self._n_values
         self._n_values += 1
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise _no_value(event, f"nested too deep, more than {DEEPEST} levels")
         node = super().compose_node(parent, index)
+        self._depth -= 1
         if not isinstance(event, yaml.AliasEvent):
             self._sizes[id(node)] = self._n_values - before
         elif id(node) in self._sizes:
