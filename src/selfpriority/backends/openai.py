@@ -11,7 +11,6 @@ import json
 import math
 import os
 import queue
-import re
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 from selfpriority.backends.http import Endpoint, Refusal, key_variable
 from selfpriority.errors import InputError
 from selfpriority.language_model import Answer, Choice, Choose, Completion, Failure, Generate, Request, Text
+from selfpriority.outside import sound
 from selfpriority.recipe import OpenaiBackend
 from selfpriority.records import Message, Stop
 
@@ -36,7 +36,6 @@ THINKING = ("reasoning_content", "reasoning", "thinking")
 """Fields that hold what a model thought before it answered."""
 ROUNDING = 1e-3
 """A log-probability may lie so far above 0 by rounding."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Json = dict[str, Any]
 
@@ -225,7 +224,7 @@ def _content(choice: Any) -> str:
         content = "".join(part["text"] for part in content if part.get("type", "text") == "text")
     if not isinstance(content, str):
         raise ValueError("the message has no text")
-    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", content)
+    return sound(content)
 
 
 def _n_tokens(reply: Any) -> int:
