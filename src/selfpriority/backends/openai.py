@@ -11,7 +11,6 @@ import json
 import math
 import os
 import queue
-import re
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 from selfpriority.backends.http import Endpoint, Refusal, key_variable
 from selfpriority.errors import InputError, SelfPriorityError
 from selfpriority.language_model import Answer, Choice, Choose, Completion, Failure, Generate, Request, Text
+from selfpriority.outside import sound
 from selfpriority.recipe import OpenaiBackend
 from selfpriority.records import Message, Stop
 
@@ -37,7 +37,6 @@ THINKING = ("reasoning_content", "reasoning", "thinking")
 ROUNDING = 1e-3
 """A log-probability may lie so far above 0 by rounding."""
 STOPPED = Failure("cut", "the work was stopped")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Json = dict[str, Any]
 
@@ -256,7 +255,7 @@ def _text(choice: Any, n_tokens: int) -> Text:
         content = ""
     if not isinstance(content, str):
         raise ValueError("the message has no text")
-    written, thinking = (_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text) for text in (content, "\n\n".join(thoughts)))
+    written, thinking = (sound(text) for text in (content, "\n\n".join(thoughts)))
     return Text.of(written, n_tokens, _stop(choice), thinking=thinking)
 
 

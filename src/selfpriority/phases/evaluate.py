@@ -68,7 +68,9 @@ def check_evaluation(resources: Resources) -> None:
             compare.
     """
     recipe = resources.recipe
-    prompt_sets(resources.run, recipe)
+    for each in prompt_sets(resources.run, recipe):
+        for note in each.prompts.notes(each.place):
+            resources.reporter.note(note)
     check_systems(resources.run, recipe)
     for other in recipe.evaluate.more_systems.values():
         model_key(recipe.model if other.model == "self" else other.model)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from selfpriority.recipe.keys import key_doubt
-from selfpriority.recipe.section import Section
+from selfpriority.recipe.section import Count, Section
 
 # capitals and short words: a key that was pasted in place of the name must not enter the run directory
 VARIABLE = r"^[A-Z][A-Z0-9]{0,15}(_[A-Z0-9]{1,15}){0,7}$"
@@ -21,9 +21,9 @@ class HfBackend(Section):
     """`auto`: bfloat16 where the hardware has it."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
-    tokens_per_batch: int = Field(16384, ge=1)
+    tokens_per_batch: Count = 16384
     """Token budget of one generation batch, prompt and new tokens together."""
-    max_batch: int = Field(96, ge=1)
+    max_batch: Count = 96
     """Most sequences generated together."""
 
 
@@ -31,7 +31,7 @@ class ScriptedBackend(Section):
     """Deterministic stand-in for tests: answers are a function of the request."""
 
     kind: Literal["scripted"]
-    delay: float = Field(0.0, ge=0)
+    delay: float = Field(0.0, ge=0, le=3600)
     """Seconds a batch takes."""
 
 
@@ -53,7 +53,7 @@ class OpenaiBackend(Section):
     """Seconds after which a request that is not answered whole is tried again."""
     retries: int = Field(5, ge=0, le=20)
     """Further tries after a rate limit, a server error, a cut connection or a time-out."""
-    backoff: float = Field(1.0, ge=0)
+    backoff: float = Field(1.0, ge=0, le=3600)
     """Seconds before the first further try; they double with each, unless the server names a time."""
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls the length limit."""

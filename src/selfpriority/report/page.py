@@ -88,7 +88,7 @@ def page(template: str, prompts: Packed, **context: Any) -> str:
     environment.globals |= {"answer_counts": answer_counts, "unrated_counts": unrated_counts, "counted": counted}
     style = own_text("report.css")
     script = "\n".join(own_text(name) for name in SCRIPTS)
-    return environment.get_template(template).render(
+    rendered = environment.get_template(template).render(
         **context,
         flow=flow,
         prompts=prompts,
@@ -97,6 +97,7 @@ def page(template: str, prompts: Packed, **context: Any) -> str:
         script=Markup(script),
         script_hash=_hash(script),
     )
+    return clean(rendered)  # drawings are no text of the template's, so that no filter of it reaches their titles
 
 
 def own_text(name: str) -> str:
