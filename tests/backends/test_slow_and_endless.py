@@ -35,9 +35,10 @@ def speaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., OpenaiMo
 
         def talk(connection: socket.socket) -> None:
             with connection:
-                asked = b""
-                while not asked.endswith(b"}"):  # what is left unread would be answered by a reset
-                    asked += connection.recv(65_536)
+                asked = part = b"-"
+                while part and not asked.endswith(b"}"):  # what is left unread would be answered by a reset
+                    part = connection.recv(65_536)
+                    asked += part
                 try:
                     for part in parts():
                         connection.sendall(part)
