@@ -16,6 +16,7 @@ from torch import Tensor
 from selfpriority.backends.batches import Cost, cut, n_shared, passes
 from selfpriority.backends.decoding import Sampling, generate, next_token_logits
 from selfpriority.backends.hidden_states import right_padded, span_means
+from selfpriority.chat_template import RefusedTurns
 from selfpriority.errors import InputError
 from selfpriority.language_model import (
     Answer,
@@ -74,7 +75,7 @@ class HfModel:
             n_sequences = request.n
         elif isinstance(request, Choose):
             n_sequences = len(request.contexts)
-        return Cost(_group(request), n_sequences, sum(self._lengths(request)))
+        return Cost(_group(request), n_sequences, _total(self._lengths, request))
 
     def _lengths(self, request: Request) -> tuple[int, int]:
         """Tokens of the request's longest prompt, and tokens that follow it."""
@@ -100,7 +101,7 @@ class HfModel:
                 return [Failure("unsupported", "a causal language model does not classify")] * len(group)
 
     def _failure(self, request: Request) -> Failure | None:
-        return _empty(request) or _too_long(self._loaded, *self._lengths(request))
+        return _impossible(self._loaded, request, self._lengths)
 
     def _generate(self, requests: Sequence[Generate]) -> list[Answer]:
         first = requests[0]  # the group shares its sampling settings
@@ -168,7 +169,7 @@ class HfClassifier:
 
     def plan(self, requests: Sequence[Request]) -> list[list[int]]:
         """Batches of similar length within the token budget."""
-        costs = [Cost(_group(request), 1, self._length(request)) for request in requests]
+        costs = [Cost(_group(request), 1, _total(self._lengths, request)) for request in requests]
         return cut(costs, self._settings.tokens_per_batch, self._settings.max_batch)
 
     def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
@@ -176,8 +177,12 @@ class HfClassifier:
         for number, batch in enumerate(batches):
             yield number, _by_group(batch, self._answer_group)
 
-    def _length(self, request: Request) -> int:
-        return sum(map(len, _encoded(self._loaded, request))) if isinstance(request, Classify) else 0
+    def _lengths(self, request: Request) -> tuple[int, int]:
+        """Tokens of the conversation, and of the response to it."""
+        if not isinstance(request, Classify):
+            return 0, 0
+        prompt, response = _encoded(self._loaded, request)
+        return len(prompt), len(response)
 
     def _answer_group(self, group: Sequence[Any]) -> list[Answer]:
         if not isinstance(group[0], Classify):
@@ -185,7 +190,7 @@ class HfClassifier:
         return _answered(group, self._failure, self._classify)
 
     def _failure(self, request: Classify) -> Failure | None:
-        return _empty(request) or _too_long(self._loaded, *map(len, _encoded(self._loaded, request)))
+        return _impossible(self._loaded, request, self._lengths)
 
     @torch.inference_mode()
     def _classify(self, requests: Sequence[Classify]) -> list[Answer]:
@@ -242,12 +247,25 @@ def _group(request: Request) -> str:
     return type(request).__name__
 
 
-def _empty(request: Request) -> Failure | None:
-    is_empty = isinstance(request, Embed | Classify) and not request.response.strip()
-    return Failure("empty", "the response is empty") if is_empty else None
+_Lengths = Callable[[Request], tuple[int, int]]
+"""Tokens of a request's longest prompt, and tokens that follow it."""
 
 
-def _too_long(loaded: Loaded, n_prompt: int, n_after: int) -> Failure | None:
+def _total(lengths: _Lengths, request: Request) -> int:
+    try:
+        return sum(lengths(request))
+    except RefusedTurns:  # fails when it is answered
+        return 0
+
+
+def _impossible(loaded: Loaded, request: Request, lengths: _Lengths) -> Failure | None:
+    """Why no model could answer the request; None if it can be asked."""
+    if isinstance(request, Embed | Classify) and not request.response.strip():
+        return Failure("empty", "the response is empty")
+    try:
+        n_prompt, n_after = lengths(request)
+    except RefusedTurns as error:
+        return Failure("turns", error.reason)
     if loaded.context is None or n_prompt + n_after <= loaded.context:
         return None
     return Failure("too_long", f"{n_prompt} prompt tokens and {n_after} more exceed the context of {loaded.context}")
