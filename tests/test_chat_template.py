@@ -239,9 +239,9 @@ NO_SECOND_QUESTION = (
     [
         ([USER, AGAIN], "turn 2 is the user's, as the one before it"),
         ([ANSWER, USER], "turn 1 is the assistant's, before any of the user"),
-        ([SYSTEM, ANSWER, USER], "turn 2 is the assistant's, before any of the user"),
+        ([SYSTEM, ANSWER, USER], "turn 1 is the assistant's, before any of the user"),
         ([USER, ANSWER, MORE, AGAIN], "turn 3 is the assistant's, as the one before it"),
-        ([SYSTEM, USER, ANSWER, AGAIN, AGAIN], "turn 5 is the user's, as the one before it"),
+        ([SYSTEM, USER, ANSWER, AGAIN, AGAIN], "turn 4 is the user's, as the one before it"),
     ],
 )
 def test_turns_that_are_not_taken_are_named(opened, source: str, turns: list[Message], reason: str) -> None:

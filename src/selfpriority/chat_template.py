@@ -115,10 +115,11 @@ class ChatTemplate:
         return [*(phrase for phrase, holds in told.items() if holds), *(f"not taken: {o}" for o in self.refused_orders)]
 
     def _refused_turn(self, messages: Sequence[Message]) -> str:
-        roles = [(number, m.role) for number, m in enumerate(messages, start=1) if m.role != "system"]
-        if _ASSISTANT_FIRST in self.refused_orders and roles and roles[0][1] == "assistant":
-            return f"turn {roles[0][0]} is the assistant's, before any of the user"
-        for (_, before), (number, role) in pairwise(roles):
+        """What is wrong with the turns, empty if nothing; a system turn is not counted, for personas add one."""
+        roles = [message.role for message in messages if message.role != "system"]
+        if _ASSISTANT_FIRST in self.refused_orders and roles[:1] == ["assistant"]:
+            return "turn 1 is the assistant's, before any of the user"
+        for number, (before, role) in enumerate(pairwise(roles), start=2):
             if before == role and _TWICE[role] in self.refused_orders:
                 return f"turn {number} is the {role}'s, as the one before it"
         return ""
