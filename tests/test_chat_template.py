@@ -115,6 +115,14 @@ def opened(tokenizer):
             "<U>Hello<A><think>\n",
             ["an answer begins in its thinking", "thinking is cut from earlier turns"],
         ),
+        (
+            LOOP
+            + "<t>{{ m.role }}\n{{ m.content }}{{ eos_token }}"
+            + END
+            + "{% if add_generation_prompt %}<t>assistant\n<|channel>thought\n<channel|>{% endif %}",
+            "<t>user\nHello<|im_end|><t>assistant\n<|channel>thought\n<channel|>",
+            [],
+        ),
         (SHORT, "<|user|>\nHello<|im_end|>\n<|assistant|>\n", []),
         ("<|im_start|>system\nYou help.<|im_end|>\n" + CHATML, "<|im_start|>system\nYou help.<|im_end|>\n" + PLAIN, []),
         (LOOP + TURN.replace("content }}", "content | trim }}") + END + OPENS_CHATML, PLAIN, []),
@@ -132,6 +140,7 @@ def opened(tokenizer):
         "model turns",
         "cuts thinking",
         "opens thinking",
+        "shuts thinking",
         "short",
         "fixed system text",
         "trims",
@@ -184,6 +193,12 @@ def test_templates_of_the_field_are_taken_as_they_are(opened, source: str, text:
             "{% if messages | length > 2 %}{{ raise_exception('one question') }}{% endif %}" + CHATML,
             r"fails \(one question\) when the conversation goes on",
         ),
+        (
+            "{% for m in messages %}{{ m.content }}{% endfor %}",
+            "writes nothing between what the user says and an answer",
+        ),
+        ("{{ messages | map(attribute='content') | join('\n') }}", "writes nothing between what the user says and"),
+        (LOOP + "{{ m.content }}{{ eos_token if m.role == 'assistant' else '  ' }}" + END, "writes nothing between"),
         (LOOP + TURN + END, "ignores add_generation_prompt, so it opens the assistant's turn with '<|im_end|>\n' but"),
         (SHORT.partition("{% if add")[0], "ignores add_generation_prompt"),
         (MODEL_TURNS.partition("{% if add")[0], "ignores add_generation_prompt"),
@@ -315,6 +330,8 @@ def test_the_date_is_all_that_changes_in_a_template(tokenizer, opened) -> None:
         ("<think>", True),
         ("<seed:think>", True),
         ("[THINK]", True),
+        ("<|channel>thought\n", True),
+        ("<|channel>thought\n<channel|>", False),
         ("<think>\n\n</think>\n\n", False),
         ("</think>", False),
         ("", False),

@@ -21,10 +21,12 @@ from selfpriority.records import Message
 # another prompt. So the clock stands still: on the day that Llama's templates name where there is no clock.
 PINNED = datetime(2024, 7, 26, 12, tzinfo=UTC)
 
-_TAG = r"(?:</?(?:think|thinking|thought|seed:think)>|\[/?THINK\])"
+_OPENS = r"(?:<(?:think|thinking|thought|seed:think)>|\[THINK\]|<\|channel>thought)"
+_SHUTS = r"(?:</(?:think|thinking|thought|seed:think)>|\[/THINK\]|<channel\|>)"
+_TAG = rf"(?:{_OPENS}|{_SHUTS})"
 _ENDS_IN_TAGS = re.compile(rf"(?:\s*{_TAG})*\s*\Z", re.I)
 _ONLY_TAGS = re.compile(rf"(?:\s|{_TAG})*", re.I)
-_OPENS_THINKING = re.compile(rf"(?!.?/){_TAG}\s*\Z", re.I)
+_OPENS_THINKING = re.compile(rf"{_OPENS}\s*\Z", re.I)
 
 
 def _says(role: Any, name: str) -> Message:
@@ -164,6 +166,8 @@ class ChatTemplate:
 
         Not every template heeds `add_generation_prompt`: in some the end of the user's turn opens the assistant's.
         """
+        if not self.opening.strip():
+            raise self._unfit("writes nothing between what the user says and an answer")
         start = _ENDS_IN_TAGS.sub("", opened)
         between = whole[len(start) :].partition(_ANSWER.content)[0]
         if whole.startswith(start) and _ONLY_TAGS.fullmatch(between):
