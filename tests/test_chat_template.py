@@ -329,6 +329,8 @@ def test_the_date_is_all_that_changes_in_a_template(tokenizer, opened) -> None:
         ("<think>\n", True),
         ("<think>", True),
         ("<seed:think>", True),
+        ("<think:open>", True),
+        ("</mm:think>", False),
         ("[THINK]", True),
         ("<|channel>thought\n", True),
         ("<|channel>thought\n<channel|>", False),

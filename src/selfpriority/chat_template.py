@@ -21,8 +21,8 @@ from selfpriority.records import Message
 # another prompt. So the clock stands still: on the day that Llama's templates name where there is no clock.
 PINNED = datetime(2024, 7, 26, 12, tzinfo=UTC)
 
-_OPENS = r"(?:<(?:think|thinking|thought|seed:think)>|\[THINK\]|<\|channel>thought)"
-_SHUTS = r"(?:</(?:think|thinking|thought|seed:think)>|\[/THINK\]|<channel\|>)"
+_NAME = r"(?:\w+:)?(?:think|thinking|thought)(?::\w+)?"
+_OPENS, _SHUTS = rf"(?:<{_NAME}>|\[THINK\]|<\|channel>thought)", rf"(?:</{_NAME}>|\[/THINK\]|<channel\|>)"
 _TAG = rf"(?:{_OPENS}|{_SHUTS})"
 _ENDS_IN_TAGS = re.compile(rf"(?:\s*{_TAG})*\s*\Z", re.I)
 _ONLY_TAGS = re.compile(rf"(?:\s|{_TAG})*", re.I)
