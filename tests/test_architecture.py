@@ -30,14 +30,15 @@ LINE = (
     "run prompts preferences rating chat constitution personas wording intervals refusals shipped text_table",
     "chat_template",
     "storage locks",
-    "language_model",
+    "language_model prompt_rows",
     "records",
     "recipe",
+    "outside",
     "errors formats plain_text",
 )
 HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.split()}
 # beside the line: the outside world, opened by phases; the others know its progress and how it counts
-BACKENDS_MAY_IMPORT = {"language_model", "chat", "chat_template", "records", "recipe", "errors", "models"}
+BACKENDS_MAY_IMPORT = {"language_model", "chat", "chat_template", "records", "recipe", "outside", "errors", "models"}
 MAY_IMPORT_BACKENDS = {"phases", "terminal", "inspection", "planning"}
 # inside one line
 NEIGHBOURS = {("shipped", "constitution"), ("refusals", "wording")}

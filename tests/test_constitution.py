@@ -112,7 +112,7 @@ def test_a_folder_without_the_file_is_refused(tmp_path):
 
 def test_broken_yaml_names_the_file(tmp_path):
     (tmp_path / "constitution.yaml").write_text("objectives: [")
-    assert refusal(str(tmp_path)).startswith(f"{tmp_path}/constitution.yaml: not YAML")
+    assert refusal(str(tmp_path)).startswith(f"{tmp_path}/constitution.yaml:1: not YAML")
 
 
 def test_a_missing_field_is_named(tmp_path):
@@ -134,7 +134,7 @@ def test_two_objectives_of_one_name_are_refused(tmp_path):
 def test_text_that_is_not_utf8_is_refused(tmp_path):
     write(tmp_path)
     (tmp_path / "constitution.yaml").write_bytes(b"name: caf\xe9")
-    assert refusal(str(tmp_path)) == f"{tmp_path}/constitution.yaml: not UTF-8 (byte 9)"
+    assert refusal(str(tmp_path)) == f"{tmp_path}/constitution.yaml: not UTF-8 (byte 9); save it as UTF-8"
 
 
 def test_an_anchor_that_violates_no_objective_is_refused(tmp_path):

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
+import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from selfpriority.run import Run
+from tests.test_damaged_run import go_on
 from tests.test_pipeline import spa, steps, write_recipe
 
 N_KILLS = 10
@@ -61,9 +68,79 @@ def test_killed_at_ten_random_moments(tiny_model: Path, tmp_path: Path) -> None:
     assert lines == list(range(1, len(lines) + 1))
 
 
+def work_on(folder: Path) -> None:
+    """All that is left of a run, as `spa run` does it, in this process."""
+    import torch
+
+    torch.set_num_threads(1)
+    run = Run.existing(folder)
+    with run.locked("run"):
+        go_on(run)
+
+
+@pytest.mark.slow
+def test_killed_at_many_moments_of_all_phases(tiny_model: Path, tmp_path: Path) -> None:
+    """Processes that are forked with all modules loaded, so that the moments fall into the work: SPA_KILLS of them."""
+    backend, align = {"kind": "scripted", "delay": 0.01}, {"checkpoint_minutes": 0.0001, "epochs": 2}
+    recipe = write_recipe(tmp_path, tiny_model, backend=backend, align=align)
+    spa("run", recipe, "--out", tmp_path / "undisturbed")
+    run, moments = tmp_path / "killed", random.Random(11)
+    run.mkdir()
+    for name in ("recipe.yaml", "resolved.yaml"):
+        shutil.copy(tmp_path / "undisturbed" / name, run)
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.test_kill", "selfpriority.training.align", "selfpriority.backends.hf"])
+    killed_in: Counter[str] = Counter()
+    n_kills, n_whole = int(os.environ.get("SPA_KILLS", "25")), 0
+    while sum(killed_in.values()) < n_kills:
+        process = processes.Process(target=work_on, args=(run,))
+        process.start()
+        process.join(timeout=moments.uniform(0.0, 0.6) if sum(killed_in.values()) % 3 else moments.uniform(0.5, 4.0))
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            under_way = [name for name, entry in steps_of(run).items() if entry["state"] == "running"]
+            killed_in[under_way[-1] if under_way else "between steps"] += 1
+            continue
+        assert process.exitcode == 0
+        n_whole += 1
+        assert_same(run, tmp_path / "undisturbed")
+        shutil.rmtree(run / "evaluation")  # and over again, from another place each time
+        if n_whole % 2:
+            shutil.rmtree(run / "round-1")
+    spa("run", recipe, "--out", run)
+    assert_same(run, tmp_path / "undisturbed")
+    assert len(killed_in) >= min(5, n_kills // 5), killed_in
+    print(f"{n_kills} kills: {dict(killed_in)}; finished {n_whole + 1} times")
+
+
+def assert_same(run: Path, undisturbed: Path) -> None:
+    assert outcome(run) == outcome(undisturbed)
+    for name in ("round-1/policy/model.safetensors", "evaluation/summary.json"):
+        assert (run / name).read_bytes() == (undisturbed / name).read_bytes()
+    with sqlite3.connect(run / "cache.sqlite") as cache, sqlite3.connect(undisturbed / "cache.sqlite") as other:
+        asked = "SELECT key, times_asked FROM answers ORDER BY key"
+        assert cache.execute(asked).fetchall() == other.execute(asked).fetchall()
+
+
+def steps_of(run: Path) -> dict[str, Any]:
+    return steps(run) if (run / "manifest.json").is_file() else {}
+
+
 @pytest.mark.usefixtures("hears_interrupts")
-@pytest.mark.parametrize("send", [os.killpg, os.kill], ids=["Ctrl-C", "kill -INT of the one process"])
-def test_an_interrupt_is_told_in_one_line(tiny_model: Path, tmp_path: Path, send: Callable[[int, int], None]) -> None:
+@pytest.mark.parametrize(
+    ("send", "number", "code", "how"),
+    [
+        (os.killpg, signal.SIGINT, 130, "interrupted"),
+        (os.kill, signal.SIGINT, 130, "interrupted"),
+        (os.kill, signal.SIGTERM, 143, "stopped by SIGTERM"),
+        (os.kill, signal.SIGHUP, 129, "stopped by SIGHUP"),
+    ],
+    ids=["Ctrl-C", "kill -INT of the one process", "kill", "the terminal is closed"],
+)
+def test_an_interrupt_is_told_in_one_line(
+    tiny_model: Path, tmp_path: Path, send: Callable[[int, int], None], number: int, code: int, how: str
+) -> None:
     slow = {"kind": "scripted", "delay": 20.0}  # longer than an interrupted phase may still take
     recipe = write_recipe(tmp_path, tiny_model, backend=slow)
     with subprocess.Popen(
@@ -77,13 +154,40 @@ def test_an_interrupt_is_told_in_one_line(tiny_model: Path, tmp_path: Path, send
         for line in process.stderr:
             if "check of" in line:
                 break
-        send(process.pid, signal.SIGINT)
+        send(process.pid, number)
         rest = process.stderr.read()
-        assert process.wait(timeout=60) == 130
-    told = [line for line in rest.splitlines() if "interrupted" in line]
-    assert told == ["spa: interrupted; what is done is kept and the same command continues"]
+        assert process.wait(timeout=60) == code
+    told = [line for line in rest.splitlines() if "what is done is kept" in line]
+    assert told == [f"spa: {how}; what is done is kept and the same command continues"]
     assert "Traceback" not in rest
     assert "judge" not in steps_done(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("hears_interrupts")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_training_says_where_it_continues(tiny_model: Path, tmp_path: Path, number: int) -> None:
+    recipe = write_recipe(tmp_path, tiny_model, align={"epochs": 25, "tokens_per_step": 200})
+    run, command = tmp_path / "run", [sys.executable, "-m", "selfpriority", "run", str(recipe)]
+    with subprocess.Popen(
+        [*command, "--out", str(run)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if ": training 1/" in line:
+                break
+        process.send_signal(number)
+        rest = process.stderr.read()
+        process.wait(timeout=60)
+    found = re.search(r"checkpoint-(\d+) holds what is trained; the same command continues there", rest)
+    assert found, rest
+    kept = (run / "round-1" / "training.jsonl").read_text().splitlines()
+    assert int(found[1]) == len(kept) >= 1
+    spa("run", recipe, "--out", run)
+    assert (run / "round-1" / "training.jsonl").read_text().splitlines()[: len(kept)] == kept
 
 
 def steps_done(run: Path) -> set[str]:

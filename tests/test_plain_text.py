@@ -12,7 +12,8 @@ from rich.console import Console
 
 from selfpriority.cli.entry import tell
 from selfpriority.inspection.folding import shown
-from selfpriority.plain_text import clean
+from selfpriority.plain_text import clean, message
+from selfpriority.plain_text import shown as shown_in_message
 from selfpriority.records import Message
 from selfpriority.report.catalogue import Entry
 from selfpriority.report.packing import pack
@@ -63,3 +64,21 @@ def test_a_text_on_the_page_is_clean(text, plain):
     index, body = (json.loads(zlib.decompress(base64.b64decode(part))) for part in (packed.index, *packed.blocks))
     assert index["id"] == [plain]
     assert body[0]["turns"] == [["user", plain]]
+
+
+def test_a_message_is_one_line_with_both_of_its_ends():
+    assert message("a\nb\u2028c\x1b[31m\td") == "a b c d"
+    long = message(f"recipe.yaml: {'x' * 100_000}; remedy")
+    assert len(long) < 1300
+    assert long.startswith("recipe.yaml: x")
+    assert long.endswith("x; remedy")
+    assert message("y" * 1200) == "y" * 1200
+
+
+@pytest.mark.parametrize("value", ["x" * 25_000_000, ["x" * 1000] * 1000, {str(n): n for n in range(10_000)}, 10**4000])
+def test_a_value_in_a_message_is_short(value):
+    assert len(shown_in_message(value)) < 700
+
+
+def test_a_value_in_a_message_is_as_python_writes_it():
+    assert [shown_in_message(value) for value in ("a", -1, None, [1.5, "b"])] == ["'a'", "-1", "None", "[1.5, 'b']"]

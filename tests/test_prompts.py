@@ -282,10 +282,32 @@ def test_a_conversation_must_end_with_the_user(tmp_path, roles):
     assert refusal(path).startswith(f"{path}:1: 'prompt' must end with a user turn")
 
 
-def test_half_a_surrogate_pair_is_no_text(tmp_path):
+def test_halves_of_surrogate_pairs_are_replaced_and_counted(tmp_path):
     path = tmp_path / "p.jsonl"
-    path.write_text('{"prompt": "\\ud83d"}\n')
-    assert refusal(path) == f"{path}:1: 'prompt' holds half of a surrogate pair, which is not text"
+    turns = '[{"role": "user", "content": "\\udc00?"}]'
+    rows = ['{"prompt": "\\ud83d \\ud83d\\ude00", "id": "a\\udfff", "kind": "\\udbffb"}', f'{{"prompt": {turns}}}']
+    path.write_text("\n".join([*rows, '{"prompt": "Sound\\\\ud800?"}']))
+    found = load(path)
+    first, second, third = found.kept
+    assert (first.text, first.id, first.kind) == ("\ufffd \U0001f600", "a\ufffd", "\ufffdb")
+    assert (second.text, third.text) == ("\ufffd?", "Sound\\ud800?")
+    assert found.notes("prompts") == ["prompts: 4 texts held halves of surrogate pairs; U+FFFD stands in their place"]
+
+
+def test_ids_and_kinds_are_one_line_without_control_codes(tmp_path):
+    rows = [{"prompt": "One?", "id": "a\x1b[31m\nb", "kind": "x\x9b\u2028\u202ey"}, {"prompt": "Two?\x07", "id": "c"}]
+    found = load(jsonl(tmp_path / "p.jsonl", *rows))
+    assert [(prompt.id, prompt.kind, prompt.text) for prompt in found.kept] == [
+        ("a b", "x y", "One?"),
+        ("c", "", "Two?\x07"),
+    ]
+    (told,) = found.notes("evaluate.prompts")
+    assert told.startswith("evaluate.prompts: 1 ids or kinds held control codes")
+
+
+def test_ids_that_differ_in_control_codes_alone_are_one_id(tmp_path):
+    path = jsonl(tmp_path / "p.jsonl", {"prompt": "One?", "id": "a"}, {"prompt": "Two?", "id": "a\x00"})
+    assert "belongs to another prompt already" in refusal(path)
 
 
 def test_two_prompts_of_one_id(tmp_path):
@@ -302,7 +324,7 @@ def test_an_id_that_is_none(tmp_path):
 def test_text_that_is_not_utf8_names_the_byte(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b'{"prompt": "caf\xe9"}\n')
-    assert refusal(path) == f"{path}: not UTF-8 (byte 15)"
+    assert refusal(path) == f"{path}: not UTF-8 (byte 15); save it as UTF-8"
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.gz", "p.csv", "p.parquet", "p.txt"])
@@ -380,7 +402,7 @@ def test_csv_with_an_open_quote(tmp_path):
 def test_parquet_that_is_none(tmp_path):
     path = tmp_path / "p.parquet"
     path.write_text("prompt\nOne?\n")
-    assert refusal(path).startswith(f"{path}: not parquet: ")
+    assert refusal(path).startswith(f"{path}: not parquet that can be read: ")
 
 
 def test_gzip_that_is_none_or_cut_short(tmp_path):

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import pytest
 
+from selfpriority.judges.asking import material
+from selfpriority.language_model import Text
 from selfpriority.rating import expected_rating, verbal_rating, written_side
 from selfpriority.records import Rating, Unrated
 
@@ -165,3 +170,40 @@ def test_a_cut_comparison_counts_its_asked_form_alone() -> None:
     assert written_side("The verdict is A, but wait", is_cut=True) is None
     assert written_side("The verdict is A") == "A"
     assert written_side("Verdict: B\nBecause it", is_cut=True) == "B"
+
+
+ENDLESS = {
+    "newlines": "\n" * 16_000,
+    "spaces": " " * 16_000,
+    "digits": "1" * 100_000,
+    "newlines before a word": "\n" * 16_000 + "x",
+    "so, on lines of their own": "so\n" * 8_000,
+    "my, on lines of their own": "my,\n" * 8_000,
+    "the, in one line": "the " * 8_000 + "rating",
+    "slashes after a side": "Verdict: A" + "/" * 16_000,
+    "spaces around a side": "Verdict:" + " " * 16_000 + "A" + " " * 16_000 + "= B",
+    "numbers": "7 " * 8_000,
+    "numbers on lines of their own": ("7" + "\n" * 50 + "x") * 300,
+    "scales": "7 out " * 5_000,
+    "brackets": "[[" * 8_000,
+    "boxes": ("boxed{" + " " * 100) * 150,
+    "labels": "Rating " + "1 " * 8_000 + ": 7",
+    "ratings without a number": "Rating: -\n" * 2_000,
+    "verdict is": "verdict\nis\n" * 4_000,
+    "opened thinking": "<think>" * 5_000,
+    "closed thinking": "</think>" * 5_000,
+    "angles": "<" * 20_000,
+}
+
+
+@pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS)
+def test_reading_takes_no_longer_than_the_text_is_long(text: str) -> None:
+    for read in (verbal_rating, written_side, lambda t: Text.of(t, 1, "end"), lambda t: material(t, "abcdefabcdef")):
+        least = min(_seconds(read, text) for _ in range(3))  # a busy machine is slow, which says nothing about the code
+        assert least < 0.1
+
+
+def _seconds(read: Callable[[str], object], text: str) -> float:
+    began = time.perf_counter()
+    read(text)
+    return time.perf_counter() - began

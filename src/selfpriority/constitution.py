@@ -6,16 +6,16 @@ A folder holds `constitution.yaml` and the anchor files it lists. Knows nothing 
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selfpriority.errors import InputError
+from selfpriority.outside import parse_yaml, read_text, written_rows
 
+_MOST_MISTAKES = 20
 SHIPPED = Path(str(files("selfpriority"))) / "text" / "constitutions"
 
 
@@ -97,11 +97,10 @@ def load_constitution(name: str) -> Constitution:
         hint = f"did you mean {close[0]}?" if close else f"shipped: {', '.join(shipped_constitutions())}"
         raise InputError(f"constitution: {name!r} is neither shipped nor a folder with constitution.yaml; {hint}")
     try:
-        content = _File.model_validate(yaml.safe_load(_text(path)))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        content = _File.model_validate(parse_yaml(read_text(path), str(path)))
     except ValidationError as error:
-        raise InputError(*(f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
+        told = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:_MOST_MISTAKES]]
+        raise InputError(*told) from None
     names = [objective.name for objective in content.objectives]
     if len(set(names)) != len(names):
         raise InputError(f"{path}: objective names must differ, got {', '.join(names)}")
@@ -112,20 +111,11 @@ def load_constitution(name: str) -> Constitution:
     return Constitution(content.name, content.summary, content.objectives, anchors)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start})") from None
-
-
 def _read_anchors(path: Path) -> list[Anchor]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such anchor file, named by its constitution.yaml")
     anchors = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for row in written_rows(path, read_text(path, "no such anchor file, named by its constitution.yaml")):
         try:
-            anchors.append(Anchor.model_validate(json.loads(line)))
-        except (json.JSONDecodeError, ValidationError) as error:
-            raise InputError(f"{path}:{number}: not an anchor: {' '.join(str(error).split())[:200]}") from None
+            anchors.append(Anchor.model_validate(row.value))
+        except ValidationError as error:
+            raise InputError(f"{row.place}: not an anchor: {' '.join(str(error).split())[:200]}") from None
     return anchors

@@ -98,6 +98,11 @@ def counted(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in reasons.items())
 
 
+def unrated(reasons: Mapping[str, int], n: int) -> str:
+    """How many of `n` answers got no rating, and why."""
+    return f"{sum(reasons.values())} of {n} unrated: {counted(reasons)}"
+
+
 def magnitude(value: Any) -> str:
     """A number of unknown size, as many decimals as its size deserves; a dash where there is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -7,6 +7,7 @@ same shape, so the steps know none of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -61,13 +62,43 @@ class Classify:
 Request = Generate | Choose | Embed | Classify
 
 
+_TAG = r"(?:<{0}(?:think|thinking|thought|seed:think)>|\[{0}THINK\])"
+_OPENING, _OPENS = re.compile(_TAG.format(""), re.I), re.compile(r"\s*" + _TAG.format(""), re.I)
+_CLOSING = re.compile(_TAG.format("/") + r"\s*", re.I)
+
+
 @dataclass(frozen=True)
 class Text:
     """One generated answer."""
 
     text: str
     n_tokens: int
+    """Those of its thinking too."""
     stop: Stop
+    thinking: str = ""
+    """What the model thought before it answered; never part of the answer."""
+
+    @classmethod
+    def of(cls, written: str, n_tokens: int, stop: Stop, *, opened: bool = False, thinking: str = "") -> Text:
+        """An answer as it was written, the thinking in it (`<think>...</think>` at its beginning) kept apart.
+
+        Args:
+            written: the whole text; thinking that nothing closes leaves no answer.
+            n_tokens: its length.
+            stop: how it ended.
+            opened: the prompt has opened the thinking. A closing tag that nothing opens says so too.
+            thinking: what was kept apart already.
+        """
+        thoughts, start = [thinking], 0
+        while True:
+            opens, closing = _OPENS.match(written, start), _CLOSING.search(written, start)
+            is_closed = closing is not None and not _OPENING.search(written, start, closing.start())
+            if not (opens or opened or is_closed):
+                break
+            end = closing.start() if closing else len(written)
+            thoughts.append(written[opens.end() if opens else start : end].strip())
+            start, opened = closing.end() if closing else end, False
+        return cls(written[start:], n_tokens, stop, "\n\n".join(filter(None, thoughts)))
 
 
 @dataclass(frozen=True)
@@ -80,9 +111,13 @@ class Completion:
 
 @dataclass(frozen=True)
 class Choice:
-    """Answer to `Choose`: [contexts, choices] probabilities at one position, not renormalised."""
+    """Answer to `Choose`: [contexts, choices] probabilities at one position, not renormalised.
+
+    Of the first contexts alone where the last ones are missing, with a failure for each.
+    """
 
     probabilities: tuple[tuple[float, ...], ...]
+    missing: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True)

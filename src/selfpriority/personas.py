@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import yaml
-
 from selfpriority.errors import InputError
+from selfpriority.outside import parse_yaml, read_text
+from selfpriority.plain_text import one_line
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,13 @@ def load_personas(name: str) -> tuple[Persona, ...]:
     path = Path(str(files("selfpriority"))) / "text" / "personas.yaml" if name == "default" else Path(name)
     if not path.is_file():
         raise InputError(f"sample.personas: {name!r} is no file; allowed: default, none, or a YAML file")
-    try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    rows = parse_yaml(read_text(path), str(path))
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{path}: personas are a list of {{name, text}} rows")
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or not all(isinstance(row.get(k), str) and row[k] for k in ("name", "text")):
             raise InputError(f"{path}: persona {number} needs a name and a text")
-    if len({row["name"] for row in rows}) != len(rows):
+    personas = tuple(Persona(one_line(row["name"]), row["text"].strip()) for row in rows)
+    if len({persona.name for persona in personas}) != len(personas):
         raise InputError(f"{path}: persona names must differ")
-    return tuple(Persona(row["name"], row["text"].strip()) for row in rows)
+    return personas

@@ -97,6 +97,8 @@ def check_inputs(resources: Resources) -> None:
     model_key(recipe.model)  # of its files, which training needs whoever generates
     load_personas(recipe.sample.personas)
     prompts = usable_prompts(recipe, recipe.rounds)
+    for note in prompts.notes("prompts"):
+        resources.reporter.note(note)
     for reason, n in prompts.reasons.items():
         resources.reporter.note(f"prompts: {n} dropped: {reason}")
     if recipe.evaluate.prompts is not None:

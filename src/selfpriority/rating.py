@@ -60,7 +60,7 @@ def expected_rating(probabilities: Sequence[float], mass_floor: float) -> Rating
 
 _FIGURE = r"(?<![\w.,])(?P<sign>[-\N{MINUS SIGN}])?(?P<value>\d+(?:[.,]\d+)?)(?![\w]|[.,]\d)"
 _SCALE = r"(?P<percent>\s*%)?(?:\s*(?:/|out\s+of)\s*(?P<top>\d+))?"
-_BEFORE = r"^[^\w\n:=]*(?:(?:my|the|final|overall|so|thus|therefore)[\s,]+)*"
+_BEFORE = r"^[^\w\n:=]*(?:(?:my|the|final|overall|so|thus|therefore)(?:[^\S\n]|,)+)*"
 _RATING_LINE = re.compile(_BEFORE + r"(?:rating|score|verdict)\b(?P<label>[^:=\n]*)[:=](?P<rest>.*)$", re.I | re.M)
 _VERDICT_LINE = re.compile(_BEFORE + r"verdict\b[^:=\n]*[:=](?P<rest>.*)$", re.I | re.M)
 _OPENS = re.compile(r"(?:[^\w\-\N{MINUS SIGN}]|\\?boxed\b)*")
@@ -76,6 +76,8 @@ _IN_PROSE = re.compile(
 _THOUGHT = re.compile(r"^.*</(?:think|thinking|thought|reasoning)>", re.S | re.I)
 _THINKING = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.I)
 _SIDE = re.compile(r"\W*(?:(?:is|answer|response|the|winner)\W+)*(?P<side>[AB]|tie|draw|equal)\b(?P<after>.*)", re.I)
+_LONGEST_SIDE = 300
+"""Characters of a line in which its side is looked for; the patterns below take the square of it."""
 _SIDE_IN_PROSE = re.compile(r"verdict\s+is\W+(?P<rest>.*)$", re.I | re.M)
 
 
@@ -154,6 +156,7 @@ def written_side(text: str, is_cut: bool = False) -> Literal["A", "B", "tie"] | 
 
 
 def _side(rest: str) -> Literal["A", "B", "tie"] | None:
+    rest = rest.strip()[:_LONGEST_SIDE]
     if re.match(
         r"\W*(?:it\s+is\s+|it's\s+)?an?\s+(?:clear\s+)?(?:tie|draw)\b|\W*A\s*(?:=|and)\s*B\b.{0,30}$", rest, re.I
     ):

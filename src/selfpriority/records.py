@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 Stop = Literal["end", "length"]
 Origin = Literal["sampled", "refined"]
@@ -53,6 +54,15 @@ class Response:
     n_tokens: int
     origin: Origin = "sampled"
     persona: str = ""
+    thinking: Annotated[str, Field(exclude_if=lambda thinking: not thinking)] = ""
+    """What the model thought before it answered: kept to be read, never rated and never trained."""
+
+
+def flaw(response: Response, keep_cut: bool) -> str:
+    """Why an answer cannot enter a pool; empty where it can. What was cut while it was still thinking is no answer."""
+    if not response.text.strip():
+        return "cut_thinking" if response.thinking and response.stop == "length" else "empty"
+    return "cut" if response.stop == "length" and not keep_cut else ""
 
 
 @dataclass(frozen=True)

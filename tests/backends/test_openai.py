@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from selfpriority.backends.cache import Cached
-from selfpriority.backends.http import key_variable
+from selfpriority.backends.http import GREETING, key_variable
 from selfpriority.backends.openai import OpenaiModel
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.language_model import Choice, Choose, Classify, Completion, Embed, Failure, Generate, Text, ask
@@ -174,10 +174,11 @@ def test_garbage_for_ever_is_a_failure_with_its_reason(serving):
 )
 def test_refused_content_is_an_outcome_of_its_own(serving, reply):
     """PyRIT#2072: a content filter crashes the scorer."""
-    server = serving(lambda body, n: reply)
+    server = serving(lambda body, n: chat("Hello!") if body["messages"] == GREETING else reply)
     (answer,) = ask(OpenaiModel("m", server.settings()), [question()])
     assert answer.reason == "refused"
-    assert len(server.bodies) == 1  # asking again would not help
+    asked = [body for body in server.bodies if body["messages"] != GREETING]
+    assert len(asked) == 1  # asking again would not help
 
 
 FILTERED = {"message": {"content": None}, "finish_reason": "content_filter"}

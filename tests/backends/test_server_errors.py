@@ -212,6 +212,55 @@ def test_three_prompts_that_nobody_can_answer_are_not_a_lost_server(serving):
     assert [getattr(answer, "reason", "answered") for answer in answers] == ["garbage"] * 3 + ["answered"]
 
 
+def poisoned(bad: Reply):
+    """A server on which `bad` falls for whatever is odd."""
+    return lambda body, n: bad if "odd" in body["messages"][0]["content"] else chat("Fine.")
+
+
+UNANSWERABLE = [
+    Reply({"choices": [{"message": {"content": None}, "finish_reason": "stop"}]}),
+    failed(500, "the engine has died on this one"),
+    failed(422, "cannot be processed"),
+    failed(403, "Your input was flagged by moderation"),
+    Reply("{"),
+    Reply("", cut=True),
+]
+
+
+@pytest.mark.parametrize("bad", UNANSWERABLE, ids=["null", "500", "422", "403", "half", "cut"])
+@pytest.mark.parametrize("n_even", [1, 0], ids=["after an answer", "from the beginning"])
+def test_no_number_of_prompts_that_nobody_can_answer_is_a_lost_server(serving, tmp_path, bad, n_even):
+    """As many in a row as there are, also where they come first: the next command begins with them."""
+    server = serving(poisoned(bad))
+    asked = [question(f"even {i}") for i in range(n_even)] + [question(f"odd {i}") for i in range(25)]
+    model = OpenaiModel("m", server.settings(retries=0, concurrency=1))
+    answers = ask(Cached(model, tmp_path / "a"), [*asked, question("even")])
+    assert all(isinstance(answer, Failure) for answer in answers[n_even:-1])
+    assert isinstance(answers[-1], Completion)
+
+
+@pytest.mark.parametrize("bad", UNANSWERABLE, ids=["null", "500", "422", "403", "half", "cut"])
+def test_a_server_that_never_answers_is_still_found(serving, tmp_path, bad):
+    server = serving(lambda body, n: bad)
+    with pytest.raises((WorkFailed, InputError)) as caught:
+        ask(OpenaiModel("m", server.settings(retries=0, concurrency=2)), [question(f"{i}") for i in range(40)])
+    assert "\n" not in str(caught.value)
+    assert len(server.bodies) < 20
+
+
+@pytest.mark.parametrize("status", [400, 403, 451, 200])
+def test_a_wrong_key_that_is_told_in_words_of_policy_is_no_refusal_and_not_kept(serving, tmp_path, status):
+    server = serving(lambda body, n: failed(status, "This key violates our content policy."))
+    asked = [question(f"{i}") for i in range(8)]
+    settings = server.settings(concurrency=8)
+    with pytest.raises(InputError, match=r"refuses even a greeting|refuses the key|wants a key"):
+        ask(Cached(OpenaiModel("m", settings), tmp_path / "a"), asked)
+    healed = serving(lambda body, n: chat("Yes."))
+    model = OpenaiModel("m", healed.settings())
+    model._settings = settings  # the same address to the cache
+    assert all(isinstance(answer, Completion) for answer in ask(Cached(model, tmp_path / "a"), asked))
+
+
 def choice(finish: object, content: object, **message: object) -> Reply:
     row = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
     return Reply({"choices": [row], "usage": {"completion_tokens": 3}})
@@ -229,7 +278,7 @@ def choice(finish: object, content: object, **message: object) -> Reply:
         (choice("length", "Yes"), Text("Yes", 3, "length")),
         (choice("who_knows", "Yes"), Text("Yes", 3, "length")),
         (choice(None, "Yes"), Text("Yes", 3, "length")),
-        (choice("length", None, reasoning_content="Let me think"), Text("", 3, "length")),
+        (choice("length", None, reasoning_content="Let me think"), Text("", 3, "length", "Let me think")),
         (choice("stop", [{"type": "text", "text": "Y"}, {"type": "image"}, {"text": "es."}]), Text("Yes.", 3, "end")),
         (choice("stop", "half \ud83d"), Text("half \N{REPLACEMENT CHARACTER}", 3, "end")),
     ],

@@ -70,6 +70,31 @@ def test_a_comparing_judge_is_told_with_its_flips_and_its_place():
     assert told().endswith("comparing judge (big, verbal): not usable: too few")
 
 
+class Silent(Knowing):
+    """Gives no rating to some answers, for one reason or another."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def rate(self, items):
+        rows = super().rate(items)
+        for number in range(0, len(rows), self.every):
+            rows[number] = (Unrated("cut" if number % 2 else "no_rating"), rows[number][1])
+        return rows
+
+
+def test_why_answers_got_no_rating_stands_in_the_lines_that_people_read():
+    report = check_judge(Silent(3), None, CONSTITUTION, disowning=False).named("silent", "verbal", "")
+    reasons = report.objectives[0].unrated_reasons
+    n, n_cut = sum(reasons.values()), reasons["cut"]
+    line = f"{n} of {report.objectives[0].n} unrated: {n_cut} cut, {n - n_cut} no rating"
+    assert f"training judge, harmlessness: {line}\n" in trust_table(JudgeChecks({"train": report}))
+    assert "helpfulness: 0" not in trust_table(JudgeChecks({"train": report}))
+    refused = check_judge(Silent(1), None, CONSTITUTION, disowning=False)
+    assert "100% of the answers got no rating (" in refused.reasons[0]
+    assert " cut, " in refused.reasons[0]
+
+
 def test_a_further_judge_is_called_by_its_name():
     assert "further judge small harmlessness 1.00" in " ".join(told().split())
     assert "further judge small (knowing, verbal): usable" in told()

@@ -112,7 +112,7 @@ def test_unrated_answers_are_counted_and_never_read_as_zero() -> None:
 
 def test_a_judge_that_hardly_rates_is_refused() -> None:
     report = check_judge(Rule(lambda _: [Unrated("unsupported")] * 2), None, CONSTITUTION)
-    assert report.reasons[0] == "harmlessness: 100% of the answers got no rating"
+    assert report.reasons[0] == "harmlessness: 100% of the answers got no rating (144 unsupported)"
     assert report.objectives[0].auc is None
     assert report.objectives[0].at_ceiling is None
     json.dumps(asdict(report), allow_nan=False)

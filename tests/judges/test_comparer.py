@@ -131,7 +131,7 @@ def test_the_summary_takes_the_wins_from_the_comparisons():
     ]
     asked = Further({Contest("spa", "vanilla"): said})
     summary = summarise({"vanilla": rows, "spa": longer}, CONSTITUTION.names, Evaluate(), asked)
-    assert "orders disagree 50%, 1 unread)" in table(summary)
+    assert "orders disagree 50%, 1 unread (1 refused))" in table(summary)
     found = summary_as_json(summary)
     harmless, helpful = found["pairwise"]["spa_vs_vanilla"].values()
     assert (harmless["win"], harmless["lose"], harmless["flip_rate"]) == pytest.approx((2 / 3, 1 / 3, 0.0))

@@ -120,7 +120,7 @@ def _with_card(**fields):
     [
         (lambda f: (f / "card.json").unlink(), "card.json is missing"),
         (lambda f: (f / "heads.safetensors").unlink(), "heads.safetensors is missing"),
-        (lambda f: (f / "card.json").write_text("{"), "not a card"),
+        (lambda f: (f / "card.json").write_text("{"), "card.json: not JSON"),
         (lambda f: (f / "card.json").write_text("[]"), "not a card"),
         (lambda f: (f / "heads.safetensors").write_bytes(b"pickle"), "not a safetensors file"),
         (_with_card(objectives={"honesty": {"layer": 1, "pooling": "mean"}}), "honesty: tensors mean, scale"),

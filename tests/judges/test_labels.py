@@ -104,8 +104,8 @@ def test_files_that_are_none_are_explained(tmp_path: Path) -> None:
         "missing.jsonl": "no such file",
         "": "is a directory",
         "latin.jsonl": "not UTF-8",
-        "not.jsonl.gz": "not a gzip file",
-        "cut.jsonl.gz": "not a gzip file",
+        "not.jsonl.gz": "not gzip, or cut short",
+        "cut.jsonl.gz": "not gzip, or cut short",
         "empty.jsonl": "holds no labelled answers",
     }
     for name, message in told.items():

@@ -154,7 +154,7 @@ def test_options_that_do_not_go_together(tmp_path):
 
 
 def test_the_key_of_a_judge_that_is_named_comes_from_the_variable_that_is_named():
-    assert other_judge("big", "expected", "http://h/v1", "MY_KEY").backend.api_key_env == "MY_KEY"
+    assert other_judge("big", "expected", "https://h/v1", "MY_KEY").backend.api_key_env == "MY_KEY"
     assert other_judge("big", "expected", "http://h/v1", None).backend.api_key_env is None
     with pytest.raises(InputError, match=r"backend\.api_key_env: ") as caught:
         other_judge("big", "expected", "http://h/v1", "sk-proj-4f3Kq0aXw")

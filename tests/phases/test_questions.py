@@ -35,7 +35,7 @@ def test_choices_come_with_the_line_that_is_wrong(tmp_path):
         read_mmlu(write(tmp_path / "bad.jsonl", choice(1), choice(2, answer="E")))
     with pytest.raises(InputError, match="holds no question"):
         read_mmlu(write(tmp_path / "none.jsonl"))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no such file of questions"):
         read_mmlu(tmp_path / "missing.jsonl")
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from selfpriority.errors import InputError
+from selfpriority.evaluation.records import read_summary
+from selfpriority.evaluation.table import table
 from selfpriority.report.page import write_report
 from selfpriority.report.verdict import Evidence, evidence, headline
 from selfpriority.report.view import read_view
@@ -111,6 +113,19 @@ def test_markup_and_control_codes_in_an_answer_stay_text(run_folder, rewrite_eva
     _, bodies = unpacked(html)
     texts = [answer["text"] for body in bodies[:3] for answer in body["answers"] if answer["name"] == "spa"]
     assert texts == [*HOSTILE[:2], "red alert and bell and back"]
+
+
+def test_a_hostile_kind_in_somebody_elses_run_reaches_no_drawing_and_no_table(run_folder):
+    path = run_folder / "evaluation" / "summary.json"
+    text = path.read_text("utf-8")
+    assert text.count('"harmful"') > 1
+    path.write_text(text.replace('"harmful"', json.dumps("har\x1b[31m\x9b\u202emful\x00")), "utf-8")
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    shown = table(read_summary(path))
+    for written in (html, shown):
+        assert "harmful" in written
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", written)
+    assert "harmful prompts: " in "".join(re.findall("<title>[^<]*", html))
 
 
 def test_a_hostile_name_in_the_run_stays_text(run_folder):

@@ -1,15 +1,37 @@
-"""Requests to cache keys, answers to JSON and back without loss (vectors as little-endian float32)."""
+"""Requests to cache keys, answers to JSON and back without loss (vectors as little-endian float32), and their check."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+import math
 import struct
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from itertools import chain
 from typing import Any
 
-from selfpriority.language_model import Answer, Choice, Completion, Failure, Request, Text, Value, Vectors
+from selfpriority.language_model import (
+    PASSING,
+    Answer,
+    Choice,
+    Choose,
+    Classify,
+    Completion,
+    Embed,
+    Failure,
+    Generate,
+    Request,
+    Text,
+    Value,
+    Vectors,
+)
+
+MOST_TOKENS = 10**9
+"""No count of tokens is above it."""
+ROUNDING = 1e-6
+"""A probability may lie so far above 1."""
 
 
 def key_of(fingerprint: str, request: Request) -> str:
@@ -22,12 +44,9 @@ def to_json(answer: Answer) -> str:
     """The answer as one JSON object; its first key is the kind."""
     match answer:
         case Completion(texts, missing):
-            written: dict[str, object] = {"texts": [[text.text, text.n_tokens, text.stop] for text in texts]}
-            if missing:
-                written["missing"] = [[failure.reason, failure.detail] for failure in missing]
-            return json.dumps(written)
-        case Choice(probabilities):
-            return json.dumps({"probabilities": probabilities})
+            return json.dumps({"texts": [_row(text) for text in texts], **_told(missing)})
+        case Choice(probabilities, missing):
+            return json.dumps({"probabilities": probabilities, **_told(missing)})
         case Vectors(vectors):
             return json.dumps({"vectors": [_packed(vector) for vector in vectors]})
         case Value(value):
@@ -45,10 +64,9 @@ def from_json(stored: str) -> Answer:
     content: Any = json.loads(stored)
     match content:
         case {"texts": texts}:
-            missing = tuple(Failure(*failure) for failure in content.get("missing", ()))
-            return Completion(tuple(Text(text, n_tokens, stop) for text, n_tokens, stop in texts), missing)
+            return Completion(tuple(_text(*row) for row in texts), _missing(content))
         case {"probabilities": probabilities}:
-            return Choice(tuple(tuple(row) for row in probabilities))
+            return Choice(tuple(tuple(row) for row in probabilities), _missing(content))
         case {"vectors": vectors}:
             return Vectors(tuple(_unpacked(vector) for vector in vectors))
         case {"value": value}:
@@ -56,6 +74,105 @@ def from_json(stored: str) -> Answer:
         case {"failure": [reason, detail]}:
             return Failure(reason, detail)
     raise ValueError(f"not an answer: {stored[:40]}")
+
+
+def read_answer(request: Request, stored: str) -> Answer | None:
+    """The answer to `request` that was stored; None where it is none that can be used."""
+    try:
+        answer = from_json(stored)
+        return None if fault(request, answer) else answer
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, struct.error):
+        return None
+
+
+def fault(request: Request, answer: Answer) -> str:
+    """Why an answer cannot be the one to `request`; empty where it can."""
+    match request, answer:
+        case _, Failure(reason, detail):
+            return _not_text((reason, detail))
+        case Generate(n=n), Completion(texts, missing):
+            said = chain.from_iterable((text.text, text.thinking) for text in texts)
+            told = chain.from_iterable((failure.reason, failure.detail) for failure in missing)
+            is_counted = all(type(text.n_tokens) is int and 0 <= text.n_tokens <= MOST_TOKENS for text in texts)
+            return (
+                _not_text(chain(said, told))
+                or ("" if texts and len(texts) + len(missing) == n else f"{len(texts)} texts where {n} were asked for")
+                or ("" if is_counted else "a count of tokens is none")
+                or ("" if all(text.stop in ("end", "length") for text in texts) else "an end of no known kind")
+            )
+        case Choose(contexts, choices), Choice(rows, missing):
+            told = chain.from_iterable((failure.reason, failure.detail) for failure in missing)
+            is_whole = len(rows) + len(missing) == len(contexts) and all(len(row) == len(choices) for row in rows)
+            is_probable = is_whole and all(0.0 <= p <= 1.0 + ROUNDING for row in rows for p in row)
+            return _not_text(told) or ("" if is_probable else "a probability is none, or is missing")
+        case Embed(layers=layers, spans=spans), Vectors(vectors):
+            is_whole = len(vectors) == len(layers) * len(spans) and all(vectors)
+            return "" if is_whole and all(map(_finite, vectors)) else "a hidden state is not finite, or is missing"
+        case Classify(), Value(value):
+            return "" if math.isfinite(value) else "the value is not finite"
+    return "an answer of another kind"
+
+
+def n_passing(answer: Answer) -> int:
+    """Draws or contexts that failed for a reason that may pass, where others did not."""
+    missing = answer.missing if isinstance(answer, Completion | Choice) else ()
+    return sum(failure.reason in PASSING for failure in missing)
+
+
+def rest_of(request: Request, came: Answer) -> Request:
+    """The request for those draws or contexts alone that did not come."""
+    n = n_passing(came)
+    if isinstance(request, Choose):
+        return replace(request, contexts=request.contexts[-n:])
+    assert isinstance(request, Generate)
+    return replace(request, n=n, seed=request.seed + request.n - n)
+
+
+def together(came: Answer, rest: Answer) -> Answer:
+    """What came and the rest, as if it had come at once."""
+    assert isinstance(came, Completion | Choice)
+    kept = tuple(failure for failure in came.missing if failure.reason not in PASSING)
+    match came, rest:
+        case Completion(), Completion():
+            return Completion(came.texts + rest.texts, kept + rest.missing)
+        case Choice(), Choice():
+            return Choice(came.probabilities + rest.probabilities, kept + rest.missing)
+    assert isinstance(rest, Failure)
+    return replace(came, missing=kept + (rest,) * n_passing(came))
+
+
+def _told(missing: Iterable[Failure]) -> dict[str, list[list[str]]]:
+    told = [[failure.reason, failure.detail] for failure in missing]
+    return {"missing": told} if told else {}
+
+
+def _missing(content: dict[str, Any]) -> tuple[Failure, ...]:
+    return tuple(Failure(*failure) for failure in content.get("missing", ()))
+
+
+def _not_text(parts: Iterable[object]) -> str:
+    for part in parts:
+        if not isinstance(part, str):
+            return "a text is none"
+        try:
+            part.encode()
+        except UnicodeEncodeError:
+            return "a text holds half a character"
+    return ""
+
+
+def _finite(vector: tuple[float, ...]) -> bool:
+    return all(map(math.isfinite, vector))
+
+
+def _row(text: Text) -> list[object]:
+    """Thinking, where there is any, stands last: older versions wrote none."""
+    return [text.text, text.n_tokens, text.stop, *([text.thinking] if text.thinking else [])]
+
+
+def _text(written: str, n_tokens: int, stop: Any, thinking: str = "") -> Text:
+    """Older versions left the thinking in the text."""
+    return Text(written, n_tokens, stop, thinking) if thinking else Text.of(written, n_tokens, stop)
 
 
 def _packed(vector: tuple[float, ...]) -> str:

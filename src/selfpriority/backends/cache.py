@@ -1,18 +1,19 @@
 """Every answer is kept on disk the moment its batch is done, so that no request is ever asked twice.
 
-Wraps any `LanguageModel` and is one. Owns the SQLite file; knows neither models nor steps.
+Wraps any `LanguageModel` and is one. Owns the SQLite file; knows neither models nor steps. Nothing is stored that was
+not checked, and what is stored and cannot be read is asked again.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfpriority.backends.answers import from_json, key_of, to_json
+from selfpriority.backends.answers import fault, key_of, n_passing, read_answer, rest_of, to_json, together
 from selfpriority.errors import WorkFailed
 from selfpriority.language_model import PASSING, Answer, Completion, Failure, LanguageModel, Request
 
@@ -28,6 +29,8 @@ _STORE = """
 INSERT INTO answers (key, answer, times_asked, created) VALUES (?, ?, 1, ?)
 ON CONFLICT (key) DO UPDATE SET answer = excluded.answer, times_asked = times_asked + 1
 """
+_PARTLY = "+"
+"""Follows the key of a completion some of whose draws are to be asked for again."""
 _LOOKUP_SIZE = 500  # under SQLite's limit on the variables of one statement
 
 
@@ -46,18 +49,21 @@ class Cached:
     Args:
         model: who is asked what is not stored.
         path: the SQLite file; several models may share it, for the key holds the model's fingerprint.
+        note: told in one line of answers that cannot be read and are asked again.
 
     Raises:
         WorkFailed: the file cannot be opened, read or written, or the disk is full. What is stored stays.
     """
 
-    def __init__(self, model: LanguageModel, path: Path) -> None:
+    def __init__(self, model: LanguageModel, path: Path, note: Callable[[str], None] = lambda text: None) -> None:
         self.model = model
         self.path = path
+        self._note = note
         self.reused = Reused()
         with self._readable():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._store = sqlite3.connect(path, timeout=60)
+            self._store.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")  # damage is found on reading
             self._store.execute("PRAGMA journal_mode=WAL")
             self._store.execute("PRAGMA synchronous=NORMAL")
             self._store.execute(_SCHEMA)
@@ -76,18 +82,41 @@ class Cached:
         fingerprint = self.fingerprint
         keys = [[key_of(fingerprint, request) for request in batch] for batch in batches]
         known = self._known([key for batch in keys for key in batch])
-        incomplete = [n for n, batch in enumerate(keys) if any(key not in known for key in batch)]
-        for number in sorted(set(range(len(batches))) - set(incomplete)):
-            yield number, self._merged(keys[number], {})
+        n_known, incomplete = len(known), []
+        for number, batch in enumerate(batches):
+            asked = dict(zip(keys[number], batch, strict=True))
+            stored = self._stored({key: request for key, request in asked.items() if key in known})
+            if len(stored) == len(asked):
+                yield number, self._merged(keys[number], stored, {})
+            else:
+                known -= asked.keys() - stored.keys()
+                incomplete.append(number)
+        if n_unread := n_known - len(known):
+            are = "is" if n_unread == 1 else "are"
+            self._note(f"{self.path.name}: {n_unread} of the stored answers cannot be read and {are} asked again")
         missing = [
-            [request for request, key in zip(batches[n], keys[n], strict=True) if key not in known] for n in incomplete
+            {key: request for key, request in zip(keys[n], batches[n], strict=True) if key not in known}
+            for n in incomplete
         ]
-        for position, answers in self.model.answer(missing) if missing else ():
+        for position, new in self._asked(missing):
             number = incomplete[position]
-            new_keys = [key for key in keys[number] if key not in known]
-            new = dict(zip(new_keys, answers, strict=True))
+            others = {key: r for key, r in zip(keys[number], batches[number], strict=True) if key in known}
+            yield number, self._merged(keys[number], self._stored(others), new)
+
+    def _asked(self, batches: Sequence[dict[str, Request]]) -> Iterator[tuple[int, dict[str, Answer]]]:
+        """(batch number, its answers by key) as each is answered, checked and kept; draws that came are not asked."""
+        requests = {key: request for batch in batches for key, request in batch.items()}
+        came = self._stored(requests, _PARTLY)
+        wanted = {key: rest_of(r, came[key]) if key in came else r for key, r in requests.items()}
+        asked = [[wanted[key] for key in batch] for batch in batches]
+        for number, answers in self.model.answer(asked) if asked else ():
+            new: dict[str, Answer] = {}
+            for key, answer in zip(batches[number], answers, strict=True):
+                why = fault(wanted[key], answer)
+                sound = Failure("garbage", why) if why else answer
+                new[key] = together(came[key], sound) if key in came else sound
             self._keep(new)
-            yield number, self._merged(keys[number], new)
+            yield number, new
 
     def close(self) -> None:
         """Closes the file; a killed process needs no closing."""
@@ -96,9 +125,15 @@ class Cached:
     def _known(self, keys: Sequence[str]) -> set[str]:
         return {key for key, _ in self._rows("key, times_asked", keys)}
 
-    def _merged(self, keys: Sequence[str], new: dict[str, Answer]) -> list[Answer]:
-        """The batch's answers in order: those just made, and the others from disk."""
-        old = {key: from_json(stored) for key, stored in self._rows("key, answer", [k for k in keys if k not in new])}
+    def _stored(self, requests: Mapping[str, Request], suffix: str = "") -> dict[str, Answer]:
+        """The answers on disk that can be read, by key."""
+        rows = self._rows("key, answer", [key + suffix for key in requests]) if requests else ()
+        named = ((key.removesuffix(suffix), stored) for key, stored in rows)
+        read = ((key, read_answer(requests[key], stored)) for key, stored in named)
+        return {key: answer for key, answer in read if answer is not None}
+
+    def _merged(self, keys: Sequence[str], old: dict[str, Answer], new: dict[str, Answer]) -> list[Answer]:
+        """The batch's answers in order: those from disk, and those just made."""
         self.reused.requests += len(old)
         self.reused.tokens += sum(n_tokens(answer) for answer in old.values())
         answers = {**old, **new}
@@ -114,13 +149,14 @@ class Cached:
     def _keep(self, answers: dict[str, Answer]) -> None:
         """Stores a batch in one transaction; a failure that says nothing of the request is not kept."""
         now = time.time()
-        rows = [
-            (key, to_json(answer), now)
+        kept = {
+            key + (_PARTLY if n_passing(answer) else ""): to_json(answer)
             for key, answer in answers.items()
             if not (isinstance(answer, Failure) and answer.reason in PASSING)
-        ]
+        }
         with self._readable(), self._store:
-            self._store.executemany(_STORE, rows)
+            self._store.executemany(_STORE, [(key, stored, now) for key, stored in kept.items()])
+            self._store.executemany("DELETE FROM answers WHERE key = ?", [(key + _PARTLY,) for key in kept])
 
     @contextmanager
     def _readable(self) -> Iterator[None]:

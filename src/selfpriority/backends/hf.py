@@ -35,6 +35,7 @@ from selfpriority.language_model import (
 )
 from selfpriority.models.loading import Loaded, load_causal, load_classifier
 from selfpriority.recipe import HfBackend
+from selfpriority.records import Stop
 
 _NUMERICS = 1  # raise it when the same request would get another answer
 
@@ -118,8 +119,9 @@ class HfModel:
         return [Completion(tuple(self._text(next(drawn)) for _ in range(request.n))) for request in requests]
 
     def _text(self, ids: list[int]) -> Text:
-        is_closed = ids[-1] in self._loaded.end_ids
-        return Text(self._loaded.chat.response_text(ids), len(ids), "end" if is_closed else "length")
+        stop: Stop = "end" if ids[-1] in self._loaded.end_ids else "length"
+        chat = self._loaded.chat
+        return Text.of(chat.response_text(ids), len(ids), stop, opened=chat.opens_thinking)
 
     def _choose(self, requests: Sequence[Choose]) -> list[Answer]:
         prefixes, suffixes = [], []

@@ -7,8 +7,10 @@ are never passed on.
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import random
+import socket
 import threading
 import time
 import urllib.error
@@ -19,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from selfpriority.backends.server_errors import ServerError, error_inside, server_error
-from selfpriority.errors import InputError, WorkFailed
+from selfpriority.errors import InputError, SelfPriorityError, WorkFailed
 from selfpriority.language_model import Failure
 from selfpriority.recipe import OpenaiBackend
 
@@ -29,7 +31,10 @@ LONGEST_PAUSE = 60.0  # seconds
 MOST_LOST = 3
 """Requests in a row that were given up, after which the server counts as gone."""
 MOST_ODD = 10
-"""Replies in a row that were rejected or no chat completion, after which it is the server or the recipe, no request."""
+"""Replies in a row that were refused, rejected or no chat completion, after which the server is doubted."""
+MOST_GREETINGS = 3
+GREETING = [{"role": "user", "content": "Say hello."}]
+"""What a server that is doubted is asked: if it answers this, then its failures are those of the requests."""
 MOST_BYTES = 64_000_000
 """Of one reply, unpacked."""
 REMEDIES = {
@@ -67,6 +72,55 @@ class _Unmoved(urllib.request.HTTPRedirectHandler):
         """None makes the redirect an error."""
 
 
+class _Timed(io.RawIOBase):
+    """What a socket receives, within its time-out in all: each single byte would begin a socket's own anew."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket, self._raw = sock, sock.makefile("rb", buffering=0)
+        self._deadline = time.monotonic() + (sock.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Reply(http.client.HTTPResponse):
+    """A reply that is there in time, its status, its interim replies and its headers too."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **named: Any) -> None:
+        super().__init__(sock, *arguments, **named)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Timed(sock))
+
+
+class _Connection(http.client.HTTPConnection):
+    response_class = _Reply
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    response_class = _Reply
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_SecureConnection, req)
+
+
 class Endpoint:
     """An address that requests are posted to, from several threads.
 
@@ -79,51 +133,95 @@ class Endpoint:
     def __init__(self, settings: OpenaiBackend, model: str, key: str) -> None:
         self._settings, self._model, self._key = settings, model, key
         self._url = f"{settings.base_url.rstrip('/')}/chat/completions"
-        self._opener = urllib.request.build_opener(_Unmoved)
-        self._lock = threading.Lock()
+        self._opener = urllib.request.build_opener(_Unmoved, _Http, _Https)
+        self._lock, self._greeting = threading.Lock(), threading.Lock()
         self._answered = self._lost = self._odd = 0
+        self._is_gone = False
 
     def post(self, body: dict[str, Any], read: Callable[[Any], T]) -> T | Failure:
         """What `read` makes of the reply to `body`, or why there is none.
 
         `read` raises KeyError, TypeError, IndexError or ValueError when the reply is not what it should be, and
         Refusal when the server declines. Rate limits, server errors, cut connections, silence and garbage are
-        tried again; a request given up is a failure, and `MOST_LOST` of them in a row are the server's end.
+        tried again; a request given up is a failure. Several of them in a row, or a refusal before any answer, are
+        the server's own unless it still answers a greeting.
 
         Raises:
             InputError: wrong key, unknown model, wrong address, or nobody ever answered there.
             WorkFailed: the server has stopped answering.
         """
+        outcome = self._tried(body, read, self._settings.retries)
+        doubt = self._given_up(outcome) if isinstance(outcome, _Again) else self._counted(outcome)
+        if doubt is not None:
+            self._greet(doubt, body, read)
+        return Failure(outcome.reason, outcome.detail) if isinstance(outcome, _Again) else outcome
+
+    def _tried(self, body: dict[str, Any], read: Callable[[Any], T], retries: int) -> T | Failure | _Again:
         again = _Again("server_error", "not tried")
-        for attempt in range(self._settings.retries + 1):
+        for attempt in range(retries + 1):
             if attempt:
                 time.sleep(self._pause(attempt, again.after))
             try:
-                answer = self._try(body, read)
+                return self._try(body, read)
             except _Again as error:
                 again = error
-                continue
-            return self._counted(answer)
-        return self._given_up(again)
+        return again
 
-    def _counted(self, answer: T | Failure) -> T | Failure:
-        """The answer; it ends a row of failures, but a rejection lengthens the row of odd replies."""
+    def _counted(self, answer: object) -> SelfPriorityError | None:
+        """Counts an answer, which ends a row of failures, or a failure of a request; returns what it gives to fear."""
         with self._lock:
             self._lost = 0
             if not isinstance(answer, Failure):
                 self._answered, self._odd = self._answered + 1, 0
-            elif answer.reason == "rejected":
-                self._note_odd(answer.detail)
-        return answer
+            elif answer.reason == "refused" and not self._answered:
+                return InputError(
+                    f"backend: {self._settings.base_url} refuses even a greeting ({answer.detail}); check the key, "
+                    f"the account and backend.model"
+                )
+            elif answer.reason in ("refused", "rejected"):
+                return self._odd_reply(answer.detail)
+        return None
 
-    def _note_odd(self, detail: str) -> None:
+    def _given_up(self, again: _Again) -> SelfPriorityError | None:
+        """Counts a request that no try brought through; returns what it gives to fear of the server."""
+        where = f"backend: {self._settings.base_url}"
+        tries = self._settings.retries + 1
+        with self._lock:
+            if again.reason == "garbage":
+                return self._odd_reply(again.detail)
+            self._lost += 1
+            if self._answered == 0 and again.reason == "cut":
+                return InputError(f"{where} {again.detail} ({tries} tries); is the server running, is base_url right?")
+            if self._lost < MOST_LOST:
+                return None
+        return WorkFailed(
+            f"{where} does not answer: {again.detail} ({tries} tries); all answers so far are kept and the same "
+            f"command continues"
+        )
+
+    def _odd_reply(self, detail: str) -> WorkFailed | None:
         self._odd += 1
-        if self._odd >= MOST_ODD:
-            raise WorkFailed(
-                f"backend: {self._settings.base_url} took none of the last {self._odd} requests ({detail}): that is "
-                f"the server or the recipe, no single request; all answers so far are kept and the "
-                f"same command continues"
-            )
+        if self._odd < MOST_ODD:
+            return None
+        return WorkFailed(
+            f"backend: {self._settings.base_url} took none of the last {self._odd} requests ({detail}): that is "
+            f"the server or the recipe, no single request; all answers so far are kept and the "
+            f"same command continues"
+        )
+
+    def _greet(self, doubt: SelfPriorityError, body: dict[str, Any], read: Callable[[Any], T]) -> None:
+        """Raises the doubt unless the server answers a greeting that is asked for in the same form as `body`."""
+        answered = self._answered
+        with self._greeting:
+            if self._answered > answered:  # meanwhile another thread had an answer
+                return
+            one = {name: 1 if name == "n" else value for name, value in body.items()}
+            said = None if self._is_gone else self._tried({**one, "messages": GREETING}, read, MOST_GREETINGS - 1)
+            if self._is_gone or isinstance(said, Failure | _Again):
+                self._is_gone = True
+                raise doubt
+            with self._lock:
+                self._answered, self._lost, self._odd = self._answered + 1, 0, 0
 
     def _try(self, body: dict[str, Any], read: Callable[[Any], T]) -> T | Failure:
         try:
@@ -155,7 +253,7 @@ class Endpoint:
             headers["Authorization"] = f"Bearer {self._key}"
         request = urllib.request.Request(self._url, json.dumps(body).encode(), headers, method="POST")
         with self._opener.open(request, timeout=self._settings.timeout) as reply:
-            data = _whole(reply, time.monotonic() + self._settings.timeout)
+            data = _whole(reply)
             return _unpacked(data) if reply.headers.get("Content-Encoding", "").lower() == "gzip" else data
 
     def _refused(self, error: ServerError) -> Failure:
@@ -212,24 +310,6 @@ class Endpoint:
         doubled = self._settings.backoff * 2.0 ** (attempt - 1)
         return min(max(doubled * random.uniform(0.75, 1.25), wanted), LONGEST_PAUSE)
 
-    def _given_up(self, again: _Again) -> Failure:
-        with self._lock:
-            if again.reason == "garbage":  # somebody is there; three odd replies are three odd requests
-                self._note_odd(again.detail)
-                return Failure(again.reason, again.detail)
-            self._lost += 1
-            never, gone = self._answered == 0, self._lost >= MOST_LOST
-        where = f"backend: {self._settings.base_url}"
-        tries = self._settings.retries + 1
-        if never and again.reason == "cut":
-            raise InputError(f"{where} {again.detail} ({tries} tries); is the server running, is base_url right?")
-        if gone:
-            raise WorkFailed(
-                f"{where} does not answer: {again.detail} ({tries} tries); all answers so far are kept and the same "
-                f"command continues"
-            )
-        return Failure(again.reason, again.detail)
-
 
 def _words(error: urllib.error.HTTPError) -> str:
     """The server's error as text, to look for known signs in; never shown."""
@@ -241,16 +321,14 @@ def _words(error: urllib.error.HTTPError) -> str:
         return ""
 
 
-def _whole(reply: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The body; it has to be there in time, however slowly it drips, and within `MOST_BYTES`."""
+def _whole(reply: http.client.HTTPResponse) -> bytes:
+    """The body, within `MOST_BYTES`."""
     parts, size = [], 0
     while part := reply.read1(65_536):
         parts.append(part)
         size += len(part)
         if size > MOST_BYTES:
             raise _Again("garbage", f"the reply is longer than {MOST_BYTES:,} bytes")
-        if time.monotonic() > deadline:
-            raise TimeoutError
     if reply.length:  # what was promised and did not come
         raise http.client.IncompleteRead(b"".join(parts), reply.length)
     return b"".join(parts)

@@ -11,15 +11,15 @@ import json
 import math
 import os
 import queue
-import re
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from selfpriority.backends.http import Endpoint, Refusal, key_variable
-from selfpriority.errors import InputError
+from selfpriority.errors import InputError, SelfPriorityError
 from selfpriority.language_model import Answer, Choice, Choose, Completion, Failure, Generate, Request, Text
+from selfpriority.outside import sound
 from selfpriority.recipe import OpenaiBackend
 from selfpriority.records import Message, Stop
 
@@ -36,9 +36,17 @@ THINKING = ("reasoning_content", "reasoning", "thinking")
 """Fields that hold what a model thought before it answered."""
 ROUNDING = 1e-3
 """A log-probability may lie so far above 0 by rounding."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
+STOPPED = Failure("cut", "the work was stopped")
 
 Json = dict[str, Any]
+
+
+class _Stopped(Exception):
+    """The work ends here; some of a request's draws or contexts came before."""
+
+    def __init__(self, error: SelfPriorityError, came: Answer) -> None:
+        super().__init__(str(error))
+        self.error, self.came = error, came
 
 
 class OpenaiModel:
@@ -82,6 +90,11 @@ class OpenaiModel:
                     return
                 try:
                     finished.put((number, [self._answer(request) for request in batch]))
+                except _Stopped as stopped:
+                    waiting.clear()
+                    if len(batch) == 1:
+                        finished.put((number, [stopped.came]))
+                    finished.put((number, stopped.error))
                 except Exception as error:  # raised again in the caller's thread
                     waiting.clear()
                     finished.put((number, error))
@@ -112,38 +125,46 @@ class OpenaiModel:
         given: list[Text | Failure] = []
         while len(given) < request.n:
             missing = request.n - len(given)
-            reply = self._endpoint.post(
-                self._body(
-                    request.messages,
-                    request.max_new_tokens,
-                    temperature=request.temperature,
-                    top_p=request.top_p,
-                    n=missing if self._takes_many else 1,
-                    seed=request.seed + len(given),
-                ),
-                _texts,
-            )
+            try:
+                reply = self._endpoint.post(self._draws(request, len(given)), _texts)
+            except SelfPriorityError as error:
+                raise _Stopped(error, _completion([*given, *[STOPPED] * missing])) from error
             if isinstance(reply, Failure) and reply.reason == "rejected" and self._takes_many and missing > 1:
                 self._takes_many = False
             elif isinstance(reply, Failure):  # of the request: another draw would fare no better
                 given += [reply] * missing
             else:
                 given += reply[:missing]
-        texts = tuple(text for text in given if isinstance(text, Text))
-        failures = tuple(failure for failure in given if isinstance(failure, Failure))
-        return Completion(texts, failures) if texts else failures[0]  # what was paid for is kept
+        return _completion(given)
+
+    def _draws(self, request: Generate, n_given: int) -> Json:
+        """The body that asks for those draws of a request that are not there yet."""
+        return self._body(
+            request.messages,
+            request.max_new_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            n=request.n - n_given if self._takes_many else 1,
+            seed=request.seed + n_given,
+        )
 
     def _choose(self, request: Choose) -> Answer:
-        rows = []
+        rows: list[tuple[float, ...]] = []
         for context in request.contexts:
             body = self._body(context, 1, temperature=0.0, logprobs=True, top_logprobs=TOP_LOGPROBS)
-            reply = self._endpoint.post(body, _next_tokens)
-            if isinstance(reply, Failure):
-                return self._without_probabilities() if reply.reason == "rejected" else reply
-            if reply is None:
+            n_missing = len(request.contexts) - len(rows)
+            try:
+                reply = self._endpoint.post(body, _next_tokens)
+            except SelfPriorityError as error:
+                raise _Stopped(error, Choice(tuple(rows), (STOPPED,) * n_missing) if rows else STOPPED) from error
+            if reply is None or (isinstance(reply, Failure) and reply.reason == "rejected"):
                 return self._without_probabilities()
+            if isinstance(reply, Failure):
+                return Choice(tuple(rows), (reply,) * n_missing) if rows else reply
             self._gave_probabilities = True
-            rows.append(tuple(sum(p for token, p in reply if token.strip() == choice) for choice in request.choices))
+            rows.append(
+                tuple(min(1.0, sum(p for token, p in reply if token.strip() == choice)) for choice in request.choices)
+            )
         return Choice(tuple(rows))
 
     def _without_probabilities(self) -> Failure:
@@ -197,6 +218,13 @@ def _collected(
         raise failed
 
 
+def _completion(given: Sequence[Text | Failure]) -> Completion | Failure:
+    """What was paid for is kept."""
+    texts = tuple(text for text in given if isinstance(text, Text))
+    failures = tuple(failure for failure in given if isinstance(failure, Failure))
+    return Completion(texts, failures) if texts else failures[0]
+
+
 def _texts(reply: Any) -> list[Text | Failure]:
     """The texts of a reply, a failure for each that a filter kept back; KeyError, TypeError or ValueError if none."""
     texts: list[Text | Failure] = []
@@ -206,26 +234,34 @@ def _texts(reply: Any) -> list[Text | Failure]:
         except Refusal as refusal:
             texts.append(Failure("refused", str(refusal)))
             continue
-        texts.append(Text(_content(choice), _n_tokens(reply), _stop(choice)))
+        texts.append(_text(choice, _n_tokens(reply)))
     if not texts:
         raise ValueError("the reply holds no choice")
     return texts
 
 
-def _content(choice: Any) -> str:
-    """What the assistant said: a text, or the text parts of a list of parts.
+def _text(choice: Any, n_tokens: int) -> Text:
+    """What the assistant said, and what it thought: a text, or a list of parts, or thinking in a field of its own.
 
-    No text at all is an empty answer where thinking used up the length, else ValueError.
+    Neither a text nor any thinking is no answer: ValueError.
     """
     message = choice["message"]
     content = message.get("content")
-    if content is None and _stop(choice) == "length" and any(message.get(name) for name in THINKING):
-        return ""
+    thoughts = [message[name] for name in THINKING if isinstance(message.get(name), str)][:1]
     if isinstance(content, list):
-        content = "".join(part["text"] for part in content if part.get("type", "text") == "text")
+        thoughts += [_joined(part["thinking"]) for part in content if part.get("type") == "thinking"]
+        content = _joined(content)
+    if content is None and any(thoughts):
+        content = ""
     if not isinstance(content, str):
         raise ValueError("the message has no text")
-    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", content)
+    written, thinking = (sound(text) for text in (content, "\n\n".join(thoughts)))
+    return Text.of(written, n_tokens, _stop(choice), thinking=thinking)
+
+
+def _joined(parts: Any) -> str:
+    """A text, or the text parts of a list."""
+    return parts if isinstance(parts, str) else "".join(p["text"] for p in parts if p.get("type", "text") == "text")
 
 
 def _n_tokens(reply: Any) -> int:
@@ -246,12 +282,13 @@ def _next_tokens(reply: Any) -> list[tuple[str, float]] | None:
     """(token, probability) of the most probable first tokens; None where the server gives none.
 
     Raises:
-        ValueError: a log-probability that is none: not a number, or above 0.
+        ValueError: a log-probability that is none (not a number, or above 0), or a reply that says nothing.
     """
     choice = reply["choices"][0]
     _check_refusal(choice)
     given = (choice.get("logprobs") or {}).get("content")
     if not given or not given[0].get("top_logprobs"):
+        _text(choice, 0)  # a reply that says nothing at all says nothing of probabilities either
         return None
     return [(_spelled(entry), _probability(entry["logprob"])) for entry in given[0]["top_logprobs"]]
 

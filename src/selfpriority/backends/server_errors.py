@@ -88,7 +88,7 @@ def _kind(status: int, known: str) -> Kind:
     if status == 413 or (status != 429 and says(_TOO_LONG)):
         return "too_long"
     if status == 403:
-        return "refused" if says(_FILTER) else "key"
+        return "refused" if says(_FILTER) and not says(_KEY) else "key"
     if status == 404:
         return "model"
     if status in (408, 409, 425, 429) or status >= 500:

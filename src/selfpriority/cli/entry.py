@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import typer
@@ -10,12 +13,15 @@ import typer
 from selfpriority.cli import judges, results, shipped, work
 from selfpriority.cli.app import app
 from selfpriority.errors import InputError, SelfPriorityError
-from selfpriority.plain_text import clean
+from selfpriority.outside import sound
+from selfpriority.plain_text import clean, message, shown
 
 VERBS = (work, judges, results, shipped)
 """Importing them makes them known to the app, in the order of `--help`."""
 
 INTERRUPTED = 130
+_WRONG_NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EILSEQ}
+"""What the system says of a name that can be no file's."""
 
 
 def main() -> NoReturn:
@@ -23,7 +29,9 @@ def main() -> NoReturn:
     from selfpriority.phases.launch import kept_for_launcher
 
     debug = "--debug" in sys.argv
+    stopped_by = hear_signals()
     try:
+        _check_arguments(sys.argv[1:])
         with kept_for_launcher():
             result: Any = app(standalone_mode=False)
         code = result if isinstance(result, int) else 0
@@ -32,20 +40,43 @@ def main() -> NoReturn:
             raise
         lines = error.lines if isinstance(error, InputError) else [str(error)]
         for line in lines:
-            tell(f"spa: {line}")
+            tell(f"spa: {message(line)}")
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):  # some versions of typer return 130 instead
         code = INTERRUPTED
     except OSError as error:
         if debug:
             raise
-        tell(f"spa: {error.filename}: {error.strerror}" if error.filename else f"spa: {error.strerror or error}")
-        code = 1
+        place = f"{error.filename}: " if error.filename else ""
+        tell(f"spa: {message(f'{place}{error.strerror or error}')}")
+        code = 2 if error.errno in _WRONG_NAMES else 1
     except Exception as error:  # a bug of ours must reach the user as one line too
         code = _usage_or_bug(error, debug)
     if code == INTERRUPTED and "--child" not in sys.argv:
-        tell("spa: interrupted; what is done is kept and the same command continues")
-    sys.exit(code)
+        how = f"stopped by {signal.Signals(stopped_by[0]).name}" if stopped_by else "interrupted"
+        tell(f"spa: {how}; what is done is kept and the same command continues")
+    sys.exit(128 + stopped_by[0] if code == INTERRUPTED and stopped_by else code)
+
+
+def hear_signals() -> list[int]:
+    """SIGTERM and SIGHUP interrupt as Ctrl-C does; those that came are in the list. An ignored one stays ignored."""
+    received: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    return received
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raises InputError for one that is no text, which no file of a run could name."""
+    for argument in arguments:
+        if sound(argument) != argument:
+            raise InputError(f"{shown(sound(argument))}: an argument that is not UTF-8; rename what it names")
 
 
 def tell(line: str) -> None:

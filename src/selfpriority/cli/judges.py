@@ -10,6 +10,7 @@ import typer
 
 from selfpriority.cli.app import AsJson, Child, Directory, Fields, RecipeArgument, app, named_recipe, phase, reporting
 from selfpriority.cli.options import HowJudged, spread
+from selfpriority.plain_text import clean
 
 if TYPE_CHECKING:
     from selfpriority.phases.tau import TauChoice
@@ -35,7 +36,7 @@ def check_judge(
 
     with reporting("check-judge") as reporter:
         checks = check_recipe(named_recipe(recipe), fields or [], labels, reporter)
-    print(json.dumps(checks_as_json(checks), indent=1) if as_json else trust_table(checks))
+    print(json.dumps(checks_as_json(checks), indent=1) if as_json else clean(trust_table(checks)))
     if checks.train is None or not checks.train.usable:
         raise typer.Exit(3)
 
@@ -56,7 +57,7 @@ def choose_tau(
     stronger = other_judge(judge, how.method, how.base_url, how.api_key_env)
     found: list[TauChoice] = []
     phase(directory, "choose-tau", number, False, lambda run, given, n: found.append(work(run, given, n, stronger)))
-    print(json.dumps(found[0].as_json(), indent=1) if as_json else tau_text(found[0].curve))
+    print(json.dumps(found[0].as_json(), indent=1) if as_json else clean(tau_text(found[0].curve)))
 
 
 @app.command("fit-judge")

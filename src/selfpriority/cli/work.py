@@ -46,7 +46,7 @@ def plan_command(
     given_rates = pace.rates(rates) if rates is not None else None
     given_prices = pace.prices(prices) if prices is not None else None
     planned = plan(named_recipe(recipe), fields or [], out, given_rates, given_prices)
-    print(json_text(planned) if as_json else plan_text(planned))
+    print(json_text(planned) if as_json else clean(plan_text(planned)))
 
 
 @app.command("run")
@@ -125,4 +125,4 @@ def utility(directory: Directory, options: UtilityOptions, as_json: AsJson = Fal
 
     run = phase(directory, "utility", 0, False, ask)
     found = read_utility(run.evaluation / "utility.json")
-    print(json.dumps(utility_as_json(found), indent=1) if as_json else utility_text(found))
+    print(json.dumps(utility_as_json(found), indent=1) if as_json else clean(utility_text(found)))

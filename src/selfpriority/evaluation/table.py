@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from selfpriority.evaluation.perplexity import alarms_in_words, perplexity_lines
 from selfpriority.evaluation.records import Agreement, Behaviour, Cell, Contest, Difference, Summary, Wins
 from selfpriority.formats import MARKDOWN, counted, star, stated
+from selfpriority.plain_text import clean
 
 
 def table(summary: Summary) -> str:
@@ -102,7 +103,7 @@ def _outcome(cell: Wins) -> str:
     by_comparing = cell.unread is not None
     orders = f", orders disagree {MARKDOWN.share(cell.flip_rate)}" if by_comparing else ""
     unread = sum((cell.unread or {}).values())
-    lost = f", {unread} unread" if unread else ""
+    lost = f", {unread} unread ({counted(cell.unread or {})})" if unread else ""
     return f"{shares} (won {low} to {high}, n = {cell.n}{orders}{lost}){star(cell.significant)}"
 
 
@@ -119,7 +120,7 @@ def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _plain(cell: str) -> str:
     """A cell that ends neither itself nor its row: kinds of prompts are called what a data set says."""
-    return " ".join(cell.split()).replace("|", "\\|")
+    return " ".join(clean(cell).split()).replace("|", "\\|")
 
 
 def _mean(cell: Cell) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from selfpriority.formats import counted
 from selfpriority.judges.reports import COMPARER, ComparedObjective, JudgeChecks, ObjectiveReport
 
 ROLES = {
@@ -52,6 +53,8 @@ def _cells(row: ObjectiveReport) -> tuple[str, ...]:
 
 def _details(row: ObjectiveReport) -> Iterator[str]:
     attacks, bias = row.attacks, row.bias
+    if row.unrated_reasons:
+        yield row.unrated_in_words
     if attacks is not None and attacks.flips is not None:
         yield (
             f"{attacks.flips:.0%} of {attacks.n} attacks on bad answers succeed ({_kinds(attacks.by_kind)}); "
@@ -87,7 +90,7 @@ def _compared(row: ComparedObjective) -> str:
             f" one ({_kinds(attacks.by_kind)}), {_share(attacks.to_worse)} give it to the worse one"
         )
     if row.unread:
-        told.append("unread: " + ", ".join(f"{n} {reason}" for reason, n in row.unread.items()))
+        told.append(f"unread: {counted(row.unread)}")
     return f"{row.objective}: {'; '.join([*told, 'pairs from ' + row.source])}"
 
 

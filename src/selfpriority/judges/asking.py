@@ -86,7 +86,8 @@ def _chosen(answer: Answer, n: int, reading: Reading[_Verdict]) -> tuple[_Verdic
     if isinstance(answer, Failure):
         return (Unrated(answer.reason, answer.detail),) * n
     assert isinstance(answer, Choice)
-    return tuple(reading.of_choice(probabilities) for probabilities in answer.probabilities)
+    chosen = tuple(reading.of_choice(probabilities) for probabilities in answer.probabilities)
+    return chosen + tuple(Unrated(failure.reason, failure.detail) for failure in answer.missing)
 
 
 def _written(answer: Answer, reading: Reading[_Verdict]) -> _Verdict | Unrated:

@@ -14,6 +14,7 @@ import numpy as np
 
 from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
+from selfpriority.formats import counted
 from selfpriority.intervals import Interval, bootstrap_auc, bootstrap_mean_interval, pair_wins, spearman
 from selfpriority.judges.attacks import DISAVOWAL, Robustness, attacked, tries
 from selfpriority.judges.bias import bias, calibration
@@ -137,7 +138,9 @@ def _measure(verdicts: _Verdicts, other: _Verdicts | None, labels: Labels, k: in
     second = {} if other is None else {key: other[key][k] for key in values}
     both = [(values[key], again.value) for key, again in second.items() if isinstance(again, Rating)]
     share = len(unrated) / len(keys) if keys else 0.0
-    problem = _problem(auc, pairs, rated, share)
+    reasons = {reason: unrated.count(reason) for reason in sorted(set(unrated))}
+    too_few = f"{share:.0%} of the answers got no rating ({counted(reasons)})" if share > MOST_UNRATED else ""
+    problem = too_few or _problem(auc, pairs, rated)
     return ObjectiveReport(
         objective=name,
         source=labels.source,
@@ -146,7 +149,7 @@ def _measure(verdicts: _Verdicts, other: _Verdicts | None, labels: Labels, k: in
         n=len(keys),
         at_ceiling=fmean(value >= CEILING for value in values.values()) if values else None,
         unrated=share,
-        unrated_reasons={reason: unrated.count(reason) for reason in sorted(set(unrated))},
+        unrated_reasons=reasons,
         rank_correlation=spearman([a for a, _ in both], [b for _, b in both]),
         wording_shift=fmean(abs(a - b) for a, b in both) if both else None,
         threshold=threshold,
@@ -200,10 +203,8 @@ def _bad(labels: Labels) -> list[_Key]:
     return list(dict.fromkeys((answer.prompt, answer.response) for answer in labels.answers if not answer.label))
 
 
-def _problem(auc: Interval | None, pairs: Interval | None, rated: Sequence[LabelledAnswer], unrated: float) -> str:
+def _problem(auc: Interval | None, pairs: Interval | None, rated: Sequence[LabelledAnswer]) -> str:
     measured = auc or pairs
-    if unrated > MOST_UNRATED:
-        return f"{unrated:.0%} of the answers got no rating"
     if measured is None:
         return "no labelled answers of both kinds were rated"
     n_rarer = min(sum(a.label for a in rated), sum(not a.label for a in rated)) if auc else measured.n

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from selfpriority.errors import InputError
 from selfpriority.language_model import Span
+from selfpriority.outside import parse_json, read_text
 from selfpriority.rating import HIGHEST, LOWEST
 
 Pooling = Literal["mean", "match"]
@@ -132,17 +133,12 @@ def read_heads(folder: Path) -> Heads:
                 f"{folder}: is no folder of fitted heads, {path.name} is missing; `spa fit-judge` makes one"
             )
     try:
-        card = json.loads(card_path.read_text(encoding="utf-8"))
+        card = parse_json(read_text(card_path), str(card_path)).value
         described, model = card["objectives"], card["model"]
         layers = {name: (_layers(entry), entry["pooling"]) for name, entry in described.items()}
-    except (
-        json.JSONDecodeError,
-        UnicodeDecodeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ) as error:
+        if not isinstance(model, str):
+            raise TypeError("model must be a name")
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{card_path}: not a card of fitted heads: {type(error).__name__} {error}") from None
     try:
         tensors = load_file(numbers_path)
@@ -162,7 +158,10 @@ def _arrays(head: Head) -> dict[str, NDArray[Any]]:
 
 def _layers(entry: Mapping[str, Any]) -> tuple[int, ...]:
     """Of a card's objective; cards of version 0.1 name a single layer."""
-    return tuple(map(int, entry["layers"] if "layers" in entry else [entry["layer"]]))
+    layers = tuple(map(int, entry["layers"] if "layers" in entry else [entry["layer"]]))
+    if min(layers) < 0:
+        raise ValueError("a layer is counted from 0")
+    return layers
 
 
 def _head(name: str, layers: tuple[int, ...], pooling: Any, tensors: Mapping[str, NDArray[Any]], path: Path) -> Head:

@@ -10,19 +10,28 @@ no judge and no model.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from selfpriority.constitution import Anchor, Constitution
 from selfpriority.errors import InputError
+from selfpriority.outside import decode, lines, parse_json, read_bytes, unpacked
+from selfpriority.plain_text import one_line
 from selfpriority.records import Message, Prompt
 
 _MOST_LINES = 20  # of complaints about one file
@@ -62,6 +71,8 @@ class Labels:
     pairs: tuple[LabelledPair, ...]
     source: str = "labels"
     """Where they are from, in words: `labels: FILE` or `anchors`."""
+    n_mended: int = 0
+    """Texts in which U+FFFD stands for halves of surrogate pairs."""
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -104,23 +115,26 @@ def read_labels(path: Path) -> Labels:
     answers: list[LabelledAnswer] = []
     pairs: list[LabelledPair] = []
     wrong: list[str] = []
+    n_mended = 0
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         try:
-            row = _Row.model_validate(json.loads(line)).record()
-        except json.JSONDecodeError as error:
-            wrong.append(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}")
+            parsed = parse_json(line, f"{path}:{number}")
+            row = _Row.model_validate(parsed.value).record()
+        except InputError as error:
+            wrong += error.lines
         except ValidationError as error:
             wrong.append(f"{path}:{number}: {_told(error)}")
         else:
+            n_mended += parsed.n_mended
             answers.append(row) if isinstance(row, LabelledAnswer) else pairs.append(row)
     if wrong:
         more = [f"{path}: and {len(wrong) - _MOST_LINES} more bad lines"] if len(wrong) > _MOST_LINES else []
         raise InputError(*wrong[:_MOST_LINES], *more)
     if not answers and not pairs:
         raise InputError(f"{path}: holds no labelled answers")
-    return Labels(tuple(answers), tuple(pairs), f"labels: {path}")
+    return Labels(tuple(answers), tuple(pairs), f"labels: {path}", n_mended)
 
 
 def anchors_as_labels(constitution: Constitution) -> Labels:
@@ -169,7 +183,7 @@ class _Row(BaseModel):
     label: StrictBool | StrictInt | None = None
     chosen: _Text | None = None
     rejected: _Text | None = None
-    objective: _Text
+    objective: Annotated[_Text, AfterValidator(one_line)]
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     @model_validator(mode="after")
@@ -199,18 +213,8 @@ class _Row(BaseModel):
 
 
 def _lines(path: Path) -> list[str]:
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory, labels are a .jsonl or .jsonl.gz file")
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file of labelled answers") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start})") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: not a gzip file: {error}") from None
-    return text.removeprefix("\ufeff").split("\n")
+    raw = read_bytes(path, "no such file of labelled answers")
+    return lines(decode(path, unpacked(path, raw) if path.suffix == ".gz" else raw))
 
 
 def _told(error: ValidationError) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from selfpriority.formats import unrated
 from selfpriority.intervals import Interval
 from selfpriority.judges.attacks import Robustness
 from selfpriority.judges.bias import Bias, Bin
@@ -57,6 +58,11 @@ class ObjectiveReport:
     usable: bool = False
     reason: str = ""
     """Why it is not usable, or the agreement if it is, in words."""
+
+    @property
+    def unrated_in_words(self) -> str:
+        """How many of the answers got no rating, and why."""
+        return unrated(self.unrated_reasons, self.n)
 
 
 @dataclass(frozen=True)

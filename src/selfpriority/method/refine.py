@@ -14,7 +14,7 @@ from selfpriority.method.order import Order
 from selfpriority.method.score import scored
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import Refine
-from selfpriority.records import Drop, Message, Pool, Response, Scored, Sifted
+from selfpriority.records import Drop, Message, Pool, Response, Scored, Sifted, flaw
 from selfpriority.wording import fill
 
 
@@ -45,13 +45,9 @@ def refine(
             for i, failure in enumerate(answer.missing, start=1)
         ]
         responses = _responses(pool, answer)
-        usable = [r for r in responses if r.text.strip() and (settings.keep_cut or r.stop == "end")]
-        dropped += [
-            Drop("refine", r.prompt_id, "cut" if r.text.strip() else "empty", r.id)
-            for r in responses
-            if r not in usable
-        ]
-        written.append(usable)
+        flaws = {r: flaw(r, settings.keep_cut) for r in responses}
+        dropped += [Drop("refine", r.prompt_id, reason, r.id) for r, reason in flaws.items() if reason]
+        written.append([r for r, reason in flaws.items() if not reason])
     items = [Item(pool.prompt, r) for pool, responses in zip(pools, written, strict=True) for r in responses]
     verdicts = iter(judge.rate(items))
     kept: list[Pool] = []
@@ -102,7 +98,7 @@ def context(pool: Pool, constitution: Constitution) -> tuple[Message, ...]:
 
 def _responses(pool: Pool, completion: Completion) -> list[Response]:
     return [
-        Response(f"{pool.prompt.id}/refined{i}", pool.prompt.id, t.text, t.stop, t.n_tokens, "refined")
+        Response(f"{pool.prompt.id}/refined{i}", pool.prompt.id, t.text, t.stop, t.n_tokens, "refined", "", t.thinking)
         for i, t in enumerate(completion.texts, start=1)
     ]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from selfpriority.language_model import Completion, Failure, Generate, LanguageModel, Text, ask
 from selfpriority.personas import PLAIN, Persona
 from selfpriority.recipe import Sample
-from selfpriority.records import Candidates, Drop, Message, Prompt, Response, Sifted
+from selfpriority.records import Candidates, Drop, Message, Prompt, Response, Sifted, flaw
 
 
 def sample(
@@ -45,7 +45,7 @@ def sample(
             else:
                 assert isinstance(answer, Failure)
                 failures.append(answer)
-        usable = [response for response in responses if not _flaw(response, settings.keep_cut)]
+        usable = [response for response in responses if not flaw(response, settings.keep_cut)]
         dropped += _lost(prompt, responses, failures, settings.keep_cut)
         if usable:
             kept.append(Candidates(prompt, tuple(usable)))
@@ -85,21 +85,23 @@ def with_persona(messages: tuple[Message, ...], persona: Persona) -> tuple[Messa
 
 def _responses(prompt: Prompt, persona: Persona, texts: Sequence[Text], first: int) -> list[Response]:
     return [
-        Response(f"{prompt.id}/y{first + i + 1}", prompt.id, t.text, t.stop, t.n_tokens, persona=persona.name)
+        Response(
+            f"{prompt.id}/y{first + i + 1}",
+            prompt.id,
+            t.text,
+            t.stop,
+            t.n_tokens,
+            persona=persona.name,
+            thinking=t.thinking,
+        )
         for i, t in enumerate(texts)
     ]
 
 
-def _flaw(response: Response, keep_cut: bool) -> str:
-    if not response.text.strip():
-        return "empty"
-    return "cut" if response.stop == "length" and not keep_cut else ""
-
-
 def _lost(prompt: Prompt, responses: Sequence[Response], failures: Sequence[Failure], keep_cut: bool) -> Iterator[Drop]:
     for response in responses:
-        if flaw := _flaw(response, keep_cut):
-            yield Drop("sample", prompt.id, flaw, response.id)
+        if reason := flaw(response, keep_cut):
+            yield Drop("sample", prompt.id, reason, response.id)
     for number, failure in enumerate(failures, start=1):
         yield Drop("sample", prompt.id, failure.reason, f"{prompt.id}/failed{number}", failure.detail)
 

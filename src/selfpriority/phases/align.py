@@ -63,7 +63,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
         _on_many(run, resources, number)
         return
     from selfpriority.training.align import Places, train
-    from selfpriority.training.checkpoints import of_other_forms
+    from selfpriority.training.checkpoints import newest, of_other_forms
 
     folder = run.round(number)
     checkpoints = folder / f"checkpoints-{step.key[:12]}"  # another recipe never resumes these
@@ -81,9 +81,14 @@ def align(run: Run, resources: Resources, number: int) -> None:
     for form in of_other_forms(checkpoints):
         resources.reporter.note(f"{step.name}: its checkpoints are in {form}'s form, unreadable here; it starts anew")
     with run.recording(step) as spent:
-        trained = train(
-            paired, base, resources.recipe.align, resources.recipe.seed, places, resources.reporter.training
-        )
+        try:
+            trained = train(
+                paired, base, resources.recipe.align, resources.recipe.seed, places, resources.reporter.training
+            )
+        except KeyboardInterrupt:
+            if last := newest(checkpoints):
+                resources.reporter.note(f"{step.name}: {last} holds what is trained; the same command continues there")
+            raise
         spent.tokens = trained.n_tokens_here  # beside the seconds of this process
         kept = tuple(range(len(paired) - len(trained.dropped)))
         dropped = with_places(trained.dropped, resources.recipe.prompts, step.name, resources.reporter.note)

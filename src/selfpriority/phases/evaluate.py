@@ -5,6 +5,7 @@ A step is told once, in `evaluation_steps`: its name and key, the files it write
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,6 +27,7 @@ from selfpriority.evaluation.records import (
 )
 from selfpriority.evaluation.summary import Further, contests, summarise
 from selfpriority.evaluation.table import table
+from selfpriority.formats import unrated
 from selfpriority.judges.comparer import Duel
 from selfpriority.phases.align import check_trained
 from selfpriority.phases.judge_names import comparing, judge_entry, judge_key
@@ -36,7 +38,7 @@ from selfpriority.phases.round_inputs import with_places
 from selfpriority.phases.systems import PromptSet, check_systems, plain_models, prompt_sets, prompts_to, systems
 from selfpriority.rating import Item
 from selfpriority.recipe import HfBackend, JudgeSection, OpenaiBackend, Recipe
-from selfpriority.records import Drop, Sifted
+from selfpriority.records import Drop, Sifted, Unrated
 from selfpriority.refusals import is_refusal
 from selfpriority.run import Run, Spent, Step, key_of
 from selfpriority.storage import read_rows, write_rows, write_text
@@ -67,7 +69,9 @@ def check_evaluation(resources: Resources) -> None:
             compare.
     """
     recipe = resources.recipe
-    prompt_sets(resources.run, recipe)
+    for each in prompt_sets(resources.run, recipe):
+        for note in each.prompts.notes(each.place):
+            resources.reporter.note(note)
     check_systems(resources.run, recipe)
     for other in recipe.evaluate.more_systems.values():
         model_key(recipe.model if other.model == "self" else other.model)
@@ -203,6 +207,10 @@ class _Set:
             for row, r in zip(rows, ratings, strict=True)
         ]
         write_rows(self.files.verdicts(system.name, judge), verdicts, VerdictRow)
+        for name, given in zip(names, zip(*ratings, strict=True), strict=False):  # without answers there are none
+            reasons = Counter(rating.reason for rating in given if isinstance(rating, Unrated))
+            if reasons:
+                self.resources.reporter.note(f"{what}, {name}: {unrated(reasons, len(rows))}")
 
     def _comparisons_steps(self, keys: dict[str, str]) -> list[EvaluationStep]:
         recipe = self.resources.recipe

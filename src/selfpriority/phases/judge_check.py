@@ -17,6 +17,7 @@ from selfpriority.errors import InputError, JudgeRefused
 from selfpriority.judges.attacks import attacks
 from selfpriority.judges.labels import Labels, read_labels
 from selfpriority.judges.reports import COMPARER, TRAIN, JudgeChecks, read_checks, write_checks
+from selfpriority.outside import mended_note
 from selfpriority.phases.judge_names import comparing, judge_entry
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
@@ -142,7 +143,7 @@ def _sparse(constitution: Constitution) -> Constitution:
 def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporter: Reporter) -> JudgeChecks:
     """`spa check-judge`: the judges of a recipe, checked without a run directory."""
     recipe = with_absolute_paths(load(path, fields), path.parent)
-    given = read_labels(labels) if labels else None
+    given = _read(labels, reporter) if labels else None
     with tempfile.TemporaryDirectory() as folder:
         return check_judges(Resources(recipe, Run(Path(folder)), reporter), given)
 
@@ -154,7 +155,7 @@ def fit(
     from selfpriority.judges.fit import FitSettings, fit_heads
     from selfpriority.judges.heads import write_heads
 
-    read = [read_labels(path) for path in labels]
+    read = [_read(path, reporter) for path in labels]
     merged = Labels(tuple(a for r in read for a in r.answers), tuple(p for r in read for p in r.pairs))
     layers, c = setting
     recipe = Recipe(model=model, prompts=Prompts(source="none"), backend=HfBackend())
@@ -165,6 +166,13 @@ def fit(
         heads = fit_heads(merged, watched, model, FitSettings(tuple(layers or middle(model)), c))
     write_heads(to, heads)
     return read_json(to / "card.json")
+
+
+def _read(path: Path, reporter: Reporter) -> Labels:
+    labels = read_labels(path)
+    if labels.n_mended:
+        reporter.note(mended_note(labels.source, labels.n_mended))
+    return labels
 
 
 def middle(model: str) -> tuple[int, ...]:
@@ -198,6 +206,9 @@ def gate(run: Run, resources: Resources) -> None:
         return
     train = read_checks(run.folder / "judge.json").train
     assert train is not None, "it is checked first"
+    for row in train.objectives:
+        if row.unrated_reasons:
+            resources.reporter.note(f"check of the training judge, {row.objective}: {row.unrated_in_words}")
     if train.usable:
         return
     why = "; ".join(train.reasons)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from selfpriority.errors import InputError
 from selfpriority.evaluation.conversation import Question
+from selfpriority.outside import read_text, written_rows
+from selfpriority.plain_text import one_line
 
 Row = TypeVar("Row", bound=BaseModel)
 T = TypeVar("T")
 
 
+_Name = Annotated[str, Field(min_length=1), AfterValidator(one_line)]
+
+
 class _Choice(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    subject: str = Field(min_length=1)
+    subject: _Name
     question: str
     choices: tuple[str, str, str, str]
     answer: Literal["A", "B", "C", "D"]
@@ -33,7 +37,7 @@ class _TwoTurns(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     question_id: int | str
-    category: str = Field(min_length=1)
+    category: _Name
     turns: tuple[_Turn, _Turn]
     reference: _References = None
     gpt4_reference: _References = None
@@ -57,7 +61,7 @@ def read_mt_bench(path: Path) -> list[Question]:
     """
     questions: dict[str, Question] = {}
     for number, row in _read(path, _TwoTurns, "question_id, category and turns (two texts)"):
-        name = str(row.question_id)
+        name = one_line(str(row.question_id))
         if name in questions:
             raise InputError(f"{path}:{number}: question_id {name} occurs twice")
         references = (_reference(row, 0), _reference(row, 1))
@@ -82,17 +86,12 @@ def _reference(row: _TwoTurns, turn: int) -> str:
 
 def _read(path: Path, form: type[Row], needs: str) -> list[tuple[int, Row]]:
     """(line number, row) of every line that is not empty."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other ends of lines
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                rows.append((number, form.model_validate(json.loads(line))))
-            except (ValidationError, ValueError):
-                raise InputError(f"{path}:{number}: not a question; needs {needs}") from None
+    for row in written_rows(path, read_text(path, "no such file of questions")):
+        try:
+            rows.append((row.number, form.model_validate(row.value)))
+        except ValidationError:
+            raise InputError(f"{row.place}: not a question; needs {needs}") from None
     if not rows:
         raise InputError(f"{path}: holds no question")
     return rows

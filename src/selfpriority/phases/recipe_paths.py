@@ -10,7 +10,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from selfpriority.constitution import shipped_constitutions
+from selfpriority.errors import InputError
 from selfpriority.models.files import embedded_models
+from selfpriority.outside import sound
 from selfpriority.phases.judge_names import meant, shipped_heads, with_judges
 from selfpriority.prompts import shipped_prompts
 from selfpriority.recipe import ByReward, Evaluate, JudgeSection, OtherSystem, Prompts, Recipe
@@ -28,8 +30,12 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
 
     def absolute(name: str, reserved: Collection[str]) -> str:
         for base in (Path.cwd(), folder):
-            if name and name not in reserved and (base / name).exists():
-                return str((base / name).resolve())
+            path = base / name
+            if name and name not in reserved and path.exists():  # the name of a link tells a file's format
+                found = str(path.resolve() if path.is_dir() else path.parent.resolve() / path.name)
+                if sound(found) != found:
+                    raise InputError(f"{sound(found)}: its name or a folder's is not UTF-8; rename it")
+                return found
         return name
 
     personas = absolute(recipe.sample.personas, ("default", "none"))

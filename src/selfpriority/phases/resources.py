@@ -86,14 +86,14 @@ class Resources:
             return self.stand_ins.model(name, settings)
         key = f"{name} {settings.model_dump_json()}"
         if key not in self.models:
-            self.models[key] = Cached(open_model(name, settings), self.run.cache)
+            self.models[key] = Cached(open_model(name, settings), self.run.cache, self.reporter.note)
         return Watched(self.models[key], self._watcher(step, spent))
 
     def classifier(self, name: str, step: str, spent: Spent) -> LanguageModel:
         """The reward model `name` behind cache and progress; it runs here, whoever generates."""
         if self.stand_ins is not None:
             return self.stand_ins.classifier(name, in_process(self.recipe.backend))
-        model = Cached(open_classifier(name, self.recipe.backend), self.run.cache)
+        model = Cached(open_classifier(name, self.recipe.backend), self.run.cache, self.reporter.note)
         return Watched(model, self._watcher(step, spent))
 
     def judge(self, section: JudgeSection, policy: str, step: str, spent: Spent, reworded: bool = False) -> Judge:

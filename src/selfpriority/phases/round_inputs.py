@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from selfpriority.errors import InputError
 from selfpriority.phases.models import in_process
-from selfpriority.prompts import load_prompts, row_places
+from selfpriority.prompts import Loaded, load_prompts, row_places
 from selfpriority.recipe import Backend, InWords, JudgeSection, OpenaiBackend, Prompts, Recipe
-from selfpriority.records import Drop, Prompt, Sifted
+from selfpriority.records import Drop
 from selfpriority.run import Run
 
 
@@ -33,15 +33,16 @@ def training_judge(recipe: Recipe, number: int) -> JudgeSection:
     return judge.model_copy(update={"backend": backend})
 
 
-def round_prompts(recipe: Recipe, number: int) -> Sifted[Prompt]:
+def round_prompts(recipe: Recipe, number: int) -> Loaded:
     """The prompts of one round; `prompts_per_round: new` deals them out evenly."""
     loaded = load_prompts(recipe.prompts, recipe.seed)
     if recipe.prompts_per_round == "same":
         return loaded
-    return Sifted(loaded.kept[number - 1 :: recipe.rounds], loaded.dropped if number == 1 else ())
+    dropped = loaded.dropped if number == 1 else ()
+    return replace(loaded, kept=loaded.kept[number - 1 :: recipe.rounds], dropped=dropped)
 
 
-def usable_prompts(recipe: Recipe, number: int) -> Sifted[Prompt]:
+def usable_prompts(recipe: Recipe, number: int) -> Loaded:
     """As `round_prompts`.
 
     Raises:

@@ -9,9 +9,9 @@ from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
 from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import BETWEEN, System
-from selfpriority.prompts import load_prompts, said_in
+from selfpriority.prompts import Loaded, load_prompts, said_in
 from selfpriority.recipe import Prompts, Recipe
-from selfpriority.records import Drop, Message, Prompt, Sifted
+from selfpriority.records import Drop, Message, Prompt
 from selfpriority.run import Run
 
 VANILLA, TRAINED = "vanilla", "spa"
@@ -24,7 +24,7 @@ class PromptSet:
 
     name: str
     """Empty: the main one, `evaluate.prompts`."""
-    prompts: Sifted[Prompt]
+    prompts: Loaded
     files: EvaluationFiles
     source: Prompts
 
@@ -103,7 +103,7 @@ def prompt_sets(run: Run, recipe: Recipe) -> list[PromptSet]:
     return sets
 
 
-def heldout_prompts(recipe: Recipe) -> Sifted[Prompt]:
+def heldout_prompts(recipe: Recipe) -> Loaded:
     """The evaluation prompts; those that also train are dropped (`seen_in_training`), or the proof would be none."""
     source = recipe.evaluate.prompts
     if source is None:
@@ -116,10 +116,10 @@ def _said_in_training(recipe: Recipe) -> set[tuple[tuple[str, str], ...]]:
     return {said_in(prompt) for prompt in load_prompts(recipe.prompts, recipe.seed).kept}
 
 
-def _held_out(source: Prompts, seed: int, trained: set[tuple[tuple[str, str], ...]], place: str) -> Sifted[Prompt]:
+def _held_out(source: Prompts, seed: int, trained: set[tuple[tuple[str, str], ...]], place: str) -> Loaded:
     loaded = load_prompts(source, seed)
     kept = tuple(prompt for prompt in loaded.kept if said_in(prompt) not in trained)
     lost = tuple(Drop("evaluate", p.id, "seen_in_training") for p in loaded.kept if said_in(p) in trained)
     if not kept:
         raise InputError(f"{place}: {source.source}: no prompt is left that training never saw")
-    return Sifted(kept, loaded.dropped + lost)
+    return replace(loaded, kept=kept, dropped=loaded.dropped + lost)

@@ -7,18 +7,19 @@ into the run directory.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from selfpriority.errors import InputError
 from selfpriority.evaluation.tau import Curve, TwiceRated, curve
-from selfpriority.formats import TERMINAL
+from selfpriority.formats import TERMINAL, counted
 from selfpriority.phases.judge_names import meant
 from selfpriority.phases.resources import Resources
 from selfpriority.rating import Item
 from selfpriority.recipe import JudgeSection, parse_judge
-from selfpriority.records import Pool, Rating, Ratings
+from selfpriority.records import Pool, Rating, Ratings, Unrated
 from selfpriority.report.figures import Series, share_curves
 from selfpriority.run import SCORED, Run, Spent
 from selfpriority.storage import read_rows, write_json, write_text
@@ -56,6 +57,10 @@ def choose_tau(run: Run, resources: Resources, number: int, judge: JudgeSection)
     twice = _twice_rated(pools, given)
     n_candidates = sum(len(pool.candidates) for pool in pools)
     n_unrated = n_candidates - sum(len(prompt.strong) for prompt in twice)
+    if n_unrated:
+        reasons = Counter(next((r.reason for r in row if isinstance(r, Unrated)), "") for row in given)
+        told = counted({reason: n for reason, n in reasons.items() if reason})
+        resources.reporter.note(f"the stronger judge rates {n_unrated} of {n_candidates} candidates not at all: {told}")
     k = len(strong.objectives)
     spread = curve(
         [prompt for prompt in twice if len(prompt.strong) > k],

@@ -6,15 +6,15 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from selfpriority.recipe.section import Section
+from selfpriority.recipe.section import Count, Section, Weight
 
 
 class Lora(Section):
     """Low-rank adapters instead of full fine-tuning."""
 
-    r: int = Field(16, ge=1)
+    r: int = Field(16, ge=1, le=65_536)
     """Rank."""
-    alpha: float = Field(32.0, gt=0)
+    alpha: float = Field(32.0, gt=0, le=1e6)
     """Scale; the update is multiplied by alpha / r."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
@@ -29,25 +29,25 @@ class Align(Section):
 
     method: Literal["spa", "simpo", "dpo", "ipo", "sft"] = "spa"
     """Eq. 3; the same with alpha 0; DPO or IPO against the round's starting model; the chosen answers' likelihood."""
-    beta: float = Field(2.5, gt=0)
+    beta: float = Field(2.5, gt=0, le=1e6)
     """Scale of the length-normalised log-probabilities; the regularisation of `dpo` and `ipo`, 0.1 if not given."""
-    gamma: float = Field(1.375, ge=0)
+    gamma: Weight = 1.375
     """Target margin of `spa` and `simpo`, absolute (not a ratio to beta)."""
-    alpha: float = Field(1.0, ge=0)
+    alpha: float = Field(1.0, ge=0, le=16)
     """Exponent of the gap weight in `spa`, `dpo` and `ipo`; at 0 all pairs weigh alike, which makes DPO plain DPO."""
     weight_gap: Literal["signed", "l1", "primary"] = "signed"
     """What weighs a pair: gap of the score sums (Eq. 3), L1 distance, or the deciding objective's gap."""
-    nll: float = Field(0.0, ge=0)
+    nll: Weight = 0.0
     """Weight of the chosen answers' mean negative log-likelihood per token, added to the loss; every answer once."""
     count: Literal["pairs", "pools"] = "pairs"
     """Mean over pairs (the paper) or every pool counting equally."""
-    learning_rate: float = Field(1.0e-6, gt=0)
+    learning_rate: float = Field(1.0e-6, gt=0, le=1000)
     """Peak learning rate."""
-    epochs: int = Field(1, ge=1)
+    epochs: int = Field(1, ge=1, le=10_000)
     """Passes over the pools."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps with rising learning rate; cosine decay follows."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: Weight = 0.0
     """AdamW's weight decay."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
@@ -55,11 +55,11 @@ class Align(Section):
     """Decay a step of a moving average of the weights, which is then what is saved; 0 saves the last weights."""
     lora: Lora | None = None
     """Adapters instead of full fine-tuning."""
-    tokens_per_step: int = Field(65536, ge=1)
+    tokens_per_step: Count = 65536
     """Distinct tokens of one optimizer batch."""
-    tokens_per_batch: int = Field(4096, ge=1)
+    tokens_per_batch: Count = 4096
     """Distinct tokens of one forward pass; changes memory, never the result. A larger pool goes through in pieces."""
-    max_length: int = Field(4096, ge=8)
+    max_length: int = Field(4096, ge=8, le=2**31 - 1)
     """Longest prompt plus response in tokens; longer ones are dropped, never cut."""
     stop_on_collapse: float | None = Field(None, gt=0)
     """Stop when chosen and rejected answers both lost this many nats per token; the last checkpoint stays."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from selfpriority.recipe.section import Section
+from selfpriority.recipe.keys import key_doubt
+from selfpriority.recipe.section import Count, Section
 
 # capitals and short words: a key that was pasted in place of the name must not enter the run directory
 VARIABLE = r"^[A-Z][A-Z0-9]{0,15}(_[A-Z0-9]{1,15}){0,7}$"
@@ -20,9 +21,9 @@ class HfBackend(Section):
     """`auto`: bfloat16 where the hardware has it."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
-    tokens_per_batch: int = Field(16384, ge=1)
+    tokens_per_batch: Count = 16384
     """Token budget of one generation batch, prompt and new tokens together."""
-    max_batch: int = Field(96, ge=1)
+    max_batch: Count = 96
     """Most sequences generated together."""
 
 
@@ -30,7 +31,7 @@ class ScriptedBackend(Section):
     """Deterministic stand-in for tests: answers are a function of the request."""
 
     kind: Literal["scripted"]
-    delay: float = Field(0.0, ge=0)
+    delay: float = Field(0.0, ge=0, le=3600)
     """Seconds a batch takes."""
 
 
@@ -42,20 +43,30 @@ class OpenaiBackend(Section):
     """Address up to and with `/v1`, without a key or password in it."""
     model: str | None = None
     """The model's name at the server; none: the name it is asked for by."""
+    insecure_http: bool = False
+    """Whether a key may go over plain http to another machine, where anybody on the way can read it."""
     api_key_env: str | None = Field(None, pattern=VARIABLE, repr=False)
     """Name, in capitals, of the environment variable that holds the key; none: OPENAI_API_KEY, for OpenAI alone."""
     concurrency: int = Field(8, ge=1, le=256)
     """Requests under way at once."""
-    timeout: float = Field(120.0, gt=0)
-    """Seconds of silence after which a request is tried again."""
+    timeout: float = Field(120.0, gt=0, le=86_400)
+    """Seconds after which a request that is not answered whole is tried again."""
     retries: int = Field(5, ge=0, le=20)
     """Further tries after a rate limit, a server error, a cut connection or a time-out."""
-    backoff: float = Field(1.0, ge=0)
+    backoff: float = Field(1.0, ge=0, le=3600)
     """Seconds before the first further try; they double with each, unless the server names a time."""
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls the length limit."""
     leave_out: tuple[Literal["seed", "temperature", "top_p"], ...] = ()
     """Parameters that are not sent, for servers that refuse them."""
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _only_a_servers_key(cls, variable: str | None, info: ValidationInfo) -> str | None:
+        address = info.data.get("base_url")  # none where it is itself a mistake
+        if variable and address and (doubt := key_doubt(variable, address, info.data.get("insecure_http", False))):
+            raise ValueError(doubt)
+        return variable
 
 
 def _of_kind(value: Any) -> Any:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from selfpriority.recipe.judge import InWords, JudgeSection, gathered
 from selfpriority.recipe.prompts import Prompts
-from selfpriority.recipe.section import Section
+from selfpriority.recipe.section import Count, Divisor, Section, Weight
 
 
 class OtherSystem(Section):
@@ -37,9 +37,9 @@ class Evaluate(Section):
     """Further judges by a name of their own; the summary reports how far they agree."""
     comparer: JudgeSection | None = None
     """Asked in words which of two answers is better, in both orders; none: wins come from the ratings."""
-    max_new_tokens: int = Field(512, ge=1)
+    max_new_tokens: Count = 512
     """Longest answer in tokens."""
-    temperature: float = Field(0.0, ge=0, le=5)
+    temperature: Divisor = Field(0.0, ge=0, le=5)
     """0 is greedy."""
     pairwise: bool = True
     """Report win, tie and lose per objective, by prompt."""
@@ -47,7 +47,7 @@ class Evaluate(Section):
     """Ratings this close are a tie in the pairwise table."""
     safe_kinds: tuple[str, ...] = ("ordinary", "safe", "benign", "unharmful", "harmless")
     """Kinds of prompts that nobody should refuse: refusals of them are over-refusals."""
-    lambdas: tuple[Annotated[float, Field(ge=0)], ...] = (5.0, 10.0, 20.0)
+    lambdas: tuple[Weight, ...] = (5.0, 10.0, 20.0)
     """Weights of HH_lambda = (lambda * primary + secondary) / (lambda + 1)."""
 
     @model_validator(mode="before")

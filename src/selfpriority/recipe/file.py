@@ -5,7 +5,8 @@ A mistake is an `InputError`: file, field, value, remedy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from selfpriority.errors import InputError
+from selfpriority.outside import parse_yaml, read_text
+from selfpriority.plain_text import shown
 from selfpriority.recipe.judge import JudgeSection
 from selfpriority.recipe.mistakes import mistake_lines
 from selfpriority.recipe.recipe import Recipe
 
 _JUDGE: TypeAdapter[JudgeSection] = TypeAdapter(JudgeSection)
+_MOST_MISTAKES = 20
+"""That are told at once."""
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -39,7 +44,7 @@ def parse(data: object, name: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise InputError(*dict.fromkeys(mistake_lines(error, name, Recipe, data))) from None
+        raise _wrong(mistake_lines(error, name, Recipe, data)) from None
 
 
 load_recipe = load
@@ -51,7 +56,14 @@ def parse_judge(data: object, name: str) -> JudgeSection:
     try:
         return _JUDGE.validate_python(data)
     except ValidationError as error:
-        raise InputError(*dict.fromkeys(mistake_lines(error, name, JudgeSection))) from None
+        raise _wrong(mistake_lines(error, name, JudgeSection)) from None
+
+
+def _wrong(lines: Iterator[str]) -> InputError:
+    """The first of the mistakes, each told once."""
+    told = dict.fromkeys(islice(lines, _MOST_MISTAKES))
+    more = ["there are more mistakes than these"] if next(lines, None) is not None else []
+    return InputError(*told, *more)
 
 
 def dump(recipe: Recipe) -> str:
@@ -65,19 +77,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read or is no mapping: file, line, what is wrong.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such recipe; `spa recipes` lists those that ship") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a directory, a recipe is a YAML file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start})") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise InputError(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    text = read_text(path, "no such recipe; `spa recipes` lists those that ship")
+    data = parse_yaml(text, str(path))
     if data is None:
         raise InputError(f"{path}: the recipe is empty; `spa recipes demo` prints one to start from")
     if not isinstance(data, dict):
@@ -93,14 +94,11 @@ def set_field(data: dict[str, Any], override: str) -> None:
     """
     path, equals, value = override.partition("=")
     if not equals or not path:
-        raise InputError(f"{override!r}: overrides are FIELD=VALUE, for example align.beta=2.5")
+        raise InputError(f"{shown(override)}: overrides are FIELD=VALUE, for example align.beta=2.5")
     *parents, last = path.split(".")
     for parent in parents:
         inner = data.get(parent)
         short = {"judge" if parent == "judge" else "source": inner} if isinstance(inner, str) else {}
         data[parent] = dict(inner) if isinstance(inner, dict) else short
         data = data[parent]
-    try:
-        data[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"{path}: {value!r} is not a YAML value") from None
+    data[last] = parse_yaml(value, f"{path}: {shown(value)}")

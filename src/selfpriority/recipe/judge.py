@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from selfpriority.recipe.backend import Backend
-from selfpriority.recipe.section import Probability, Section
+from selfpriority.recipe.section import Count, Probability, Section
 
 
 class InWords(Section):
@@ -27,7 +27,7 @@ class InWords(Section):
     """Who runs it; none: the recipe's backend."""
     mass_floor: Probability = 0.5
     """Expected ratings whose digits hold less probability than this are unrated."""
-    max_new_tokens: int = Field(512, ge=1)
+    max_new_tokens: Count = 512
     """Longest written verdict in tokens (`verbal`)."""
 
     @field_validator("method", mode="before")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from selfpriority.recipe.section import Probability, Section, Share, off
+from selfpriority.recipe.section import Count, Divisor, Probability, Section, Share, Weight, off
 
 
 class Sample(Section):
@@ -14,12 +14,12 @@ class Sample(Section):
 
     n: int = Field(8, ge=2, le=64)
     """Candidates a prompt; more than the number of objectives, or the covariance has no full rank."""
-    temperature: float = Field(1.2, gt=0, le=5)
+    temperature: Divisor = Field(1.2, gt=0, le=5)
     """Sampling temperature; above 1 for diverse answers where the model stays coherent."""
     top_p: Probability = 0.95
     """Nucleus sampling: smallest set of tokens that holds this probability."""
-    max_new_tokens: int = Field(512, ge=1)
-    """Longest answer in tokens."""
+    max_new_tokens: Count = 512
+    """Longest answer in tokens, those of its thinking included."""
     personas: str = "default"
     """`default` (shipped), `none`, or a YAML file of {name, text} system prompts."""
     plain: float = Field(0.0, ge=0, le=1)
@@ -33,11 +33,11 @@ class Refine(Section):
 
     n: int = Field(1, ge=1, le=16)
     """Refinements a prompt; the lexicographically best is kept."""
-    temperature: float = Field(0.7, ge=0, le=5)
+    temperature: Divisor = Field(0.7, ge=0, le=5)
     """Sampling temperature of the refinement; 0 is greedy."""
     top_p: Probability = 0.95
     """Nucleus sampling."""
-    max_new_tokens: int = Field(512, ge=1)
+    max_new_tokens: Count = 512
     """Longest refinement in tokens."""
     keep_cut: bool = True
     """Whether a refinement cut at the length limit may enter a pool."""
@@ -68,11 +68,11 @@ class Denoise(Section):
 class PairRules(Section):
     """Which answers of a pool make a preference pair."""
 
-    margin: float = Field(1.0, ge=0)
+    margin: Weight = 1.0
     """delta of Eq. 2: smallest L1 distance of the score vectors."""
     against: Literal["all", "refined"] = "all"
     """All ordered pairs of the pool, or only those with the refined answer."""
-    resolution: float = Field(1.0, ge=0)
+    resolution: Divisor = Field(1.0, ge=0, le=1e6)
     """Grid on which every objective but the last is compared; 0 compares exactly."""
     threshold: float | None = Field(None, ge=1, le=10)
     """Scores from here up count as equal on every objective but the last."""

@@ -11,6 +11,8 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from selfpriority.plain_text import shown
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -43,15 +45,15 @@ def mistake_lines(error: ValidationError, name: str, root: Any, given: object = 
         elif problem["type"] == "missing":
             yield f"{name}: {field}: required field is missing"
         elif problem["type"] == "union_tag_invalid":
-            yield f"{name}: {field}.kind: {problem['ctx']['tag']!r} is none of {problem['ctx']['expected_tags']}"
+            yield f"{name}: {field}.kind: {shown(problem['ctx']['tag'])} is none of {problem['ctx']['expected_tags']}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
             info = fields.get(location[-1]) if location else None
             if info is not None and not info.repr:  # it may hold a secret by mistake
                 yield f"{name}: {field}: {message} ({info.description})"
                 continue
-            shown = "" if isinstance(value, dict) else f" (got {value!r})"
-            yield f"{name}: {field}: {message}{shown}"
+            got = "" if isinstance(value, dict) else f" (got {shown(value)})"
+            yield f"{name}: {field}: {message}{got}"
 
 
 def _as_given(names: Sequence[str], given: object) -> Iterator[str]:
@@ -69,8 +71,10 @@ def _of_fields(root: Any, error: ValidationError) -> list[dict[str, Any]]:
     told: dict[tuple[Any, ...], dict[str, Any]] = {}
     for number, problem in enumerate(error.errors()):
         place = problem["loc"]
-        if len(place) > 1 and _has_forms(_place(root, [str(part) for part in place[:-2]]).fields.get(str(place[-2]))):
-            place = place[:-1]
+        names = [str(part) for part in place]
+        of_form = (k for k in range(1, len(names)) if _has_forms(_place(root, names[: k - 1]).fields.get(names[k - 1])))
+        if (end := next(of_form, None)) is not None:
+            place = place[:end]
             if place in told:
                 told[place]["msg"] += f"; or: {problem['msg']}"
                 continue

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from selfpriority.recipe.section import Section
+from selfpriority.recipe.section import Count, Section
 
 
 class Prompts(Section):
@@ -21,7 +19,7 @@ class Prompts(Section):
     """Column that holds the prompt."""
     kind_column: str = "kind"
     """Column, if there is one, that says what a prompt is (harmful, ordinary, ...), for the reports."""
-    limit: int | None = Field(None, ge=1)
+    limit: Count | None = None
     """Take at most this many prompts."""
     shuffle: bool = False
     """Shuffle, with the recipe's seed, before the limit."""

@@ -37,7 +37,7 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     backend: Backend = HfBackend()
     """Who runs `model`; a trained policy, which is on no server, always runs in this process."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
     """Seeds prompts, sampling and training."""
 
     @field_validator("prompts", mode="before")

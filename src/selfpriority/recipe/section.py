@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+"""More fits neither a tensor's length nor what most servers take."""
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+"""More is infinite once a few are multiplied."""
+
+
+def _divides(value: float) -> float:
+    if 0 < value < 1e-3:
+        raise ValueError("Input should be 0 or at least 0.001")
+    return value
+
+
+Divisor = Annotated[float, AfterValidator(_divides)]
+"""What is divided by: by less, all would be infinite."""
 
 
 class Section(BaseModel):

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from selfpriority.formats import PAGE, probability
+from selfpriority.formats import PAGE, counted, probability
 from selfpriority.plain_text import clean
 from selfpriority.report.figures import Series, curves, flow, scatter
 from selfpriority.report.further_judges import unconfirmed
@@ -85,10 +85,10 @@ def page(template: str, prompts: Packed, **context: Any) -> str:
     environment.filters |= {"clean": clean, "words": words, "p": probability}
     environment.filters |= {"percent": PAGE.share, "number": PAGE.number, "signed": PAGE.signed}
     environment.globals |= {"mean_whisker": mean_whisker, "mean_words": mean_words, "clear_wins": clear_wins}
-    environment.globals |= {"answer_counts": answer_counts, "unrated_counts": unrated_counts}
+    environment.globals |= {"answer_counts": answer_counts, "unrated_counts": unrated_counts, "counted": counted}
     style = own_text("report.css")
     script = "\n".join(own_text(name) for name in SCRIPTS)
-    return environment.get_template(template).render(
+    rendered = environment.get_template(template).render(
         **context,
         flow=flow,
         prompts=prompts,
@@ -97,6 +97,7 @@ def page(template: str, prompts: Packed, **context: Any) -> str:
         script=Markup(script),
         script_hash=_hash(script),
     )
+    return clean(rendered)  # drawings are no text of the template's, so that no filter of it reaches their titles
 
 
 def own_text(name: str) -> str:

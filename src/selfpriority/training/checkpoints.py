@@ -92,6 +92,12 @@ def of_other_forms(folder: Path) -> list[str]:
     return sorted(forms - {FORM})
 
 
+def newest(folder: Path) -> str | None:
+    """Name of the last whole checkpoint here, whatever it is of."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{MARKER}")]
+    return max(whole, key=step_of).name if whole else None
+
+
 def step_of(checkpoint: Path) -> int:
     """The optimizer step after which a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])

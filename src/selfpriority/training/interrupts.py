@@ -15,14 +15,14 @@ def deferred_interrupts(at_once_if_repeated: bool) -> Iterator[list[int]]:
     """Signals to stop that arrived within the body, which has to look at them; only in the main thread.
 
     Args:
-        at_once_if_repeated: a second one raises KeyboardInterrupt wherever the body is. A process among several may
-            get the same interrupt from the terminal and from its launcher.
+        at_once_if_repeated: a second one of a kind raises KeyboardInterrupt wherever the body is. A process among
+            several may get the same interrupt from the terminal and from its launcher.
     """
     received: list[int] = []
 
     def receive(number: int, _: object) -> None:
         received.append(number)
-        if at_once_if_repeated and len(received) > 1:
+        if at_once_if_repeated and received.count(number) > 1:
             raise KeyboardInterrupt
 
     before = {}
