@@ -28,6 +28,7 @@ LINE = (
     "method judges",
     "models",
     "run prompts preferences rating chat constitution personas wording intervals refusals shipped text_table",
+    "chat_template",
     "storage locks",
     "language_model prompt_rows",
     "records",
@@ -37,7 +38,7 @@ LINE = (
 )
 HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.split()}
 # beside the line: the outside world, opened by phases; the others know its progress and how it counts
-BACKENDS_MAY_IMPORT = {"language_model", "chat", "records", "recipe", "outside", "errors", "models"}
+BACKENDS_MAY_IMPORT = {"language_model", "chat", "chat_template", "records", "recipe", "outside", "errors", "models"}
 MAY_IMPORT_BACKENDS = {"phases", "terminal", "inspection", "planning"}
 # inside one line
 NEIGHBOURS = {("shipped", "constitution"), ("refusals", "wording")}

@@ -59,14 +59,16 @@ def without_template(folder: Path, recipe: dict[str, object]) -> None:
     path.write_text(json.dumps(config))
 
 
-def without_end(folder: Path, recipe: dict[str, object]) -> None:
-    template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant] "
-    path = folder / "model" / "chat_template.jinja"
-    config_path = folder / "model" / "tokenizer_config.json"
-    config = json.loads(config_path.read_text())
-    config.pop("chat_template", None)
-    config_path.write_text(json.dumps(config))
-    path.write_text(template)
+def template(text: str) -> Damage:
+    def damage(folder: Path, recipe: dict[str, object]) -> None:
+        without_template(folder, recipe)
+        (folder / "model" / "chat_template.jinja").write_text(text)
+
+    return damage
+
+
+def turns(content: str, end: str = "{{ eos_token }}", opening: str = "[assistant] ") -> str:
+    return "{% for m in messages %}[{{ m.role }}] " + content + end + "\n{% endfor %}" + opening
 
 
 def heldout_is_training(folder: Path, recipe: dict[str, object]) -> None:
@@ -106,7 +108,13 @@ ROWS: list[tuple[str, Damage, str]] = [
     ("model folder without config", model_without("config.json"), "config.json"),
     ("unknown embedded model", field("model", "smollm2-136m"), "smollm2-135m"),
     ("no chat template", without_template, "has no chat template"),
-    ("no end-of-turn token", without_end, "end-of-sequence token"),
+    ("no end-of-turn token", template(turns("{{ m.content }}", end="")), "end-of-sequence token"),
+    (
+        "template without an opened turn",
+        template(turns("{{ m.content }}", opening="")),
+        "ignores add_generation_prompt",
+    ),
+    ("template that is not one", template(turns("{{ m.content")), "its chat template fails (expected token"),
     (
         "comparer that cannot compare",
         judged_by(comparer={"judge": "demo-eval", "method": "probe"}),

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from selfpriority.chat import Chat, fold_system
+from selfpriority.chat import Chat
 from selfpriority.errors import InputError
 from selfpriority.records import Message
 
@@ -59,12 +59,6 @@ def test_system_role_is_folded_where_the_template_refuses_it(tokenizer, refusal:
         "{% if add_generation_prompt %}[assistant]{% endif %}"
     )
     assert Chat(tokenizer).text([SYSTEM, USER]) == "[user]Be kind.\n\nHello<|im_end|>[assistant]"
-
-
-def test_folding_leaves_other_turns() -> None:
-    later = Message("assistant", "Hi")
-    assert fold_system([SYSTEM, USER, later]) == [Message("user", "Be kind.\n\nHello"), later]
-    assert fold_system([USER]) == [USER]
 
 
 def test_the_models_own_end_ids_count(tokenizer) -> None:

@@ -1,7 +1,7 @@
-"""Messages to token ids for one tokenizer: the only file that touches a chat template.
+"""Messages to token ids for one tokenizer, as the model was made to read them.
 
-Folds the system role into the first user turn where a template refuses it (vllm#6862), and finds the one
-token that ends an assistant turn. Training and generation both render here, so they cannot disagree.
+Finds the one token that ends an assistant turn. Training and generation both write here, so they cannot disagree; what
+its template does to a conversation is in `chat_template`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from selfpriority.chat_template import ChatTemplate
 from selfpriority.errors import InputError
 from selfpriority.records import Message, Stop
 
-_PROBE = "zq"
-
 
 class Chat:
-    """The chat template of one tokenizer.
+    """A tokenizer with its chat template.
 
     Args:
         tokenizer: a `transformers` tokenizer with a chat template.
@@ -25,19 +24,26 @@ class Chat:
         name: what error messages call the model.
 
     Raises:
-        InputError: no chat template, or a missing or ambiguous end-of-turn token.
+        InputError: no chat template or one that cannot be trained with, or a missing or ambiguous end-of-turn token.
     """
 
     def __init__(self, tokenizer: Any, end_ids: Collection[int] = (), name: str = "model") -> None:
         self.tokenizer = tokenizer
-        if not getattr(tokenizer, "chat_template", None):
-            raise InputError(f"model: {name} has no chat template; use an instruct model, or add one to its tokenizer")
-        self._folds_system = not self._accepts_system()
+        self.template = ChatTemplate(tokenizer, name)
         self.end_id = self._find_end(end_ids, name)
 
+    @property
+    def opens_thinking(self) -> bool:
+        """Whether a prompt ends inside the model's thinking, so that what it writes begins there."""
+        return self.template.opens_thinking
+
     def text(self, messages: Sequence[Message]) -> str:
-        """The conversation as a string, the assistant's turn opened at its end."""
-        return str(self._render([*messages], opened=True))
+        """The conversation as a string, the assistant's turn opened at its end.
+
+        Raises:
+            RefusedTurns: the template does not take these turns; so do all that take messages.
+        """
+        return self.template.text(messages)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of `text(messages)`; special tokens appear exactly once, where the template puts them."""
@@ -71,24 +77,9 @@ class Chat:
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _render(self, messages: list[Message], opened: bool) -> str:
-        if self._folds_system:
-            messages = fold_system(messages)
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opened))
-
-    def _accepts_system(self) -> bool:
-        self._folds_system = False
-        try:
-            text = self._render([Message("system", "zqsystem"), Message("user", _PROBE)], opened=True)
-        except Exception:  # templates raise jinja2's TemplateError or anything their author chose
-            return False
-        return "zqsystem" in text  # some templates drop the role silently
-
     def _find_end(self, end_ids: Collection[int], name: str) -> int:
         known = set(end_ids) | ({self.tokenizer.eos_token_id} - {None})
-        closed = self._render([Message("user", _PROBE), Message("assistant", "zqanswer")], opened=False)
-        tail = self._encode(closed.rpartition("zqanswer")[2])
+        tail = self._encode(self.template.closing)
         found = [token for token in tail if token in known]
         if found:
             return int(found[0])
@@ -98,11 +89,3 @@ class Chat:
             f"model: {name}: its chat template closes a turn with {self.tokenizer.decode(tail)!r}, which "
             f"holds no end-of-sequence token; set eos_token to the token that ends a turn"
         )
-
-
-def fold_system(messages: Sequence[Message]) -> list[Message]:
-    """The same conversation without a system role: its text opens the first user turn."""
-    if not messages or messages[0].role != "system":
-        return [*messages]
-    system, first, *rest = messages
-    return [Message(first.role, f"{system.content}\n\n{first.content}"), *rest]

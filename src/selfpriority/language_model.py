@@ -138,8 +138,8 @@ class Value:
 class Failure:
     """A request without an answer: data, not a crash.
 
-    Of the request itself: `too_long`, `refused` (a content filter), `rejected`, `empty`. Of who was asked, so
-    that asking again may help: see `PASSING`.
+    Of the request itself: `too_long`, `turns` (the chat template does not take them), `refused` (a content filter),
+    `rejected`, `empty`. Of who was asked, so that asking again may help: see `PASSING`.
     """
 
     reason: str

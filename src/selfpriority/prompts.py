@@ -7,6 +7,7 @@ than a model's context is found where the model is.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -81,6 +82,15 @@ def load_prompts(source: Prompts, seed: int) -> Loaded:
 def said_in(prompt: Prompt) -> tuple[tuple[str, str], ...]:
     """(role, text) of every turn, outer white space aside: what makes two prompts the same."""
     return tuple((message.role, message.content.strip()) for message in prompt.messages)
+
+
+def row_places(source: Prompts) -> dict[str, str]:
+    """Id -> place of its row, as messages call it (`prompts.jsonl:12`). Reads the source once more."""
+    places: dict[str, str] = {}
+    for row in _rows(source):
+        with contextlib.suppress(InputError):  # a bad row past the limit holds no prompt that anybody took
+            places.setdefault(_prompt(row, source).id, row.place)
+    return places
 
 
 def shipped_prompts() -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 
 from selfpriority.backends.batches import Cost, cut
 from selfpriority.backends.counting import MOST_COUNTED, Asked, Counting, Ruler
+from selfpriority.chat import Chat
 from selfpriority.language_model import Choose, Completion, Embed, Generate, ask
 from selfpriority.models.loading import describe
 from selfpriority.recipe import HfBackend, OpenaiBackend
@@ -49,6 +50,20 @@ def test_tokens_are_the_tokenizer_s(chat):
     embedded = len(chat.prompt_ids(embed.messages)) + len(chat.response_ids("No.", "end"))
     assert asked.forward_tokens == sum(map(len, ids)) - n_shared + embedded
     assert asked.cache_tokens == max(2 * (asked.prompt_tokens + 5), 2 * max(map(len, ids)))
+
+
+def test_turns_that_the_template_refuses_are_counted_by_characters(chat):
+    tokenizer = chat.tokenizer
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "{% for message in messages %}",
+        "{% for message in messages %}{% if loop.previtem and loop.previtem.role == message.role %}"
+        "{{ raise_exception('take turns') }}{% endif %}",
+    )
+    strict = Ruler(Chat(tokenizer))
+    twice = (*told("a" * 39), *told("b" * 41))
+    assert strict.conversation(twice) == Ruler(None).conversation(twice) == 20
+    assert strict.conversation(told("a")) == Ruler(chat).conversation(told("a"))
+    assert strict.shared([twice, told("a")]) == 20 + strict.conversation(told("a"))
 
 
 @pytest.mark.parametrize("place", [0, 1, 599])

@@ -1,3 +1,5 @@
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -305,6 +307,41 @@ def test_classify_equals_a_plain_forward(tiny_model: Path, chat: Chat, tmp_path:
     [unsupported] = ask(classifier, [write("x")])
     assert isinstance(unsupported, Failure)
     assert unsupported.reason == "unsupported"
+
+
+NO_SECOND_QUESTION = (
+    "{% for m in messages %}{% if loop.previtem and loop.previtem.role == m.role %}{{ raise_exception('take turns') }}"
+    "{% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TWICE = (*user("Hello"), *user("And now?"))
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda messages: Generate(messages, n=2, temperature=1.0, top_p=1.0, max_new_tokens=4, seed=0),
+        lambda messages: Choose((user("Rate it."), messages), ("1", "2")),
+        lambda messages: Embed(messages, "Yes.", (1,), ("response", "prompt")),
+        lambda messages: Classify(messages, "Yes."),
+    ],
+    ids=["generate", "choose", "embed", "classify"],
+)
+def test_turns_that_the_template_refuses_are_a_failure_of_that_request_alone(
+    tiny_model: Path, tmp_path: Path, request_of: Callable[[tuple[Message, ...]], Request]
+) -> None:
+    folder = tmp_path / "model"
+    asks_classifier = isinstance(request_of(TWICE), Classify)
+    if asks_classifier:
+        reward_model(tiny_model, folder, 1)
+    else:
+        shutil.copytree(tiny_model, folder)
+    (folder / "chat_template.jinja").write_text(NO_SECOND_QUESTION, "utf-8")
+    strict = (HfClassifier if asks_classifier else HfModel)(str(folder), SETTINGS)
+    before, refused, after = ask(strict, [request_of(user("Hello")), request_of(TWICE), request_of(user("Who?"))])
+    assert refused == Failure("turns", "turn 2 is the user's, as the one before it")
+    assert not isinstance(before, Failure)
+    assert not isinstance(after, Failure)
 
 
 def test_classifier_needs_one_trained_label(tiny_model: Path, tmp_path: Path) -> None:

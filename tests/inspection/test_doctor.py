@@ -51,6 +51,7 @@ def with_text(sequences: Sequences, response_id: str, text: str) -> Sequences:
 def test_a_healthy_round(make_run, tiny_model):
     found = diagnose(make_run(str(tiny_model)), None)
     assert {check.name: check.ok for check in found.checks} == {
+        "chat template": True,
         "end tokens": True,
         "begin tokens": True,
         "equal prefix": True,
@@ -63,6 +64,8 @@ def test_a_healthy_round(make_run, tiny_model):
     assert found.ok
     assert (found.round, found.n_pools, found.n_pairs, found.n_responses) == (1, 2, 19, 10)
     sentences = {check.name: check.sentence for check in found.checks}
+    between = "'<|im_end|>\\n<|im_start|>assistant\\n' and '<|im_end|>\\n'"
+    assert sentences["chat template"] == f"an answer stands between {between}"
     assert sentences["end tokens"] == "8 finished answers hold exactly one, 2 cut ones none"
     assert "19 pairs of 2 pools" in sentences["first loss"]
 
@@ -138,7 +141,7 @@ def test_diagnosis_text(make_run, tiny_model):
     assert lines[-1] == "all checks passed"
     first, *others = found.checks
     found = replace(found, checks=(replace(first, ok=False), *others))
-    assert diagnosis_text(found).endswith("1 of 8 checks failed")
+    assert diagnosis_text(found).endswith("1 of 9 checks failed")
 
 
 def with_ids(sequences, response_id, ids):
@@ -165,7 +168,9 @@ def test_an_added_begin_token_is_found(sequences):
     tokenizer.chat_template = "{{ bos_token }}" + template
     once = replace(sequences, chat=Chat(tokenizer))
     assert begin_tokens(once).sentence == "10 sequences: none but at the start, none in an answer"
-    tokenizer.chat_template = template.replace("<|im_start|>assistant", "<|im_start|><|endoftext|>assistant")
+    tokenizer.chat_template = template.replace("<|im_start|>assistant", "<|im_start|><|endoftext|>assistant").replace(
+        "{{ message['role'] }}", "{{ '<|endoftext|>' if message['role'] == 'assistant' }}{{ message['role'] }}"
+    )
     assert not begin_tokens(replace(sequences, chat=Chat(tokenizer))).ok
     inside = with_ids(once, "p1/y1", [5, tokenizer.bos_token_id, 6, sequences.chat.end_id])
     tokenizer.chat_template = "{{ bos_token }}" + template

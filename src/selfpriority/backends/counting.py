@@ -14,6 +14,7 @@ from typing import TypeVar
 from selfpriority.backends.batches import n_shared
 from selfpriority.backends.scripted import WORDS
 from selfpriority.chat import Chat
+from selfpriority.chat_template import RefusedTurns
 from selfpriority.language_model import (
     Answer,
     Choose,
@@ -76,7 +77,11 @@ class Ruler:
         return len(self._chat.response_ids(text, "end")) if self._chat else ceil(len(text) / self._units) + 1
 
     def _encoded(self, messages: Sequence[Message]) -> Sequence[object]:
-        return self._chat.prompt_ids(messages) if self._chat else "".join(message.content for message in messages)
+        written = "".join(message.content for message in messages)
+        try:
+            return self._chat.prompt_ids(messages) if self._chat else written
+        except RefusedTurns:  # the run drops it, and a plan tells what is asked at most
+            return written[::CHARACTERS_A_TOKEN]
 
 
 class Counting:

@@ -16,6 +16,7 @@ from torch import Tensor
 from selfpriority.backends.batches import Cost, cut, n_shared, passes
 from selfpriority.backends.decoding import Sampling, generate, next_token_logits
 from selfpriority.backends.hidden_states import right_padded, span_means
+from selfpriority.chat_template import RefusedTurns
 from selfpriority.errors import InputError
 from selfpriority.language_model import (
     Answer,
@@ -75,7 +76,7 @@ class HfModel:
             n_sequences = request.n
         elif isinstance(request, Choose):
             n_sequences = len(request.contexts)
-        return Cost(_group(request), n_sequences, sum(self._lengths(request)))
+        return Cost(_group(request), n_sequences, _total(self._lengths, request))
 
     def _lengths(self, request: Request) -> tuple[int, int]:
         """Tokens of the request's longest prompt, and tokens that follow it."""
@@ -101,7 +102,7 @@ class HfModel:
                 return [Failure("unsupported", "a causal language model does not classify")] * len(group)
 
     def _failure(self, request: Request) -> Failure | None:
-        return _empty(request) or _too_long(self._loaded, *self._lengths(request))
+        return _impossible(self._loaded, request, self._lengths)
 
     def _generate(self, requests: Sequence[Generate]) -> list[Answer]:
         first = requests[0]  # the group shares its sampling settings
@@ -115,16 +116,12 @@ class HfModel:
         )
         prompts = [self._loaded.chat.prompt_ids(request.messages) for request in requests]
         drawn = iter(generate(self._loaded.model, prompts, [request.n for request in requests], sampling))
-        return [
-            Completion(tuple(self._text(next(drawn), prompt) for _ in range(request.n)))
-            for request, prompt in zip(requests, prompts, strict=True)
-        ]
+        return [Completion(tuple(self._text(next(drawn)) for _ in range(request.n))) for request in requests]
 
-    def _text(self, ids: list[int], prompt: Sequence[int]) -> Text:
+    def _text(self, ids: list[int]) -> Text:
         stop: Stop = "end" if ids[-1] in self._loaded.end_ids else "length"
-        opening = self._loaded.chat.tokenizer.decode(list(prompt[-8:])).rstrip()  # by some templates: thinking
-        opened = opening.lower().endswith(("<think>", "<thinking>", "[think]"))
-        return Text.of(self._loaded.chat.response_text(ids), len(ids), stop, opened=opened)
+        chat = self._loaded.chat
+        return Text.of(chat.response_text(ids), len(ids), stop, opened=chat.opens_thinking)
 
     def _choose(self, requests: Sequence[Choose]) -> list[Answer]:
         prefixes, suffixes = [], []
@@ -174,7 +171,7 @@ class HfClassifier:
 
     def plan(self, requests: Sequence[Request]) -> list[list[int]]:
         """Batches of similar length within the token budget."""
-        costs = [Cost(_group(request), 1, self._length(request)) for request in requests]
+        costs = [Cost(_group(request), 1, _total(self._lengths, request)) for request in requests]
         return cut(costs, self._settings.tokens_per_batch, self._settings.max_batch)
 
     def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
@@ -182,8 +179,12 @@ class HfClassifier:
         for number, batch in enumerate(batches):
             yield number, _by_group(batch, self._answer_group)
 
-    def _length(self, request: Request) -> int:
-        return sum(map(len, _encoded(self._loaded, request))) if isinstance(request, Classify) else 0
+    def _lengths(self, request: Request) -> tuple[int, int]:
+        """Tokens of the conversation, and of the response to it."""
+        if not isinstance(request, Classify):
+            return 0, 0
+        prompt, response = _encoded(self._loaded, request)
+        return len(prompt), len(response)
 
     def _answer_group(self, group: Sequence[Any]) -> list[Answer]:
         if not isinstance(group[0], Classify):
@@ -191,7 +192,7 @@ class HfClassifier:
         return _answered(group, self._failure, self._classify)
 
     def _failure(self, request: Classify) -> Failure | None:
-        return _empty(request) or _too_long(self._loaded, *map(len, _encoded(self._loaded, request)))
+        return _impossible(self._loaded, request, self._lengths)
 
     @torch.inference_mode()
     def _classify(self, requests: Sequence[Classify]) -> list[Answer]:
@@ -248,12 +249,25 @@ def _group(request: Request) -> str:
     return type(request).__name__
 
 
-def _empty(request: Request) -> Failure | None:
-    is_empty = isinstance(request, Embed | Classify) and not request.response.strip()
-    return Failure("empty", "the response is empty") if is_empty else None
+_Lengths = Callable[[Request], tuple[int, int]]
+"""Tokens of a request's longest prompt, and tokens that follow it."""
 
 
-def _too_long(loaded: Loaded, n_prompt: int, n_after: int) -> Failure | None:
+def _total(lengths: _Lengths, request: Request) -> int:
+    try:
+        return sum(lengths(request))
+    except RefusedTurns:  # fails when it is answered
+        return 0
+
+
+def _impossible(loaded: Loaded, request: Request, lengths: _Lengths) -> Failure | None:
+    """Why no model could answer the request; None if it can be asked."""
+    if isinstance(request, Embed | Classify) and not request.response.strip():
+        return Failure("empty", "the response is empty")
+    try:
+        n_prompt, n_after = lengths(request)
+    except RefusedTurns as error:
+        return Failure("turns", error.reason)
     if loaded.context is None or n_prompt + n_after <= loaded.context:
         return None
     return Failure("too_long", f"{n_prompt} prompt tokens and {n_after} more exceed the context of {loaded.context}")

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfpriority.chat import Chat
+from selfpriority.chat_template import RefusedTurns
 from selfpriority.inspection.first_loss import FirstLoss, first_loss
 from selfpriority.inspection.folding import folded
 from selfpriority.inspection.run_files import paired_of, recipe_of, rounds_with, stored_pairs
-from selfpriority.inspection.sequence_checks import Check, Checks, Sequences, all_checks
+from selfpriority.inspection.sequence_checks import Check, Checks, Sequences, all_checks, template_check
 from selfpriority.plain_text import clean
 from selfpriority.preferences import PreferenceRow
 from selfpriority.recipe import Align
+from selfpriority.records import PairedPool
 from selfpriority.run import PAIRS, Run
 from selfpriority.text_table import text_table
 from selfpriority.training.encode import encode_all
@@ -80,9 +82,10 @@ def diagnose(run: Run, number: int | None, n: int = 3, reveal: bool = False) -> 
     name = resolve(recipe.model if number == 1 else str(run.policy(number - 1)))
     policy = load_policy(name, settings, recipe.seed)
     chat = Chat(policy.tokenizer, policy.end_ids, name)
+    paired, rows, turns = _taken(paired, rows, chat)
     ends = {chat.end_id, *policy.end_ids, policy.tokenizer.eos_token_id} - {None}
     sequences = Sequences(paired, rows, chat, ends, min(settings.max_length, policy.context))
-    checks = all_checks(sequences)
+    checks = [turns, *all_checks(sequences)]
     samples = tuple(_sample(sequences, row, reveal) for row in _spread(rows, n))
     checks.append(_first_loss_check(_losses(sequences, policy, name, settings)))
     return Diagnosis(
@@ -94,6 +97,26 @@ def diagnose(run: Run, number: int | None, n: int = 3, reveal: bool = False) -> 
         samples=samples,
         checks=tuple(checks),
         ok=all(check.ok for check in checks),
+    )
+
+
+def _taken(
+    paired: Sequence[PairedPool], rows: Sequence[PreferenceRow], chat: Chat
+) -> tuple[list[PairedPool], list[PreferenceRow], Check]:
+    """What the chat template takes of a round, and what is worth knowing of the template."""
+    refused: dict[str, RefusedTurns] = {}
+    for entry in paired:
+        try:
+            chat.text(entry.pool.prompt.messages)
+        except RefusedTurns as error:
+            refused[entry.pool.prompt.id] = error
+    if len(refused) == len(paired):
+        raise next(iter(refused.values()))
+    check = template_check(chat.template, {name: error.reason for name, error in refused.items()})
+    return (
+        [entry for entry in paired if entry.pool.prompt.id not in refused],
+        [row for row in rows if row.prompt_id not in refused],
+        check,
     )
 
 

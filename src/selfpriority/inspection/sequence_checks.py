@@ -6,7 +6,7 @@ them. Knows pairs and a tokenizer, and opens no model.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer
 
 from selfpriority.chat import Chat
+from selfpriority.chat_template import ChatTemplate
 from selfpriority.preferences import PreferenceRow
 from selfpriority.records import Message, PairedPool, Response
 
@@ -85,6 +86,20 @@ def all_checks(sequences: Sequences) -> list[Check]:
         too_long(sequences),
         length_difference(sequences),
     ]
+
+
+def template_check(template: ChatTemplate, refused: Mapping[str, str]) -> Check:
+    """What the chat template does to a conversation; bad if it takes no such turns as some prompts have.
+
+    Args:
+        template: of the model that trains.
+        refused: prompt id -> why its turns are not taken.
+    """
+    told = [f"an answer stands between {template.opening!r} and {template.closing!r}", *template.habits()]
+    if refused:
+        name, why = next(iter(refused.items()))
+        told.append(f"{len(refused)} prompts have turns it does not take, so their pools do not train ({name}: {why})")
+    return Check("chat template", not refused, "; ".join(told))
 
 
 def end_tokens(sequences: Sequences) -> Check:

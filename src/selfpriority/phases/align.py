@@ -12,7 +12,7 @@ from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.launch import is_main, launch, rank
 from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
-from selfpriority.phases.round_inputs import start_of_round
+from selfpriority.phases.round_inputs import start_of_round, with_places
 from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.records import PairedPool, Pool, Sifted
 from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Step, key_of
@@ -91,7 +91,8 @@ def align(run: Run, resources: Resources, number: int) -> None:
             raise
         spent.tokens = trained.n_tokens_here  # beside the seconds of this process
         kept = tuple(range(len(paired) - len(trained.dropped)))
-        run.record_sifted(number, "align", len(paired), Sifted(kept, trained.dropped))
+        dropped = with_places(trained.dropped, resources.recipe.prompts, step.name, resources.reporter.note)
+        run.record_sifted(number, "align", len(paired), Sifted(kept, dropped))
         funnel = run.funnel(number)
         pairs = replace(funnel.pairs or PairCounts(), trained=trained.n_pairs, light_share=trained.light_share)
         run.write_funnel(number, replace(funnel, pairs=pairs))

@@ -34,6 +34,7 @@ from selfpriority.phases.judge_names import comparing, judge_entry, judge_key
 from selfpriority.phases.models import in_process, model_key
 from selfpriority.phases.perplexity import measured_perplexity, prose
 from selfpriority.phases.resources import Resources
+from selfpriority.phases.round_inputs import with_places
 from selfpriority.phases.systems import PromptSet, check_systems, plain_models, prompt_sets, prompts_to, systems
 from selfpriority.rating import Item
 from selfpriority.recipe import HfBackend, JudgeSection, OpenaiBackend, Recipe
@@ -172,8 +173,11 @@ class _Set:
         by_id = {prompt.id: prompt for prompt in prompts}
         rows = [AnswerRow(by_id[response.prompt_id], response) for response in answered.kept]
         write_rows(self.files.answers(system.name), rows, AnswerRow)
-        write_rows(self.files.drops(system.name), answered.dropped, Drop)
+        dropped = with_places(answered.dropped, self.prompt_set.source, what, self.resources.reporter.note)
+        write_rows(self.files.drops(system.name), dropped, Drop)
         for reason, n in answered.reasons.items():
+            if reason == "turns":
+                continue  # told already, with a place
             self.resources.reporter.note(f"{what}: {n} of {len(prompts)} prompts have none: {reason}")
 
     @property

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from selfpriority.errors import InputError
 from selfpriority.phases.models import in_process
-from selfpriority.prompts import Loaded, load_prompts
-from selfpriority.recipe import Backend, InWords, JudgeSection, OpenaiBackend, Recipe
+from selfpriority.prompts import Loaded, load_prompts, row_places
+from selfpriority.recipe import Backend, InWords, JudgeSection, OpenaiBackend, Prompts, Recipe
+from selfpriority.records import Drop
 from selfpriority.run import Run
 
 
@@ -50,3 +52,27 @@ def usable_prompts(recipe: Recipe, number: int) -> Loaded:
     if not prompts.kept:
         raise InputError(f"prompts: {recipe.prompts.source}: no usable prompt; dropped: {prompts.reasons or 'none'}")
     return prompts
+
+
+def with_places(dropped: Sequence[Drop], source: Prompts, step: str, note: Callable[[str], None]) -> tuple[Drop, ...]:
+    """The drops; those for turns that a chat template does not take name the row of their prompt, and are told.
+
+    Args:
+        dropped: of one step.
+        source: where the prompts are from.
+        step: what the note calls the step.
+        note: tells it.
+    """
+    refused = [drop for drop in dropped if drop.reason == "turns"]
+    if not refused:
+        return tuple(dropped)
+    places = row_places(source)
+    placed = {
+        drop: replace(drop, detail=f"{places.get(drop.prompt_id, drop.prompt_id)}: {drop.detail}") for drop in refused
+    }
+    rows = list(dict.fromkeys(drop.detail for drop in placed.values()))
+    note(
+        f"{step}: {len(rows)} prompts dropped: turns that the model's chat template does not take "
+        f"({rows[0]}{', ...' if len(rows) > 1 else ''}); join or leave out such turns"
+    )
+    return tuple(placed.get(drop, drop) for drop in dropped)

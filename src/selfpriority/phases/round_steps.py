@@ -21,7 +21,7 @@ from selfpriority.personas import load_personas
 from selfpriority.phases.judge_names import judge_key
 from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
-from selfpriority.phases.round_inputs import generator, round_prompts, start_of_round, training_judge
+from selfpriority.phases.round_inputs import generator, round_prompts, start_of_round, training_judge, with_places
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
 from selfpriority.rating import Judge
 from selfpriority.recipe import Recipe
@@ -108,7 +108,9 @@ def _sample_key(here: Round) -> object:
 def _sample(here: Round, prompts: Sequence[Prompt], spent: Spent) -> Sifted[Candidates]:
     recipe = here.recipe
     personas = load_personas(recipe.sample.personas)
-    return sample(prompts, here.model("sample", spent), recipe.sample, personas, recipe.seed)
+    sifted = sample(prompts, here.model("sample", spent), recipe.sample, personas, recipe.seed)
+    step, note = SAMPLE.entry(here.number), here.resources.reporter.note
+    return replace(sifted, dropped=with_places(sifted.dropped, recipe.prompts, step, note))
 
 
 def _score_key(here: Round) -> object:

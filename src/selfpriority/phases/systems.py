@@ -26,6 +26,7 @@ class PromptSet:
     """Empty: the main one, `evaluate.prompts`."""
     prompts: Loaded
     files: EvaluationFiles
+    source: Prompts
 
     @property
     def place(self) -> str:
@@ -95,10 +96,10 @@ def prompt_sets(run: Run, recipe: Recipe) -> list[PromptSet]:
         return []
     trained = _said_in_training(recipe)
     first = _held_out(recipe.evaluate.prompts, recipe.seed, trained, "evaluate.prompts")
-    sets = [PromptSet("", first, EvaluationFiles(run.evaluation))]
+    sets = [PromptSet("", first, EvaluationFiles(run.evaluation), recipe.evaluate.prompts)]
     for name, source in recipe.evaluate.more_prompts.items():
         found = _held_out(source, recipe.seed, trained, f"evaluate.more_prompts.{name}")
-        sets.append(PromptSet(name, found, EvaluationFiles(run.evaluation / name)))
+        sets.append(PromptSet(name, found, EvaluationFiles(run.evaluation / name), source))
     return sets
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfpriority.chat import Chat
+from selfpriority.chat_template import RefusedTurns
 from selfpriority.method.pair import WeightGap, weighing_gap
 from selfpriority.records import Drop, PairedPool, Sifted
 
@@ -54,11 +55,14 @@ def encode(paired: PairedPool, chat: Chat, max_length: int, weight_gap: WeightGa
         weight_gap: which gap of a pair becomes its weight (docs/deviations.md 5).
 
     Returns:
-        The pool, or a drop of the whole prompt: `too_long` or `empty_response`.
+        The pool, or a drop of the whole prompt: `too_long`, `turns` or `empty_response`.
     """
     prompt = paired.pool.prompt
     used = sorted({index for pair in paired.pairs for index in (pair.chosen, pair.rejected)})
-    prompt_ids = tuple(chat.prompt_ids(prompt.messages))
+    try:
+        prompt_ids = tuple(chat.prompt_ids(prompt.messages))
+    except RefusedTurns as error:  # a server that wrote the answers may have another template
+        return Drop("align", prompt.id, "turns", detail=error.reason)
     response_ids: list[tuple[int, ...]] = []
     for index in used:
         response = paired.pool.responses[index].response
