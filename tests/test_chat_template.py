@@ -286,6 +286,29 @@ def test_what_a_template_refuses_for_reasons_of_its_own_is_told_in_its_words(ope
 
 
 @pytest.mark.parametrize(
+    ("opens", "shuts"),
+    [
+        ("<think>\n", "</think>"),
+        ("<seed:think>", "</seed:think>"),
+        ("[THINK]", "[/THINK]"),
+        ("<|channel>thought\n", "<channel|>"),
+    ],
+)
+def test_an_answer_is_trained_behind_the_end_of_the_thinking_that_a_template_opens(tiny_model, opens, shuts):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    asked = (Message("user", "Why?"),)
+    plain = Chat(tokenizer)
+    assert plain.answered_ids(asked) == plain.prompt_ids(asked)
+    opening = "assistant\n{% endif %}"
+    assert opening in tokenizer.chat_template
+    tokenizer.chat_template = tokenizer.chat_template.replace(opening, f"assistant\n{opens}{{% endif %}}")
+    chat = Chat(tokenizer)
+    ids = [*chat.answered_ids(asked), *chat.response_ids("Yes.", "end")]
+    assert tokenizer.decode(ids).endswith(f"assistant\n{opens}\n{shuts}\n\nYes.<|im_end|>")
+    assert ids[: len(chat.prompt_ids(asked))] == chat.prompt_ids(asked)
+
+
+@pytest.mark.parametrize(
     ("form", "told"),
     [
         ("%d %b %Y", "26 Jul 2024"),

@@ -49,6 +49,10 @@ class Chat:
         """Token ids of `text(messages)`; special tokens appear exactly once, where the template puts them."""
         return self._encode(self.text(messages))
 
+    def answered_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids that an answer stands behind: the prompt's, and the end of the thinking where it opens that."""
+        return self._encode(self.text(messages) + self.template.shuts_thinking)
+
     def last_turn(self, messages: Sequence[Message]) -> range:
         """Positions in `prompt_ids(messages)` of what the last message says, without the template around it.
 

@@ -88,7 +88,9 @@ class ChatTemplate:
         opened, whole = self._raw((_USER,), opened=True), self._raw((_USER, _ANSWER), opened=False)
         self.opening, self.closing = opened.partition(_USER.content)[2], whole.rpartition(_ANSWER.content)[2]
         self._check_opening(opened, whole)
-        self.opens_thinking = _OPENS_THINKING.search(opened) is not None
+        opens = _OPENS_THINKING.search(opened)
+        self.opens_thinking = opens is not None
+        self.shuts_thinking = f"\n{_shutting(opens[0].strip())}\n\n" if opens else ""
         self.cuts_thinking = self._cuts_thinking()
         self.refused_orders = tuple(name for name, turns in _ORDERS.items() if self._fault(turns, opened=True))
 
@@ -187,6 +189,13 @@ class ChatTemplate:
         return InputError(
             f"model: {self._name}: its chat template {fault}, so it cannot be trained; correct its chat_template.jinja"
         )
+
+
+def _shutting(tag: str) -> str:
+    """What ends the thinking that `tag` opens."""
+    if tag.startswith("<|"):
+        return "<channel|>"
+    return f"{tag[0]}/{tag[1:]}"
 
 
 def fold_system(messages: Sequence[Message]) -> list[Message]:

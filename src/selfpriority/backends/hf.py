@@ -85,7 +85,7 @@ class HfModel:
             case Generate():
                 return len(chat.prompt_ids(request.messages)), request.max_new_tokens
             case Choose():
-                return max(len(chat.prompt_ids(context)) for context in request.contexts), 0
+                return max(len(chat.answered_ids(context)) for context in request.contexts), 0
             case Embed() | Classify():
                 prompt, response = _encoded(self._loaded, request)
                 return len(prompt), len(response)
@@ -126,7 +126,7 @@ class HfModel:
     def _choose(self, requests: Sequence[Choose]) -> list[Answer]:
         prefixes, suffixes = [], []
         for request in requests:
-            contexts = [self._loaded.chat.prompt_ids(context) for context in request.contexts]
+            contexts = [self._loaded.chat.answered_ids(context) for context in request.contexts]
             n_once = n_shared(contexts)
             prefixes.append(contexts[0][:n_once])
             suffixes.append([ids[n_once:] for ids in contexts])
@@ -275,7 +275,7 @@ def _impossible(loaded: Loaded, request: Request, lengths: _Lengths) -> Failure 
 
 def _encoded(loaded: Loaded, request: Embed | Classify) -> tuple[list[int], list[int]]:
     """Token ids of prompt and response, the end token included."""
-    return loaded.chat.prompt_ids(request.messages), loaded.chat.response_ids(request.response, "end")
+    return loaded.chat.answered_ids(request.messages), loaded.chat.response_ids(request.response, "end")
 
 
 def _with_spans(loaded: Loaded, request: Embed, spans: Sequence[Span]) -> tuple[list[int], list[range]]:

@@ -67,7 +67,7 @@ class Sequences:
     def prompts(self) -> dict[tuple[Message, ...], tuple[int, ...]]:
         """Token ids of every prompt, those of the pools and those in the rows."""
         messages = {messages for messages, _ in self.used} | {row.prompt for row in self.rows}
-        return {m: tuple(self.chat.prompt_ids(m)) for m in messages}
+        return {m: tuple(self.chat.answered_ids(m)) for m in messages}
 
     @cached_property
     def responses(self) -> dict[str, tuple[int, ...]]:

@@ -60,7 +60,7 @@ def encode(paired: PairedPool, chat: Chat, max_length: int, weight_gap: WeightGa
     prompt = paired.pool.prompt
     used = sorted({index for pair in paired.pairs for index in (pair.chosen, pair.rejected)})
     try:
-        prompt_ids = tuple(chat.prompt_ids(prompt.messages))
+        prompt_ids = tuple(chat.answered_ids(prompt.messages))
     except RefusedTurns as error:  # a server that wrote the answers may have another template
         return Drop("align", prompt.id, "turns", detail=error.reason)
     response_ids: list[tuple[int, ...]] = []
