@@ -58,8 +58,8 @@ def _rows(model: Any, source: str) -> Iterator[_Rows]:
     with safe_open(path, framework="pt") as weights:
         for key in weights.keys():  # noqa: SIM118  # it is no mapping
             name, _, part = key.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
-            whole = f"{name}.{part}"
-            if whole in names or (name in names and part == "lora_B"):
-                yield _Rows(weights.get_slice(key).get_shape()[0], whole in names)
+            is_whole = f"{name}.{part}" in names or (name in names and part == "base_layer")
+            if is_whole or (name in names and part == "lora_B"):
+                yield _Rows(weights.get_slice(key).get_shape()[0], is_whole)
             elif name in names and part == "lora_embedding_A":
                 yield _Rows(weights.get_slice(key).get_shape()[1], False)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from selfpriority.models.cache import cache_folder
@@ -16,27 +17,20 @@ from selfpriority.models.files import DESCRIPTION, WEIGHTS, adapter_base, folder
 from selfpriority.models.trust import code_is_trusted, names_code
 
 _NO_CONTENT = ("trainer_state.json", "README.md")
-_FORM = 2  # raise it when a digest means something else
-_BASE = re.compile(rb'"base_model_name_or_path": *"(?:[^"\\\\]|\\\\.)*",?')
-_OF_THE_MACHINE: dict[str, Callable[[bytes], bytes]] = {
-    "adapter_config.json": lambda text: _BASE.sub(b"", text),  # the base's content counts, not its place
-    # transformers notes there whether the hub could be reached
-    "tokenizer_config.json": lambda text: text.replace(b'"local_files_only": true', b'"local_files_only": false'),
-}
-"""By the name of a file, its content less what it says of the machine it was made on."""
+_BASE = re.compile(rb'"base_model_name_or_path": *"(?:[^"\\]|\\.)*",?')
 
 
 def fingerprint(folder_or_id: str) -> str:
     """SHA-256 over configuration, tokenizer and weights, names and content; an adapter's includes its base's.
 
     The digest is kept in the cache folder by place, size and times of the files, so a second call reads no weights.
-    What a file says of the machine it was made on is left out. A hub id that is not here is its own fingerprint.
+    Where an adapter says that its base lies is no content. A hub id that is not here is its own fingerprint.
     """
     folder = folder_of(folder_or_id)
     if folder is None:
         return folder_or_id
     files = _content_files(folder)
-    stamp = json.dumps([_FORM, *((file.name, *_marks(file)) for file in files)])
+    stamp = json.dumps([(file.name, *_marks(file)) for file in files])
     record = cache_folder() / "fingerprints" / f"{_sha256(str(folder.resolve()).encode())[:32]}.json"
     digest = _kept_digest(record, stamp)
     if digest is None:
@@ -62,8 +56,9 @@ def _digest(files: Iterable[Path]) -> str:
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
-            told = _OF_THE_MACHINE.get(file.name)
-            content = _sha256(told(stream.read())) if told else hashlib.file_digest(stream, "sha256").hexdigest()
+            if file.name == "adapter_config.json":  # the base's content counts, not its place
+                stream = io.BytesIO(_BASE.sub(b"", stream.read()))
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{file.name} {content}\n".encode())
     return total.hexdigest()
 

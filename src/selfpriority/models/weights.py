@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -97,6 +98,12 @@ def id_list(ids: object) -> list[int]:
     if not all(isinstance(token, int) for token in found):
         raise ValueError(f"eos_token_id must be a number or a list of numbers, it is {ids!r}")
     return found
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Writes a tokenizer without what transformers notes of this machine: whether it may reach the hub."""
+    tokenizer.init_kwargs["local_files_only"] = False
+    tokenizer.save_pretrained(folder)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from selfpriority.errors import InputError
 from selfpriority.models.arithmetic import device_of, dtype_of
 from selfpriority.models.embedded import EMBEDDED
 from selfpriority.models.files import adapter_base, folder_of
-from selfpriority.models.weights import open_adapter, open_model, silent
+from selfpriority.models.weights import open_adapter, open_model, save_tokenizer, silent
 from selfpriority.recipe import Align, Lora
 
 _BIG = 1_000_000_000  # parameters from which a full fine-tune is saved as bfloat16
@@ -148,14 +148,13 @@ def save_policy(policy: Policy, folder: Path, weights: dict[str, Tensor] | None 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # progress is the caller's to show
     how: dict[str, Any] = {}
     if isinstance(model, PeftModel):
-        base: Any = model.get_base_model()
         config = model.active_peft_config
-        # as the recipe says it, and not where that lies on this machine
-        config.base_model_name_or_path = base.config.name_or_path = policy.base
+        config.base_model_name_or_path = policy.base  # as the recipe says it, and not where that lies on this machine
         # peft would look for the base at the hub to find out
         how["save_embedding_layers"] = policy.brings_embeddings and not getattr(config, "modules_to_save", None)
     model.save_pretrained(partial, state_dict=weights, **how)
-    policy.tokenizer.save_pretrained(partial)
+    (partial / "README.md").unlink(missing_ok=True)  # peft's empty form, which names the base's place
+    save_tokenizer(policy.tokenizer, partial)
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(partial, folder)
