@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from selfpriority.errors import InputError
@@ -20,6 +21,8 @@ from selfpriority.models.loading import load_causal
 from selfpriority.models.probed_chat import LONGEST
 from selfpriority.recipe import Align, HfBackend
 from selfpriority.training.adapters import load_policy
+from tests.test_bad_input import run_cli
+from tests.test_pipeline import spa, write_recipe
 
 Damage = Callable[[Path], None]
 SETTINGS = HfBackend(device="cpu", dtype="float32")
@@ -262,3 +265,48 @@ def test_a_damaged_folder_is_one_line_and_runs_nothing(
     assert str(model) in refusal(lambda: load_causal(str(model), SETTINGS))
     assert not (model / "ran").exists()
     assert "Traceback" not in capfd.readouterr().err
+
+
+IN_TRAINING = (
+    "config: unknown kind",
+    "config: negative size",
+    "config: wider than its weights",
+    "config: code",
+    "weights: cut in the numbers",
+    "weights: pickled",
+    "weights: one turned",
+    "index: leads anywhere",
+    "tokenizer: empty object",
+    "generation: no JSON",
+    "template: wrong syntax",
+    "template: loops in loops",
+    "adapter: itself",
+)
+
+
+@pytest.mark.parametrize("name", IN_TRAINING)
+def test_doctor_of_a_run_on_a_damaged_folder(
+    finished_run: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(finished_run / "cache"))
+    monkeypatch.setattr(probed_chat, "SECONDS", 2)
+    DAMAGES[name](finished_run / "model")
+    assert run_cli(monkeypatch, "doctor", finished_run / "run") == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert str(finished_run / "model") in line
+
+
+@pytest.mark.parametrize("served", [False, True], ids=["here", "at a server"])
+@pytest.mark.parametrize("name", ["config: wider than its weights", "index: leads anywhere", "template: wrong syntax"])
+def test_a_run_on_a_damaged_folder(
+    model: Path, tmp_path: Path, name: str, served: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A server that answers for the folder costs nothing until its files are found sound; nobody listens there."""
+    DAMAGES[name](model)
+    backend = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1"} if served else {"kind": "hf", "device": "cpu"}
+    recipe = write_recipe(tmp_path, model)
+    recipe.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | {"backend": backend}))
+    done = spa("run", recipe, "--out", tmp_path / "run", check=2)
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("spa: ")]
+    assert str(model) in line
+    assert not (tmp_path / "run" / "round-1").exists()

@@ -74,7 +74,7 @@ def _adapted(model: Any, lora: Lora) -> Any:
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
     targets = (lora.targets,) if isinstance(lora.targets, str) else lora.targets
-    everywhere = [name for name, _ in model.named_modules()]
+    everywhere = [name for name, _ in model.named_modules() if name]
     for target in targets if lora.targets != "all-linear" else ():
         if not any(name == target or name.endswith(f".{target}") for name in everywhere):
             raise InputError(f"align.lora.targets: the model has no module {target!r}; it has {known}")
