@@ -189,5 +189,51 @@ def test_a_broad_except_says_why(path):
             assert "#" in line, f"{NAMES[path]}:{number} catches everything and does not say why"
 
 
+UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "jsonpickle"}
+UNSAFE_CALLS = re.compile(r"(torch|joblib|pickle)\.load|torch\.jit\.load|.*\.read_pickle|eval|exec")
+
+
+def unsafe(tree: ast.Module) -> Iterator[str]:
+    """What could run code that stands in a file."""
+    yield from (
+        f"line {line}: {name}" for line, name in imported_at_top(list(ast.walk(tree))) if name in UNSAFE_MODULES
+    )
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            is_asked = any(word.arg == "allow_pickle" for word in node.keywords)
+            if is_asked or UNSAFE_CALLS.fullmatch(ast.unparse(node.func)):
+                yield f"line {node.lineno}: {ast.unparse(node.func)}"
+            name = ast.unparse(node.func).rpartition(".")[2]
+            if name in ("from_pretrained", "from_config") and not trusts_as_told(node):
+                yield f"line {node.lineno}: {name} without trust_remote_code"
+
+
+def trusts_as_told(call: ast.Call) -> bool:
+    """Whether it is peft's, which knows no such thing, or says it, or passes on named arguments that do."""
+    is_pefts = ast.unparse(call.func).startswith("PeftModel.")
+    return is_pefts or any(word.arg in ("trust_remote_code", None) for word in call.keywords)
+
+
+@every_file
+def test_no_file_can_run_code(path):
+    assert not [*unsafe(TREES[path])]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "def f():\n    from pickle import load",
+        "torch.load(path, weights_only=False)",
+        "np.load(path, allow_pickle=True)",
+        "pandas.read_pickle(path)",
+        "AutoConfig.from_pretrained(name)",
+        "AutoModelForCausalLM.from_config(config)",
+    ],
+)
+def test_that_rule_can_fail(code):
+    assert [*unsafe(ast.parse(code))]
+
+
 def test_no_room_for_leftovers():
     assert not {path.stem for path in FILES} & {"utils", "util", "common", "helpers", "misc"}

@@ -26,7 +26,7 @@ from selfpriority.phases.models import model_key
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.round_inputs import usable_prompts
-from selfpriority.recipe import Recipe, dump, load
+from selfpriority.recipe import OpenaiBackend, Recipe, dump, load
 from selfpriority.report.page import write_report
 from selfpriority.run import Run, Step, key_of
 from selfpriority.storage import as_json, write_text
@@ -103,6 +103,19 @@ def check_inputs(resources: Resources) -> None:
         resources.reporter.note(f"prompts: {n} dropped: {reason}")
     if recipe.evaluate.prompts is not None:
         check_evaluation(resources)
+    _check_training(resources)
+
+
+def _check_training(resources: Resources) -> None:
+    """Whether the model that shall be trained can be, without its weights; nothing once it was."""
+    recipe, run = resources.recipe, resources.run
+    is_named = recipe.align.lora is not None and recipe.align.lora.targets != "all-linear"
+    is_served = isinstance(recipe.backend, OpenaiBackend)  # else its files are opened before anything is paid for
+    if not (is_named or is_served) or run.is_done(align_step(run, resources, 1)):
+        return
+    from selfpriority.training.parameters import check_trainable
+
+    check_trainable(recipe.model, recipe.align.lora)
 
 
 def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> int:

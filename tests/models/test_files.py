@@ -82,6 +82,26 @@ def test_fingerprint_changes_with_every_file(copy: Path, file: str) -> None:
     assert fingerprint(str(copy)) != before
 
 
+def test_fingerprint_knows_a_file_of_the_same_size_and_time(copy: Path) -> None:
+    weights = copy / "model.safetensors"
+    before, stat = fingerprint(str(copy)), weights.stat()
+    for put in (lambda content: weights.write_bytes(content), lambda content: replaced(weights, content)):
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        put(content)
+        os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert (weights.stat().st_size, weights.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+        after = fingerprint(str(copy))
+        assert after != before
+        before = after
+
+
+def replaced(file: Path, content: bytes) -> None:
+    """Copied over by another name, as tools do."""
+    file.with_suffix(".new").write_bytes(content)
+    file.with_suffix(".new").replace(file)
+
+
 def test_training_leftovers_do_not_change_the_fingerprint(copy: Path) -> None:
     before = fingerprint(str(copy))
     (copy / "trainer_state.json").write_text("{}")

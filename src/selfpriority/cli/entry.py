@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ def main() -> NoReturn:
     from selfpriority.phases.launch import kept_for_launcher
 
     debug = "--debug" in sys.argv
+    _write_what_can_be()
     stopped_by = hear_signals()
     try:
         _check_arguments(sys.argv[1:])
@@ -70,6 +72,13 @@ def hear_signals() -> list[int]:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
     return received
+
+
+def _write_what_can_be() -> None:
+    """A terminal or pipe that knows fewer characters than Unicode gets a question mark for each of the others."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:

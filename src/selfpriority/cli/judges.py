@@ -69,10 +69,15 @@ def fit_judge(
         list[int] | None, typer.Option("--layer", min=0, help="Layer, repeatable; default: 1/2 and 3/4 of the depth.")
     ] = None,
     c: Annotated[float, typer.Option("--c", min=1e-9, help="Inverse strength of the penalty.")] = 1e-3,
+    trust: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let code that comes with the model run; read it first.")
+    ] = False,
 ) -> None:
     """Fit probe heads on labelled answers, cross-validated by prompt, with a card."""
     from selfpriority.phases.judge_check import fit
+    from selfpriority.recipe import Prompts, Recipe
 
     with reporting("fit-judge") as reporter:
-        card = fit(labels, model, to, (layer, c), reporter)
+        recipe = Recipe(model=model, prompts=Prompts(source="none"), trust_remote_code=trust)
+        card = fit(labels, recipe, to, (layer, c), reporter)
     print(json.dumps(card, indent=1))

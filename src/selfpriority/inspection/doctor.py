@@ -72,16 +72,19 @@ def diagnose(run: Run, number: int | None, n: int = 3, reveal: bool = False) -> 
         WorkFailed: memory ran out.
     """
     from selfpriority.models.files import resolve  # the other checks of a run open no model
+    from selfpriority.models.probed_chat import probed_chat
+    from selfpriority.models.trust import trust_code
     from selfpriority.training.adapters import load_policy  # loads torch
 
     recipe = recipe_of(run)
+    trust_code(recipe.trust_remote_code)
     if number is None:
         number = next(iter(rounds_with(run, PAIRS)[::-1]), 1)
     paired, rows = paired_of(run, number), stored_pairs(run, number)
     settings = _exactly(recipe.align)
     name = resolve(recipe.model if number == 1 else str(run.policy(number - 1)))
     policy = load_policy(name, settings, recipe.seed)
-    chat = Chat(policy.tokenizer, policy.end_ids, name)
+    chat = probed_chat(policy.tokenizer, policy.end_ids, name)
     paired, rows, turns = _taken(paired, rows, chat)
     ends = {chat.end_id, *policy.end_ids, policy.tokenizer.eos_token_id} - {None}
     sequences = Sequences(paired, rows, chat, ends, min(settings.max_length, policy.context))

@@ -92,9 +92,10 @@ def _plain_logps(
 ) -> list[dict[int, float]]:
     """Mean log-probability of every answer in a pair, by index in `Pool.responses`, a dictionary a pool."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    from selfpriority.models.weights import open_model
+
+    model = open_model(name, torch.float32).model
     model.to(device).eval()
     found = []
     for pool, ids in zip(paired, encoded, strict=True):

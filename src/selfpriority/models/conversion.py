@@ -11,14 +11,16 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from selfpriority.models.weights import save_tokenizer
+
 
 def convert(gguf: Path, folder: Path) -> None:
     """Writes the model in the file `gguf` to `folder`."""
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name, "trust_remote_code": False}
     config = GgufConfig(dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, quantization_config=config)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    save_tokenizer(AutoTokenizer.from_pretrained(**source), folder)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ Knows file names and the hub's local cache; opens no weights.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from selfpriority.errors import InputError
 from selfpriority.models.embedded import EMBEDDED, conversion, converted, find_gguf
+from selfpriority.models.trust import check_code, code_is_trusted, json_object
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
 DESCRIPTION = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
@@ -23,24 +23,19 @@ def resolve(name: str) -> str:
     """The folder or hub id that `name` means, its files on this machine: what `from_pretrained` takes.
 
     An embedded name is converted to safetensors once, or fetched from the hub without its package.
-    A hub id is fetched unless the hub's cache holds it, and stays an id.
+    A hub id is fetched unless the hub's cache holds it, and stays an id. An adapter's base is resolved with it.
 
     Raises:
-        InputError: nothing of that name, a folder without a model, or a hub id that cannot be fetched.
+        InputError: nothing of that name, a folder without a model or with code that is not trusted, an adapter
+            without its base, or a hub id that cannot be fetched.
     """
     if name in EMBEDDED:
         return _resolve_embedded(name)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        missing = _missing(path)
-        if missing:
-            raise InputError(f"model: folder {name} has no {missing}; a model folder holds config.json and its weights")
-        return str(path)
-    if path.exists():
-        raise InputError(f"model: {name} is a file; give the folder of a model, a hub id or an embedded name")
-    if _HUB_ID.fullmatch(name):
+    if _is_hub_id(name):
         return _fetched(name)
-    raise InputError(f"model: {name!r} is no folder, hub id (owner/name) or embedded name; {_nearest(name)}")
+    folder = _checked_folder(name)
+    resolved_base(folder)
+    return str(folder)
 
 
 def described(name: str) -> dict[str, str] | None:
@@ -60,12 +55,14 @@ def described(name: str) -> dict[str, str] | None:
         if target.is_dir():
             return {"pretrained_model_name_or_path": str(target)}
         return {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    is_hub_id = _HUB_ID.fullmatch(name) and not Path(name).exists()
-    folder = _in_hub_cache(name) if is_hub_id else Path(resolve(name))
-    if folder is None or not (folder / "config.json").is_file():
-        base = adapter_base(folder) if folder else None
-        return described(base) if base else None
-    return {"pretrained_model_name_or_path": str(folder)}
+    folder = _in_hub_cache(name) if _is_hub_id(name) else _checked_folder(name)
+    if folder is None:
+        return None
+    check_code(folder, name)
+    if (folder / "config.json").is_file():
+        return {"pretrained_model_name_or_path": str(folder)}
+    base = adapter_base(folder)
+    return described(base) if base else None
 
 
 def embedded_models() -> list[str]:
@@ -74,17 +71,66 @@ def embedded_models() -> list[str]:
 
 
 def adapter_base(folder: Path) -> str | None:
-    """Name of the base model if `folder` holds a peft adapter, else None."""
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    """Name of the base model if `folder` holds a peft adapter, else None; a path in there counts from the folder.
+
+    Raises:
+        InputError: it names none, or one that is an adapter too.
+    """
+    config = folder / "adapter_config.json"
+    if not config.is_file():
         return None
-    except ValueError as error:
-        raise InputError(f"model: {folder / 'adapter_config.json'}: not JSON: {error}") from None
-    base = config.get("base_model_name_or_path")
+    base = json_object(config).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise InputError(f"model: {folder / 'adapter_config.json'} names no base_model_name_or_path")
+        raise InputError(f"model: {config} names no base_model_name_or_path")
+    if base in EMBEDDED:
+        return base
+    base = str((folder / base).resolve()) if (folder / base).is_dir() else base
+    at = folder_of(base)
+    if at is not None and (at / config.name).is_file():
+        raise InputError(f"model: {config}: its base {base} is an adapter too; merge that into its own base first")
     return base
+
+
+def resolved_base(folder: Path) -> str | None:
+    """As `resolve`, the base of the adapter in `folder`; None if it holds none."""
+    base = adapter_base(folder)
+    try:
+        return None if base is None else resolve(base)
+    except InputError as error:
+        remedy = f"it is the base of the adapter {folder}; correct base_model_name_or_path in its adapter_config.json"
+        raise InputError(f"{error.lines[0]}; {remedy}") from error
+
+
+def folder_of(source: str) -> Path | None:
+    """Where the files of a folder or hub id lie, complete and on this machine."""
+    path = Path(source).expanduser()
+    return path if path.is_dir() else snapshot(source)
+
+
+def _is_hub_id(name: str) -> bool:
+    return bool(_HUB_ID.fullmatch(name)) and not Path(name).expanduser().exists()
+
+
+def _checked_folder(name: str) -> Path:
+    """The folder `name`, which holds a model."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        _check(path, f"folder {name}", "; a model folder holds config.json and its weights")
+        return path
+    if path.exists():
+        raise InputError(f"model: {name} is a file; give the folder of a model, a hub id or an embedded name")
+    raise InputError(f"model: {name!r} is no folder, hub id (owner/name) or embedded name; {_nearest(name)}")
+
+
+def _check(folder: Path, name: str, remedy: str = "") -> None:
+    """Raises InputError for a folder that holds no model, or code that nobody trusts."""
+    check_code(folder, name)
+    generation = folder / "generation_config.json"
+    if generation.exists():
+        json_object(generation)  # transformers would go on without one that it cannot read
+    missing = _missing(folder)
+    if missing:
+        raise InputError(f"model: {name} has no {missing}{remedy}")
 
 
 def _resolve_embedded(name: str) -> str:
@@ -105,10 +151,20 @@ def _missing(folder: Path) -> str:
     if not (folder / "config.json").is_file():
         return "config.json"
     for index in sorted(folder.glob("*.index.json")):
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        lost = sorted(shard for shard in shards if not (folder / shard).is_file())
+        lost = [shard for shard in _shards(index) if not (folder / shard).is_file()]
         return lost[0] if lost else ""
     return "" if matching(folder, WEIGHTS) else "weights (model.safetensors)"
+
+
+def _shards(index: Path) -> list[str]:
+    """Names of the files that an index spreads the weights over, in order; all lie in its folder."""
+    shards = json_object(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise InputError(f"model: {index}: its weight_map must give each weight the name of a file")
+    for shard in shards.values():
+        if PurePath(shard).name != shard:
+            raise InputError(f"model: {index} names {shard}, which is not a file of its folder")
+    return sorted(set(shards.values()))
 
 
 def _nearest(name: str) -> str:
@@ -118,24 +174,26 @@ def _nearest(name: str) -> str:
 
 def _fetched(hub_id: str) -> str:
     """`hub_id`, its files in the hub's local cache."""
-    if snapshot(hub_id) is None:
-        _download(hub_id)
+    folder = snapshot(hub_id) or _download(hub_id)
+    _check(folder, f"hub repository {hub_id}")
+    resolved_base(folder)
     return hub_id
 
 
-def _download(hub_id: str) -> None:
+def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
+    patterns = [*DESCRIPTION, "*.safetensors", *(["*.py"] if code_is_trusted() else [])]
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=[*DESCRIPTION, "*.safetensors"]))
+        folder = Path(snapshot_download(hub_id, allow_patterns=patterns))
         if _missing(folder):  # an older repository, without safetensors
-            folder = Path(snapshot_download(hub_id, allow_patterns=[*DESCRIPTION, *WEIGHTS]))
+            folder = Path(snapshot_download(hub_id, allow_patterns=[*patterns, *WEIGHTS]))
+    except InputError:
+        raise
     except Exception as error:  # OSError, ValueError, or what the hub's HTTP library of the day raises
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(f"model: {hub_id} is no folder here, and the hub did not give it: {reason}") from error
-    missing = _missing(folder)
-    if missing:
-        raise InputError(f"model: hub repository {hub_id} has no {missing}")
+    return folder
 
 
 def snapshot(hub_id: str) -> Path | None:

@@ -4,51 +4,60 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from selfpriority.models.cache import cache_folder
 from selfpriority.models.embedded import EMBEDDED
-from selfpriority.models.files import DESCRIPTION, WEIGHTS, adapter_base, matching, resolve, snapshot
+from selfpriority.models.files import DESCRIPTION, WEIGHTS, adapter_base, folder_of, matching, resolve
+from selfpriority.models.trust import code_is_trusted, names_code
 
 _NO_CONTENT = ("trainer_state.json", "README.md")
+_BASE = re.compile(rb'"base_model_name_or_path": *"(?:[^"\\]|\\.)*",?')
 
 
 def fingerprint(folder_or_id: str) -> str:
     """SHA-256 over configuration, tokenizer and weights, names and content; an adapter's includes its base's.
 
-    The digest is kept in the cache folder by size and modification time, so a second call reads no weights.
-    A hub id that is not on this machine is its own fingerprint.
+    The digest is kept in the cache folder by place, size and times of the files, so a second call reads no weights.
+    Where an adapter says that its base lies is no content. A hub id that is not here is its own fingerprint.
     """
-    path = Path(folder_or_id)
-    folder = path if path.is_dir() else snapshot(folder_or_id)
+    folder = folder_of(folder_or_id)
     if folder is None:
         return folder_or_id
     files = _content_files(folder)
-    stamp = json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    stamp = json.dumps([(file.name, *_marks(file)) for file in files])
     record = cache_folder() / "fingerprints" / f"{_sha256(str(folder.resolve()).encode())[:32]}.json"
     digest = _kept_digest(record, stamp)
     if digest is None:
         digest = _digest(files)
         _keep_digest(record, stamp, digest)
     base = adapter_base(folder)
-    return digest if base is None else _sha256(f"{digest} on {_base_fingerprint(base)}".encode())
-
-
-def _base_fingerprint(base: str) -> str:
-    return fingerprint(resolve(base) if base in EMBEDDED else base)
+    base = resolve(base) if base in EMBEDDED else base
+    return digest if base is None else _sha256(f"{digest} on {fingerprint(base)}".encode())
 
 
 def _content_files(folder: Path) -> list[Path]:
-    return [file for file in matching(folder, (*DESCRIPTION, *WEIGHTS)) if file.name not in _NO_CONTENT]
+    patterns = (*DESCRIPTION, *WEIGHTS, *(["*.py"] if code_is_trusted() and names_code(folder) else []))
+    return [file for file in matching(folder, patterns) if file.name not in _NO_CONTENT]
+
+
+def _marks(file: Path) -> tuple[int, ...]:
+    """What changes with the content: the time of the last change of a file's data can be set by anybody."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _digest(files: Iterable[Path]) -> str:
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
+            if file.name == "adapter_config.json":  # the base's content counts, not its place
+                stream = io.BytesIO(_BASE.sub(b"", stream.read()))
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{file.name} {content}\n".encode())
     return total.hexdigest()

@@ -12,6 +12,8 @@ from selfpriority.errors import InputError
 from selfpriority.models.arithmetic import device_of, dtype_of
 from selfpriority.models.files import described
 from selfpriority.models.fingerprint import fingerprint
+from selfpriority.models.probed_chat import probed_chat
+from selfpriority.models.trust import code_is_trusted
 from selfpriority.models.weights import id_list, open_model, readable
 from selfpriority.recipe import HfBackend
 
@@ -50,9 +52,10 @@ def describe(name: str) -> Description | None:
     if source is None:
         return None
     with readable(name):
-        config = AutoConfig.from_pretrained(**source)
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-    return Description(Chat(tokenizer, id_list(config.get_text_config().eos_token_id), name), config)
+        config = AutoConfig.from_pretrained(**source, trust_remote_code=code_is_trusted())
+        tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=code_is_trusted())
+        end_ids = id_list(config.get_text_config().eos_token_id)
+    return Description(probed_chat(tokenizer, end_ids, name), config)
 
 
 def load_causal(name: str, settings: HfBackend) -> Loaded:
@@ -82,7 +85,7 @@ def _load(name: str, settings: HfBackend, kind: Any) -> Loaded:
     dtype = dtype_of(settings.dtype, device)
     opened = open_model(name, dtype, kind)
     model = opened.model
-    chat = Chat(opened.tokenizer, opened.end_ids, name)
+    chat = probed_chat(opened.tokenizer, opened.end_ids, name)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     content = f"{fingerprint(opened.source)} {str(dtype).removeprefix('torch.')}"
     pad_id = chat.end_id if opened.tokenizer.pad_token_id is None else int(opened.tokenizer.pad_token_id)

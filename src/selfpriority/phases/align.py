@@ -69,11 +69,11 @@ def align(run: Run, resources: Resources, number: int) -> None:
     checkpoints = folder / f"checkpoints-{step.key[:12]}"  # another recipe never resumes these
     paired = read_paired(run, resources, number)
     start = start_of_round(run, resources.recipe, number)
-    base = resolve(start)
+    resolve(start)
     # the checkpoints stay until the manifest holds the step: a kill in between must not train it all again
     places = Places(run.policy(number), folder / "training.jsonl", checkpoints, model_key(start), True)
     if not is_main():
-        train(paired, base, resources.recipe.align, resources.recipe.seed, places)
+        train(paired, start, resources.recipe.align, resources.recipe.seed, places)
         return
     if why := run.why_again(step):
         resources.reporter.note(f"{step.name}: {why}, so it is done again")
@@ -83,7 +83,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
     with run.recording(step) as spent:
         try:
             trained = train(
-                paired, base, resources.recipe.align, resources.recipe.seed, places, resources.reporter.training
+                paired, start, resources.recipe.align, resources.recipe.seed, places, resources.reporter.training
             )
         except KeyboardInterrupt:
             if last := newest(checkpoints):

@@ -25,6 +25,7 @@ from selfpriority.backends.progress import Progress
 from selfpriority.errors import InputError
 from selfpriority.models.cache import cache_folder
 from selfpriority.models.files import adapter_base, resolve
+from selfpriority.models.trust import code_is_trusted
 from selfpriority.phases.models import model_key
 from selfpriority.recipe import HfBackend
 from selfpriority.run import key_of
@@ -154,8 +155,10 @@ def model_arguments(model: str, settings: HfBackend) -> dict[str, str]:
 
     here = settled(settings)
     base = adapter_base(Path(model)) if Path(model).is_dir() else None
-    adapter = {"peft": model} if base else {}
-    return {"pretrained": resolve(base) if base else model, "dtype": here.dtype, "device": here.device, **adapter}
+    further = {"peft": model} if base else {}
+    if code_is_trusted():
+        further["trust_remote_code"] = "True"
+    return {"pretrained": resolve(base) if base else model, "dtype": here.dtype, "device": here.device, **further}
 
 
 def by_question(task: str, samples: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, float]]:

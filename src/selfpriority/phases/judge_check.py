@@ -22,7 +22,7 @@ from selfpriority.phases.judge_names import comparing, judge_entry
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.rating import Judge
-from selfpriority.recipe import HfBackend, InWords, JudgeSection, Prompts, Recipe, load
+from selfpriority.recipe import InWords, JudgeSection, Recipe, load
 from selfpriority.run import Run, Spent, Step, key_of
 from selfpriority.storage import read_json
 from selfpriority.wording import text_hash
@@ -149,16 +149,16 @@ def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporte
 
 
 def fit(
-    labels: Sequence[Path], model: str, to: Path, setting: tuple[Sequence[int] | None, float], reporter: Reporter
+    labels: Sequence[Path], recipe: Recipe, to: Path, setting: tuple[Sequence[int] | None, float], reporter: Reporter
 ) -> Any:
-    """`spa fit-judge`: heads for `model` from labelled answers, written to `to`; returns the card."""
+    """`spa fit-judge`: heads for the recipe's model from labelled answers, written to `to`; returns the card."""
     from selfpriority.judges.fit import FitSettings, fit_heads
     from selfpriority.judges.heads import write_heads
 
     read = [_read(path, reporter) for path in labels]
     merged = Labels(tuple(a for r in read for a in r.answers), tuple(p for r in read for p in r.pairs))
     layers, c = setting
-    recipe = Recipe(model=model, prompts=Prompts(source="none"), backend=HfBackend())
+    model = recipe.model
     to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         resources = Resources(recipe, Run(Path(folder)), reporter)
@@ -177,11 +177,13 @@ def _read(path: Path, reporter: Reporter) -> Labels:
 
 def middle(model: str) -> tuple[int, ...]:
     """A half and three quarters of a model's depth, between which hidden states say most about an answer."""
-    from transformers import AutoConfig
-
     from selfpriority.models.files import resolve
+    from selfpriority.models.loading import describe
 
-    n_layers = int(AutoConfig.from_pretrained(resolve(model)).num_hidden_layers)
+    resolve(model)
+    described = describe(model)
+    assert described is not None, "it is on this machine by now"
+    n_layers = int(described.config.get_text_config().num_hidden_layers)
     return tuple(sorted({round(share * n_layers) for share in (0.5, 0.75)}))
 
 

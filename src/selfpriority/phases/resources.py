@@ -13,6 +13,7 @@ from selfpriority.constitution import Constitution, load_constitution
 from selfpriority.errors import InputError
 from selfpriority.judges.heads import Heads
 from selfpriority.language_model import LanguageModel
+from selfpriority.models.trust import trust_code
 from selfpriority.phases.judge_names import (
     check_rewards,
     fitted_heads,
@@ -67,6 +68,7 @@ class Resources:
 
     def __post_init__(self) -> None:
         self.recipe = with_judges(self.recipe, meant)
+        trust_code(self.recipe.trust_remote_code)
 
     @cached_property
     def constitution(self) -> Constitution:

@@ -37,6 +37,8 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     backend: Backend = HfBackend()
     """Who runs `model`; a trained policy, which is on no server, always runs in this process."""
+    trust_remote_code: bool = False
+    """Whether code that comes with a model may run on this machine; a model that needs it is refused otherwise."""
     seed: int = Field(0, ge=0, le=2**32 - 1)
     """Seeds prompts, sampling and training."""
 

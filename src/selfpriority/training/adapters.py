@@ -22,7 +22,9 @@ from transformers.utils import logging as transformers_logging
 
 from selfpriority.errors import InputError
 from selfpriority.models.arithmetic import device_of, dtype_of
-from selfpriority.models.weights import open_adapter, open_model, silent
+from selfpriority.models.embedded import EMBEDDED
+from selfpriority.models.files import adapter_base, folder_of
+from selfpriority.models.weights import open_adapter, open_model, save_tokenizer, silent
 from selfpriority.recipe import Align, Lora
 
 _BIG = 1_000_000_000  # parameters from which a full fine-tune is saved as bfloat16
@@ -39,6 +41,11 @@ class Policy:
     end_ids: list[int]
     """The model's own end-of-sequence ids."""
 
+    base: str = ""
+    """What an adapter notes as its base."""
+    brings_embeddings: bool = False
+    """The adapter it continues holds whole embeddings, and so must its successor."""
+
     @property
     def context(self) -> int:
         """Most tokens the model was made for; a very large number where it does not say."""
@@ -50,8 +57,8 @@ def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
     """The model as `settings` wants it trained.
 
     Args:
-        model: a hub id, a folder, or the folder of a LoRA adapter. With `align.lora` the adapter's training
-            continues; without, it is merged into its base, which is then trained in full.
+        model: an embedded name, a hub id, a folder, or the folder of a LoRA adapter. With `align.lora` the adapter's
+            training continues; without, it is merged into its base, which is then trained in full.
         settings: `lora`, `dtype`, `weights` and `gradient_checkpointing` count here.
         seed: draws the new adapter's weights.
 
@@ -59,7 +66,7 @@ def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
         InputError: the model cannot be loaded.
     """
     set_seed(seed)
-    name = str(Path(model).absolute() if Path(model).is_dir() else model)  # which a new adapter notes as its base
+    name = str(Path(model).absolute() if Path(model).is_dir() and model not in EMBEDDED else model)
     dtype, quantization = weight_dtype(settings), _quantization(settings)
     if settings.lora is None:
         opened = open_model(name, dtype)
@@ -77,7 +84,9 @@ def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
         policy = adapted(policy, settings.lora)
     if settings.gradient_checkpointing:
         checkpoint_layers(policy)
-    return Policy(policy, opened.tokenizer, opened.end_ids)
+    folder = folder_of(opened.source)
+    base = (adapter_base(folder) if folder else None) or name
+    return Policy(policy, opened.tokenizer, opened.end_ids, base, opened.brings_embeddings)
 
 
 def adapted(model: Any, lora: Lora) -> Any:
@@ -137,8 +146,15 @@ def save_policy(policy: Policy, folder: Path, weights: dict[str, Tensor] | None 
         else:
             weights = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # progress is the caller's to show
-    model.save_pretrained(partial, state_dict=weights)
-    policy.tokenizer.save_pretrained(partial)
+    how: dict[str, Any] = {}
+    if isinstance(model, PeftModel):
+        config = model.active_peft_config
+        config.base_model_name_or_path = policy.base  # as the recipe says it, and not where that lies on this machine
+        # peft would look for the base at the hub to find out
+        how["save_embedding_layers"] = policy.brings_embeddings and not getattr(config, "modules_to_save", None)
+    model.save_pretrained(partial, state_dict=weights, **how)
+    (partial / "README.md").unlink(missing_ok=True)  # peft's empty form, which names the base's place
+    save_tokenizer(policy.tokenizer, partial)
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(partial, folder)

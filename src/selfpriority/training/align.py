@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from selfpriority.chat import Chat
 from selfpriority.errors import WorkFailed
+from selfpriority.models.probed_chat import probed_chat
 from selfpriority.recipe import Align
 from selfpriority.records import Drop, PairedPool, Sifted
 from selfpriority.training.adapters import Policy, compute_dtype, load_policy, save_policy
@@ -82,7 +82,7 @@ def train(
 
     Args:
         paired: what is trained on.
-        model: folder or hub id.
+        model: a name, folder or hub id.
         settings: the fields of `align`.
         seed: of the order of the pools and of what is drawn.
         places: where training writes.
@@ -105,7 +105,7 @@ def train(
 
 
 def _encode(paired: Sequence[PairedPool], policy: Policy, settings: Align, name: str) -> Sifted[EncodedPool]:
-    chat = Chat(policy.tokenizer, policy.end_ids, name)
+    chat = probed_chat(policy.tokenizer, policy.end_ids, name)
     sifted = encode_all(paired, chat, min(settings.max_length, policy.context), settings.weight_gap)
     if not sifted.kept:
         reasons = ", ".join(f"{reason}: {n}" for reason, n in sifted.reasons.items()) or "none came in"
