@@ -12,6 +12,7 @@ import yaml
 
 from selfpriority.phases.judge_check import fit
 from selfpriority.phases.resources import Reporter
+from selfpriority.recipe import Prompts, Recipe
 from tests.test_bad_input import run_cli
 
 N = 24
@@ -42,7 +43,8 @@ def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "singles.jsonl", singles)
     write(folder / "pairs.jsonl", pairs)
     both = write(folder / "both.jsonl", [*singles, *pairs])
-    fit([both], str(tiny_model), folder / "heads", ((1, 2), 1.0), Reporter())
+    recipe = Recipe(model=str(tiny_model), prompts=Prompts(source="none"))
+    fit([both], recipe, folder / "heads", ((1, 2), 1.0), Reporter())
     recipe = {
         "model": str(tiny_model),
         "prompts": "demo",

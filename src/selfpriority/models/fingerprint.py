@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import re
@@ -57,8 +56,9 @@ def _digest(files: Iterable[Path]) -> str:
     for file in files:
         with file.open("rb") as stream:
             if file.name == "adapter_config.json":  # the base's content counts, not its place
-                stream = io.BytesIO(_BASE.sub(b"", stream.read()))
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
+                content = _sha256(_BASE.sub(b"", stream.read()))
+            else:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{file.name} {content}\n".encode())
     return total.hexdigest()
 

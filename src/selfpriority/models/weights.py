@@ -6,6 +6,7 @@ Weights that are missing, and files that cannot be read, are one line; nothing i
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -94,8 +95,9 @@ def id_list(ids: object) -> list[int]:
     Raises:
         ValueError: they are no numbers.
     """
-    found = [] if ids is None else ids if isinstance(ids, list) else [ids]
-    if not all(isinstance(token, int) for token in found):
+    given = [] if ids is None else ids if isinstance(ids, list) else [ids]
+    found = [token for token in given if isinstance(token, int)]
+    if len(found) < len(given):
         raise ValueError(f"eos_token_id must be a number or a list of numbers, it is {ids!r}")
     return found
 
@@ -144,8 +146,8 @@ def _complete(source: str, name: str, dtype: torch.dtype, kind: Any, **how: Any)
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would fill them with random numbers and go on
         raise InputError(f"model: {name} has no weights for {missing[0]} ({len(missing)} missing)")
-    n_layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    for weight in sorted(report["unexpected_keys"]) if n_layers is not None else ():
+    n_layers = getattr(model.config.get_text_config(), "num_hidden_layers", sys.maxsize)
+    for weight in sorted(report["unexpected_keys"]):
         layer = re.search(r"\.layers\.(\d+)\.", weight)
         if layer and int(layer[1]) >= n_layers:  # transformers would go on without it
             raise InputError(f"model: {name} has {weight}, but config.json says num_hidden_layers: {n_layers}")
