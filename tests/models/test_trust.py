@@ -101,21 +101,36 @@ def test_every_command_refuses_at_once(own: Path, finished_run: Path, tmp_path: 
     assert not (tmp_path / "ran").exists()
 
 
+def ways_to_open(folder: Path):
+    return (
+        lambda: describe(str(folder)),
+        lambda: load_causal(str(folder), HfBackend(device="cpu")),
+        lambda: load_policy(folder, Align(), 0),
+        lambda: check_trainable(str(folder), Lora()),
+    )
+
+
 @pytest.mark.parametrize("file", MAPS)
-@pytest.mark.parametrize("known", [True, False], ids=["of a known kind", "of its own kind"])
-def test_whichever_file_names_code(tiny_model: Path, own: Path, tmp_path: Path, file: str, known: bool) -> None:
+def test_whichever_file_names_code(tiny_model: Path, own: Path, tmp_path: Path, file: str) -> None:
     shutil.copyfile(tiny_model / "config.json", own / "config.json")
     set_fields(own / file, auto_map=MAPS[file])
-    set_fields(own / "config.json", model_type="llama" if known else "own")
-    opens = (
-        lambda: describe(str(own)),
-        lambda: load_causal(str(own), HfBackend(device="cpu")),
-        lambda: load_policy(own, Align(), 0),
-        lambda: check_trainable(str(own), Lora()),
-    )
-    for open_it in opens:
+    if file == "config.json":
+        set_fields(own / file, model_type="own")
+    else:
+        set_fields(own / file, tokenizer_class="OwnTokenizer")
+    for open_it in ways_to_open(own):
         with pytest.raises(InputError, match=f"{file} has auto_map.*trust_remote_code: true"):
             open_it()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("file", MAPS)
+def test_a_model_that_transformers_knows_needs_no_code(tiny_model: Path, own: Path, tmp_path: Path, file: str) -> None:
+    shutil.copyfile(tiny_model / "config.json", own / "config.json")
+    set_fields(own / file, auto_map=MAPS[file])
+    for open_it in ways_to_open(own):
+        open_it()
+    assert type(load_causal(str(own), HfBackend(device="cpu")).model).__name__ == "LlamaForCausalLM"
     assert not (tmp_path / "ran").exists()
 
 

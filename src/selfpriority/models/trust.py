@@ -40,13 +40,34 @@ def names_code(folder: Path) -> str | None:
 
 
 def check_code(folder: Path, name: str) -> None:
-    """Raises InputError for the model `name` in a folder that asks for code of its own, which nobody trusts."""
+    """Raises InputError for the model `name` in a folder that asks for code of its own, which nobody trusts.
+
+    Where transformers has the class itself, that is used, and the code that came along is never looked at.
+    """
     asks = None if _trusted else names_code(folder)
-    if asks:
+    if asks and not _is_known(folder, asks):
         raise InputError(
             f"model: {name}: {asks}, which runs code that comes with the model; read that code, and if you trust it "
             f"set trust_remote_code: true in the recipe (of `spa fit-judge`: --trust-remote-code)"
         )
+
+
+def _is_known(folder: Path, asks: str) -> bool:
+    """Whether transformers can open what the file is about without the code."""
+    import transformers  # slow, and nearly no model names code
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if asks.startswith("adapter_config.json"):
+        return False
+    told = {
+        path.name: json_object(path)
+        for path in (folder / "config.json", folder / "tokenizer_config.json")
+        if path.is_file()
+    }
+    kind = str(told.get("config.json", {}).get("model_type"))
+    tokenizer = told.get("tokenizer_config.json", {})
+    has_class = hasattr(transformers, str(tokenizer.get("tokenizer_class"))) or not tokenizer.get("auto_map")
+    return kind in CONFIG_MAPPING_NAMES and has_class
 
 
 def json_object(path: Path) -> dict[str, Any]:
