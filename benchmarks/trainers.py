@@ -191,7 +191,7 @@ def ours(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         journal = Journal(Path(folder) / "training.jsonl", 0, lambda _: steps.lap())
         trainer = Trainer(model, course, accelerator_for(settings), 0, Checkpoints(Path(folder), ""))
         steps.begin()
-        trainer.train(journal)
+        trainer.train(None, journal)
         records = [json.loads(line) for line in (Path(folder) / "training.jsonl").read_text().splitlines()]
     return _result(steps, before, records)
 

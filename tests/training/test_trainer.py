@@ -30,7 +30,7 @@ def trained(model, pools, align, folder, dtype=torch.float32, form=Form(True, Tr
     records = []
     course = Course(pools, plan_steps(pools, align, 3, form.shares_prompt), form, align, dtype)
     journal = Journal(folder / "training.jsonl", 0, records.append)
-    Trainer(model, course, accelerator_for(align), 3, Checkpoints(folder / "checkpoints", "mark")).train(journal)
+    Trainer(model, course, accelerator_for(align), 3, Checkpoints(folder / "checkpoints", "mark")).train(None, journal)
     return records
 
 
