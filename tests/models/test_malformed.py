@@ -163,7 +163,7 @@ DAMAGES: dict[str, Damage] = {
     "config: unknown attention": fields("config.json", attn_implementation="nosuch", _attn_implementation="nosuch"),
     "config: fewer layers than weights": fields("config.json", num_hidden_layers=1),
     "config: unknown positions": fields("config.json", rope_parameters={"rope_type": "nosuch", "rope_theta": 1.0}),
-    "config: code": fields("config.json", auto_map={"AutoModelForCausalLM": "own.Model"}),
+    "config: code": fields("config.json", model_type="own", auto_map={"AutoModelForCausalLM": "own.Model"}),
     "weights: empty": write(WEIGHTS, b""),
     "weights: a header alone": write(WEIGHTS, b"\x02\0\0\0\0\0\0\0{}"),
     "weights: a header without end": write(WEIGHTS, b"\xff\xff\xff\xff\xff\xff\xff\x7f{}"),
@@ -205,7 +205,9 @@ DAMAGES: dict[str, Damage] = {
         both(fields("config.json", eos_token_id=None), fields("generation_config.json", eos_token_id=None)),
     ),
     "tokenizer: more tokens than rows": fields("tokenizer_config.json", additional_special_tokens=["<|new|>"]),
-    "tokenizer: code": fields("tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Tokenizer", None]}),
+    "tokenizer: code": fields(
+        "tokenizer_config.json", tokenizer_class="Own", auto_map={"AutoTokenizer": ["own.Tokenizer", None]}
+    ),
     "generation: no JSON": write("generation_config.json", "{"),
     "generation: end token in words": fields("generation_config.json", eos_token_id="end"),
     "generation: a list": write("generation_config.json", "[]"),

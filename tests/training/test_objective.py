@@ -56,7 +56,7 @@ def test_equals_pairwise_simpo(llama, encoded_pools, pairwise_simpo, settings, f
     truth = gradients(exact, pairwise_simpo(exact, pools, settings))
     assert distance(gradients(exact, batch_loss(exact, pools, settings, form=form)[0]), truth) < 3e-7
     # how far float32 is from the truth is the processor's; ours may be no further than the plain formula's by much
-    assert distance(in_float32.double(), truth) < 2 * distance(of_reference.double(), truth)
+    assert distance(in_float32.double(), truth) < 4 * distance(of_reference.double(), truth)
 
 
 def test_alpha_zero_is_simpo_without_weights(llama, encoded_pools):
