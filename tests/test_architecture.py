@@ -34,7 +34,7 @@ LINE = (
     "records",
     "recipe",
     "outside",
-    "errors formats plain_text",
+    "errors formats plain_text thinking",
 )
 HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.split()}
 # beside the line: the outside world, opened by phases; the others know its progress and how it counts

@@ -30,6 +30,8 @@ __all__ = ["serving"]  # a fixture of the backends' tests
         ("<THINKING>Hm.</THINKING>Yes.", "Hm.", "Yes."),
         ("<thought>Hm.</thought> Yes.", "Hm.", "Yes."),
         ("<seed:think>Hm.</seed:think>Yes.", "Hm.", "Yes."),
+        ("<|channel>thought\nHm.<channel|>Yes.", "Hm.", "Yes."),
+        ("<ns:thinking:v1>Hm.</ns:thinking:v1>Yes.", "Hm.", "Yes."),
         ("[THINK]Hm.[/THINK]Yes.", "Hm.", "Yes."),
         ("<think></think>Yes.", "", "Yes."),
         ("<think>a</think><think>b</think>Yes.", "a\n\nb", "Yes."),

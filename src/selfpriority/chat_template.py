@@ -16,17 +16,16 @@ from typing import Any
 
 from selfpriority.errors import InputError
 from selfpriority.records import Message
+from selfpriority.thinking import OPENS, SHUTS, shutting
 
 # Sampling, rating and training happen on different days, and a template that asks for the date would show each of them
 # another prompt. So the clock stands still: on the day that Llama's templates name where there is no clock.
 PINNED = datetime(2024, 7, 26, 12, tzinfo=UTC)
 
-_NAME = r"(?:\w+:)?(?:think|thinking|thought)(?::\w+)?"
-_OPENS, _SHUTS = rf"(?:<{_NAME}>|\[THINK\]|<\|channel>thought)", rf"(?:</{_NAME}>|\[/THINK\]|<channel\|>)"
-_TAG = rf"(?:{_OPENS}|{_SHUTS})"
+_TAG = rf"(?:{OPENS}|{SHUTS})"
 _ENDS_IN_TAGS = re.compile(rf"(?:\s*{_TAG})*\s*\Z", re.I)
 _ONLY_TAGS = re.compile(rf"(?:\s|{_TAG})*", re.I)
-_OPENS_THINKING = re.compile(rf"{_OPENS}\s*\Z", re.I)
+_OPENS_THINKING = re.compile(rf"{OPENS}\s*\Z", re.I)
 
 
 def _says(role: Any, name: str) -> Message:
@@ -90,7 +89,7 @@ class ChatTemplate:
         self._check_opening(opened, whole)
         opens = _OPENS_THINKING.search(opened)
         self.opens_thinking = opens is not None
-        self.shuts_thinking = f"\n{_shutting(opens[0].strip())}\n\n" if opens else ""
+        self.shuts_thinking = f"\n{shutting(opens[0].strip())}\n\n" if opens else ""
         self.cuts_thinking = self._cuts_thinking()
         self.refused_orders = tuple(name for name, turns in _ORDERS.items() if self._fault(turns, opened=True))
 
@@ -189,13 +188,6 @@ class ChatTemplate:
         return InputError(
             f"model: {self._name}: its chat template {fault}, so it cannot be trained; correct its chat_template.jinja"
         )
-
-
-def _shutting(tag: str) -> str:
-    """What ends the thinking that `tag` opens."""
-    if tag.startswith("<|"):
-        return "<channel|>"
-    return f"{tag[0]}/{tag[1:]}"
 
 
 def fold_system(messages: Sequence[Message]) -> list[Message]:

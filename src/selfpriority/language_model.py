@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from selfpriority.records import Message, Stop
+from selfpriority.thinking import OPENS, SHUTS
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,8 @@ class Classify:
 Request = Generate | Choose | Embed | Classify
 
 
-_TAG = r"(?:<{0}(?:think|thinking|thought|seed:think)>|\[{0}THINK\])"
-_OPENING, _OPENS = re.compile(_TAG.format(""), re.I), re.compile(r"\s*" + _TAG.format(""), re.I)
-_CLOSING = re.compile(_TAG.format("/") + r"\s*", re.I)
+_OPENING, _OPENS = re.compile(OPENS, re.I), re.compile(rf"\s*{OPENS}", re.I)
+_CLOSING = re.compile(rf"{SHUTS}\s*", re.I)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import resource
 import shutil
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +46,10 @@ class Step:
     name: str
     key: str
     outputs: tuple[Path, ...]
+    round: int = 0
+    """Whose funnel it counts in; 0: in none."""
+    counts: tuple[str, ...] = ()
+    """What the funnel calls what it counts there; without them it is not done."""
 
 
 @dataclass
@@ -101,11 +105,6 @@ class FunnelStep:
         """Of a step that `n_in` prompts went into."""
         lost = Counter(drop.reason for drop in sifted.dropped if drop.response_id is not None)
         return cls(n_in, len(sifted.kept), sifted.reasons, dict(lost))
-
-    def agrees_with(self, step: str, drops: Sequence[Drop]) -> bool:
-        """Whether `drops` hold the prompts that the step lost."""
-        lost = Counter(drop.reason for drop in drops if drop.step == step and drop.response_id is None)
-        return lost == Counter(self.dropped)
 
 
 @dataclass(frozen=True)
@@ -219,21 +218,14 @@ class Run:
         return f"{name} is not what was written{rows}"
 
     def _is_counted(self, step: Step) -> bool:
-        """Whether a round still has a step's counts, and a drop for each that they name.
-
-        Training is not asked: it is not done again for a count.
-        """
-        folder, _, name = step.name.rpartition("/")
-        number = re.fullmatch(r"round-(\d+)", folder)
-        if number is None or name == "align":
+        """Whether its round still has the step's counts, and a drop for each that they name."""
+        if not step.counts:
             return True
         try:
-            counted = self.funnel(int(number[1])).steps
-            drops = self.drops(int(number[1]))
+            counted, lost = self.funnel(step.round).steps, _lost_in(self.round(step.round) / DROPS)
         except Damaged:
             return False
-        asked = ["prompts", name] if name == "sample" else [name]
-        return all(each in counted and counted[each].agrees_with(each, drops) for each in asked)
+        return all(name in counted and Counter(counted[name].dropped) == lost[name] for name in step.counts)
 
     @contextlib.contextmanager
     def recording(self, step: Step) -> Iterator[Spent]:
@@ -264,8 +256,7 @@ class Run:
 
     def drops(self, number: int) -> list[Drop]:
         """All drops of a round so far, in the order of the steps."""
-        path = self.round(number) / DROPS
-        return read_rows(path, Drop, COUNTED_ANEW) if path.is_file() else []
+        return _read_drops(self.round(number) / DROPS)
 
     def forget_damaged_counts(self, number: int) -> None:
         """Removes what cannot be read of a round's `drops.jsonl` and `funnel.json`: its steps count anew."""
@@ -311,6 +302,24 @@ class Run:
                 if temporary and not is_alive(int(temporary[1])):  # `spa report` writes without a lock
                     path.unlink(missing_ok=True)
             shutil.rmtree(folder / "policy.partial", ignore_errors=True)
+
+
+def _read_drops(path: Path) -> list[Drop]:
+    return read_rows(path, Drop, COUNTED_ANEW) if path.is_file() else []
+
+
+def _lost_in(path: Path) -> dict[str, Counter[str]]:
+    """Step -> reason -> prompts in a file of drops, which is read once while nobody changes it."""
+    return _lost_in_content(path, content_of(path).sha256) if path.is_file() else defaultdict(Counter)
+
+
+@lru_cache(maxsize=16)
+def _lost_in_content(path: Path, sha256: str) -> dict[str, Counter[str]]:
+    lost: dict[str, Counter[str]] = defaultdict(Counter)
+    for drop in _read_drops(path):
+        if drop.response_id is None:
+            lost[drop.step][drop.reason] += 1
+    return lost
 
 
 def _peak_mb() -> int:

@@ -269,6 +269,11 @@ def test_a_damaged_folder_is_one_line_and_runs_nothing(
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_a_template_that_does_not_end_is_told_as_such(model: Path) -> None:
+    DAMAGES["template: loops in loops"](model)
+    assert "its chat template did not end within 2 seconds" in refusal(lambda: load_causal(str(model), SETTINGS))
+
+
 IN_TRAINING = (
     "config: unknown kind",
     "config: negative size",

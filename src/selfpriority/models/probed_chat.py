@@ -31,13 +31,14 @@ def probed_chat(tokenizer: Any, end_ids: Collection[int], name: str) -> Chat:
     template = getattr(tokenizer, "chat_template", None)
     if isinstance(template, str) and len(template) > LONGEST:
         raise InputError(f"model: {name}: its chat template has {len(template)} characters; {LONGEST} are allowed")
-    try:
-        with _limited(), readable(f"{name}: its chat template"):
-            return Chat(tokenizer, end_ids, name)
-    except _TookTooLong:
-        raise InputError(
-            f"model: {name}: its chat template did not end within {SECONDS} seconds; correct the loop in it"
-        ) from None
+    with readable(f"{name}: its chat template"):
+        try:
+            with _limited():
+                return Chat(tokenizer, end_ids, name)
+        except _TookTooLong:
+            raise InputError(
+                f"model: {name}: its chat template did not end within {SECONDS} seconds; correct the loop in it"
+            ) from None
 
 
 @contextmanager

@@ -55,7 +55,6 @@ def check_code(folder: Path, name: str) -> None:
 def _is_known(folder: Path, asks: str) -> bool:
     """Whether transformers can open what the file is about without the code."""
     import transformers  # slow, and nearly no model names code
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     if asks.startswith("adapter_config.json"):
         return False
@@ -67,7 +66,7 @@ def _is_known(folder: Path, asks: str) -> bool:
     kind = str(told.get("config.json", {}).get("model_type"))
     tokenizer = told.get("tokenizer_config.json", {})
     has_class = hasattr(transformers, str(tokenizer.get("tokenizer_class"))) or not tokenizer.get("auto_map")
-    return kind in CONFIG_MAPPING_NAMES and has_class
+    return kind in transformers.CONFIG_MAPPING and has_class
 
 
 def json_object(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def collect_steps(run: Run, resources: Resources, number: int) -> list[Step]:
     key = ""
     for step in ROUND_STEPS:
         key = key_of(key, step.name, step.key_parts(here))
-        steps.append(Step(step.entry(number), key, (run.round(number) / step.file,)))
+        steps.append(Step(step.entry(number), key, (run.round(number) / step.file,), number, step.counts))
     return steps
 
 

@@ -94,6 +94,11 @@ class RoundStep:
     remark: Callable[[Round, Sequence[Any]], None] = _nothing_more
     """Once the rows are stored: what else the step counts and says."""
 
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """What it counts in the funnel: the first step also what was lost in reading the prompts."""
+        return ("prompts", self.name) if self is SAMPLE else (self.name,)
+
     def entry(self, number: int) -> str:
         """Its name in the manifest, in round `number`."""
         return f"round-{number}/{self.name}"
