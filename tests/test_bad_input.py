@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -136,8 +137,13 @@ ROWS: list[tuple[str, Damage, str]] = [
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["spa", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     assert isinstance(stopped.value.code, int)
     return stopped.value.code
 

@@ -192,3 +192,18 @@ def test_an_interrupted_training_says_where_it_continues(tiny_model: Path, tmp_p
 
 def steps_done(run: Path) -> set[str]:
     return {name for name, entry in steps(run).items() if entry["state"] == "done"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_python_tidies_up_says_nothing(number: int) -> None:
+    code = (
+        "import atexit, os, sys, time\n"
+        "from selfpriority.cli import main\n"
+        f"atexit.register(lambda: (os.kill(os.getpid(), {int(number)}), time.sleep(5)))\n"
+        "sys.argv = ['spa', 'recipes', '--no-such-option']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.returncode == -number

@@ -183,6 +183,17 @@ def test_an_unfinished_run_shows_what_there_is(run_folder, missing):
     assert ("Where the prompts went" in shown.text) == (run_folder / "round-1").exists()
 
 
+def test_the_page_tells_how_often_a_training_raised_an_alarm(run_folder: Path) -> None:
+    path = run_folder / "round-1" / "training.jsonl"
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    for row, alarm in zip(rows, ("gradient_norm", "gradient_norm, collapse"), strict=False):
+        row["alarm"] = alarm
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    page = write_report(run_folder).read_text("utf-8")
+    assert f"<code>gradient_norm</code> at 2 of {len(rows)} steps" in page
+    assert f"<code>collapse</code> at 1 of {len(rows)} steps" in page
+
+
 def test_a_training_line_that_is_being_written_is_left_out(run_folder):
     with (run_folder / "round-1" / "training.jsonl").open("a") as file:
         file.write('{"step": 37, "lo')

@@ -27,37 +27,50 @@ _WRONG_NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EILSEQ}
 
 def main() -> NoReturn:
     """Entry point: every error a user can cause becomes one line on stderr and its exit code."""
-    from selfpriority.phases.launch import kept_for_launcher
-
     debug = "--debug" in sys.argv
     _write_what_can_be()
     stopped_by = hear_signals()
     try:
+        code = _outcome(debug)
+    except (KeyboardInterrupt, typer.Abort):  # some versions of typer return 130 instead
+        code = INTERRUPTED
+    hear_no_more()
+    if code == INTERRUPTED and "--child" not in sys.argv:
+        how = f"stopped by {signal.Signals(stopped_by[0]).name}" if stopped_by else "interrupted"
+        tell(f"spa: {how}; what is done is kept and the same command continues")
+    sys.exit(128 + stopped_by[0] if code == INTERRUPTED and stopped_by else code)
+
+
+def _outcome(debug: bool) -> int:
+    """The exit code of the command, its error told in lines of its own.
+
+    Raises:
+        KeyboardInterrupt: interrupted, even while an error was being told.
+    """
+    from selfpriority.phases.launch import kept_for_launcher
+
+    try:
         _check_arguments(sys.argv[1:])
         with kept_for_launcher():
             result: Any = app(standalone_mode=False)
-        code = result if isinstance(result, int) else 0
+        return result if isinstance(result, int) else 0
     except SelfPriorityError as error:
         if debug:
             raise
         lines = error.lines if isinstance(error, InputError) else [str(error)]
         for line in lines:
             tell(f"spa: {message(line)}")
-        code = error.exit_code
-    except (KeyboardInterrupt, typer.Abort):  # some versions of typer return 130 instead
-        code = INTERRUPTED
+        return error.exit_code
+    except typer.Abort:
+        raise
     except OSError as error:
         if debug:
             raise
         place = f"{error.filename}: " if error.filename else ""
         tell(f"spa: {message(f'{place}{error.strerror or error}')}")
-        code = 2 if error.errno in _WRONG_NAMES else 1
+        return 2 if error.errno in _WRONG_NAMES else 1
     except Exception as error:  # a bug of ours must reach the user as one line too
-        code = _usage_or_bug(error, debug)
-    if code == INTERRUPTED and "--child" not in sys.argv:
-        how = f"stopped by {signal.Signals(stopped_by[0]).name}" if stopped_by else "interrupted"
-        tell(f"spa: {how}; what is done is kept and the same command continues")
-    sys.exit(128 + stopped_by[0] if code == INTERRUPTED and stopped_by else code)
+        return _usage_or_bug(error, debug)
 
 
 def hear_signals() -> list[int]:
@@ -72,6 +85,14 @@ def hear_signals() -> list[int]:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
     return received
+
+
+def hear_no_more() -> None:
+    """Signals end the process without a word, as the system does it: nothing is left to keep, and Python's own way out
+    (libraries that tidy up) would answer an interrupt with a traceback."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _write_what_can_be() -> None:
