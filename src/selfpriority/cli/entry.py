@@ -88,8 +88,10 @@ def hear_signals() -> list[int]:
 
 
 def hear_no_more() -> None:
-    """Signals end the process without a word, as the system does it: nothing is left to keep, and Python's own way out
-    (libraries that tidy up) would answer an interrupt with a traceback."""
+    """From now on a signal ends the process without a word, as the system does it.
+
+    Nothing is left to keep, and what libraries tidy up at the end would answer an interrupt with a traceback.
+    """
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
