@@ -323,6 +323,7 @@ def _model(options: argparse.Namespace) -> tuple[Any, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if options.weights == "bfloat16" or options.lora else torch.float32
     dtype = dtype if options.dtype == "bfloat16" else torch.float32
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # not every release of transformers reads it
     torch.manual_seed(0)
     if options.model in SHAPES:
         with torch.device(device):
