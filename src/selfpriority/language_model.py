@@ -50,6 +50,8 @@ class Embed:
     layers: tuple[int, ...]
     """0 is the embedding, L the output of the L-th block."""
     spans: tuple[Span, ...] = ("response",)
+    stop: Stop = "end"
+    """How the response ended: the end token of a finished one is one of its tokens, a cut one has none."""
 
 
 @dataclass(frozen=True)

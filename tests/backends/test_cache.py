@@ -84,6 +84,12 @@ def test_keys_tell_kinds_fields_and_models_apart() -> None:
     assert len(keys | {key_of("other", generate)}) == 5
 
 
+def test_the_states_of_a_finished_answer_keep_the_key_they_always_had_and_those_of_a_cut_one_get_another():
+    finished, cut = (Embed((Message("user", "Hi"),), "Yes.", (1, 2), stop=stop) for stop in ("end", "length"))
+    assert key_of("m", finished) == "496086afa3ba598d9c139d239908264d4625b6c16aa1f3a904e3e77d228f267e"
+    assert key_of("m", cut) != key_of("m", finished)
+
+
 def test_second_call_is_answered_from_disk(tmp_path: Path) -> None:
     first = ask(Cached(Recording(), tmp_path / "answers.sqlite"), requests(10))
     model = Recording()

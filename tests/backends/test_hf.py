@@ -25,7 +25,7 @@ from selfpriority.language_model import (
     ask,
 )
 from selfpriority.recipe import HfBackend
-from selfpriority.records import Message
+from selfpriority.records import Message, Stop
 
 SETTINGS = HfBackend(dtype="float32", device="cpu")
 
@@ -198,6 +198,30 @@ def test_the_last_layer_is_before_the_final_norm(model: HfModel, plain, chat: Ch
         plain(ids)
     hook.remove()
     torch.testing.assert_close(torch.tensor(answer.vectors[0]), seen[0][0, -n_response:].mean(0))
+
+
+@pytest.mark.parametrize("stop", ["end", "length"])
+def test_a_cut_answer_is_read_without_an_end_token_and_a_finished_one_with_it(
+    model: HfModel, plain, chat: Chat, stop: Stop
+) -> None:
+    text = "The river rises and then it"
+    words = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
+    prompt = chat.tokenizer("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")["input_ids"]
+    read = [*words, chat.end_id] if stop == "end" else words
+    with torch.inference_mode():
+        out = plain.model(torch.tensor([[*prompt, *read]]), output_hidden_states=True).hidden_states
+    whole, beside = ask(model, [Embed(user("Hello"), text, (0, 1), stop=stop), Embed(user("Hello"), text * 3, (1,))])
+    assert isinstance(whole, Vectors)
+    assert isinstance(beside, Vectors)
+    for layer, vector in zip((0, 1), whole.vectors, strict=True):
+        torch.testing.assert_close(torch.tensor(vector), out[layer][0, len(prompt) :].mean(0), rtol=1e-5, atol=1e-5)
+
+
+def test_a_cut_answer_of_no_token_but_the_end_is_empty(model: HfModel) -> None:
+    asked = [Embed(user("Hello"), "<|im_end|>", (1,), stop="length"), Embed(user("Hello"), "<|im_end|>", (1,))]
+    cut, finished = ask(model, asked)
+    assert cut == Failure("empty", "the response has no tokens")
+    assert isinstance(finished, Vectors)
 
 
 def test_bad_layers_and_empty_responses(model: HfModel) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -76,3 +78,11 @@ def test_the_fingerprint_depends_on_model_heads_and_objectives(answering) -> Non
     ]
     assert len({judge.fingerprint for judge in judges}) == 4
     assert ProbeJudge(answering(states, "a"), HEADS, NAMES).fingerprint == judges[0].fingerprint
+
+
+def test_a_cut_answer_is_asked_for_as_cut(answering) -> None:
+    model = answering(states)
+    whole, other = item("1"), item("2")
+    cut = Item(other.prompt, replace(other.response, stop="length"))
+    ProbeJudge(model, HEADS, NAMES).rate([whole, cut])
+    assert {request.response: request.stop for request in model.asked} == {"1": "end", "2": "length"}

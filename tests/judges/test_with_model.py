@@ -7,18 +7,22 @@ import shutil
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selfpriority.backends.hf import HfModel
 from selfpriority.constitution import Constitution, Objective, load_constitution
 from selfpriority.judges.fit import FitSettings, fit_heads
+from selfpriority.judges.heads import Head, Heads
 from selfpriority.judges.labels import LabelledAnswer, Labels, label_prompt
 from selfpriority.judges.probe import ProbeJudge
 from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import LanguageModel
 from selfpriority.rating import Item
 from selfpriority.recipe import HfBackend, InWords
-from selfpriority.records import Message, Rating, Response, Unrated
+from selfpriority.records import Message, Rating, Response, Stop, Unrated
 
 SHORT = Constitution(
     "short",
@@ -82,3 +86,29 @@ def test_a_fitted_probe_separates_what_it_was_fitted_on(model: LanguageModel) ->
         values = [row[k].value for row in rows if isinstance(row[k], Rating)]
         assert min(values[0::2]) > max(values[1::2])
         assert fmean(values[0::2]) > 5.5 > fmean(values[1::2])
+
+
+@pytest.mark.parametrize("stop", ["end", "length"])
+def test_a_probe_rates_the_states_of_a_forward_pass_by_hand(model: LanguageModel, tiny_model: Path, stop: Stop) -> None:
+    """An answer that was cut is read up to its last word; a finished one with its end token, as heads are fitted."""
+    width = 2 * 2 * 32  # spans, layers, hidden size
+    draw = np.random.default_rng(0)
+    weights, mean = draw.normal(size=width), draw.normal(size=width)
+    head = Head("harmlessness", (1, 0), "match", mean, np.full(width, 2.0), weights, 0.3, 0.1, spread=5.0)
+    item = Item(label_prompt([Message("user", "Is it safe?")]), Response("r", "p", "No, and then it", stop, 4))
+    ((verdict,),) = ProbeJudge(model, Heads("tiny", {"harmlessness": head}, {}), ("harmlessness",)).rate([item])
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    parts = ["<|im_start|>user\n", "Is it safe?", "<|im_end|>\n<|im_start|>assistant\n", "No, and then it"]
+    opened, asked, between, said = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts)
+    said = [*said, *([tokenizer.convert_tokens_to_ids("<|im_end|>")] if stop == "end" else [])]
+    causal = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    ids = torch.tensor([[*opened, *asked, *between, *said]])
+    with torch.inference_mode():
+        states = [layer[0].double().numpy() for layer in causal(ids, output_hidden_states=True).hidden_states]
+    of_asked, of_said = slice(len(opened), len(opened) + len(asked)), slice(-len(said), None)
+    response, prompt = (np.concatenate([states[k][span].mean(0) for k in (1, 0)]) for span in (of_said, of_asked))
+    response, prompt = (response - mean[: width // 2]) / 2, (prompt - mean[width // 2 :]) / 2
+    z = (weights @ np.concatenate([response, response * prompt]) + 0.3 - 0.1) / 5
+    assert isinstance(verdict, Rating)
+    assert verdict.value == pytest.approx(1 + 9 / (1 + np.exp(-0.8 * z)), abs=1e-5)

@@ -55,14 +55,15 @@ def test_a_judge_in_words_with_a_backend_of_its_own_is_known_by_that(tiny_model:
     assert key({"dtype": "float32"}, SERVER) == key({"dtype": "float32"}, ScriptedBackend(kind="scripted"))
 
 
-OF_0_1_0 = {
+# of version 0.1.0, but for probes: since heads read a cut answer without an end token, older ratings are none of theirs
+KEYS = {
     "probe": (
         {"judge": "demo-train", "method": "probe"},
-        "132baa06977fb145c95ff08bcd61ce9dac829815f611021baf8d02c4fc93d2d2",
+        "a6e29e25ffc090e3393833ea8f4d31a3603112821008e0bec12511dd9f904a0a",
     ),
     "heads by their name alone": (
         {"judge": "demo-train"},
-        "132baa06977fb145c95ff08bcd61ce9dac829815f611021baf8d02c4fc93d2d2",
+        "a6e29e25ffc090e3393833ea8f4d31a3603112821008e0bec12511dd9f904a0a",
     ),
     "expected": ({"judge": "self"}, "8321ecc3238a7b0b9a798313ffa1c662651ab277fff99bab8576a442f55c70a9"),
     "verbal": (
@@ -80,8 +81,8 @@ OF_0_1_0 = {
 }
 
 
-@pytest.mark.parametrize(("flat", "key"), OF_0_1_0.values(), ids=OF_0_1_0.keys())
-def test_a_judge_has_the_key_that_it_had_in_version_0_1_0(
+@pytest.mark.parametrize(("flat", "key"), KEYS.values(), ids=KEYS)
+def test_a_judge_keeps_its_key_while_it_rates_as_it_did(
     monkeypatch: pytest.MonkeyPatch, flat: dict[str, Any], key: str
 ) -> None:
     """Or every finished run would rate all its answers again. What a model is known by is left out of it."""

@@ -36,7 +36,10 @@ ROUNDING = 1e-6
 
 def key_of(fingerprint: str, request: Request) -> str:
     """SHA-256 over the model's fingerprint, the kind of request and all its fields."""
-    content = [fingerprint, type(request).__name__, asdict(request)]
+    fields = asdict(request)
+    if isinstance(request, Embed) and request.stop == "end":
+        del fields["stop"]  # it was no field while every response was read as finished: what is stored stays known
+    content = [fingerprint, type(request).__name__, fields]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

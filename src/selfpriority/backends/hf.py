@@ -268,14 +268,20 @@ def _impossible(loaded: Loaded, request: Request, lengths: _Lengths) -> Failure 
         n_prompt, n_after = lengths(request)
     except RefusedTurns as error:
         return Failure("turns", error.reason)
+    if isinstance(request, Embed) and not n_after:  # cut, and nothing but an end token's letters
+        return Failure("empty", "the response has no tokens")
     if loaded.context is None or n_prompt + n_after <= loaded.context:
         return None
     return Failure("too_long", f"{n_prompt} prompt tokens and {n_after} more exceed the context of {loaded.context}")
 
 
 def _encoded(loaded: Loaded, request: Embed | Classify) -> tuple[list[int], list[int]]:
-    """Token ids of prompt and response, the end token included."""
-    return loaded.chat.answered_ids(request.messages), loaded.chat.response_ids(request.response, "end")
+    """Token ids of prompt and response; the end token is read where the response has one.
+
+    A reward model always reads it: most take their value at that token.
+    """
+    stop = request.stop if isinstance(request, Embed) else "end"
+    return loaded.chat.answered_ids(request.messages), loaded.chat.response_ids(request.response, stop)
 
 
 def _with_spans(loaded: Loaded, request: Embed, spans: Sequence[Span]) -> tuple[list[int], list[range]]:

@@ -54,7 +54,7 @@ class Reads:
     pooling: Pooling
 
     def request(self, prompt: Prompt, response: str) -> Embed:
-        """The states of one answer."""
+        """The states of one answer. Labelled answers are finished: their end token is read, as of those rated later."""
         return Embed(prompt.messages, response, self.layers, SPANS[self.pooling])
 
 

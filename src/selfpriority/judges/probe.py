@@ -18,6 +18,9 @@ from selfpriority.language_model import Answer, Embed, Failure, LanguageModel, V
 from selfpriority.rating import Item
 from selfpriority.records import Rating, Ratings, Unrated
 
+READING = 2
+"""Raise it when the same heads would rate the same answer otherwise. 2: a cut answer without an end token."""
+
 
 class ProbeJudge:
     """Rates by the projection of an answer's mean hidden states.
@@ -46,7 +49,7 @@ class ProbeJudge:
     @property
     def fingerprint(self) -> str:
         """Hash of model, heads and objectives."""
-        parts = (self._model.fingerprint, self._heads.fingerprint, self._objectives)
+        parts = (READING, self._model.fingerprint, self._heads.fingerprint, self._objectives)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     @property
@@ -60,8 +63,12 @@ class ProbeJudge:
         Raises:
             InputError: the heads were fitted on another hidden size.
         """
-        requests = [Embed(item.prompt.messages, item.response.text, self._layers, self._spans) for item in items]
-        return [self._read(answer) for answer in ask(self._model, requests)]
+        return [self._read(answer) for answer in ask(self._model, list(map(self._request, items)))]
+
+    def _request(self, item: Item) -> Embed:
+        """As heads are fitted (`fit.Reads.request`): on finished answers, each with the end token that it ends in."""
+        response = item.response
+        return Embed(item.prompt.messages, response.text, self._layers, self._spans, response.stop)
 
     def _read(self, answer: Answer) -> Ratings:
         if isinstance(answer, Failure):

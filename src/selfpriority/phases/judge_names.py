@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
 from selfpriority.judges.heads import Heads, read_heads
+from selfpriority.judges.probe import READING
 from selfpriority.phases.models import in_process, model_key
 from selfpriority.recipe import Backend, ByProbe, ByReward, InWords, JudgeSection, Recipe
 from selfpriority.run import key_of
@@ -30,7 +31,8 @@ def judge_key(section: JudgeSection, policy: str, constitution: Constitution, ba
     match section:
         case ByProbe():
             heads = fitted_heads(section.judge)
-            return key_of("probe", heads.fingerprint, model_key(heads.model), constitution.names, arithmetic)
+            model = model_key(heads.model)
+            return key_of("probe", READING, heads.fingerprint, model, constitution.names, arithmetic)
         case ByReward():
             check_rewards(section, constitution)
             models = {name: model_key(model) for name, model in section.rewards.items()}
