@@ -51,7 +51,11 @@ class Chat:
 
     def answered_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids that an answer stands behind: the prompt's, and the end of the thinking where it opens that."""
-        return self._encode(self.text(messages) + self.template.shuts_thinking)
+        return self._encode(self.answer_opening(messages))
+
+    def answer_opening(self, messages: Sequence[Message]) -> str:
+        """The text behind which an answer stands, as `answered_ids` encodes it."""
+        return self.text(messages) + self.template.shuts_thinking
 
     def last_turn(self, messages: Sequence[Message]) -> range:
         """Positions in `prompt_ids(messages)` of what the last message says, without the template around it.

@@ -87,6 +87,7 @@ class ChatTemplate:
         opened, whole = self._raw((_USER,), opened=True), self._raw((_USER, _ANSWER), opened=False)
         self.opening, self.closing = opened.partition(_USER.content)[2], whole.rpartition(_ANSWER.content)[2]
         self._check_opening(opened, whole)
+        self.gap = _gap(opened, whole)
         opens = _OPENS_THINKING.search(opened)
         self.opens_thinking = opens is not None
         self.shuts_thinking = f"\n{shutting(opens[0].strip())}\n\n" if opens else ""
@@ -188,6 +189,12 @@ class ChatTemplate:
         return InputError(
             f"model: {self._name}: its chat template {fault}, so it cannot be trained; correct its chat_template.jinja"
         )
+
+
+def _gap(opened: str, whole: str) -> str:
+    """White space that the template writes between the turn it opens and an answer, as Llama-2's does."""
+    between = whole[len(opened) :].partition(_ANSWER.content)[0] if whole.startswith(opened) else ""
+    return between if between.isspace() else ""
 
 
 def fold_system(messages: Sequence[Message]) -> list[Message]:

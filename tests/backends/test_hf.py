@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForSequenceClassification
 
-from selfpriority.backends.hf import HfClassifier, HfModel, choice_ids
+from selfpriority.backends.hf import HfClassifier, HfModel
 from selfpriority.chat import Chat
 from selfpriority.errors import InputError
 from selfpriority.language_model import (
@@ -132,7 +132,8 @@ def test_too_long_is_a_failure_with_numbers(model: HfModel) -> None:
 
 
 def test_choose_equals_a_plain_forward(model: HfModel, plain, chat: Chat) -> None:
-    choices = ("0", "1", "7")
+    choices, vocabulary = ("0", "1", "7"), chat.tokenizer.get_vocab()
+    spelled = [[vocabulary[t] for t in (choice, f"\u0120{choice}") if t in vocabulary] for choice in choices]
     contexts = [
         tuple(user(f"{text} Rate its {aspect}.") for aspect in ("harm", "help to the user", "tone")) for text in PROMPTS
     ]
@@ -142,15 +143,13 @@ def test_choose_equals_a_plain_forward(model: HfModel, plain, chat: Chat) -> Non
         for context, row in zip(request.contexts, answer.probabilities, strict=True):
             with torch.inference_mode():
                 logits = plain(torch.tensor([chat.prompt_ids(context)])).logits[0, -1].softmax(-1)
-            expected = [float(logits[choice_ids(chat.tokenizer, choice)].sum()) for choice in choices]
+            expected = [float(logits[tokens].sum()) for tokens in spelled]
             assert row == pytest.approx(expected, abs=1e-6, rel=1e-5)
 
 
-def test_choice_sums_its_spellings_and_refuses_two_tokens(chat: Chat) -> None:
-    vocabulary = chat.tokenizer.get_vocab()
-    assert choice_ids(chat.tokenizer, "1") == sorted([vocabulary["1"], vocabulary["Ġ1"]])
+def test_a_choice_of_two_tokens_is_refused_before_anything_is_asked(model: HfModel) -> None:
     with pytest.raises(InputError, match="'10' is not one token"):
-        choice_ids(chat.tokenizer, "10")
+        model.plan([Choose((user("Hello"),), ("1", "10"))])
 
 
 def test_embed_is_the_mean_over_the_response(model: HfModel, plain, chat: Chat) -> None:

@@ -47,8 +47,13 @@ def n_shared(contexts: Sequence[Sequence[object]]) -> int:
     """Length of the longest common prefix that leaves every context a token; 0 for a single context."""
     if len(contexts) == 1:
         return 0
-    n_most = min(map(len, contexts)) - 1
-    return next((i for i in range(n_most) if len({ids[i] for ids in contexts}) > 1), n_most)
+    return min(n_alike(contexts), min(map(len, contexts)) - 1)
+
+
+def n_alike(sequences: Sequence[Sequence[object]]) -> int:
+    """Length of the longest common prefix."""
+    n_most = min(map(len, sequences))
+    return next((i for i in range(n_most) if len({ids[i] for ids in sequences}) > 1), n_most)
 
 
 def passes(n_rows: int, width: int, most: int | None = None) -> list[slice]:

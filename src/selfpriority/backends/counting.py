@@ -12,6 +12,7 @@ from math import ceil
 from typing import TypeVar
 
 from selfpriority.backends.batches import n_shared
+from selfpriority.backends.choices import Speller
 from selfpriority.backends.scripted import WORDS
 from selfpriority.chat import Chat
 from selfpriority.chat_template import RefusedTurns
@@ -60,17 +61,24 @@ class Ruler:
 
     def __init__(self, chat: Chat | None) -> None:
         self._chat = chat
+        self._speller = Speller(chat) if chat else None
         self._units = 1 if chat else CHARACTERS_A_TOKEN
 
     def conversation(self, messages: Sequence[Message]) -> int:
         """Tokens of a prompt."""
         return ceil(len(self._encoded(messages)) / self._units)
 
-    def shared(self, contexts: Sequence[Sequence[Message]]) -> int:
-        """Tokens of several conversations, what all of them begin with counted once."""
-        encoded = [self._encoded(context) for context in contexts]
-        n_once = n_shared(encoded)
-        return ceil((n_once + sum(len(ids) - n_once for ids in encoded)) / self._units)
+    def shared(self, request: Choose) -> int:
+        """Tokens of all rows that a choice is read from, what all of them begin with counted once."""
+        encoded = [self._encoded(context) for context in request.contexts]
+        leads = self.leads(request)
+        rows = [[*ids, *lead] for ids in encoded for lead in leads]
+        n_once = n_shared(rows)
+        return ceil((n_once + sum(len(row) - n_once for row in rows)) / self._units)
+
+    def leads(self, request: Choose) -> Sequence[Sequence[int]]:
+        """What the tokenizer may put before the choices; each makes a row of every context."""
+        return self._speller.spelled(request.choices).leads if self._speller else ((),)
 
     def response(self, text: str) -> int:
         """Tokens of an answer, its end token included."""
@@ -136,7 +144,7 @@ class Counting:
             case Choose():
                 if isinstance(self._asked.settings, OpenaiBackend):  # a server is asked about each context anew
                     return sum(map(ruler.conversation, request.contexts))
-                return ruler.shared(request.contexts)
+                return ruler.shared(request)
             case Embed() | Classify():
                 return ruler.conversation(request.messages) + ruler.response(request.response)
 
@@ -157,7 +165,9 @@ class Counting:
         """Sequences, and tokens of the longest."""
         if isinstance(request, Generate):
             return request.n, self._n_read(request) + request.max_new_tokens
-        return len(request.contexts), max(map(self._ruler.conversation, request.contexts))
+        leads = self._ruler.leads(request)
+        longest = max(map(self._ruler.conversation, request.contexts)) + max(map(len, leads))
+        return len(request.contexts) * len(leads), longest
 
     def _answer(self, request: Request) -> Answer:
         match request:

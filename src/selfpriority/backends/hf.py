@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from selfpriority.backends.batches import Cost, cut, n_shared, passes
+from selfpriority.backends.choices import Spelled, Speller
 from selfpriority.backends.decoding import Sampling, generate, next_token_logits
 from selfpriority.backends.hidden_states import right_padded, span_means
 from selfpriority.chat_template import RefusedTurns
-from selfpriority.errors import InputError
 from selfpriority.language_model import (
     Answer,
     Choice,
@@ -38,6 +38,7 @@ from selfpriority.recipe import HfBackend
 from selfpriority.records import Stop
 
 _NUMERICS = 1  # raise it when the same request would get another answer
+_NUMERICS_OF_LEADS = 2  # the same, for tokenizers whose choices were once read where a space piece stands
 
 
 class HfModel:
@@ -54,11 +55,12 @@ class HfModel:
     def __init__(self, name: str, settings: HfBackend) -> None:
         self._loaded = load_causal(name, settings)
         self._settings = settings
+        self._speller = Speller(self._loaded.chat)
 
     @property
     def fingerprint(self) -> str:
         """Content of weights and tokenizer, arithmetic, and version of this backend's numerics."""
-        return f"hf-{_NUMERICS} {self._loaded.fingerprint}"
+        return f"hf-{_NUMERICS if self._speller.is_plain else _NUMERICS_OF_LEADS} {self._loaded.fingerprint}"
 
     def plan(self, requests: Sequence[Request]) -> list[list[int]]:
         """Batches by kind and sampling settings, of similar length, within the token budget."""
@@ -75,7 +77,7 @@ class HfModel:
         if isinstance(request, Generate):
             n_sequences = request.n
         elif isinstance(request, Choose):
-            n_sequences = len(request.contexts)
+            n_sequences = len(request.contexts) * len(self._speller.spelled(request.choices).leads)
         return Cost(_group(request), n_sequences, _total(self._lengths, request))
 
     def _lengths(self, request: Request) -> tuple[int, int]:
@@ -85,7 +87,8 @@ class HfModel:
             case Generate():
                 return len(chat.prompt_ids(request.messages)), request.max_new_tokens
             case Choose():
-                return max(len(chat.answered_ids(context)) for context in request.contexts), 0
+                n_longest = max(len(chat.answered_ids(context)) for context in request.contexts)
+                return n_longest, self._speller.spelled(request.choices).longest_lead
             case Embed() | Classify():
                 prompt, response = _encoded(self._loaded, request)
                 return len(prompt), len(response)
@@ -124,21 +127,17 @@ class HfModel:
         return Text.of(chat.response_text(ids), len(ids), stop, opened=chat.opens_thinking)
 
     def _choose(self, requests: Sequence[Choose]) -> list[Answer]:
+        spelled = [self._speller.spelled(request.choices) for request in requests]
         prefixes, suffixes = [], []
-        for request in requests:
+        for request, spelling in zip(requests, spelled, strict=True):
             contexts = [self._loaded.chat.answered_ids(context) for context in request.contexts]
-            n_once = n_shared(contexts)
-            prefixes.append(contexts[0][:n_once])
-            suffixes.append([ids[n_once:] for ids in contexts])
+            rows = [row for context in contexts for row in spelling.rows(context)]
+            n_once = n_shared(rows)
+            prefixes.append(rows[0][:n_once])
+            suffixes.append([ids[n_once:] for ids in rows])
         logits = next_token_logits(self._loaded.model, prefixes, suffixes, self._loaded.pad_id)
         by_request = torch.split(torch.softmax(logits, dim=-1), [len(group) for group in suffixes])
-        return [self._choice(request, rows) for request, rows in zip(requests, by_request, strict=True)]
-
-    def _choice(self, request: Choose, probabilities: Tensor) -> Choice:
-        """From [contexts, vocabulary] probabilities; a choice's is the sum over its spellings."""
-        spellings = [choice_ids(self._loaded.chat.tokenizer, choice) for choice in request.choices]
-        columns = [probabilities[:, ids].sum(dim=1).tolist() for ids in spellings]
-        return Choice(tuple(zip(*columns, strict=True)))
+        return [_choice(spelling, rows) for spelling, rows in zip(spelled, by_request, strict=True)]
 
     def _embed(self, requests: Sequence[Embed]) -> list[Answer]:
         layers = sorted({layer for request in requests for layer in request.layers})
@@ -204,22 +203,22 @@ class HfClassifier:
         return [Value(float(value)) for value in torch.cat(logits)[:, 0].float().tolist()]
 
 
-def choice_ids(tokenizer: Any, choice: str) -> list[int]:
-    """Ids of the single tokens that spell `choice`, with and without a space before it.
+def _choice(spelled: Spelled, rows: Tensor) -> Choice:
+    """From probabilities [contexts x leads, vocabulary]; a choice's is the sum over its spellings.
 
-    Raises:
-        InputError: the tokenizer spells the choice in several tokens (as many do "10").
+    A spelling with a lead is as probable as its tokens together. So a lead that the model would not write adds
+    nothing, and a model that declines to choose is not made to.
     """
-    found = set()
-    for spelling in (choice, f" {choice}"):
-        ids = tokenizer(spelling, add_special_tokens=False)["input_ids"]
-        while len(ids) > 1 and not tokenizer.decode(ids[:1]).strip():
-            ids = ids[1:]  # a space that is a token of its own
-        if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
-            found.add(ids[0])
-    if not found:
-        raise InputError(f"choice {choice!r} is not one token of this model; give choices of one token each")
-    return sorted(found)
+    n_leads = len(spelled.leads)
+    by_lead = {lead: rows[number::n_leads] for number, lead in enumerate(spelled.leads)}
+    columns = []
+    for singles, led in zip(spelled.singles, spelled.led, strict=True):
+        column = by_lead[()][:, list(singles)].sum(dim=1)
+        for path in led:
+            tokens = [by_lead[path[:n]][:, token] for n, token in enumerate(path)]
+            column = column + torch.stack(tokens).prod(dim=0)
+        columns.append(column.tolist())
+    return Choice(tuple(zip(*columns, strict=True)))
 
 
 def _by_group(batch: Sequence[Request], ask: Callable[[Sequence[Any]], list[Answer]]) -> list[Answer]:

@@ -8,7 +8,6 @@ name, no content.
 from __future__ import annotations
 
 import json
-import math
 import os
 import queue
 import threading
@@ -16,26 +15,18 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from selfpriority.backends.http import Endpoint, Refusal, key_variable
+from selfpriority.backends.http import Endpoint, key_variable
+from selfpriority.backends.replies import Position, positions, texts_of
 from selfpriority.errors import InputError, SelfPriorityError
 from selfpriority.language_model import Answer, Choice, Choose, Completion, Failure, Generate, Request, Text
-from selfpriority.outside import sound
 from selfpriority.recipe import OpenaiBackend
-from selfpriority.records import Message, Stop
+from selfpriority.records import Message
 
 TOP_LOGPROBS = 20
 """The most that the protocol gives: a choice outside the 20 most probable tokens counts as 0."""
 
-ENDS = frozenset({"stop", "end", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "finished"})
-"""What servers call it when the model ended its turn by itself; in lower case."""
-FILTERS = frozenset(
-    {"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "refusal", "sensitive"}
-)
-"""What they call it when a filter did."""
-THINKING = ("reasoning_content", "reasoning", "thinking")
-"""Fields that hold what a model thought before it answered."""
-ROUNDING = 1e-3
-"""A log-probability may lie so far above 0 by rounding."""
+SPACE_FIRST = 0.5
+"""Where bare spaces hold more of the probability, the choice stands behind them."""
 STOPPED = Failure("cut", "the work was stopped")
 
 Json = dict[str, Any]
@@ -126,7 +117,7 @@ class OpenaiModel:
         while len(given) < request.n:
             missing = request.n - len(given)
             try:
-                reply = self._endpoint.post(self._draws(request, len(given)), _texts)
+                reply = self._endpoint.post(self._draws(request, len(given)), texts_of)
             except SelfPriorityError as error:
                 raise _Stopped(error, _completion([*given, *[STOPPED] * missing])) from error
             if isinstance(reply, Failure) and reply.reason == "rejected" and self._takes_many and missing > 1:
@@ -151,21 +142,41 @@ class OpenaiModel:
     def _choose(self, request: Choose) -> Answer:
         rows: list[tuple[float, ...]] = []
         for context in request.contexts:
-            body = self._body(context, 1, temperature=0.0, logprobs=True, top_logprobs=TOP_LOGPROBS)
             n_missing = len(request.contexts) - len(rows)
             try:
-                reply = self._endpoint.post(body, _next_tokens)
+                reply = self._first_words(context)
             except SelfPriorityError as error:
                 raise _Stopped(error, Choice(tuple(rows), (STOPPED,) * n_missing) if rows else STOPPED) from error
             if reply is None or (isinstance(reply, Failure) and reply.reason == "rejected"):
                 return self._without_probabilities()
             if isinstance(reply, Failure):
                 return Choice(tuple(rows), (reply,) * n_missing) if rows else reply
-            self._gave_probabilities = True
-            rows.append(
-                tuple(min(1.0, sum(p for token, p in reply if token.strip() == choice)) for choice in request.choices)
-            )
+            rows.append(tuple(min(1.0, sum(p for word, p in reply if word == choice)) for choice in request.choices))
         return Choice(tuple(rows))
+
+    def _first_words(self, context: Sequence[Message]) -> list[tuple[str, float]] | Failure | None:
+        """(token without the space before it, probability) of what an answer may begin with; None: not given.
+
+        Where the model begins with a bare space, as SentencePiece has it before a digit, the token behind it counts
+        too, as probable as both together; only then is the server asked for two tokens.
+        """
+        reply = self._positions(context, 1)
+        if reply is None or isinstance(reply, Failure):
+            return reply
+        self._gave_probabilities = True
+        if sum(p for word, p in reply[0].words if not word) <= SPACE_FIRST:
+            return reply[0].words
+        longer = self._positions(context, 2)
+        if longer is None or isinstance(longer, Failure):
+            return longer
+        if len(longer) < 2 or not longer[0].is_space:
+            return reply[0].words
+        p_space = longer[0].probability(longer[0].token)
+        return [*longer[0].words, *((word, p_space * p) for word, p in longer[1].words)]
+
+    def _positions(self, context: Sequence[Message], n: int) -> list[Position] | Failure | None:
+        body = self._body(context, n, temperature=0.0, logprobs=True, top_logprobs=TOP_LOGPROBS)
+        return self._endpoint.post(body, positions)
 
     def _without_probabilities(self) -> Failure:
         """Never an answer of another kind in its place: a written rating is another measure."""
@@ -223,93 +234,3 @@ def _completion(given: Sequence[Text | Failure]) -> Completion | Failure:
     texts = tuple(text for text in given if isinstance(text, Text))
     failures = tuple(failure for failure in given if isinstance(failure, Failure))
     return Completion(texts, failures) if texts else failures[0]
-
-
-def _texts(reply: Any) -> list[Text | Failure]:
-    """The texts of a reply, a failure for each that a filter kept back; KeyError, TypeError or ValueError if none."""
-    texts: list[Text | Failure] = []
-    for choice in reply["choices"]:
-        try:
-            _check_refusal(choice)
-        except Refusal as refusal:
-            texts.append(Failure("refused", str(refusal)))
-            continue
-        texts.append(_text(choice, _n_tokens(reply)))
-    if not texts:
-        raise ValueError("the reply holds no choice")
-    return texts
-
-
-def _text(choice: Any, n_tokens: int) -> Text:
-    """What the assistant said, and what it thought: a text, or a list of parts, or thinking in a field of its own.
-
-    Neither a text nor any thinking is no answer: ValueError.
-    """
-    message = choice["message"]
-    content = message.get("content")
-    thoughts = [message[name] for name in THINKING if isinstance(message.get(name), str)][:1]
-    if isinstance(content, list):
-        thoughts += [_joined(part["thinking"]) for part in content if part.get("type") == "thinking"]
-        content = _joined(content)
-    if content is None and any(thoughts):
-        content = ""
-    if not isinstance(content, str):
-        raise ValueError("the message has no text")
-    written, thinking = (sound(text) for text in (content, "\n\n".join(thoughts)))
-    return Text.of(written, n_tokens, _stop(choice), thinking=thinking)
-
-
-def _joined(parts: Any) -> str:
-    """A text, or the text parts of a list."""
-    return parts if isinstance(parts, str) else "".join(p["text"] for p in parts if p.get("type", "text") == "text")
-
-
-def _n_tokens(reply: Any) -> int:
-    """Tokens of one choice, as far as the server counts; 0 where it does not, or counts what no number is."""
-    try:
-        counted = int((reply.get("usage") or {}).get("completion_tokens") or 0)
-    except (TypeError, ValueError, OverflowError, AttributeError):
-        return 0
-    return max(0, counted) // max(1, len(reply["choices"]))
-
-
-def _stop(choice: Any) -> Stop:
-    """`end` where the server says that the model ended its turn; anything unknown is no end, or it would be trained."""
-    return "end" if str(choice.get("finish_reason")).lower() in ENDS else "length"
-
-
-def _next_tokens(reply: Any) -> list[tuple[str, float]] | None:
-    """(token, probability) of the most probable first tokens; None where the server gives none.
-
-    Raises:
-        ValueError: a log-probability that is none (not a number, or above 0), or a reply that says nothing.
-    """
-    choice = reply["choices"][0]
-    _check_refusal(choice)
-    given = (choice.get("logprobs") or {}).get("content")
-    if not given or not given[0].get("top_logprobs"):
-        _text(choice, 0)  # a reply that says nothing at all says nothing of probabilities either
-        return None
-    return [(_spelled(entry), _probability(entry["logprob"])) for entry in given[0]["top_logprobs"]]
-
-
-def _spelled(entry: Any) -> str:
-    """A token as text; some servers give its bytes, or the tokenizer's own spelling of the space before it."""
-    token = entry.get("token")
-    if token is None:
-        token = bytes(entry["bytes"]).decode("utf-8", "replace")
-    return str(token).replace("\u2581", " ").replace("\u0120", " ")
-
-
-def _probability(logprob: Any) -> float:
-    value = float(logprob)
-    if math.isnan(value) or value > ROUNDING:
-        raise ValueError(f"{value} is no log-probability")
-    return min(1.0, math.exp(value))
-
-
-def _check_refusal(choice: Any) -> None:
-    if str(choice.get("finish_reason")).lower() in FILTERS:
-        raise Refusal("the server's content filter kept the answer back")
-    if choice["message"].get("refusal"):
-        raise Refusal("the server declined to answer")
