@@ -2,13 +2,14 @@
 
     python benchmarks/judges.py --data FOLDER                         every judge on every known file in FOLDER
     python benchmarks/judges.py --data FILE --judge demo-train --json one figure, as one JSON object
+    python benchmarks/judges.py --data FILE --judge contrast          heads that nobody labelled anything for
     python benchmarks/judges.py --data FILE --bias                    and what moves the ratings beside the label
 
 FILE is a known file or one in the form of `spa check-judge --labels`. Known files (JSONL, listed in this folder's
 README): SafeRLHF answers with unanimous labels (is the answer safe), XSTest responses to unsafe prompts (refusal or
-compliance), Auto-J pairs (helpfulness; and its answers against answers to other prompts, and against stock refusals),
-HHH pairs. Prints figures, no text. Auto-J is what the helpfulness heads were fitted on, so for a head only the
-prompts of the other half count.
+compliance), GPTFuzz answers (is a harmful question answered), Auto-J pairs (helpfulness; those of nearly equal length;
+and its answers against answers to other prompts, and against stock refusals), HHH pairs. Prints figures, no text. Auto-J and
+GPTFuzz are what the shipped heads were fitted on, so for those only the prompts of the other half count.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -35,12 +36,14 @@ from selfpriority.backends.hf import HfModel
 from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError, SelfPriorityError
 from selfpriority.judges.check import check_judge
+from selfpriority.judges.contrast import contrast_objectives, fit_contrast, read_contrast
 from selfpriority.judges.heads import Heads, read_heads
 from selfpriority.judges.labels import LabelledAnswer, LabelledPair, Labels, label_prompt, prompt_group, read_labels
 from selfpriority.judges.probe import ProbeJudge
 from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import LanguageModel
 from selfpriority.phases.judge_names import SHIPPED_HEADS, shipped_heads
+from selfpriority.phases.made_heads import n_layers
 from selfpriority.rating import Judge
 from selfpriority.recipe import HfBackend, InWords
 from selfpriority.records import Message
@@ -48,6 +51,8 @@ from selfpriority.records import Message
 Row = dict[str, Any]
 Label = LabelledAnswer | LabelledPair
 DEFAULT = "demo-train"  # what `--judge probe` means
+CONTRAST = "contrast"
+_GPTFUZZ = "gptfuzz_responses_labelled.train.jsonl.gz"
 _AUTOJ = "autoj_pairwise_human.jsonl.gz"
 
 
@@ -62,6 +67,20 @@ def xstest(rows: Sequence[Row]) -> Iterator[Label]:
         if not row["prompt_is_safe"] and row["human_label"] in ("1_full_compliance", "2_full_refusal"):
             refused = row["human_label"] == "2_full_refusal"
             yield _answer(row["prompt"], row["response"], "harmlessness", refused)
+
+
+def gptfuzz(rows: Sequence[Row]) -> Iterator[Label]:
+    for row in rows:
+        if row["mostly_ascii"]:
+            yield _answer(row["prompt"], row["response"], "harmlessness", not row["human_label"])
+
+
+def of_equal_length(rows: Sequence[Row]) -> Iterator[Label]:
+    """Pairs in which neither answer has over 15 % more words: there is nothing to gain by preferring the longer one."""
+    for pair in autoj_pairs(rows):
+        n, m = sorted((len(pair.chosen.split()), len(pair.rejected.split())))
+        if n and m / n < 1.15:
+            yield pair
 
 
 def relevance(rows: Sequence[Row]) -> Iterator[Label]:
@@ -83,7 +102,9 @@ def hhh(rows: Sequence[Row]) -> Iterator[Label]:
 QUESTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Iterator[Label]]], ...] = (
     ("safe answers", "saferlhf_answers_labelled.test.jsonl.gz", safer),
     ("refusal against compliance", "xstest_responses_labelled.jsonl.gz", xstest),
+    ("harmful compliance", _GPTFUZZ, gptfuzz),
     ("preferred answers", _AUTOJ, autoj_pairs),
+    ("preferred, equal length", _AUTOJ, of_equal_length),
     ("answers to the point", _AUTOJ, relevance),
     ("answers against refusals", _AUTOJ, refused),
     ("preferred answers", "hhh_alignment_pairs.jsonl", hhh),
@@ -92,19 +113,20 @@ QUESTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Iterator[Label]]], ..
 
 def main() -> int:
     options = _options()
-    judges = [DEFAULT if options.judge == "probe" else options.judge] if options.judge else [*shipped_heads(), "words"]
-    layers = {n for name in shipped_heads() for head in _heads(name).by_objective.values() for n in head.layers}
+    everybody = [*shipped_heads(), CONTRAST, "words"]
+    judges = [DEFAULT if options.judge == "probe" else options.judge] if options.judge else everybody
     results = []
     try:
         asked = list(questions(options.data))
         with tempfile.TemporaryDirectory() as folder:
             states = options.states or Path(folder) / "states.sqlite"
-            model = EveryLayer(Cached(HfModel(options.model, HfBackend()), states), layers)
+            model = EveryLayer(Cached(HfModel(options.model, HfBackend()), states), _layers(judges, options.model))
+            made = {CONTRAST: _made(model, options.model)} if CONTRAST in judges else {}
             for (question, file, labels), name in product(asked, judges):
                 most = options.limit_words if name == "words" else options.limit
                 for objective in sorted({label.objective for label in labels}):
                     own = [label for label in labels if label.objective == objective and _unseen(label, name, file)]
-                    found = measure(_judge(name, model), own[:most], f"{file}: {question}, {name}")
+                    found = measure(_judge(name, model, made), own[:most], f"{file}: {question}, {name}")
                     told = {"data": file, "question": question, "judge": name, "objective": objective}
                     results.append({**told, **found})
                     if not options.json:
@@ -155,11 +177,23 @@ def measure(judge: Judge, labels: Sequence[Label], place: str) -> Row:
     }
 
 
-def _judge(name: str, model: LanguageModel) -> Judge:
+def _layers(judges: Sequence[str], model: str) -> set[int]:
+    """All that the judges read, so that an answer passes the model once."""
+    heads = [_heads(name) for name in judges if name not in (CONTRAST, "words")]
+    fitted = {n for each in heads for head in each.by_objective.values() for n in head.layers}
+    depth = n_layers(model) if CONTRAST in judges else 0
+    return fitted | {read_contrast(name).layer(depth) for name in contrast_objectives() if depth}
+
+
+def _made(model: LanguageModel, name: str) -> Heads:
+    return fit_contrast(model, name, n_layers(name), contrast_objectives())
+
+
+def _judge(name: str, model: LanguageModel, made: Mapping[str, Heads]) -> Judge:
     if name == "words":
         # nearly no mass floor: a model that hardly answers in digits is shown as it is, not as unrated
         return WordsJudge(model, load_constitution("harmless-helpful"), InWords(judge="self", mass_floor=0.01))
-    heads = _heads(name)
+    heads = made.get(name) or _heads(name)
     return ProbeJudge(model, heads, tuple(heads.by_objective))
 
 
@@ -168,8 +202,8 @@ def _heads(name: str) -> Heads:
 
 
 def _unseen(label: Label, judge: str, file: str) -> bool:
-    """Whether a shipped head has not been fitted on this label: of Auto-J, the prompts of the other half."""
-    if file != _AUTOJ or judge not in shipped_heads():
+    """Whether a shipped head has not been fitted on this label: of its sources, the prompts of the other half."""
+    if file not in (_AUTOJ, _GPTFUZZ) or judge not in shipped_heads():
         return True
     return part_of(label.group) != MIXES[judge].half
 
@@ -217,7 +251,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="a file of labels, or a folder of known ones")
     parser.add_argument(
         "--judge",
-        help="probe (demo-train), demo-train, demo-eval, ranking, words, or a folder of fitted heads; default: all",
+        help="probe (demo-train), demo-train, demo-eval, ranking, contrast, words, or a folder of heads; default: all",
     )
     parser.add_argument("--model", default="smollm2-135m", help="the model that the heads read or that is asked")
     parser.add_argument("--states", type=Path, help="SQLite file that keeps the hidden states for the next time")

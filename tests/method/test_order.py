@@ -55,3 +55,17 @@ def test_it_is_a_weak_order(a: tuple[float, ...], b: tuple[float, ...], c: tuple
     if ka >= kb and kb >= kc:
         assert ka >= kc
     assert (order.decided_by(a, b) is None) == (ka == kb)
+
+
+def test_the_controls_turn_the_order_around_or_know_none() -> None:
+    safe, useful = (8.0, 2.0), (4.0, 7.0)
+    order, swapped, plain = (Order(2.0, by=by) for by in ("priority", "swapped", "sum"))
+    assert order.key(safe) > order.key(useful)
+    assert swapped.key(safe) < swapped.key(useful)
+    assert plain.key(safe) < plain.key(useful)  # 10 against 11
+    assert (order.decided_by(safe, useful), swapped.decided_by(safe, useful)) == (0, 1)
+    assert plain.decided_by(safe, useful) == 1  # 5 apart, the other 4
+    assert plain.decided_by((3.0, 4.0), (4.0, 3.0)) is None
+    # on a grid of 2 both are as useful, and the swapped order asks for the safer one
+    assert swapped.key((8.0, 7.0)) > swapped.key((4.0, 7.2))
+    assert swapped.decided_by((8.0, 7.0), (4.0, 7.2)) == 0

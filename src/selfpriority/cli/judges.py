@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfpriority.cli.app import AsJson, Child, Directory, Fields, RecipeArgument, app, named_recipe, phase, reporting
-from selfpriority.cli.options import HowJudged, spread
+from selfpriority.cli.options import FitOptions, HowJudged, spread
 from selfpriority.plain_text import clean
 
 if TYPE_CHECKING:
@@ -61,23 +61,24 @@ def choose_tau(
 
 
 @app.command("fit-judge")
+@spread
 def fit_judge(
-    labels: Annotated[list[Path], typer.Option("--labels", help="Labelled answers or pairs, JSONL; repeatable.")],
     model: Annotated[str, typer.Option("--model", help="Model whose hidden states the heads read.")],
     to: Annotated[Path, typer.Option("--to", help="Folder for heads.safetensors and card.json.")],
-    layer: Annotated[
-        list[int] | None, typer.Option("--layer", min=0, help="Layer, repeatable; default: 1/2 and 3/4 of the depth.")
-    ] = None,
-    c: Annotated[float, typer.Option("--c", min=1e-9, help="Inverse strength of the penalty.")] = 1e-3,
+    how: FitOptions,
     trust: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let code that comes with the model run; read it first.")
     ] = False,
 ) -> None:
-    """Fit probe heads on labelled answers, cross-validated by prompt, with a card."""
-    from selfpriority.phases.judge_check import fit
+    """Fit probe heads on labelled answers, or on the model's own without labels; cross-validated, with a card."""
+    from selfpriority.phases.judge_check import fit, fit_without_labels
     from selfpriority.recipe import Prompts, Recipe
 
     with reporting("fit-judge") as reporter:
+        how.check()
         recipe = Recipe(model=model, prompts=Prompts(source="none"), trust_remote_code=trust)
-        card = fit(labels, recipe, to, (layer, c), reporter)
+        if how.contrast:
+            card = fit_without_labels(recipe, to, reporter)
+        else:
+            card = fit(how.labels or [], recipe, to, (how.layer, how.c), reporter)
     print(json.dumps(card, indent=1))

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from selfpriority.errors import InputError
+
 if TYPE_CHECKING:
     from selfpriority.phases.utility import Questions
 
@@ -31,6 +33,29 @@ class HowJudged:
     method: Annotated[str, typer.Option("--method", help="expected, verbal or probe.")] = "expected"
     base_url: BaseUrl = None
     api_key_env: KeyVariable = None
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What heads are fitted on, and how."""
+
+    labels: Annotated[
+        list[Path] | None, typer.Option("--labels", help="Labelled answers or pairs, JSONL; repeatable.")
+    ] = None
+    contrast: Annotated[
+        bool, typer.Option("--contrast", help="No labels: fit on answers of the model that begin as we say.")
+    ] = False
+    layer: Annotated[
+        list[int] | None, typer.Option("--layer", min=0, help="Layer, repeatable; default: 1/2 and 3/4 of the depth.")
+    ] = None
+    c: Annotated[float, typer.Option("--c", min=1e-9, help="Inverse strength of the penalty.")] = 1e-3
+
+    def check(self) -> None:
+        """Raises InputError for options that do not go together."""
+        if self.contrast == bool(self.labels):
+            raise InputError("fit-judge: give either --labels FILE, or --contrast, which needs no labels")
+        if self.contrast and self.layer:
+            raise InputError("fit-judge: --layer goes with --labels; --contrast knows which layer it reads")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from selfpriority.intervals import bootstrap_auc, bootstrap_mean_interval, pair_
 from selfpriority.judges.heads import SPANS, Head, Heads, Pooling, features
 from selfpriority.judges.labels import Labels
 from selfpriority.language_model import Embed, Failure, LanguageModel, Vectors, ask
-from selfpriority.records import Prompt
+from selfpriority.records import Prompt, Stop
 
 Floats = NDArray[np.float64]
 Layers = int | tuple[int, ...]
@@ -53,9 +53,9 @@ class Reads:
     layers: tuple[int, ...]
     pooling: Pooling
 
-    def request(self, prompt: Prompt, response: str) -> Embed:
-        """The states of one answer. Labelled answers are finished: their end token is read, as of those rated later."""
-        return Embed(prompt.messages, response, self.layers, SPANS[self.pooling])
+    def request(self, prompt: Prompt, response: str, stop: Stop = "end") -> Embed:
+        """The states of one answer: the end token of a finished one is read, as of those rated later."""
+        return Embed(prompt.messages, response, self.layers, SPANS[self.pooling], stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +135,9 @@ def observe(labels: Labels, model: LanguageModel, reads: Reads) -> tuple[Observa
 
     A pair is left out where one of its answers failed.
     """
-    requests = [reads.request(row.prompt, row.response) for row in labels.answers]
+    requests = [reads.request(row.prompt, row.response, row.stop) for row in labels.answers]
     for pair in labels.pairs:
-        requests += [reads.request(pair.prompt, pair.chosen), reads.request(pair.prompt, pair.rejected)]
+        requests += [reads.request(pair.prompt, text, pair.stop) for text in (pair.chosen, pair.rejected)]
     answers = ask(model, requests)
     states = [np.concatenate(answer.vectors) if isinstance(answer, Vectors) else None for answer in answers]
     failed = Counter(answer.reason for answer in answers if isinstance(answer, Failure))

@@ -32,7 +32,7 @@ from selfpriority.constitution import Anchor, Constitution
 from selfpriority.errors import InputError
 from selfpriority.outside import decode, lines, parse_json, read_bytes, unpacked
 from selfpriority.plain_text import one_line
-from selfpriority.records import Message, Prompt
+from selfpriority.records import Message, Prompt, Stop
 
 _MOST_LINES = 20  # of complaints about one file
 
@@ -49,6 +49,8 @@ class LabelledAnswer:
     """Answers of one group are never split between fitting and checking."""
     weight: float = 1.0
     """How much it counts in a fit, against other labels."""
+    stop: Stop = "end"
+    """How it ended: what was cut has no end token."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class LabelledPair:
     objective: str
     group: str
     weight: float = 1.0
+    stop: Stop = "end"
+    """How both ended."""
 
 
 @dataclass(frozen=True)

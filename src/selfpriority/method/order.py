@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfpriority.recipe import PairRules
+from selfpriority.recipe.method import OrderBy
 
 
 @dataclass(frozen=True)
@@ -22,24 +23,35 @@ class Order:
     Args:
         resolution: width of the grid for every objective but the last; 0 compares exactly.
         threshold: scores from here up count as equal on every objective but the last; None switches it off.
+        by: `priority` as above; the controls: `swapped`, the last objective first, and `sum`, no order at all.
     """
 
     resolution: float
     threshold: float | None = None
+    by: OrderBy = "priority"
 
     @classmethod
     def of(cls, rules: PairRules) -> Order:
         """The order a recipe asks for."""
-        return cls(rules.resolution, rules.threshold)
+        return cls(rules.resolution, rules.threshold, rules.order)
 
     def key(self, scores: Sequence[float]) -> tuple[float, ...]:
         """Order key (round(s_1 / resolution), ..., s_K): compare keys as Python compares tuples."""
-        *higher, last = scores
+        if self.by == "sum":
+            return (math.fsum(scores),)
+        *higher, last = scores if self.by == "priority" else reversed(scores)
         return (*(self._cell(score) for score in higher), last)
 
     def decided_by(self, a: Sequence[float], b: Sequence[float]) -> int | None:
-        """Index of the first objective on which the keys differ; None when they are equal."""
-        return next((k for k, (x, y) in enumerate(zip(self.key(a), self.key(b), strict=True)) if x != y), None)
+        """Index of the first objective on which the keys differ; None when they are equal.
+
+        Of a sum the one that differs most.
+        """
+        if self.by == "sum":
+            apart = [abs(x - y) for x, y in zip(a, b, strict=True)]
+            return apart.index(max(apart)) if self.key(a) != self.key(b) else None
+        first = next((k for k, (x, y) in enumerate(zip(self.key(a), self.key(b), strict=True)) if x != y), None)
+        return first if first is None or self.by == "priority" else len(a) - 1 - first
 
     def _cell(self, score: float) -> float:
         if self.threshold is not None and score >= self.threshold:

@@ -19,6 +19,7 @@ from selfpriority.judges.labels import Labels, read_labels
 from selfpriority.judges.reports import COMPARER, TRAIN, JudgeChecks, read_checks, write_checks
 from selfpriority.outside import mended_note
 from selfpriority.phases.judge_names import comparing, judge_entry
+from selfpriority.phases.made_heads import n_layers
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.rating import Judge
@@ -168,6 +169,19 @@ def fit(
     return read_json(to / "card.json")
 
 
+def fit_without_labels(recipe: Recipe, to: Path, reporter: Reporter) -> Any:
+    """`spa fit-judge --contrast`: heads for the recipe's model from answers of its own; returns the card."""
+    from selfpriority.judges.contrast import contrast_objectives, fit_contrast
+    from selfpriority.judges.heads import write_heads
+
+    to.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        resources = Resources(recipe, Run(Path(folder)), reporter)
+        watched = resources.model(recipe.model, "answers and hidden states", Spent())
+        write_heads(to, fit_contrast(watched, recipe.model, n_layers(recipe.model), contrast_objectives()))
+    return read_json(to / "card.json")
+
+
 def _read(path: Path, reporter: Reporter) -> Labels:
     labels = read_labels(path)
     if labels.n_mended:
@@ -177,14 +191,8 @@ def _read(path: Path, reporter: Reporter) -> Labels:
 
 def middle(model: str) -> tuple[int, ...]:
     """A half and three quarters of a model's depth, between which hidden states say most about an answer."""
-    from selfpriority.models.files import resolve
-    from selfpriority.models.loading import describe
-
-    resolve(model)
-    described = describe(model)
-    assert described is not None, "it is on this machine by now"
-    n_layers = int(described.config.get_text_config().num_hidden_layers)
-    return tuple(sorted({round(share * n_layers) for share in (0.5, 0.75)}))
+    depth = n_layers(model)
+    return tuple(sorted({round(share * depth) for share in (0.5, 0.75)}))
 
 
 def gate(run: Run, resources: Resources) -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
+from selfpriority.judges.contrast import contrast_hash
 from selfpriority.judges.heads import Heads, read_heads
 from selfpriority.judges.probe import READING
 from selfpriority.phases.models import in_process, model_key
-from selfpriority.recipe import Backend, ByProbe, ByReward, InWords, JudgeSection, Recipe
+from selfpriority.recipe import Backend, ByContrast, ByProbe, ByReward, InWords, JudgeSection, Recipe
 from selfpriority.run import key_of
 from selfpriority.wording import FOLDER, text_hash
 
@@ -33,6 +34,9 @@ def judge_key(section: JudgeSection, policy: str, constitution: Constitution, ba
             heads = fitted_heads(section.judge)
             model = model_key(heads.model)
             return key_of("probe", READING, heads.fingerprint, model, constitution.names, arithmetic)
+        case ByContrast():
+            model = model_key(policy if section.judge == "self" else section.judge)
+            return key_of("contrast", READING, model, contrast_hash(constitution.names), constitution.names, arithmetic)
         case ByReward():
             check_rewards(section, constitution)
             models = {name: model_key(model) for name, model in section.rewards.items()}
@@ -98,6 +102,15 @@ def with_judges(recipe: Recipe, change: Callable[[JudgeSection], JudgeSection]) 
             "evaluate": evaluate.model_copy(update=judges),
         }
     )
+
+
+def of_model(section: JudgeSection, model: str) -> JudgeSection:
+    """Heads that a model makes for itself are those of the recipe's `model`, not of a policy that it becomes.
+
+    What training moves must not move its own measure.
+    """
+    is_own = isinstance(section, ByContrast) and section.judge == "self"
+    return section.model_copy(update={"judge": model}) if is_own else section
 
 
 def meant(section: JudgeSection) -> JudgeSection:

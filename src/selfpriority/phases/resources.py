@@ -20,11 +20,13 @@ from selfpriority.phases.judge_names import (
     judge_backend,
     meant,
     model_in_words,
+    of_model,
     with_judges,
 )
+from selfpriority.phases.made_heads import made_heads, stand_in_heads
 from selfpriority.phases.models import in_process, model_key, open_classifier, open_model
 from selfpriority.rating import Judge
-from selfpriority.recipe import Backend, ByProbe, ByReward, InWords, JudgeSection, Recipe
+from selfpriority.recipe import Backend, ByContrast, ByProbe, ByReward, InWords, JudgeSection, Recipe
 from selfpriority.run import Run, Spent
 
 if TYPE_CHECKING:
@@ -63,11 +65,13 @@ class Resources:
     models: dict[str, LanguageModel] = field(default_factory=dict)
     doubted: set[str] = field(default_factory=set)
     """Heads about which something was said already."""
+    heads: dict[str, Heads] = field(default_factory=dict)
+    """Heads that models made for themselves, by model."""
     stand_ins: StandIns | None = None
     """What is opened in place of models, by who plans a run."""
 
     def __post_init__(self) -> None:
-        self.recipe = with_judges(self.recipe, meant)
+        self.recipe = with_judges(self.recipe, lambda section: of_model(meant(section), self.recipe.model))
         trust_code(self.recipe.trust_remote_code)
 
     @cached_property
@@ -111,6 +115,10 @@ class Resources:
                 self._note_other_weights(section.judge, heads)
                 runner = judge_backend(section, self.recipe.backend)
                 return ProbeJudge(self.model(heads.model, step, spent, runner), heads, constitution.names)
+            case ByContrast():
+                runner = judge_backend(section, self.recipe.backend)
+                model = self.model(section.judge, step, spent, runner)
+                return ProbeJudge(model, self._made_heads(section.judge, model), constitution.names)
             case ByReward():
                 check_rewards(section, constitution)
                 models = {name: self.classifier(model, step, spent) for name, model in section.rewards.items()}
@@ -129,6 +137,16 @@ class Resources:
         from selfpriority.judges.turns import TurnJudge
 
         return TurnJudge(self._in_words(section, policy, step, spent), section)
+
+    def _made_heads(self, name: str, model: LanguageModel) -> Heads:
+        """The heads that a model makes for itself."""
+        names = self.constitution.names
+        if name not in self.heads:
+            if self.stand_ins is not None:
+                self.heads[name] = stand_in_heads(name, model, names)
+            else:
+                self.heads[name] = made_heads(name, model, names, self.run, self.reporter.note)
+        return self.heads[name]
 
     def _in_words(self, section: InWords, policy: str, step: str, spent: Spent) -> LanguageModel:
         return self.model(model_in_words(section, policy), step, spent, section.backend)

@@ -1,4 +1,4 @@
-"""Who rates or compares, as a recipe says it: a model asked in words, fitted heads, or reward models.
+"""Who rates or compares, as a recipe says it: a model asked in words, heads fitted or made, or rewards.
 
 A judge is also read from the flat spelling, fields of every kind side by side with `method` for the kind, as older
 recipes and `FIELD=VALUE` have it. Knows no model and no file.
@@ -33,8 +33,8 @@ class InWords(Section):
     @field_validator("method", mode="before")
     @classmethod
     def _flat_method(cls, value: Any) -> Any:
-        if value not in ("expected", "verbal", "probe", "reward"):  # where `method` tells the kind, it may be any
-            raise ValueError("Input should be 'expected', 'verbal', 'probe' or 'reward'")
+        if value not in ("expected", "verbal", *_KINDS):  # where `method` tells the kind, it may be any
+            raise ValueError("Input should be 'expected', 'verbal', 'probe', 'contrast' or 'reward'")
         return value
 
 
@@ -47,6 +47,19 @@ class ByProbe(Section):
 
     @property
     def method(self) -> Literal["probe"]:
+        """As files name it."""
+        return self.kind
+
+
+class ByContrast(Section):
+    """Heads on a model's hidden states, fitted on answers that it writes behind openings of ours: nobody labels any."""
+
+    kind: Literal["contrast"]
+    judge: str = "self"
+    """A model, or `self`: the recipe's, in every round."""
+
+    @property
+    def method(self) -> Literal["contrast"]:
         """As files name it."""
         return self.kind
 
@@ -66,7 +79,7 @@ class ByReward(Section):
         return self.kind
 
 
-_KINDS: dict[str, type[Section]] = {"words": InWords, "probe": ByProbe, "reward": ByReward}
+_KINDS: dict[str, type[Section]] = {"words": InWords, "probe": ByProbe, "contrast": ByContrast, "reward": ByReward}
 _EVERY = {"judge", "method", "rewards", "backend"}
 """What a judge that version 0.1.0 wrote out names, whatever its kind: what its kind does not need says nothing."""
 
@@ -76,14 +89,16 @@ def _with_kind(value: Any) -> Any:
     if not isinstance(value, dict) or "kind" in value:
         return value
     method = value.get("method")
-    kind = method if method in ("probe", "reward") else "words"
+    kind = method if method in _KINDS else "words"
     known = {name for section in _KINDS.values() for name in section.model_fields} - {*_KINDS[kind].model_fields}
     idle = {name for name in known if value.keys() >= _EVERY or value.get(name) in (None, {})}
     idle |= set() if kind == "words" else {"method"}
     return {"kind": kind, **{name: given for name, given in value.items() if name not in idle}}
 
 
-JudgeSection = Annotated[InWords | ByProbe | ByReward, Field(discriminator="kind"), BeforeValidator(_with_kind)]
+JudgeSection = Annotated[
+    InWords | ByProbe | ByContrast | ByReward, Field(discriminator="kind"), BeforeValidator(_with_kind)
+]
 
 
 def gathered(data: Any, fields: Iterable[str]) -> Any:

@@ -65,6 +65,10 @@ class Denoise(Section):
         return data
 
 
+OrderBy = Literal["priority", "swapped", "sum"]
+"""Objectives in their order; the last one first; or their plain sum, which knows no order."""
+
+
 class PairRules(Section):
     """Which answers of a pool make a preference pair."""
 
@@ -78,5 +82,7 @@ class PairRules(Section):
     """Scores from here up count as equal on every objective but the last."""
     conflicts: Literal["keep", "drop"] = "keep"
     """Whether pairs stay whose chosen answer loses on lower objectives what it wins; Eq. 3 weighs them by the loss."""
+    order: OrderBy = "priority"
+    """`priority`: the method. The other two are controls, to see what the order does: `swapped` and `sum`."""
     most_loss: float | None = Field(None, ge=0)
     """The most a chosen answer may lose on any one objective; 0: nothing at all; none: anything, the paper."""

@@ -1,0 +1,209 @@
+"""A judge that nobody labelled: heads fitted on a model's own answers whose label is known by construction.
+
+The model answers behind an opening of ours (`text/contrast/<objective>.yaml`), and how an answer began says how good it
+is. A further objective is a further file. Source: docs/judging.md. Knows the language model's protocol; no run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from selfpriority.errors import InputError
+from selfpriority.judges.fit import FitSettings, fit_heads
+from selfpriority.judges.heads import Heads
+from selfpriority.judges.labels import LabelledAnswer, LabelledPair, Labels, prompt_group
+from selfpriority.language_model import Completion, Generate, LanguageModel, ask
+from selfpriority.outside import parse_yaml, read_text, written_rows
+from selfpriority.recipe.section import Section, Share
+from selfpriority.records import Message, Prompt
+from selfpriority.refusals import is_refusal
+from selfpriority.wording import FOLDER
+
+TEXTS = FOLDER / "contrast"
+SOURCE = "contrast"
+"""What a card says its labels are from."""
+_VERSION = 1  # raise it when the same texts make other heads
+_N_TOKENS, _TEMPERATURE, _TOP_P = 48, 0.8, 0.95
+
+
+class OpenedAnswers(Section):
+    """Answers behind openings that have one label."""
+
+    to: tuple[str, ...]
+    """Kinds of prompts that are answered."""
+    opened: tuple[str, ...]
+    """How the answers begin; an empty opening is none."""
+    label: Literal[0, 1]
+    unless_refusal: bool = False
+    """Leave out an answer that goes on to decline."""
+
+
+class OpenedPairs(Section):
+    """Pairs of answers to one prompt."""
+
+    to: tuple[str, ...]
+    better: str
+    worse: tuple[str, ...]
+    looped: int = Field(ge=1)
+    """Words of the better answer that are repeated to its length, as one more worse answer."""
+
+
+class Contrast(Section):
+    """How answers with a known label are made for one objective."""
+
+    depth: Share
+    """Share of the model's layers below the one that is read."""
+    penalty: float = Field(gt=0)
+    """Inverse strength of the penalty of a fit."""
+    answers: tuple[OpenedAnswers, ...] = ()
+    pairs: OpenedPairs | None = None
+
+    def layer(self, n_layers: int) -> int:
+        """Which hidden states are read, of a model with so many layers."""
+        return round(self.depth * n_layers)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """An answer to be written: to whom, and how it begins."""
+
+    prompt: Prompt
+    opening: str
+
+    def request(self) -> Generate:
+        """One draw behind the opening."""
+        return Generate(self.opened().messages, 1, _TEMPERATURE, _TOP_P, _N_TOKENS, seed=0)
+
+    def opened(self) -> Prompt:
+        """The prompt with the assistant's turn begun."""
+        if not self.opening:
+            return self.prompt
+        return replace(self.prompt, messages=(*self.prompt.messages, Message("assistant", self.opening)))
+
+
+def contrast_objectives() -> tuple[str, ...]:
+    """Objectives that answers can be made for."""
+    return tuple(sorted(path.stem for path in TEXTS.glob("*.yaml")))
+
+
+def contrast_hash(objectives: Sequence[str]) -> str:
+    """Content hash of all that the heads of these objectives depend on, beside the model."""
+    files = [TEXTS / "prompts.jsonl", *(_path(objective) for objective in objectives)]
+    parts = [str((_VERSION, _N_TOKENS, _TEMPERATURE, _TOP_P)), *(file.read_text("utf-8") for file in files)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def fit_contrast(model: LanguageModel, name: str, n_layers: int, objectives: Sequence[str]) -> Heads:
+    """A head per objective, fitted on answers that the model writes itself.
+
+    Args:
+        model: writes the answers and shows their hidden states.
+        name: what the card calls it.
+        n_layers: of the model.
+        objectives: in priority order.
+
+    Raises:
+        InputError: an objective that no answers can be made for, or too few answers came.
+    """
+    contrasts = {objective: read_contrast(objective) for objective in objectives}
+    made = [made_labels(objective, contrast, model) for objective, contrast in contrasts.items()]
+    labels = Labels(
+        tuple(answer for each in made for answer in each.answers),
+        tuple(pair for each in made for pair in each.pairs),
+        SOURCE,
+    )
+    settings = FitSettings(
+        layers={objective: contrast.layer(n_layers) for objective, contrast in contrasts.items()},
+        c={objective: contrast.penalty for objective, contrast in contrasts.items()},
+        pooling="mean",
+    )
+    heads = fit_heads(labels, model, name, settings)
+    return replace(heads, card={**heads.card, "labels": SOURCE, "texts": contrast_hash(objectives)})
+
+
+def made_labels(objective: str, contrast: Contrast, model: LanguageModel) -> Labels:
+    """Answers of the model with the labels that their openings give them; answers that failed are left out."""
+    everything: list[OpenedAnswers | OpenedPairs] = [*contrast.answers, *([contrast.pairs] if contrast.pairs else [])]
+    wanted = [
+        _Wanted(prompt, opening)
+        for given in everything
+        for prompt in _prompts(given.to)
+        for opening in _openings(given)
+    ]
+    answers = ask(model, [each.request() for each in wanted])
+    texts = {
+        each: answer.texts[0].text
+        for each, answer in zip(wanted, answers, strict=True)
+        if isinstance(answer, Completion) and answer.texts[0].text.strip()
+    }
+    singles = tuple(row for given in contrast.answers for row in _labelled(objective, given, texts))
+    pairs = tuple(_paired(objective, contrast.pairs, texts)) if contrast.pairs else ()
+    return Labels(singles, pairs, SOURCE)
+
+
+def read_contrast(objective: str) -> Contrast:
+    """How answers are made for an objective.
+
+    Raises:
+        InputError: there is no file for it.
+    """
+    path = _path(objective)
+    try:
+        return Contrast.model_validate(parse_yaml(read_text(path), str(path)))
+    except ValidationError as error:
+        raise InputError(f"{path}: {error.errors()[0]['msg']}") from None
+
+
+def _path(objective: str) -> Path:
+    if objective not in contrast_objectives():
+        raise InputError(
+            f"contrast: no answers can be made for {objective!r}, only for {', '.join(contrast_objectives())}; use a "
+            f"model in words or fitted heads (`spa fit-judge --labels`) for it"
+        )
+    return TEXTS / f"{objective}.yaml"
+
+
+@cache
+def _prompts(kinds: tuple[str, ...]) -> tuple[Prompt, ...]:
+    path = TEXTS / "prompts.jsonl"
+    rows = [row.value for row in written_rows(path, read_text(path))]
+    return tuple(Prompt(row["id"], (Message("user", row["prompt"]),)) for row in rows if row["kind"] in kinds)
+
+
+def _openings(given: OpenedAnswers | OpenedPairs) -> tuple[str, ...]:
+    return given.opened if isinstance(given, OpenedAnswers) else (given.better, *given.worse)
+
+
+def _labelled(objective: str, given: OpenedAnswers, texts: dict[_Wanted, str]) -> Iterator[LabelledAnswer]:
+    for prompt in _prompts(given.to):
+        for opening in given.opened:
+            wanted = _Wanted(prompt, opening)
+            text = texts.get(wanted)
+            if text is None or (given.unless_refusal and is_refusal(text)):
+                continue
+            # the space is the one that the model wrote after the opening, before its text was stripped
+            behind = f" {text}" if opening else text
+            yield LabelledAnswer(
+                wanted.opened(), behind, objective, bool(given.label), prompt_group(prompt), stop="length"
+            )
+
+
+def _paired(objective: str, given: OpenedPairs, texts: dict[_Wanted, str]) -> Iterator[LabelledPair]:
+    """Every text is read as an answer of its own, without its opening, which says by itself that it is vague."""
+    for prompt in _prompts(given.to):
+        better = texts.get(_Wanted(prompt, given.better))
+        if better is None:
+            continue
+        words = better.split()
+        looped = " ".join((words[: given.looped] * len(words))[: max(len(words), given.looped + 2)])
+        worse = [texts.get(_Wanted(prompt, opening)) for opening in given.worse]
+        for text in [*worse, looped]:
+            if text is not None:
+                yield LabelledPair(prompt, better, text, objective, prompt_group(prompt), stop="length")

@@ -1,0 +1,148 @@
+"""Heads that nobody labelled anything for: what is made, what it is called, and that a run keeps and reuses it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfpriority.errors import InputError
+from selfpriority.judges.contrast import (
+    Contrast,
+    OpenedAnswers,
+    OpenedPairs,
+    contrast_hash,
+    contrast_objectives,
+    fit_contrast,
+    made_labels,
+    read_contrast,
+)
+from selfpriority.language_model import Answer, Completion, Embed, Generate, Request, Text, Vectors
+from selfpriority.prompts import load_prompts
+from selfpriority.recipe import Prompts
+from tests.test_pipeline import spa, steps, write_recipe
+
+
+class Opened:
+    """Goes on as its answer begins; its states show a warning in the first number, vagueness in the second."""
+
+    fingerprint = "opened"
+
+    def plan(self, requests: list[Request]) -> list[list[int]]:
+        return [list(range(len(requests)))]
+
+    def answer(self, batches: list[list[Request]]):  # type: ignore[no-untyped-def]
+        for number, batch in enumerate(batches):
+            yield number, [self._of(request) for request in batch]
+
+    def _of(self, request: Request) -> Answer:
+        if isinstance(request, Generate):
+            last = request.messages[-1]
+            begun = last.content if last.role == "assistant" else ""
+            if begun == "Sure, but it declines.":
+                return Completion((Text("I cannot help with that.", 6, "end"),))
+            return Completion((Text(f"words that follow {begun.split()[0] if begun else 'nothing'} here", 5, "length"),))
+        assert isinstance(request, Embed)
+        assert request.stop == "length"
+        told = (request.messages[0].content + request.response).encode()
+        draw = np.random.default_rng(int.from_bytes(hashlib.sha256(told).digest()[:4], "big"))
+        numbers = draw.normal(size=4)
+        numbers[0] += 4.0 * ("Beware" in request.response)
+        numbers[1] += 4.0 * ("Vaguely" in request.response)
+        return Vectors(tuple(tuple(numbers.tolist()) for _ in request.layers))
+
+
+ANSWERS = Contrast(
+    depth=0.5,
+    penalty=1e-2,
+    answers=(
+        OpenedAnswers(to=("harmful",), opened=("Sure, but it declines.", "Sure,"), label=0, unless_refusal=True),
+        OpenedAnswers(to=("harmful",), opened=("Beware:",), label=1),
+        OpenedAnswers(to=("ordinary", "borderline"), opened=("",), label=1),
+    ),
+)
+PAIRS = Contrast(depth=0.5, penalty=1e-2, pairs=OpenedPairs(to=("ordinary",), better="", worse=("Vaguely",), looped=2))
+
+
+def test_an_opening_gives_the_label_and_stays_out_of_what_is_read() -> None:
+    labels = made_labels("harmlessness", ANSWERS, Opened())
+    complied = [row for row in labels.answers if not row.label]
+    warned = [row for row in labels.answers if row.label and len(row.prompt.messages) == 2]
+    plain = [row for row in labels.answers if len(row.prompt.messages) == 1]
+    assert (len(complied), len(warned), len(plain)) == (150, 150, 170)  # of 150 refusals behind "Sure" none is here
+    assert {row.prompt.messages[1].content for row in complied} == {"Sure,"}
+    assert {row.response for row in complied} == {" words that follow Sure, here"}  # the space after the opening
+    assert {row.response for row in plain} == {"words that follow nothing here"}
+    assert {row.stop for row in labels.answers} == {"length"}
+    assert all(row.label for row in plain)
+
+
+def test_a_vague_answer_and_a_repeated_beginning_are_the_worse_ones() -> None:
+    labels = made_labels("helpfulness", PAIRS, Opened())
+    assert len(labels.pairs) == 2 * 110
+    assert {row.chosen for row in labels.pairs} == {"words that follow nothing here"}
+    assert {row.rejected for row in labels.pairs} == {"words that follow Vaguely here", "words that words that words"}
+    assert all(len(row.prompt.messages) == 1 for row in labels.pairs)
+
+
+def test_the_head_finds_what_the_openings_put_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_name = {"harmlessness": ANSWERS, "helpfulness": PAIRS}
+    monkeypatch.setattr("selfpriority.judges.contrast.read_contrast", by_name.__getitem__)
+    heads = fit_contrast(Opened(), "opened", 10, ("harmlessness", "helpfulness"))
+    assert {head.layers for head in heads.by_objective.values()} == {(5,)}
+    harmless, helpful = (np.abs(heads.by_objective[name].weights) for name in by_name)
+    assert int(harmless.argmax()) == 0
+    assert int(helpful.argmax()) == 1
+    assert heads.by_objective["helpfulness"].weights[1] < 0
+    assert heads.card["labels"] == "contrast"
+    assert heads.card["objectives"]["harmlessness"]["cross_validation"]["auc"]["estimate"] > 0.6
+
+
+def test_what_ships_is_read_and_no_other_objective_is_made_up() -> None:
+    assert contrast_objectives() == ("harmlessness", "helpfulness")
+    for objective in contrast_objectives():
+        assert 0 < read_contrast(objective).layer(30) < 30
+    assert contrast_hash(("harmlessness",)) != contrast_hash(("helpfulness",))
+    with pytest.raises(InputError, match=r"no answers can be made for 'honesty', only for harmlessness, helpfulness"):
+        read_contrast("honesty")
+
+
+def test_no_prompt_of_the_fit_is_trained_or_evaluated_on() -> None:
+    from selfpriority.judges.contrast import _prompts
+    from selfpriority.judges.labels import prompt_group
+
+    fitted = {prompt_group(prompt) for prompt in _prompts(("harmful", "ordinary", "borderline"))}
+    assert len(fitted) == 320
+    for split in ("train", "dev", "heldout", "final"):
+        shipped = load_prompts(Prompts(source="demo", split=split), 0).kept
+        assert fitted.isdisjoint(prompt_group(prompt) for prompt in shipped)
+
+
+@pytest.mark.slow
+def test_a_run_makes_its_judge_once_and_keeps_it(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    recipe = write_recipe(tmp_path, tiny_model, score={"judge": {"kind": "contrast"}, "require_signal": False}, rounds=2)
+    spa("run", recipe, "--out", tmp_path / "run")
+    [folder] = (tmp_path / "run" / "heads").iterdir()
+    card = json.loads((folder / "card.json").read_text())
+    assert (card["model"], card["labels"]) == (str(tiny_model), "contrast")
+    train = json.loads((tmp_path / "run" / "judge.json").read_text())
+    assert "contrast" in json.dumps(train)
+    done = steps(tmp_path / "run")
+    # the second round's judge is the first's: the measure does not move with what is trained
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    again = spa("run", recipe, "--out", tmp_path / "run")
+    assert "done before" in again.stderr
+    assert steps(tmp_path / "run") == done
+    assert [folder] == list((tmp_path / "run" / "heads").iterdir())
+
+
+def test_options_that_do_not_go_together_are_one_line(tmp_path: Path) -> None:
+    assert "either --labels FILE, or --contrast" in spa("fit-judge", "--model", "m", "--to", tmp_path, check=2).stderr
+    told = spa("fit-judge", "--model", "m", "--to", tmp_path, "--contrast", "--layer", "3", check=2).stderr
+    assert "--layer goes with --labels" in told
