@@ -141,7 +141,7 @@ def llama(n_tokens: int) -> LlamaForCausalLM:
 
 
 def answers_in_digits(folder: Path) -> None:
-    """Weights by which the last token alone decides: behind the user's turn a space, behind that the digits, 7 most often."""
+    """Weights by which the last token decides: behind the user's turn a space piece, behind that the digits."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -155,11 +155,11 @@ def mistral(tmp_path_factory) -> Path:
 
 
 def test_a_space_piece_is_no_missing_mass(mistral: Path) -> None:
-    """The model writes the piece with 0.99 of the probability, then a digit: were 0 to 9 looked for where it stands..."""
+    """The model writes the piece, then a digit: where the piece stands, the digits hold next to nothing."""
     [answer] = ask(HfModel(str(mistral), SETTINGS), [Choose((user("Rate it:"),), DIGITS)])
     assert isinstance(answer, Choice)
     ids = chat_of(mistral).prompt_ids(user("Rate it:"))
-    assert sum(by_hand(mistral, ids, {("7",)}, digit) for digit in DIGITS) < 0.01  # ... nearly nothing would be there
+    assert sum(by_hand(mistral, ids, {("7",)}, digit) for digit in DIGITS) < 0.01
     rating = expected_rating(answer.probabilities[0], 0.5)
     assert isinstance(rating, Rating)
     assert rating.mass > 0.95
@@ -167,7 +167,7 @@ def test_a_space_piece_is_no_missing_mass(mistral: Path) -> None:
 
 
 def test_a_judge_that_would_not_write_the_space_is_not_made_to(mistral: Path, tmp_path: Path) -> None:
-    """Behind a space piece hardly anything but a digit can stand, so forcing the piece would turn a refusal into one."""
+    """Hardly anything but a digit can stand behind a space piece: forced there, a refusal would become a rating."""
     model = LlamaForCausalLM.from_pretrained(mistral)
     tokenizer = AutoTokenizer.from_pretrained(mistral)
     space, no = tokenizer.convert_tokens_to_ids([MARK, MARK + "No"])
@@ -202,13 +202,11 @@ def test_a_space_piece_takes_room_in_the_context(mistral: Path) -> None:
     assert isinstance(answers[1], Choice)
 
 
-def test_a_plan_counts_the_rows_of_the_space_piece(mistral: Path) -> None:
+def test_a_plan_counts_the_space_piece_of_every_context(mistral: Path) -> None:
     contexts = (user("Rate its safety:"), user("Rate its use:"))
     chat, asked = chat_of(mistral), Asked("m", HfBackend(tokens_per_batch=1))
     ask(Counting(asked, Ruler(chat)), [Choose(contexts, DIGITS)])
     ids = [chat.prompt_ids(context) for context in contexts]
     n_once = n_alike(ids)
-    assert asked.forward_tokens == n_once + sum(2 * (len(row) - n_once) + 1 for row in ids)
-    assert asked.cache_tokens == 4 * (max(map(len, ids)) + 1)
-    model = HfModel(str(mistral), SETTINGS)
-    assert model._cost(Choose(contexts, DIGITS)).sequences == 4
+    assert asked.forward_tokens == n_once + sum(len(row) - n_once + 1 for row in ids)
+    assert asked.cache_tokens == 2 * (max(map(len, ids)) + 1)

@@ -52,6 +52,17 @@ def test_few_rows_a_pass_change_nothing(model, monkeypatch: pytest.MonkeyPatch) 
         torch.testing.assert_close(singly, together, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("prefixes", [[[], []], [[1, 7, 9], [1]]], ids=["nothing shared", "a beginning shared"])
+def test_endings_follow_the_row_they_stand_behind(model, prefixes) -> None:
+    suffixes, endings = [[[20, 4], [21]], [[5, 6, 7]]], [[], [[30], [31, 32]]]
+    read = next_token_logits(model, prefixes, suffixes, 2, endings)
+    whole = [[*prefixes[0], 20, 4], [*prefixes[0], 21]]
+    whole += [[*prefixes[1], 5, 6, 7, *ending] for ending in ([], [30], [31, 32])]
+    with torch.inference_mode():
+        expected = torch.stack([model(torch.tensor([ids])).logits[0, -1] for ids in whole])
+    torch.testing.assert_close(read, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_copies_of_a_prompt_are_continuations_of_it(model) -> None:
     drawn = generate(model, [[1, 7, 9], [1, 30]], [3, 2], sampling(temperature=0.0))
     assert drawn[0] == drawn[1] == drawn[2]

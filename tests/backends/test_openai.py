@@ -94,6 +94,109 @@ def test_digits_from_token_probabilities(serving):
     assert (body["logprobs"], body["top_logprobs"], body["max_tokens"], body["temperature"]) == (True, 20, 1, 0.0)
 
 
+def places(*given: tuple[str | None, dict[str, float]]) -> Reply:
+    """A reply of several tokens: what was written in each place, and what might have been."""
+    told = [
+        {
+            "token": written,
+            "logprob": -0.1,
+            "top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in top.items()],
+        }
+        for written, top in given
+    ]
+    return chat("7", logprobs={"content": told})
+
+
+@pytest.mark.parametrize("space", ["\u2581", " ", "", "\u0120"], ids=["sentencepiece", "llama.cpp", "vllm", "bytes"])
+def test_behind_a_bare_space_the_digit_is_read(serving, space):
+    """Llama-2 and Mistral write a space piece before a digit: each way in which servers spell it."""
+    first = (space, {space: 0.9, "3": 0.02, "\u25813": 0.01, "The": 0.05})
+    second = ("7", {"7": 0.6, "\u25817": 0.1, "3": 0.2, "10": 0.05})
+    server = serving(lambda body, n: places(*(first, second)[: body["max_tokens"]]))
+    (answer,) = ask(OpenaiModel("m", server.settings()), [digits()])
+    assert answer.probabilities[0][7] == pytest.approx(0.9 * 0.7)
+    assert answer.probabilities[0][3] == pytest.approx(0.03 + 0.9 * 0.2)
+    assert sum(answer.probabilities[0]) == pytest.approx(0.03 + 0.9 * 0.9)  # "The" is what is missing, the space is not
+    once, twice = server.bodies
+    assert (once["max_tokens"], twice) == (1, {**once, "max_tokens": 2})
+
+
+def test_a_space_in_bytes_alone(serving):
+    def respond(body, n):
+        top = [{"bytes": [*spelled.encode()], "logprob": math.log(p)} for spelled, p in ((" ", 0.9), ("7", 0.05))]
+        digit = [{"bytes": [*spelled.encode()], "logprob": math.log(p)} for spelled, p in (("7", 0.8), (" 8", 0.1))]
+        content = [{**top[0], "top_logprobs": top}, {**digit[0], "top_logprobs": digit}]
+        return chat("7", logprobs={"content": content[: body["max_tokens"]]})
+
+    (answer,) = ask(OpenaiModel("m", serving(respond).settings()), [digits()])
+    assert answer.probabilities[0][7] == pytest.approx(0.05 + 0.9 * 0.8)
+    assert answer.probabilities[0][8] == pytest.approx(0.9 * 0.1)
+
+
+@pytest.mark.parametrize(
+    "top",
+    [{"7": 0.9, " ": 0.1}, {" 7": 0.6, "8": 0.3}, {" ": 0.5, "The": 0.4}, {"\n": 0.9, "7": 0.05}, {"The": 1.0}],
+    ids=["a digit", "a digit with its space", "half a space", "a line end", "a word"],
+)
+def test_a_server_that_does_not_begin_with_a_space_is_asked_once_and_as_ever(serving, top):
+    server = serving(lambda body, n: logprobs(**top))
+    (answer,) = ask(OpenaiModel("m", server.settings()), [digits()])
+    assert answer.probabilities[0] == tuple(
+        pytest.approx(sum(p for token, p in top.items() if token.strip() == digit)) for digit in "0123456789"
+    )
+    assert server.bodies == [
+        {
+            "path": "/v1/chat/completions",
+            "model": "m",
+            "messages": [{"role": "user", "content": "Rate it."}],
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "logprobs": True,
+            "top_logprobs": 20,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "longer",
+    [
+        places((" ", {" ": 0.9})),
+        places(("The", {" ": 0.9, "The": 0.1}), ("7", {"7": 0.9})),
+        places((None, {" ": 0.9}), ("7", {"7": 0.9})),
+    ],
+    ids=["no second place", "another token was drawn", "the drawn one is not told"],
+)
+def test_a_second_place_that_is_not_behind_the_space_says_nothing(serving, longer):
+    server = serving(lambda body, n: longer if body["max_tokens"] == 2 else places((" ", {" ": 0.9, "7": 0.05})))
+    (answer,) = ask(OpenaiModel("m", server.settings()), [digits()])
+    assert answer.probabilities[0][7] == pytest.approx(0.05)
+    assert sum(answer.probabilities[0]) == pytest.approx(0.05)
+    assert len(server.bodies) == 2
+
+
+def test_what_fails_on_the_second_asking_fails_alone(serving, tmp_path):
+    """The contexts before it are kept, and the next command asks for what is missing only."""
+
+    def respond(body, n):
+        if body["max_tokens"] == 1:
+            return places((" ", {" ": 0.9}))
+        return (
+            Reply("{{{{")
+            if "odd" in body["messages"][0]["content"] and n < 6
+            else places((" ", {" ": 0.9}), ("7", {"7": 0.8}))
+        )
+
+    server = serving(respond)
+    request = Choose(((Message("user", "even"),), (Message("user", "odd"),)), ("7",))
+    model = OpenaiModel("m", server.settings(retries=1, concurrency=1))
+    (first,) = ask(Cached(model, tmp_path / "cache.sqlite"), [request])
+    assert first.probabilities == ((pytest.approx(0.72),),)
+    assert [failure.reason for failure in first.missing] == ["garbage"]
+    (second,) = ask(Cached(model, tmp_path / "cache.sqlite"), [request])
+    assert second.probabilities == ((pytest.approx(0.72),), (pytest.approx(0.72),))
+    assert [body["messages"][0]["content"] for body in server.bodies] == ["even"] * 2 + ["odd"] * 5
+
+
 @pytest.mark.parametrize("reply", [chat("7"), error(400, "unsupported_parameter", "logprobs")], ids=["left out", "400"])
 def test_a_server_without_probabilities_is_said_and_not_papered_over(serving, reply):
     """deepeval#1029: a silent fall-back from expected ratings to another kind."""

@@ -40,10 +40,14 @@ class Spelled:
         """Tokens that reading may put behind a context."""
         return max(map(len, self.leads))
 
-    def rows(self, context: Sequence[int]) -> list[list[int]]:
-        """The token ids behind which probabilities are read, one row a lead."""
-        kept = list(context[: len(context) - self.n_merged])
-        return [kept + list(lead) for lead in self.leads]
+    @property
+    def n_rows(self) -> int:
+        """Sequences that one context takes at most at once: itself, then each of its leads."""
+        return max(1, len(self.leads) - 1)
+
+    def before(self, context: Sequence[int]) -> list[int]:
+        """Token ids of an opened turn without those that grow together with the choices."""
+        return list(context[: len(context) - self.n_merged])
 
 
 class Speller:

@@ -12,7 +12,7 @@ from math import ceil
 from typing import TypeVar
 
 from selfpriority.backends.batches import n_shared
-from selfpriority.backends.choices import Speller
+from selfpriority.backends.choices import Spelled, Speller
 from selfpriority.backends.scripted import WORDS
 from selfpriority.chat import Chat
 from selfpriority.chat_template import RefusedTurns
@@ -69,16 +69,15 @@ class Ruler:
         return ceil(len(self._encoded(messages)) / self._units)
 
     def shared(self, request: Choose) -> int:
-        """Tokens of all rows that a choice is read from, what all of them begin with counted once."""
+        """Tokens that a choice is read from: what all conversations begin with once, and what stands before choices."""
         encoded = [self._encoded(context) for context in request.contexts]
-        leads = self.leads(request)
-        rows = [[*ids, *lead] for ids in encoded for lead in leads]
-        n_once = n_shared(rows)
-        return ceil((n_once + sum(len(row) - n_once for row in rows)) / self._units)
+        n_once, spelled = n_shared(encoded), self.spelled(request)
+        n_leads = sum(map(len, spelled.leads)) if spelled else 0
+        return ceil((n_once + sum(len(ids) - n_once + n_leads for ids in encoded)) / self._units)
 
-    def leads(self, request: Choose) -> Sequence[Sequence[int]]:
-        """What the tokenizer may put before the choices; each makes a row of every context."""
-        return self._speller.spelled(request.choices).leads if self._speller else ((),)
+    def spelled(self, request: Choose) -> Spelled | None:
+        """How the choices are spelled, where there is a tokenizer."""
+        return self._speller.spelled(request.choices) if self._speller else None
 
     def response(self, text: str) -> int:
         """Tokens of an answer, its end token included."""
@@ -165,9 +164,9 @@ class Counting:
         """Sequences, and tokens of the longest."""
         if isinstance(request, Generate):
             return request.n, self._n_read(request) + request.max_new_tokens
-        leads = self._ruler.leads(request)
-        longest = max(map(self._ruler.conversation, request.contexts)) + max(map(len, leads))
-        return len(request.contexts) * len(leads), longest
+        spelled = self._ruler.spelled(request)
+        n_rows, n_lead = (spelled.n_rows, spelled.longest_lead) if spelled else (1, 0)
+        return len(request.contexts) * n_rows, max(map(self._ruler.conversation, request.contexts)) + n_lead
 
     def _answer(self, request: Request) -> Answer:
         match request:

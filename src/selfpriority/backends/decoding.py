@@ -74,22 +74,39 @@ def generate(
 
 @torch.inference_mode()
 def next_token_logits(
-    model: Any, prefixes: Sequence[Sequence[int]], suffixes: Sequence[Sequence[Sequence[int]]], pad_id: int
+    model: Any,
+    prefixes: Sequence[Sequence[int]],
+    suffixes: Sequence[Sequence[Sequence[int]]],
+    pad_id: int,
+    endings: Sequence[Sequence[Sequence[int]]] | None = None,
 ) -> Tensor:
     """Logits after `prefixes[i] + suffix` for each suffix in `suffixes[i]`: [suffixes, vocabulary], float32.
 
-    A prefix may be empty, a suffix not. Every prefix is computed once.
+    A prefix may be empty, a suffix not. Every prefix is computed once. Where `endings[i]` holds some, each suffix's row
+    is followed by one for each of them, which stands behind it and is no more than its own tokens of work.
     """
     owner = torch.tensor([i for i, group in enumerate(suffixes) for _ in group], device=model.device)
     ids, mask = _left_padded([suffix for group in suffixes for suffix in group], pad_id, model.device)
-    if not any(prefixes):
-        return _first_logits(model, ids, mask, growing_cache(model.config)).float()
-    prefix_ids, prefix_mask = _left_padded(prefixes, pad_id, model.device)
-    cache = growing_cache(model.config, prefix_ids.shape[1] + ids.shape[1])
-    _first_logits(model, prefix_ids, prefix_mask, cache)
-    cache.batch_select_indices(owner)
-    mask = torch.cat([prefix_mask[owner], mask], dim=1)
-    return _next_logits(model, ids, mask, cache).float()
+    n_ending = max((len(ending) + 1 for group in endings or () for ending in group), default=0)
+    if any(prefixes):
+        prefix_ids, prefix_mask = _left_padded(prefixes, pad_id, model.device)
+        cache = growing_cache(model.config, prefix_ids.shape[1] + ids.shape[1] + n_ending)
+        _first_logits(model, prefix_ids, prefix_mask, cache)
+        cache.batch_select_indices(owner)
+        mask = torch.cat([prefix_mask[owner], mask], dim=1)
+        logits = _next_logits(model, ids, mask, cache).float()
+    else:
+        cache = growing_cache(model.config, ids.shape[1] + n_ending)
+        logits = _first_logits(model, ids, mask, cache).float()
+    if endings is None or not n_ending:
+        return logits
+    behind = [(row, ending) for row, i in enumerate(owner.tolist()) for ending in endings[i]]
+    rows = torch.tensor([row for row, _ in behind], device=model.device)
+    ids, ending_mask = _left_padded([ending for _, ending in behind], pad_id, model.device)
+    cache.batch_select_indices(rows)
+    after = _next_logits(model, ids, torch.cat([mask[rows], ending_mask], dim=1), cache).float()
+    order = torch.cat([torch.arange(len(owner), device=model.device), rows]).argsort(stable=True)
+    return torch.cat([logits, after])[order]
 
 
 def _first_logits(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:

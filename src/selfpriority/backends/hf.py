@@ -77,7 +77,7 @@ class HfModel:
         if isinstance(request, Generate):
             n_sequences = request.n
         elif isinstance(request, Choose):
-            n_sequences = len(request.contexts) * len(self._speller.spelled(request.choices).leads)
+            n_sequences = len(request.contexts) * self._speller.spelled(request.choices).n_rows
         return Cost(_group(request), n_sequences, _total(self._lengths, request))
 
     def _lengths(self, request: Request) -> tuple[int, int]:
@@ -130,13 +130,14 @@ class HfModel:
         spelled = [self._speller.spelled(request.choices) for request in requests]
         prefixes, suffixes = [], []
         for request, spelling in zip(requests, spelled, strict=True):
-            contexts = [self._loaded.chat.answered_ids(context) for context in request.contexts]
-            rows = [row for context in contexts for row in spelling.rows(context)]
-            n_once = n_shared(rows)
-            prefixes.append(rows[0][:n_once])
-            suffixes.append([ids[n_once:] for ids in rows])
-        logits = next_token_logits(self._loaded.model, prefixes, suffixes, self._loaded.pad_id)
-        by_request = torch.split(torch.softmax(logits, dim=-1), [len(group) for group in suffixes])
+            contexts = [spelling.before(self._loaded.chat.answered_ids(context)) for context in request.contexts]
+            n_once = n_shared(contexts)
+            prefixes.append(contexts[0][:n_once])
+            suffixes.append([ids[n_once:] for ids in contexts])
+        leads = [spelling.leads[1:] for spelling in spelled]
+        logits = next_token_logits(self._loaded.model, prefixes, suffixes, self._loaded.pad_id, leads)
+        n_read = [len(group) * len(spelling.leads) for group, spelling in zip(suffixes, spelled, strict=True)]
+        by_request = torch.split(torch.softmax(logits, dim=-1), n_read)
         return [_choice(spelling, rows) for spelling, rows in zip(spelled, by_request, strict=True)]
 
     def _embed(self, requests: Sequence[Embed]) -> list[Answer]:

@@ -204,7 +204,7 @@ def gate(run: Run, resources: Resources) -> None:
     """
     has_anchors = check_anchors(resources)
     step = judge_step(run, resources)
-    if not run.is_done(step):
+    if not run.is_done(step) or _is_doubtful(run, resources.recipe):
         with run.recording(step) as spent:
             found = check_judges(resources, spent=spent) if has_anchors else JudgeChecks()
             write_checks(run.folder / "judge.json", found)
@@ -228,6 +228,17 @@ def gate(run: Run, resources: Resources) -> None:
             f"(`spa fit-judge`), or score.require_signal=false to train all the same"
         )
     resources.reporter.note(f"training on a judge that may be chance, as the recipe asks: {why}")
+
+
+def _is_doubtful(run: Run, recipe: Recipe) -> bool:
+    """Whether a judge was refused for want of digits: an earlier version looked for some tokenizers' in a wrong place.
+
+    Answers that were read as they are now are stored, so checking again asks nothing.
+    """
+    train = read_checks(run.folder / "judge.json").train
+    if train is None or train.usable or not recipe.score.require_signal:
+        return False
+    return any("low_mass" in row.unrated_reasons for row in train.objectives)
 
 
 def gated(work: Callable[[Run, Resources, int], None]) -> Callable[[Run, Resources, int], None]:
