@@ -158,6 +158,7 @@ def ours(case: Case, options: argparse.Namespace) -> dict[str, Any]:
             tuple((*_ids(tokenizer, response), eos) for response in responses),
             tuple(combinations(range(len(responses)), 2)),
             (1.0,) * (len(responses) * (len(responses) - 1) // 2),
+            (1.0,) + (0.0,) * (len(responses) - 1),
         )
         for number, (prompt, responses) in enumerate(case.texts(tokenizer))
     ]

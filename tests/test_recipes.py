@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from selfpriority import recipe
 from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
-from selfpriority.recipe import Recipe
+from selfpriority.recipe import Align, Recipe
+from selfpriority.run import key_of
 
 SHIPPED = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 SMALL = "model: some/model\nprompts: p.jsonl\n"
@@ -245,6 +246,93 @@ def test_beta_follows_the_method_unless_given(tmp_path, method, beta):
     path = write(tmp_path, SMALL)
     assert recipe.load(path, [f"align.method={method}"]).align.beta == beta
     assert recipe.load(path, [f"align.method={method}", "align.beta=0.7"]).align.beta == 0.7
+
+
+SETS_BETA = SMALL + "align: {beta: 2.5, gamma: 1.0}\n"
+
+
+@pytest.mark.parametrize("given", ["align.method=dpo", "align.method=ipo"])
+def test_a_beta_written_for_one_method_is_not_taken_over_by_another(tmp_path, given):
+    path, method = write(tmp_path, SETS_BETA), given.partition("=")[2]
+    said = refusal(path, given)
+    assert said.startswith(f"{path}: align.beta: 2.5 is written for method spa; {method} has another scale (")
+    assert said.endswith("): add align.beta=0.1, or the value you mean")
+    assert recipe.load(path, [given, "align.beta=0.1"]).align.beta == 0.1
+    assert recipe.load(path, ["align.beta=2.5", given]).align.beta == 2.5  # said, so meant
+    assert recipe.load(path, [f"align={{method: {method}}}"]).align.beta == 0.1  # nothing of the file's is left
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_no_shipped_recipe_lends_its_beta_to_dpo(path):
+    assert "align.beta: 2.5 is written for method spa" in refusal(path, "align.method=dpo")
+
+
+def test_methods_of_one_scale_and_one_without_beta_take_a_recipe_as_it_is(tmp_path):
+    path = write(tmp_path, SETS_BETA)
+    assert recipe.load(path, ["align.method=simpo"]).align.beta == 2.5
+    assert recipe.load(path, ["align.method=sft"]).align.method == "sft"
+
+
+@pytest.mark.parametrize(("method", "to"), [("dpo", "spa"), ("dpo", "ipo"), ("ipo", "dpo"), ("sft", "spa")])
+def test_a_resolved_recipe_reads_as_it_is_and_lends_its_beta_to_no_other_method(tmp_path, method, to):
+    path = tmp_path / "resolved.yaml"
+    path.write_text(recipe.dump(recipe.load(write(tmp_path, SMALL), [f"align.method={method}"])))
+    assert recipe.load(path).align.method == recipe.load(path, [f"align.method={method}"]).align.method == method
+    assert f"is written for method {method}; {to} has another scale" in refusal(path, f"align.method={to}")
+
+
+def test_a_file_that_names_method_and_beta_is_read_whatever_they_are(tmp_path):
+    """A run directory of before, where DPO took over SimPO's beta, is still a run's."""
+    settings = recipe.load(write(tmp_path, SMALL + "align: {method: dpo, beta: 2.5}\n")).align
+    assert (settings.method, settings.beta) == ("dpo", 2.5)
+    assert settings.strange_beta == "align.beta: 2.5 is unusual for dpo (summed log-ratios: 0.01 to 0.5)"
+
+
+@pytest.mark.parametrize(
+    ("method", "beta", "is_strange"),
+    [
+        ("spa", 2.5, False),
+        ("spa", 0.5, False),
+        ("simpo", 0.1, True),
+        ("spa", 60, True),
+        ("dpo", 0.1, False),
+        ("dpo", 0.001, True),
+        ("ipo", 1, False),
+        ("ipo", 2.5, True),
+        ("sft", 0.1, False),
+    ],
+)
+def test_a_beta_far_from_the_usual_is_told_of(method, beta, is_strange):
+    assert (Align(method=method, beta=beta).strange_beta is not None) == is_strange
+
+
+# of the fields as they were before `learn`, which would otherwise be trained again
+KEYS = {
+    "spa": (Align(), "5f8f9496ab164c01e1bb1bafd7b898f0c3155ff4c70ad5b14c53a45ee1448b4d"),
+    "nll": (Align(nll=0.5), "df3d16401497f374f9e509192964c54b8edd39ce3b77fa2bb559e24fe3e84efa"),
+    "dpo": (Align(method="dpo", nll=0.5), "3ec46faecac1a9e98329e7eddc1c9b117d736fdcd52aa2d5ec23b13b12a38887"),
+    "sft on all": (
+        Align(method="sft", learn="chosen"),
+        "ecc5b76c0ad31abed9916711a85aa75b70583699c183688f15987be7c4d4fca5",
+    ),
+    "where nothing is learned": (
+        Align(learn="best"),
+        "5f8f9496ab164c01e1bb1bafd7b898f0c3155ff4c70ad5b14c53a45ee1448b4d",
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "key"), KEYS.values(), ids=KEYS)
+def test_what_learns_as_before_keeps_its_key(settings, key):
+    assert key_of("align", settings.in_result) == key
+
+
+def test_whose_likelihood_is_learned_is_in_the_key_where_it_matters():
+    sft = [Align(method="sft", learn=learn).in_result for learn in ("best", "winners", "chosen")]
+    assert len({key_of(fields) for fields in sft}) == 3
+    assert Align(method="sft").in_result == sft[0]
+    added = [Align(nll=0.5, learn=learn).in_result for learn in ("best", "winners", None)]
+    assert len({key_of(fields) for fields in added}) == 3
 
 
 def test_the_likelihood_is_not_added_to_itself(tmp_path):

@@ -101,6 +101,8 @@ def check_inputs(resources: Resources) -> None:
         resources.reporter.note(note)
     for reason, n in prompts.reasons.items():
         resources.reporter.note(f"prompts: {n} dropped: {reason}")
+    if strange := recipe.align.strange_beta:
+        resources.reporter.note(strange)
     if recipe.evaluate.prompts is not None:
         check_evaluation(resources)
     _check_training(resources)

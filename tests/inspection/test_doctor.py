@@ -82,10 +82,26 @@ def test_a_healthy_round(make_run, tiny_model):
         {"method": "dpo"},
         {"method": "ipo"},
         {"method": "sft"},
+        {"method": "sft", "learn": "winners"},
+        {"nll": 0.5, "learn": "best"},
         {"weights": "bfloat16"},
         {"lora": {"r": 4, "quantize": "nf4"}},
     ],
-    ids=["alpha 0", "l1", "pools", "lora", "nll", "simpo", "dpo", "ipo", "sft", "bfloat16 weights", "qlora"],
+    ids=[
+        "alpha 0",
+        "l1",
+        "pools",
+        "lora",
+        "nll",
+        "simpo",
+        "dpo",
+        "ipo",
+        "sft",
+        "winners",
+        "nll, best",
+        "bfloat16 weights",
+        "qlora",
+    ],
 )
 def test_both_first_losses_agree_whatever_the_settings(make_run, tiny_model, settings):
     found = diagnose(make_run(str(tiny_model), align=settings), 1)

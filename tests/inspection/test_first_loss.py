@@ -4,10 +4,11 @@ import math
 
 import pytest
 
-from selfpriority.inspection.first_loss import FirstLoss, plain_loss
+from selfpriority.inspection.first_loss import FirstLoss, plain_loss, plain_nll
 from selfpriority.method.pair import pair
 from selfpriority.recipe import Align, PairRules
 from selfpriority.records import Message, PairedPool, Pool, Prompt, Rating, Response, Scored
+from selfpriority.training.encode import EncodedPool
 
 
 def paired(name: str, *scores: tuple[float, float]) -> PairedPool:
@@ -36,6 +37,26 @@ def test_pools_count_equally_where_asked():
     # gaps 4 and 2, 4, 2: mean 3; every margin is 0
     expected = math.log(2) * (4 / 3 + (2 / 3 + 4 / 3 + 2 / 3) / 3) / 2
     assert plain_loss(pools, logps, settings) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # three answers, best y1: it wins 2, y2 wins 1 and loses 1, y0 loses 2; of 3, 5 and 2 tokens
+        (Align(method="sft"), (5 * 1.5 + 4 * 0.25) / 9),
+        (Align(nll=1.0), (5 * 1.5 + 2 * 0.5 + 4 * 0.25) / 11),
+        (Align(method="sft", learn="winners"), (5 * 1.5 + 4 * 0.25) / 9),
+    ],
+    ids=["best", "chosen", "winners"],
+)
+def test_the_likelihood_of_hand_worked_pools(settings, expected):
+    pools = [paired("a", (2, 5), (8, 5), (5, 5)), paired("b", (8, 5), (5, 4))]
+    logps = [{0: -3.0, 1: -1.5, 2: -0.5}, {0: -0.25, 1: -1.0}]
+    encoded = [
+        EncodedPool("a", (1,), ((5,) * 3, (5,) * 5, (5,) * 2), (), (), ()),
+        EncodedPool("b", (1,), ((5,) * 4, (5,) * 9), (), (), ()),
+    ]
+    assert plain_nll(pools, logps, encoded, settings) == pytest.approx(expected, abs=1e-12)
 
 
 def test_without_any_gap_every_pair_weighs_one():

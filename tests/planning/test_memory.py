@@ -17,7 +17,7 @@ from selfpriority.training.adapters import load_policy
 from selfpriority.training.encode import EncodedPool
 from selfpriority.training.ranks import in_pieces
 
-POOL = EncodedPool("p", tuple(range(20)), (tuple(range(30)),) * 5, ((0, 1),), (1.0,))
+POOL = EncodedPool("p", tuple(range(20)), (tuple(range(30)),) * 5, ((0, 1),), (1.0,), (1.0,) + (0.0,) * 4)
 
 
 @pytest.fixture

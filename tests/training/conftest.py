@@ -65,7 +65,8 @@ def _encoded(name: str, draw: random.Random) -> EncodedPool:
 
     responses = tuple((*ids(2, 12), 2) for _ in range(draw.randint(2, 5)))
     pairs = tuple(combinations(range(len(responses)), 2))
-    return EncodedPool(name, (1, *ids(3, 9)), responses, pairs, tuple(draw.uniform(0, 4) for _ in pairs))
+    learned = (1.0,) * (len(responses) - 1) + (0.0,)  # all that are chosen in some pair
+    return EncodedPool(name, (1, *ids(3, 9)), responses, pairs, tuple(draw.uniform(0, 4) for _ in pairs), learned)
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from selfpriority.training.ranks import deal, in_pieces, smallest
 
 
 def pool(n_prompt, *lengths):
-    return EncodedPool("", (1,) * n_prompt, tuple((5,) * n for n in lengths), ((0, 1),), (1.0,))
+    return EncodedPool(
+        "", (1,) * n_prompt, tuple((5,) * n for n in lengths), ((0, 1),), (1.0,), (1.0,) + (0.0,) * (len(lengths) - 1)
+    )
 
 
 def n_tokens(pools, share):

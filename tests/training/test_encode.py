@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from selfpriority.chat import Chat
+from selfpriority.recipe import Align
 from selfpriority.records import Drop, Pair, PairedPool
 from selfpriority.training.encode import EncodedPool, encode, encode_all
 
@@ -20,38 +21,38 @@ def chat(tiny_model):
 
 
 def test_prompt_is_plain_and_opens_the_assistant_turn(chat, paired_pool):
-    pool = encode(paired_pool("Is it safe?"), chat, 100, "signed")
+    pool = encode(paired_pool("Is it safe?"), chat, 100, Align())
     expected = "<|im_start|>user\nIs it safe?<|im_end|>\n<|im_start|>assistant\n"
     assert chat.tokenizer.decode(list(pool.prompt_ids)) == expected
 
 
 def test_finished_answers_carry_exactly_one_end_token(chat, paired_pool):
-    pool = encode(paired_pool(texts=("No.", "Yes.", "Maybe.<|im_end|>")), chat, 100, "signed")
+    pool = encode(paired_pool(texts=("No.", "Yes.", "Maybe.<|im_end|>")), chat, 100, Align())
     assert [ids.count(END) for ids in pool.response_ids] == [1, 1, 1]
     assert [ids[-1] for ids in pool.response_ids] == [END] * 3
 
 
 def test_cut_answers_carry_no_end_token(chat, paired_pool):
-    pool = encode(paired_pool(texts=("No, I", "Yes, yo", "May<|im_end|>"), stop="length"), chat, 100, "signed")
+    pool = encode(paired_pool(texts=("No, I", "Yes, yo", "May<|im_end|>"), stop="length"), chat, 100, Align())
     assert [ids.count(END) for ids in pool.response_ids] == [0, 0, 0]
 
 
 def test_no_start_token_inside_prompt_and_response(chat, paired_pool):
-    pool = encode(paired_pool("Is it safe?", ("No.", "Yes.")), chat, 100, "signed")
+    pool = encode(paired_pool("Is it safe?", ("No.", "Yes.")), chat, 100, Align())
     assert pool.prompt_ids.count(START) == 2  # the user's turn and the assistant's
     assert all(START not in ids for ids in pool.response_ids)
 
 
 def test_responses_decode_to_the_whole_text(chat, paired_pool):
     texts = ("No, I will not help with that.", "The quick brown fox.")
-    pool = encode(paired_pool(texts=texts), chat, 100, "signed")
+    pool = encode(paired_pool(texts=texts), chat, 100, Align())
     assert tuple(chat.tokenizer.decode(list(ids[:-1])) for ids in pool.response_ids) == texts
 
 
 def test_answers_in_no_pair_are_left_out_and_pairs_renumbered(chat, paired_pool):
     paired = paired_pool(texts=("Zero.", "One.", "Two.", "Three."))
     pairs = (Pair(1, 3, 0, 2.0, 1.5), Pair(0, 3, 1, 4.0, 0.5))
-    pool = encode(replace(paired, pairs=pairs), chat, 100, "signed")
+    pool = encode(replace(paired, pairs=pairs), chat, 100, Align())
     assert [chat.tokenizer.decode(list(ids[:-1])) for ids in pool.response_ids] == ["Zero.", "One.", "Three."]
     assert pool.pairs == ((1, 2), (0, 2))
     assert pool.gaps == (1.5, 0.5)
@@ -59,20 +60,20 @@ def test_answers_in_no_pair_are_left_out_and_pairs_renumbered(chat, paired_pool)
 
 @pytest.mark.parametrize(("weight_gap", "gaps"), [("signed", (1.0,)), ("l1", (3.0,)), ("primary", (2.0,))])
 def test_weight_gap_variants(chat, paired_pool, weight_gap, gaps):
-    assert encode(paired_pool(), chat, 100, weight_gap).gaps == gaps  # scores (9, 5) against (7, 6)
+    assert encode(paired_pool(), chat, 100, Align(weight_gap=weight_gap)).gaps == gaps  # scores (9, 5) against (7, 6)
 
 
 def test_primary_gap_is_that_of_the_deciding_objective(chat, paired_pool):
     paired = paired_pool()
     paired = replace(paired, pairs=(replace(paired.pairs[0], chosen=1, rejected=0, decided_by=1),))
-    assert encode(paired, chat, 100, "primary").gaps == (1.0,)
+    assert encode(paired, chat, 100, Align(weight_gap="primary")).gaps == (1.0,)
 
 
 def test_over_long_is_dropped_whole_with_its_reason_and_never_cut(chat, paired_pool):
     paired = paired_pool("The quick brown fox " * 9)
-    longest = encode(paired, chat, 10_000, "signed").longest
-    assert isinstance(encode(paired, chat, longest, "signed"), EncodedPool)
-    drop = encode(paired, chat, longest - 1, "signed")
+    longest = encode(paired, chat, 10_000, Align()).longest
+    assert isinstance(encode(paired, chat, longest, Align()), EncodedPool)
+    drop = encode(paired, chat, longest - 1, Align())
     assert isinstance(drop, Drop)
     assert (drop.step, drop.prompt_id, drop.reason) == ("align", paired.pool.prompt.id, "too_long")
     assert f"{longest} tokens, at most {longest - 1}" in drop.detail
@@ -80,13 +81,27 @@ def test_over_long_is_dropped_whole_with_its_reason_and_never_cut(chat, paired_p
 
 @pytest.mark.parametrize(("text", "stop"), [("", "end"), ("", "length"), ("<|im_end|>", "end")])
 def test_an_empty_answer_drops_the_pool(chat, paired_pool, text, stop):
-    drop = encode(paired_pool(texts=("No.", text), stop=stop), chat, 100, "signed")
+    drop = encode(paired_pool(texts=("No.", text), stop=stop), chat, 100, Align())
     assert isinstance(drop, Drop)
     assert drop.reason == "empty_response"
 
 
 def test_every_pool_is_kept_or_dropped(chat, paired_pool):
     paired: list[PairedPool] = [paired_pool("short"), paired_pool("long " * 99), paired_pool("brief")]
-    sifted = encode_all(paired, chat, 60, "signed")
+    sifted = encode_all(paired, chat, 60, Align())
     assert [pool.prompt_id for pool in sifted.kept] == ["short", "brief"]
     assert sifted.reasons == {"too_long": 1}
+
+
+def test_the_answers_that_are_learned_follow_the_field_and_the_method(paired_pool, chat):
+    paired = paired_pool(texts=("Zero.", "One.", "Two.", "Three.", "Four."))
+    paired = replace(paired, pairs=tuple(pair for pair in paired.pairs if 2 not in (pair.chosen, pair.rejected)))
+    weights = {
+        Align(): (1.0, 1.0, 1.0, 0.0),
+        Align(nll=0.5): (1.0, 1.0, 1.0, 0.0),
+        Align(nll=0.5, learn="best"): (1.0, 0.0, 0.0, 0.0),
+        Align(method="sft"): (1.0, 0.0, 0.0, 0.0),
+        Align(method="sft", learn="winners"): (0.5, 0.5, 0.0, 0.0),
+        Align(method="sft", learn="chosen"): (1.0, 1.0, 1.0, 0.0),
+    }
+    assert {settings: encode(paired, chat, 100, settings).learned for settings in weights} == weights

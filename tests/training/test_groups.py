@@ -12,7 +12,14 @@ from selfpriority.training.groups import plan_steps
 
 
 def _pool(name: str, n_prompt: int, *n_responses: int) -> EncodedPool:
-    return EncodedPool(name, (5,) * n_prompt, tuple((6,) * n for n in n_responses), ((0, 1),), (1.0,))
+    return EncodedPool(
+        name,
+        (5,) * n_prompt,
+        tuple((6,) * n for n in n_responses),
+        ((0, 1),),
+        (1.0,),
+        (1.0,) + (0.0,) * (len(n_responses) - 1),
+    )
 
 
 def test_every_pool_once_an_epoch(encoded_pools):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -69,9 +70,7 @@ def test_chunks_of_the_head_do_not_change_the_result(llama, encoded_pools, monke
 def test_end_token_counts_although_it_is_the_pad_token(llama, encoded_pools, form):
     pools = encoded_pools(3)  # every response ends in 2, which is eos and pad of the model
     assert llama.config.pad_token_id == llama.config.eos_token_id == 2
-    without_end = [
-        type(p)(p.prompt_id, p.prompt_ids, tuple(ids[:-1] for ids in p.response_ids), p.pairs, p.gaps) for p in pools
-    ]
+    without_end = [replace(pool, response_ids=tuple(ids[:-1] for ids in pool.response_ids)) for pool in pools]
     with_end, without = response_logps(llama, pools, form), response_logps(llama, without_end, form)
     lengths = torch.tensor([len(ids) for p in pools for ids in p.response_ids])
     end_logps = with_end * lengths - without * (lengths - 1)
@@ -157,7 +156,7 @@ def test_logits_of_a_whole_batch_never_exist(kind, shares_prompt, monkeypatch):
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**{**LLAMA_LIKE, "max_position_embeddings": 512}, vocab_size=vocabulary))
     model.lm_head = kind(32, vocabulary, bias=False)
-    pools = [EncodedPool("", (5,) * 20, ((6,) * 150,) * 3, ((0, 1), (1, 2)), (1.0, 1.0)) for _ in range(4)]
+    pools = [EncodedPool("", (5,) * 20, ((6,) * 150,) * 3, ((0, 1), (1, 2)), (1.0, 1.0), (1.0, 1.0, 0.0))] * 4
     assert n_tokens > 4 * chunk
     with LargestTensor() as chunked:
         response_logps(model, pools, Form(shares_prompt, True)).sum().backward()

@@ -79,7 +79,7 @@ def test_activations_are_what_autograd_keeps(settings, dtype):
     ).to(dtype)
     draw = random.Random(0)
     prompt, *answers = (tuple(draw.choices(range(512), k=50)) for _ in range(6))
-    pool = EncodedPool("p", prompt, tuple(answers), ((0, 1),), (1.0,))
+    pool = EncodedPool("p", prompt, tuple(answers), ((0, 1),), (1.0,), (1.0,) + (0.0,) * (len(answers) - 1))
     own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     casts = {weight.shape for weight in model.parameters() if weight.dim() == 2}  # autocast's, counted by `footprint`
     storages = {}

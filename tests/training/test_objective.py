@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from selfpriority.recipe import Align
+from selfpriority.training.encode import EncodedPool
 from selfpriority.training.groups import plan_steps
 from selfpriority.training.logps import Form, response_logps
 from selfpriority.training.objective import TALLIES, n_light, part_loss, weigh
@@ -99,9 +101,7 @@ def test_weights_are_over_the_whole_batch_and_average_one(encoded_pools):
 
 
 def test_no_gap_at_all_trains_every_pair_alike(encoded_pools):
-    pools = [
-        type(p)(p.prompt_id, p.prompt_ids, p.response_ids, p.pairs, (0.0,) * len(p.pairs)) for p in encoded_pools(2)
-    ]
+    pools = [replace(pool, gaps=(0.0,) * len(pool.pairs)) for pool in encoded_pools(2)]
     assert all((weighted.weights == 1).all() for weighted in weigh(pools, Align()))
 
 
@@ -140,15 +140,16 @@ def test_tallies_are_those_of_the_pairs(llama, encoded_pools):
     assert tallies["nonfinite"] == 0
 
 
-def naive_nll(model, pools):
-    """Mean per token over all answers that are chosen in a pair, one unpadded pass each."""
-    losses, n_tokens = [], 0
-    for pool in pools:
-        for index in {chosen for chosen, _ in pool.pairs}:
+def naive_nll(model, pools, weights=None):
+    """Mean per token over all answers that are chosen in a pair or have a weight, one unpadded pass each."""
+    losses, n_tokens = [], 0.0
+    chosen = [dict.fromkeys({a for a, _ in pool.pairs}, 1.0) for pool in pools]
+    for pool, of_pool in zip(pools, weights or chosen, strict=True):
+        for index, weight in of_pool.items():
             ids = pool.response_ids[index]
             logits = model(torch.tensor([pool.prompt_ids + ids])).logits[0, len(pool.prompt_ids) - 1 : -1]
-            losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(ids), reduction="sum"))
-            n_tokens += len(ids)
+            losses.append(weight * torch.nn.functional.cross_entropy(logits, torch.tensor(ids), reduction="sum"))
+            n_tokens += weight * len(ids)
     return torch.stack(losses).sum() / n_tokens
 
 
@@ -209,6 +210,39 @@ def test_sft_is_the_likelihood_of_the_chosen_and_nothing_else(llama, encoded_poo
     loss, tallies = batch_loss(llama, pools, Align(method="sft"))
     assert loss.item() == tallies["loss"] == tallies["nll"] == pytest.approx(wanted.item(), rel=1e-6)
     assert distance(gradients(llama, loss), gradients(llama, wanted)) < 2e-6
+
+
+def weighted_pools(pools):
+    """The pools with weights as `best` and `winners` give them, by turns: 1 a pool; and the weights by index."""
+    weights = [{1: 1.0} if n % 2 else dict.fromkeys(range(len(p.response_ids) - 1), 0.5) for n, p in enumerate(pools)]
+    learned = [tuple(w.get(i, 0.0) for i in range(len(p.response_ids))) for p, w in zip(pools, weights, strict=True)]
+    return [replace(p, learned=of_pool) for p, of_pool in zip(pools, learned, strict=True)], weights
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+@pytest.mark.parametrize("settings", [Align(method="sft"), Align(nll=0.7)], ids=["sft", "nll"])
+def test_only_answers_with_a_weight_are_learned_and_by_it_however_the_batch_is_cut(
+    llama, encoded_pools, pairwise_simpo, settings, split
+):
+    pools, weights = weighted_pools(encoded_pools(8))
+    nll = naive_nll(llama, pools, weights)
+    assert abs(nll.item() - naive_nll(llama, pools).item()) > 1e-4  # the pools can tell the two apart
+    wanted = nll if settings.method == "sft" else pairwise_simpo(llama, pools, settings) + 0.7 * nll
+    loss, tallies = batch_loss(llama, pools, settings, split)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert tallies["nll"] == pytest.approx(nll.item(), rel=1e-6)
+    assert distance(gradients(llama, loss), gradients(llama, wanted)) < 2e-6
+
+
+def test_shares_of_a_hand_worked_batch():
+    # best of a: 4 tokens; winners of b: 2 and 6 tokens at a half each; 4 + 1 + 3 = 8
+    a = EncodedPool("a", (1,), ((5,) * 4, (5,) * 3), ((0, 1),), (1.0,), (1.0, 0.0))
+    b = EncodedPool("b", (1,), ((5,) * 2, (5,) * 6, (5,)), ((0, 2), (1, 2)), (1.0, 1.0), (0.5, 0.5, 0.0))
+    shares = [weighted.token_shares.tolist() for weighted in weigh([a, b], Align(method="sft"))]
+    assert shares == [[0.5, 0.0], [0.125, 0.375, 0.0]]
+    logps = torch.tensor([-1.0, -7.0, -2.0, -4.0, -9.0])
+    loss, _ = part_loss(logps, weigh([a, b], Align(method="sft")), Align(method="sft"))
+    assert loss.item() == 0.5 * 1 + 0.125 * 2 + 0.375 * 4
 
 
 def moved(model):

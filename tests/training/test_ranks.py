@@ -166,7 +166,7 @@ def test_two_ranks_train_bfloat16_weights(tiny_model, paired_pool, tmp_path):
 def test_pools_in_pieces_fall_to_one_rank(tiny_model, paired_pool):
     """What the tests here train on holds the uneven case: one rank has a pool in pieces and the other none."""
     chat = Chat(AutoTokenizer.from_pretrained(tiny_model), [2], "tiny")
-    pools = encode_all(pools_of(paired_pool), chat, 512, "signed").kept
+    pools = encode_all(pools_of(paired_pool), chat, 512, Align()).kept
     uneven = 0
     for step in plan_steps(pools, settings(), 0).steps:
         shares = deal(step.pools, pools, settings(), True, 2)

@@ -12,8 +12,8 @@ from selfpriority.training.tied_embeddings import tied_lookup
 
 VOCABULARY, HIDDEN = 4_000, 32
 POOLS = [
-    EncodedPool("a", (5, 6, 7, 2), ((9, 10, 11, 2), (12, 13, 9, 9)), ((0, 1),), (1.0,)),
-    EncodedPool("b", (8, 6), ((3, 4, 2),), (), ()),
+    EncodedPool("a", (5, 6, 7, 2), ((9, 10, 11, 2), (12, 13, 9, 9)), ((0, 1),), (1.0,), (1.0, 0.0)),
+    EncodedPool("b", (8, 6), ((3, 4, 2),), (), (), (0.0,)),
 ]
 
 

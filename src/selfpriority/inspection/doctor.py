@@ -132,7 +132,7 @@ def _exactly(settings: Align) -> Align:
 
 
 def _losses(sequences: Sequences, policy: Any, name: str, settings: Align) -> FirstLoss | None:
-    encoded = encode_all(sequences.paired, sequences.chat, sequences.max_length, settings.weight_gap).kept[:N_POOLS]
+    encoded = encode_all(sequences.paired, sequences.chat, sequences.max_length, settings).kept[:N_POOLS]
     kept = {pool.prompt_id for pool in encoded}
     paired = [entry for entry in sequences.paired if entry.pool.prompt.id in kept]
     return first_loss(policy, name, paired, encoded, settings) if encoded else None

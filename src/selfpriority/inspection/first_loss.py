@@ -69,7 +69,7 @@ def first_loss(
         raise WorkFailed("out of memory while recomputing the first loss in float32") from error
     independent = plain_loss(paired, logps, settings)
     if settings.nll or settings.method == "sft":
-        independent += (settings.nll or 1.0) * plain_nll(paired, logps, encoded)
+        independent += (settings.nll or 1.0) * plain_nll(paired, logps, encoded, settings)
     return FirstLoss(by_training, independent, len(encoded), sum(len(pool.pairs) for pool in encoded))
 
 
@@ -142,17 +142,33 @@ def _pair_loss(distance: float, settings: Align) -> float:
 
 
 def plain_nll(
-    paired: Sequence[PairedPool], logps: Sequence[Mapping[int, float]], encoded: Sequence[EncodedPool]
+    paired: Sequence[PairedPool],
+    logps: Sequence[Mapping[int, float]],
+    encoded: Sequence[EncodedPool],
+    settings: Align,
 ) -> float:
-    """Mean negative log-likelihood per token of all answers that are chosen in a pair, each once."""
-    total, n_tokens = 0.0, 0
+    """Mean negative log-likelihood per token of the answers that are learned, each once."""
+    total = n_tokens = 0.0
     for pool, own, ids in zip(paired, logps, encoded, strict=True):
         used = sorted({index for pair in pool.pairs for index in (pair.chosen, pair.rejected)})
-        for index in {pair.chosen for pair in pool.pairs}:
-            n_own = len(ids.response_ids[used.index(index)])
+        taught = _learned(pool, used, settings.learns)
+        for index in taught:
+            n_own = len(ids.response_ids[used.index(index)]) * (1 / len(taught) if settings.learns == "winners" else 1)
             total -= n_own * own[index]
             n_tokens += n_own
     return total / n_tokens
+
+
+def _learned(paired: PairedPool, used: Sequence[int], learn: str) -> list[int]:
+    """Answers that are learned: `method.learned` written a second time."""
+    wins = {i: sum(pair.chosen == i for pair in paired.pairs) for i in used}
+    losses = {i: sum(pair.rejected == i for pair in paired.pairs) for i in used}
+    if learn == "chosen":
+        return [i for i in used if wins[i]]
+    winners = [i for i in used if wins[i] > losses[i]]
+    if learn == "winners":
+        return winners
+    return sorted(winners, key=lambda i: (losses[i] - wins[i], [-s for s in paired.pool.responses[i].scores], i))[:1]
 
 
 def _gap(paired: PairedPool, pair: Pair, settings: Align) -> float:

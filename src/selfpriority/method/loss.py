@@ -82,12 +82,12 @@ def ipo_losses(margins: Tensor, weights: Tensor, beta: float) -> Tensor:
     return weights * (margins - 1 / (2 * beta)) ** 2
 
 
-def token_shares(lengths: Tensor, n_tokens: int) -> Tensor:
+def token_shares(lengths: Tensor, n_tokens: float) -> Tensor:
     """What the mean log-probability of each answer contributes to a mean over tokens, [answers] -> [answers].
 
     Args:
-        lengths: tokens of each answer.
-        n_tokens: of all answers that the mean is over, in the whole optimizer batch; their shares make 1.
+        lengths: tokens of each answer, times its weight where answers have one.
+        n_tokens: their sum over all answers that the mean is over, in the whole optimizer batch; their shares make 1.
     """
     return lengths / n_tokens
 

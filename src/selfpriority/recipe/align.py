@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from selfpriority.recipe.section import Count, Section, Weight
+
+Learn = Literal["best", "winners", "chosen"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a method's `beta` is the scale of; methods of one scale can take over each other's."""
+
+    of: str
+    usual: tuple[float, float]
+    default: float
+
+
+_OF_MEANS = Scale("mean log-probabilities", (2.0, 10.0), 2.5)
+SCALES: Mapping[str, Scale] = {
+    "spa": _OF_MEANS,
+    "simpo": _OF_MEANS,
+    "dpo": Scale("summed log-ratios", (0.01, 0.5), 0.1),
+    "ipo": Scale("mean log-ratios", (0.01, 0.5), 0.1),
+}
+"""By method; `sft` has no beta."""
+_FAR = 5.0
+"""From this factor up beyond what is usual, a beta is told of."""
 
 
 class Lora(Section):
@@ -28,17 +53,19 @@ class Align(Section):
     """Weighted SimPO, Eq. 3, or a loss to compare it with."""
 
     method: Literal["spa", "simpo", "dpo", "ipo", "sft"] = "spa"
-    """Eq. 3; the same with alpha 0; DPO or IPO against the round's starting model; the chosen answers' likelihood."""
+    """Eq. 3; the same with alpha 0; DPO or IPO against the round's starting model; the likelihood of good answers."""
     beta: float = Field(2.5, gt=0, le=1e6)
-    """Scale of the length-normalised log-probabilities; the regularisation of `dpo` and `ipo`, 0.1 if not given."""
+    """Scale of `spa` and `simpo`'s mean log-probabilities; regularisation of `dpo` and `ipo`, 0.1 if not given."""
     gamma: Weight = 1.375
-    """Target margin of `spa` and `simpo`, absolute (not a ratio to beta)."""
+    """Target margin of `spa` and `simpo`, absolute (not a ratio to beta); the other methods have none."""
     alpha: float = Field(1.0, ge=0, le=16)
     """Exponent of the gap weight in `spa`, `dpo` and `ipo`; at 0 all pairs weigh alike, which makes DPO plain DPO."""
     weight_gap: Literal["signed", "l1", "primary"] = "signed"
     """What weighs a pair: gap of the score sums (Eq. 3), L1 distance, or the deciding objective's gap."""
     nll: Weight = 0.0
-    """Weight of the chosen answers' mean negative log-likelihood per token, added to the loss; every answer once."""
+    """Weight of the mean negative log-likelihood per token of the answers that `learn` names, added to the loss."""
+    learn: Learn | None = None
+    """Whom `sft` and `nll` learn: the best, all with more wins than losses, or all with a win; else `sft` the best."""
     count: Literal["pairs", "pools"] = "pairs"
     """Mean over pairs (the paper) or every pool counting equally."""
     learning_rate: float = Field(1.0e-6, gt=0, le=1000)
@@ -89,7 +116,16 @@ class Align(Section):
     @classmethod
     def _beta_of_method(cls, data: Any) -> Any:
         lacks_beta = isinstance(data, dict) and data.get("method") in ("dpo", "ipo") and "beta" not in data
-        return {**data, "beta": 0.1} if lacks_beta else data
+        return {**data, "beta": SCALES[data["method"]].default} if lacks_beta else data
+
+    @property
+    def strange_beta(self) -> str | None:
+        """What is strange about `beta`: it is far from what is usual for the method; None where nothing is."""
+        scale = SCALES.get(self.method)
+        if scale is None or scale.usual[0] / _FAR <= self.beta < scale.usual[1] * _FAR:
+            return None
+        low, high = scale.usual
+        return f"align.beta: {self.beta:g} is unusual for {self.method} ({scale.of}: {low:g} to {high:g})"
 
     @property
     def gap_exponent(self) -> float:
@@ -97,10 +133,21 @@ class Align(Section):
         return 0.0 if self.method == "simpo" else self.alpha
 
     @property
+    def learns(self) -> Learn:
+        """Whose likelihood is learned, where any is."""
+        return self.learn or ("best" if self.method == "sft" else "chosen")
+
+    @property
     def in_result(self) -> dict[str, Any]:
-        """The fields that decide the policy; the others change time, memory, safety or what is told."""
+        """The fields that decide the policy; the others change time, memory, safety or what is told.
+
+        `learn` is among them where a likelihood is learned, and not that of all chosen answers: what was trained before
+        the field was there keeps its key.
+        """
         others = {"tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing", "processes", "parallel"}
-        return self.model_dump(exclude={*others, "stop_on_collapse", "report_to"})
+        fields = self.model_dump(exclude={*others, "stop_on_collapse", "report_to", "learn"})
+        learns_any = self.method == "sft" or self.nll
+        return {**fields, "learn": self.learns} if learns_any and self.learns != "chosen" else fields
 
     @property
     def needs_copies(self) -> str | None:

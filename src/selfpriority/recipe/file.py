@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from selfpriority.errors import InputError
 from selfpriority.outside import parse_yaml, read_text
 from selfpriority.plain_text import shown
+from selfpriority.recipe.align import SCALES
 from selfpriority.recipe.judge import JudgeSection
 from selfpriority.recipe.mistakes import mistake_lines
 from selfpriority.recipe.recipe import Recipe
@@ -29,12 +30,34 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a YAML file with `FIELD=VALUE` overrides (dotted paths) applied.
 
     Raises:
-        InputError: one line per mistake: file, field, value, what is allowed.
+        InputError: one line per mistake: file, field, value, what is allowed; or a beta in the file is that of another
+            method than the overrides name.
     """
     data = read_yaml(path)
+    written = data.get("align")
     for override in overrides:
         set_field(data, override)
-    return parse(data, str(path))
+    recipe = parse(data, str(path))
+    if not {"align", "align.beta"} & {override.partition("=")[0] for override in overrides}:
+        _check_beta(written, recipe.align.method, str(path))
+    return recipe
+
+
+def _check_beta(written: Any, method: str, name: str) -> None:
+    """Whether `method`, once overrides are applied, can take over the beta that is written in the file for its method.
+
+    A file names both, so what it says is meant; an override that names the method alone has not seen the beta.
+    """
+    if not isinstance(written, dict) or "beta" not in written:
+        return
+    was, scale = str(written.get("method", "spa")), SCALES.get(method)
+    if scale is None or scale is SCALES.get(was):
+        return
+    low, high = scale.usual
+    raise InputError(
+        f"{name}: align.beta: {shown(written['beta'])} is written for method {was}; {method} has another scale "
+        f"({scale.of}, {low:g} to {high:g}): add align.beta={scale.default:g}, or the value you mean"
+    )
 
 
 def parse(data: object, name: str) -> Recipe:

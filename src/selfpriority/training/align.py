@@ -106,7 +106,7 @@ def train(
 
 def _encode(paired: Sequence[PairedPool], policy: Policy, settings: Align, name: str) -> Sifted[EncodedPool]:
     chat = probed_chat(policy.tokenizer, policy.end_ids, name)
-    sifted = encode_all(paired, chat, min(settings.max_length, policy.context), settings.weight_gap)
+    sifted = encode_all(paired, chat, min(settings.max_length, policy.context), settings)
     if not sifted.kept:
         reasons = ", ".join(f"{reason}: {n}" for reason, n in sifted.reasons.items()) or "none came in"
         raise WorkFailed(f"no pool is left to train on ({reasons})")

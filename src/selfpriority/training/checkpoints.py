@@ -81,8 +81,11 @@ def mark_of(pools: Sequence[EncodedPool], settings: Align, seed: int, model: str
         model: what tells the starting model from others, however it is called at the time.
     """
     digest = hashlib.sha256(repr((model, seed, settings.in_result)).encode())
+    is_new = "learn" in settings.in_result  # without it the answers that are learned follow from the pairs
     for pool in pools:
         digest.update(repr(pool).encode())
+        if is_new:
+            digest.update(repr(pool.learned).encode())
     return f"{FORM} {digest.hexdigest()}"
 
 

@@ -7,11 +7,13 @@ ends in exactly one end token, a cut one in none (docs/deviations.md 8).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from selfpriority.chat import Chat
 from selfpriority.chat_template import RefusedTurns
-from selfpriority.method.pair import WeightGap, weighing_gap
+from selfpriority.method.learned import learned
+from selfpriority.method.pair import weighing_gap
+from selfpriority.recipe import Align
 from selfpriority.records import Drop, PairedPool, Sifted
 
 
@@ -26,6 +28,8 @@ class EncodedPool:
     """(chosen, rejected), indices into `response_ids`."""
     gaps: tuple[float, ...]
     """What weighs each pair, before division by the mean of the optimizer batch."""
+    learned: tuple[float, ...] = field(repr=False)  # a checkpoint is known by the others, and by this where it counts
+    """Weight of each answer's likelihood, 0 where it is only compared."""
 
     @property
     def n_tokens(self) -> int:
@@ -38,21 +42,21 @@ class EncodedPool:
         return len(self.prompt_ids) + max(map(len, self.response_ids))
 
 
-def encode_all(paired: Sequence[PairedPool], chat: Chat, max_length: int, weight_gap: WeightGap) -> Sifted[EncodedPool]:
+def encode_all(paired: Sequence[PairedPool], chat: Chat, max_length: int, settings: Align) -> Sifted[EncodedPool]:
     """Every pool encoded or dropped, in order."""
-    encoded = [encode(pool, chat, max_length, weight_gap) for pool in paired]
+    encoded = [encode(pool, chat, max_length, settings) for pool in paired]
     kept = tuple(pool for pool in encoded if isinstance(pool, EncodedPool))
     return Sifted(kept, tuple(pool for pool in encoded if isinstance(pool, Drop)))
 
 
-def encode(paired: PairedPool, chat: Chat, max_length: int, weight_gap: WeightGap) -> EncodedPool | Drop:
+def encode(paired: PairedPool, chat: Chat, max_length: int, settings: Align) -> EncodedPool | Drop:
     """One pool as token ids; answers in no pair are left out.
 
     Args:
         paired: a pool with at least one pair.
         chat: writes prompts and answers as the model was made to read them.
-        max_length: longest prompt plus answer in tokens.
-        weight_gap: which gap of a pair becomes its weight (docs/deviations.md 5).
+        max_length: longest prompt plus answer in tokens, at most `settings.max_length`.
+        settings: which gap of a pair becomes its weight (docs/deviations.md 5), and which answers are learned.
 
     Returns:
         The pool, or a drop of the whole prompt: `too_long`, `turns` or `empty_response`.
@@ -75,10 +79,12 @@ def encode(paired: PairedPool, chat: Chat, max_length: int, weight_gap: WeightGa
             return Drop("align", prompt.id, "too_long", detail=detail)
         response_ids.append(ids)
     place = {index: new for new, index in enumerate(used)}
+    weights = learned(paired, settings.learns)
     return EncodedPool(
         prompt.id,
         prompt_ids,
         tuple(response_ids),
         pairs=tuple((place[pair.chosen], place[pair.rejected]) for pair in paired.pairs),
-        gaps=tuple(weighing_gap(paired, pair, weight_gap) for pair in paired.pairs),
+        gaps=tuple(weighing_gap(paired, pair, settings.weight_gap) for pair in paired.pairs),
+        learned=tuple(weights.get(index, 0.0) for index in used),
     )

@@ -86,7 +86,7 @@ def choose_form(model: nn.Module, longest: int) -> Form:
         longest: tokens of the longest prompt plus response; a sliding window shorter than that needs the
             plain form, with the model's own attention.
     """
-    toy = [EncodedPool("", (5, 6, 7, 8), ((9, 10, 11), (12, 13)), ((0, 1),), (1.0,))]
+    toy = [EncodedPool("", (5, 6, 7, 8), ((9, 10, 11), (12, 13)), ((0, 1),), (1.0,), (1.0, 0.0))]
     was_training = model.training
     model.eval()
     with torch.no_grad():

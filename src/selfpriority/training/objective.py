@@ -60,7 +60,7 @@ class Weighted:
     share: float
     """What each of its pairs contributes to the mean."""
     token_shares: Tensor
-    """[responses] what each contributes to the mean per token of the batch's chosen responses; 0 if never chosen."""
+    """[responses] what each contributes to the mean per token of the batch's learned responses; 0 if not learned."""
     reference: Tensor
     """[responses] mean log-probability under the model that training started from; 0 where the method needs none."""
 
@@ -68,7 +68,7 @@ class Weighted:
 def weigh(pools: Sequence[EncodedPool], settings: Align, references: Sequence[Tensor] | None = None) -> list[Weighted]:
     """The pools of one whole optimizer batch with their weights and shares.
 
-    A response counts as chosen once, in however many pairs it is.
+    A response is learned once, in however many pairs it is.
 
     Args:
         pools: the whole batch.
@@ -80,14 +80,14 @@ def weigh(pools: Sequence[EncodedPool], settings: Align, references: Sequence[Te
     gaps = [gap for pool in pools for gap in pool.gaps]
     mean_gap = math.fsum(gaps) / len(gaps)
     shares = pair_shares([len(pool.pairs) for pool in pools], settings.count)
-    lengths = [_chosen_lengths(pool) for pool in pools]
-    n_chosen_tokens = sum(int(of_pool.sum()) for of_pool in lengths)
+    lengths = [_learned_lengths(pool) for pool in pools]
+    n_learned_tokens = math.fsum(length for of_pool in lengths for length in of_pool)
     return [
         Weighted(
             pool,
             gap_weights(torch.tensor(pool.gaps), mean_gap, settings.gap_exponent),
             share,
-            token_shares(of_pool, n_chosen_tokens),
+            token_shares(torch.tensor(of_pool), n_learned_tokens),
             reference,
         )
         for pool, share, of_pool, reference in zip(pools, shares, lengths, references, strict=True)
@@ -104,7 +104,7 @@ def part_loss(logps: Tensor, part: Sequence[Weighted], settings: Align) -> tuple
 
     Args:
         part: some pools of a batch that was weighed whole.
-        settings: the method with its beta and gamma, and the weight of the chosen responses' likelihood.
+        settings: the method with its beta and gamma, and the weight of the learned responses' likelihood.
         logps: [R] mean log-probability of every response, pool after pool.
 
     Returns:
@@ -120,8 +120,8 @@ def part_loss(logps: Tensor, part: Sequence[Weighted], settings: Align) -> tuple
     rewards = _REWARDS[settings.method](logps, reference, lengths, settings)
     margins = rewards[pairs[:, 0]] - rewards[pairs[:, 1]]
     losses = _PAIR_LOSSES[settings.method](margins, weights, settings)
-    learned = torch.cat([weighted.token_shares for weighted in part]).to(device)
-    nll = negative_log_likelihood(logps, learned)
+    learned_shares = torch.cat([weighted.token_shares for weighted in part]).to(device)
+    nll = negative_log_likelihood(logps, learned_shares)
     loss = (shares * losses).sum()
     nll_weight = 1.0 if settings.method == "sft" else settings.nll
     if nll_weight:  # 0 times an infinity would be no number
@@ -138,10 +138,9 @@ def part_loss(logps: Tensor, part: Sequence[Weighted], settings: Align) -> tuple
     return loss, torch.stack([tally.detach().float() for tally in tallies])
 
 
-def _chosen_lengths(pool: EncodedPool) -> Tensor:
-    """[responses] tokens of those that are chosen in a pair, 0 for the others."""
-    chosen = {index for index, _ in pool.pairs}
-    return torch.tensor([len(ids) if index in chosen else 0 for index, ids in enumerate(pool.response_ids)])
+def _learned_lengths(pool: EncodedPool) -> list[float]:
+    """Of every response, its tokens times its weight among those that are learned."""
+    return [weight * len(ids) for weight, ids in zip(pool.learned, pool.response_ids, strict=True)]
 
 
 def _numbered_pairs(pools: Sequence[EncodedPool]) -> list[tuple[int, int]]:

@@ -75,13 +75,13 @@ def in_pieces(pools: Sequence[EncodedPool], settings: Align) -> list[list[Encode
             room = settings.tokens_per_batch - len(first.prompt_ids)
         pieces[-1].append(response)
         room -= len(response)
-    return [[replace(first, response_ids=tuple(piece), pairs=(), gaps=())] for piece in pieces]
+    return [[replace(first, response_ids=tuple(piece), pairs=(), gaps=(), learned=())] for piece in pieces]
 
 
 def smallest(pools: Sequence[EncodedPool]) -> EncodedPool:
     """The least that can be passed through the model: the shortest prompt with its shortest response."""
     shortest = min(pools, key=lambda pool: len(pool.prompt_ids) + min(map(len, pool.response_ids)))
-    return replace(shortest, response_ids=(min(shortest.response_ids, key=len),), pairs=(), gaps=())
+    return replace(shortest, response_ids=(min(shortest.response_ids, key=len),), pairs=(), gaps=(), learned=())
 
 
 def _cost(pool: EncodedPool, settings: Align, shares_prompt: bool) -> float:
