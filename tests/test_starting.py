@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from selfpriority.errors import InputError
-from selfpriority.phases.resources import Reporter
-from selfpriority.pipeline import follow, report, run_all, start
+from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.pipeline import check_inputs, follow, report, run_all, start
 from selfpriority.recipe import load
 from selfpriority.run import Run
 from selfpriority.storage import write_json
@@ -83,3 +83,14 @@ def test_the_page_is_rewritten_when_what_it_shows_comes_about_without_a_step(tin
     assert "0.75" in report(run).read_text()
     assert len(set(ages)) == 4
     assert age() == ages[-1]
+
+
+def test_a_beta_far_from_the_usual_is_told_at_the_start(tiny_model: Path, tmp_path: Path) -> None:
+    """As a file that was copied from SimPO's recipe holds it, with another method written above it."""
+    recipe = write_recipe(tmp_path, tiny_model, align={"method": "dpo", "beta": 2.5})
+    run, asked = start(recipe, [], tmp_path / "run")
+    told: list[str] = []
+    resources = Resources(asked.recipe, run, Reporter())
+    resources.reporter.note = told.append  # type: ignore[method-assign]
+    check_inputs(resources)
+    assert told == ["align.beta: 2.5 is unusual for dpo (summed log-ratios: 0.01 to 0.5)"]

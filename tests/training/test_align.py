@@ -120,7 +120,7 @@ def known_answers(tiny_model, paired_pool, tmp_path):
     """A model that has learned answers which are much alike, and pools of them: a large margin costs both sides."""
     texts = ("No, that is not safe.", "No, that is not good.", "No, that is not safe or.")
     pools = [paired_pool(f"Question {number}?", texts) for number in range(6)]
-    learning = Align(method="sft", learning_rate=1e-2, dtype="float32", epochs=20, tokens_per_step=300)
+    learning = Align(method="sft", learn="chosen", learning_rate=1e-2, dtype="float32", epochs=20, tokens_per_step=300)
     train(pools, tiny_model, learning, 0, places(tmp_path / "learned"))
     return tmp_path / "learned" / "policy", pools
 
