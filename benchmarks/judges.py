@@ -8,8 +8,8 @@
 FILE is a known file or one in the form of `spa check-judge --labels`. Known files (JSONL, listed in this folder's
 README): SafeRLHF answers with unanimous labels (is the answer safe), XSTest responses to unsafe prompts (refusal or
 compliance), GPTFuzz answers (is a harmful question answered), Auto-J pairs (helpfulness; those of nearly equal length;
-and its answers against answers to other prompts, and against stock refusals), HHH pairs. Prints figures, no text. Auto-J and
-GPTFuzz are what the shipped heads were fitted on, so for those only the prompts of the other half count.
+and its answers against answers to other prompts, and against stock refusals), HHH pairs. Prints figures, no text. The
+shipped heads were fitted on Auto-J and GPTFuzz, so for them only the prompts of the other half count there.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ class Opened:
             begun = last.content if last.role == "assistant" else ""
             if begun == "Sure, but it declines.":
                 return Completion((Text("I cannot help with that.", 6, "end"),))
-            return Completion((Text(f"words that follow {begun.split()[0] if begun else 'nothing'} here", 5, "length"),))
+            first = begun.split()[0] if begun else "nothing"
+            return Completion((Text(f"words that follow {first} here", 5, "length"),))
         assert isinstance(request, Embed)
         assert request.stop == "length"
         told = (request.messages[0].content + request.response).encode()
@@ -126,7 +127,8 @@ def test_a_run_makes_its_judge_once_and_keeps_it(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    recipe = write_recipe(tmp_path, tiny_model, score={"judge": {"kind": "contrast"}, "require_signal": False}, rounds=2)
+    score = {"judge": {"kind": "contrast"}, "require_signal": False}
+    recipe = write_recipe(tmp_path, tiny_model, score=score, rounds=2)
     spa("run", recipe, "--out", tmp_path / "run")
     [folder] = (tmp_path / "run" / "heads").iterdir()
     card = json.loads((folder / "card.json").read_text())

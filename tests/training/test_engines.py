@@ -11,7 +11,7 @@ from torch import nn
 
 from selfpriority.errors import InputError
 from selfpriority.recipe import Align
-from selfpriority.training.engines import CONFIGS, FILES, shard_arguments
+from selfpriority.training.engines import CONFIGS, FILES, accelerator_for, shard_arguments
 from selfpriority.training.logps import called_as
 
 
@@ -71,3 +71,9 @@ def test_a_module_keeps_its_forward_when_the_call_fails():
     with pytest.raises(ZeroDivisionError):
         called_as(module, lambda forward: torch.ones(1) * (1 / 0))
     assert module(torch.ones(1, 2)).shape == (1, 2)
+
+
+def test_attention_is_kept_off_the_kernel_that_makes_a_plan_a_shape() -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    accelerator_for(Align())
+    assert not torch.backends.cuda.cudnn_sdp_enabled()

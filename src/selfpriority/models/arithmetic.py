@@ -22,7 +22,18 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
         reason = str(error).split("\n")[0]
         raise InputError(f"backend.device: {name} cannot be used here: {reason}") from error
+    if device.type == "cuda":
+        keep_attention_off_cudnn()
     return device
+
+
+def keep_attention_off_cudnn() -> None:
+    """Has torch compute attention with its other kernels, in this process.
+
+    cuDNN makes a plan for every new shape, and here every token makes one: on an H200 the first 48 tokens of 120 rows
+    took 9.7 s, the same shapes again 2.1 s (benchmarks/README.md).
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:

@@ -16,6 +16,7 @@ from accelerate import Accelerator, DistributedType
 from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataParallelPlugin
 
 from selfpriority.errors import InputError
+from selfpriority.models.arithmetic import keep_attention_off_cudnn
 from selfpriority.recipe import Align
 
 CONFIGS = Path(__file__).parent / "accelerate"
@@ -37,6 +38,7 @@ def accelerator_for(settings: Align) -> Accelerator:
     """
     shards = shard_arguments(settings)
     has_gpu = torch.accelerator.is_available()
+    keep_attention_off_cudnn()
     # unused weights are those of a mixture's other experts; looking for them breaks recomputed activations
     copies = DistributedDataParallelKwargs(find_unused_parameters=not settings.gradient_checkpointing)
     plugin = FullyShardedDataParallelPlugin(**shards) if shards else None
