@@ -220,6 +220,8 @@ DAMAGES: dict[str, Damage] = {
     "template: loops in loops": template(
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     ),
+    "template: takes all memory": template("{{ messages[0]['content'][:1] * 10**10 }}"),
+    "template: takes all memory in a list": template("{{ ([messages] * 10**10) | length }}"),
     "template: calls itself": template("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"),
     "template: reaches for the system": template("{{ ''.__class__.__mro__[1].__subclasses__() }}"),
     "template: huge": template(CLOSED + "{# " + "x" * LONGEST + " #}"),

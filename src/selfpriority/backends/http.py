@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from selfpriority.backends.proxies import proxy_handler, proxy_variable
 from selfpriority.backends.server_errors import ServerError, error_inside, server_error
 from selfpriority.errors import InputError, SelfPriorityError, WorkFailed
 from selfpriority.language_model import Failure
@@ -133,7 +134,7 @@ class Endpoint:
     def __init__(self, settings: OpenaiBackend, model: str, key: str) -> None:
         self._settings, self._model, self._key = settings, model, key
         self._url = f"{settings.base_url.rstrip('/')}/chat/completions"
-        self._opener = urllib.request.build_opener(_Unmoved, _Http, _Https)
+        self._opener = urllib.request.build_opener(_Unmoved, _Http, _Https, proxy_handler(self._url))
         self._lock, self._greeting = threading.Lock(), threading.Lock()
         self._answered = self._lost = self._odd = 0
         self._is_gone = False
@@ -234,7 +235,9 @@ class Endpoint:
         except urllib.error.URLError as error:
             if isinstance(error.reason, TimeoutError):
                 raise _Again("timeout", f"no reply within {self._settings.timeout:g} s") from None
-            raise _Again("cut", f"cannot be reached: {error.reason}") from None
+            variable = proxy_variable(self._url)
+            by = f" through the proxy that ${variable} names (NO_PROXY leaves a host out)" if variable else ""
+            raise _Again("cut", f"cannot be reached{by}: {error.reason}") from None
         except (http.client.HTTPException, ConnectionError, OSError) as error:
             raise _Again("cut", f"the connection was cut ({type(error).__name__})") from None
         try:
