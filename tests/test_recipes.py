@@ -59,7 +59,11 @@ def test_recipes_of_the_papers_settings(model, data):
     assert loaded.model == MODELS[model]
     assert loaded.prompts.source == SOURCES[data]
     beta, gamma, rate = TRAINING[model]
-    assert (loaded.align.beta, loaded.align.gamma, loaded.align.learning_rate) == (beta, gamma, pytest.approx(20 * rate))
+    assert (loaded.align.beta, loaded.align.gamma, loaded.align.learning_rate) == (
+        beta,
+        gamma,
+        pytest.approx(20 * rate),
+    )
     assert loaded.constitution == ("honest-helpful" if data == "honeset" else "harmless-helpful")
     assert loaded.score.judge == recipe.InWords(judge="self")
     assert loaded.align.lora == recipe.Lora(r=16, alpha=32.0)
