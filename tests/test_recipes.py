@@ -18,7 +18,7 @@ from selfpriority.run import key_of
 SHIPPED = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 SMALL = "model: some/model\nprompts: p.jsonl\n"
 
-# SimPO's authors, by model family: (beta, gamma, learning rate)
+# SimPO's authors, by model family: (beta, gamma, learning rate of full fine-tuning)
 TRAINING = {"llama-3.1-8b": (2.5, 1.375, 1e-6), "mistral-7b": (2.5, 0.25, 5e-7)}
 MODELS = {
     "llama-3.1-8b": "meta-llama/Llama-3.1-8B-Instruct",
@@ -59,10 +59,26 @@ def test_recipes_of_the_papers_settings(model, data):
     loaded = recipe.load(next(path for path in SHIPPED if path.stem == f"{model}-{data}"))
     assert loaded.model == MODELS[model]
     assert loaded.prompts.source == SOURCES[data]
-    assert (loaded.align.beta, loaded.align.gamma, loaded.align.learning_rate) == TRAINING[model]
+    beta, gamma, rate = TRAINING[model]
+    assert (loaded.align.beta, loaded.align.gamma, loaded.align.learning_rate) == (
+        beta,
+        gamma,
+        pytest.approx(20 * rate),
+    )
     assert loaded.constitution == ("honest-helpful" if data == "honeset" else "harmless-helpful")
     assert loaded.score.judge == recipe.InWords(judge="self")
-    assert loaded.align.lora is None
+    assert loaded.align.lora == recipe.Lora(r=16, alpha=32.0)
+    assert (loaded.align.processes, loaded.backend.dtype, loaded.align.dtype) == (1, "bfloat16", "bfloat16")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("data", SOURCES)
+def test_recipes_for_eight_cards_differ_in_how_they_train_alone(model, data):
+    one, eight = (
+        recipe.load(next(path for path in SHIPPED if path.stem == f"{model}-{data}{card}")) for card in ("", "-8gpu")
+    )
+    full = {"lora": None, "learning_rate": TRAINING[model][2], "processes": 8, "parallel": "fsdp"}
+    assert eight == one.model_copy(update={"align": one.align.model_copy(update=full)})
 
 
 def test_wildguard_names_its_configuration_and_kind():
@@ -352,6 +368,14 @@ def test_what_needs_the_whole_model_is_refused_with_shards(tmp_path, name, field
     recipe.load(path, [field, "align.parallel=ddp"])
     recipe.load(path, ["align.method=dpo", "align.parallel=fsdp"])
     assert f"{name} needs parallel: ddp" in refusal(path, field, "align.parallel=fsdp")
+
+
+def test_a_run_is_known_by_how_it_saves_only_where_that_is_chosen(tmp_path):
+    """Else every run of before there was a choice would train again."""
+    path = write(tmp_path, SMALL)
+    assert "save" not in recipe.load(path).align.in_result
+    assert recipe.load(path, ["align.save=float32"]).align.in_result["save"] == "float32"
+    assert "save is for full fine-tuning" in refusal(path, "align.save=bfloat16", "align.lora={r: 4}")
 
 
 def test_the_engine_that_was_removed_is_answered_with_what_to_use(tmp_path):

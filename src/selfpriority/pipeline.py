@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from selfpriority.errors import WorkFailed
 from selfpriority.judges.reports import read_checks
 from selfpriority.personas import load_personas
 from selfpriority.phases.align import align_step
+from selfpriority.phases.batch_tokens import with_batch_tokens
 from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.evaluate import check_evaluation, evaluate_steps
 from selfpriority.phases.judge_check import check_anchors, judge_step
@@ -129,7 +130,9 @@ def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> 
     resources = Resources(asked.recipe, run, reporter)
     with run.locked("run"):
         check_inputs(resources)
-        follow(run, asked)
+        resources.recipe = with_batch_tokens(resources.recipe, run)
+        backend = resources.recipe.backend
+        follow(run, replace(asked, recipe=asked.recipe.model_copy(update={"backend": backend})))
         for phase in phases(run, resources):
             if phase.name != "check-judge" and all(run.is_done(step) for step in phase.steps()):
                 reporter.note(f"{phase.title}: done before")

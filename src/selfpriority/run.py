@@ -117,6 +117,8 @@ class PairCounts:
     trained: int | None = None
     light_share: float | None = None
     """Share of the trained pairs that weigh under 0.1."""
+    survived: float | None = None
+    """Share of the training's movement that is in the saved policy."""
 
 
 @dataclass(frozen=True)

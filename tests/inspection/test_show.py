@@ -67,7 +67,12 @@ def test_funnel_of_a_trained_round_tells_how_many_pairs_weigh_nothing(make_run):
     stored = read_json(path)
     stored["pairs"] |= {"trained": 18, "light_share": 0.25}
     write_json(path, stored)
-    assert "  trained on 18 pairs; 25% of them weigh under 0.1" in funnel_text(funnel(run)).split("\n")
+    lines = funnel_text(funnel(run)).split("\n")
+    assert "  trained on 18 pairs; 25% of them weigh under 0.1" in lines
+    assert not any("survived" in line for line in lines)  # version 0.1.0 did not measure it
+    stored["pairs"] |= {"survived": 0.9966}
+    write_json(path, stored)
+    assert "  movement that survived saving: 0.997" in funnel_text(funnel(run)).split("\n")
 
 
 def test_story_of_a_kept_prompt(make_run):

@@ -163,3 +163,14 @@ def test_checkpoints_of_the_version_before_are_said_to_be_useless(tiny_model, tm
     told = [line for line in work(again, align) if "torch" in line]
     assert told == ["round-1/align: its checkpoints are in torch's form, unreadable here; it starts anew"]
     assert again.reporter.rows[0]["step"] == 1
+
+
+def test_a_training_tells_what_of_its_movement_was_saved(tiny_model, tmp_path):
+    given = opened(tmp_path / "run", tiny_model)
+    work(given, collect)
+    (line,) = [note for note in work(given, align) if "survived" in note]
+    assert line.startswith("round-1/align: movement that survived saving: 1.000 (in float32; rounded to the nearest ")
+    pairs = given.run.funnel(1).pairs
+    assert pairs is not None
+    assert pairs.survived == 1.0
+    assert not any("only" in note for note in given.reporter.notes)  # type: ignore[attr-defined]

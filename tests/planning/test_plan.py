@@ -58,6 +58,24 @@ def test_memory_by_phase_and_by_choice(written, spa_plan, tmp_path):
     assert full["activations_checkpointed"] < full["activations"]
 
 
+@pytest.mark.parametrize(("memory", "fits"), [(2, True), (0.001, False), (None, None)])
+def test_the_phases_are_held_against_the_card_that_the_recipe_names(written, spa_plan, tmp_path, memory, fits):
+    recipe = written(backend={"kind": "hf", "dtype": "float32", "memory": memory})
+    arguments = (recipe, "align.tokens_per_batch=1000", "--out", tmp_path / "run")
+    told, text = json.loads(spa_plan(*arguments, "--json").out), spa_plan(*arguments).out
+    if memory is None:
+        assert told["card"] is None
+        assert "one card" not in text
+        assert told["generation_tokens"] == 16384
+        return
+    assert told["card"]["size"] == memory * 1e9
+    chosen = next(row["total"] for row in told["training"]["choices"] if row["is_chosen"])
+    assert told["card"]["phases"] == {**{name: held["total"] for name, held in told["memory"].items()}, "align": chosen}
+    assert (max(told["card"]["phases"].values()) < memory * 1e9) == fits
+    assert f"one card of {memory:.2f} GB: it {'fits' if fits else 'does not fit'} (check-judge " in text
+    assert (told["generation_tokens"] > 16384) == fits
+
+
 def test_what_an_earlier_run_held_stands_beside_the_plan(written, spa_plan, tmp_path):
     recipe, run = written(backend={"kind": "hf", "dtype": "float32"}), tmp_path / "run"
     before = json.loads(spa_plan(recipe, "--json", "--out", run).out)["memory"]

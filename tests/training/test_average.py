@@ -36,7 +36,7 @@ def moved(average, *values, dtype=torch.float32):
     for value in values:
         with torch.no_grad():
             model.weight.fill_(value)
-        average.update(model)
+        average.update(model, lambda weight: weight.detach())
     return model
 
 

@@ -31,6 +31,8 @@ folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
 (folder / f"process-{rank}").write_text(str(os.getpid()))
 trained = train(*pickle.loads((folder / "arguments").read_bytes()))
 (folder / "resumed").write_text(str(trained.resumed_from))
+if trained.survival:
+    (folder / "survived").write_text(str(trained.survival.share))
 """
 COMPARED = ("loss", "nll", "margin", "chosen_logp", "grad_norm", "n_pairs", "n_pools", "light_share")
 DPO = {"method": "dpo", "beta": 0.1, "nll": 0.2, "gradient_checkpointing": True}
@@ -148,6 +150,26 @@ def test_two_ranks_equal_one(tiny_model, paired_pool, tmp_path, changes, is_tied
         configs = [(where.policy / "config.json").read_text() for where in (one, two)]
         assert configs[0] == configs[1]
         assert type(AutoModelForCausalLM.from_pretrained(two.policy)).__name__ == "LlamaForCausalLM"
+
+
+@pytest.mark.slow
+def test_shards_are_saved_in_bfloat16_as_one_process_saves(tiny_model, paired_pool, tmp_path):
+    """Weights that differ by the rounding of sums may be drawn to two neighbours, but hardly ever are."""
+    align, one, two = settings(parallel="fsdp", save="bfloat16"), places(tmp_path / "one"), places(tmp_path / "two")
+    pools, model = pools_of(paired_pool), tied(tmp_path / "tied", tiny_model)
+    done = train(pools, model, align, 0, one)
+    finished(started((pools, model, align, 0, two), tmp_path / "two", 2))
+    assert done.survival is not None
+    told = float((tmp_path / "two" / "survived").read_text())
+    assert told == pytest.approx(done.survival.share, abs=0.02)
+    weights, others = weights_of(one.policy), weights_of(two.policy)
+    assert weights.keys() == others.keys()
+    assert {weight.dtype for weight in others.values()} == {torch.bfloat16}
+    n_other = sum(int((weights[name] != others[name]).sum()) for name in weights)
+    assert n_other < 0.01 * sum(weight.numel() for weight in weights.values())
+    configs = [json.loads((where.policy / "config.json").read_text()) for where in (one, two)]
+    assert configs[0] == configs[1]
+    assert configs[1]["dtype"] == "bfloat16"
 
 
 @pytest.mark.slow

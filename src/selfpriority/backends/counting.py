@@ -157,7 +157,7 @@ class Counting:
         largest = self._size(max(written, key=_characters))  # one long request makes a batch alone, wherever it stands
         longest = max(length for _, length in [*sizes, largest])
         n_sequences = max(1, round(sum(n for n, _ in sizes) * len(written) / len(sizes)))
-        most = min(settings.tokens_per_batch, min(settings.max_batch, n_sequences) * longest)
+        most = min(settings.batch_tokens, min(settings.max_batch, n_sequences) * longest)
         return max(most, *(n * length for n, length in [*sizes, largest]))
 
     def _size(self, request: Generate | Choose) -> tuple[int, int]:

@@ -65,7 +65,7 @@ class HfModel:
     def plan(self, requests: Sequence[Request]) -> list[list[int]]:
         """Batches by kind and sampling settings, of similar length, within the token budget."""
         costs = [self._cost(request) for request in requests]
-        return cut(costs, self._settings.tokens_per_batch, self._settings.max_batch)
+        return cut(costs, self._settings.batch_tokens, self._settings.max_batch)
 
     def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
         """Each batch's answers depend on that batch alone: its draws are seeded by its content."""
@@ -172,7 +172,7 @@ class HfClassifier:
     def plan(self, requests: Sequence[Request]) -> list[list[int]]:
         """Batches of similar length within the token budget."""
         costs = [Cost(_group(request), 1, _total(self._lengths, request)) for request in requests]
-        return cut(costs, self._settings.tokens_per_batch, self._settings.max_batch)
+        return cut(costs, self._settings.batch_tokens, self._settings.max_batch)
 
     def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
         """Forward passes over some rows of a batch each."""

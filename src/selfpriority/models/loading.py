@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from selfpriority.chat import Chat
@@ -14,7 +15,7 @@ from selfpriority.models.files import described
 from selfpriority.models.fingerprint import fingerprint
 from selfpriority.models.probed_chat import probed_chat
 from selfpriority.models.trust import code_is_trusted
-from selfpriority.models.weights import id_list, open_model, readable
+from selfpriority.models.weights import base_of, id_list, open_model, readable
 from selfpriority.recipe import HfBackend
 
 
@@ -88,6 +89,8 @@ def _load(name: str, settings: HfBackend, kind: Any) -> Loaded:
     chat = probed_chat(opened.tokenizer, opened.end_ids, name)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     content = f"{fingerprint(opened.source)} {str(dtype).removeprefix('torch.')}"
+    if dtype is torch.bfloat16 and base_of(opened.source) is not None:
+        content += " drawn"  # merged by `rounding`, and no longer to the nearest
     pad_id = chat.end_id if opened.tokenizer.pad_token_id is None else int(opened.tokenizer.pad_token_id)
     model.config.pad_token_id = pad_id  # by which a classifier finds the last token of a row
     return Loaded(model.to(device).eval(), chat, frozenset({*opened.end_ids, chat.end_id}), pad_id, context, content)

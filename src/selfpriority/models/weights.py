@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from selfpriority.errors import InputError, SelfPriorityError
 from selfpriority.models.added_tokens import check_room, fit_rows
 from selfpriority.models.files import folder_of, matching, resolve, resolved_base
+from selfpriority.models.rounding import to_bfloat16
 from selfpriority.models.trust import code_is_trusted
 
 
@@ -40,7 +41,7 @@ class Opened:
 
 
 def open_model(name: str, dtype: torch.dtype, kind: Any = AutoModelForCausalLM) -> Opened:
-    """The model `name`; an adapter is merged into its base in float32, then cast.
+    """The model `name`; an adapter is merged into its base in float32, then cast so that its changes survive.
 
     Args:
         name: a hub id, a folder (of a model or an adapter) or an embedded name.
@@ -59,7 +60,8 @@ def open_model(name: str, dtype: torch.dtype, kind: Any = AutoModelForCausalLM) 
             model = _complete(base, base, torch.float32, kind)
             fit_rows(model, source)
             merged = _adapted(model, source)
-            model = merged.merge_and_unload().to(dtype)
+            model = merged.merge_and_unload()
+            model = to_bfloat16(model) if dtype is torch.bfloat16 else model.to(dtype)
         return Opened(model, _tokenizer(source, model, name), _end_ids(model), source)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from selfpriority.errors import WorkFailed
 from selfpriority.models.files import resolve
@@ -14,9 +16,13 @@ from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_inputs import start_of_round, with_places
 from selfpriority.preferences import PreferenceRow, paired_pools
+from selfpriority.recipe import Recipe
 from selfpriority.records import PairedPool, Pool, Sifted
 from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Step, key_of
 from selfpriority.storage import read_rows
+
+if TYPE_CHECKING:
+    from selfpriority.training.align import Trained
 
 
 def align_step(run: Run, resources: Resources, number: int) -> Step:
@@ -94,19 +100,32 @@ def align(run: Run, resources: Resources, number: int) -> None:
         dropped = with_places(trained.dropped, resources.recipe.prompts, step.name, resources.reporter.note)
         run.record_sifted(number, "align", len(paired), Sifted(kept, dropped))
         funnel = run.funnel(number)
-        pairs = replace(funnel.pairs or PairCounts(), trained=trained.n_pairs, light_share=trained.light_share)
+        pairs = replace(
+            funnel.pairs or PairCounts(),
+            trained=trained.n_pairs,
+            light_share=trained.light_share,
+            survived=trained.survival.share if trained.survival else None,
+        )
         run.write_funnel(number, replace(funnel, pairs=pairs))
     shutil.rmtree(checkpoints, ignore_errors=True)
-    resources.reporter.note(
-        f"{step.name}: {trained.n_steps} steps over {trained.n_pairs} pairs; "
+    for text in _told(trained, resources.recipe):
+        resources.reporter.note(f"{step.name}: {text}")
+
+
+def _told(trained: Trained, recipe: Recipe) -> Iterator[str]:
+    """What is to be said of a training."""
+    yield (
+        f"{trained.n_steps} steps over {trained.n_pairs} pairs; "
         f"{trained.light_share:.0%} of the pairs weigh under 0.1; padding {trained.padding:.1%}"
     )
+    if trained.survival:
+        yield f"movement that survived saving: {trained.survival.text}"
+        if lost := trained.survival.warning(recipe.backend):
+            yield lost
     for name in trained.damaged:
-        resources.reporter.note(f"{step.name}: {name} was damaged and is passed over")
+        yield f"{name} was damaged and is passed over"
     for alarm, n_steps in trained.alarms.items():
-        resources.reporter.note(
-            f"{step.name}: alarm at {n_steps} of {trained.n_steps} steps: {alarm}; see training.jsonl"
-        )
+        yield f"alarm at {n_steps} of {trained.n_steps} steps: {alarm}; see training.jsonl"
 
 
 def _on_many(run: Run, resources: Resources, number: int) -> None:

@@ -14,7 +14,7 @@ from selfpriority.backends.batches import PASS_TOKENS
 from selfpriority.backends.counting import Asked
 from selfpriority.planning.requests import PlannedStep, Rehearsal
 from selfpriority.recipe import Align, HfBackend, Lora
-from selfpriority.training.memory import Shape, activations, footprint, passing
+from selfpriority.training.memory import Shape, activations, footprint, passing, shape_of
 
 _LIBRARIES = 0.45e9  # interpreter, torch and transformers, measured on Linux
 _DRAWN = 5  # float32 copies of the distribution while tokens are drawn: itself, its sums, masked and compared ones
@@ -138,21 +138,6 @@ def _trained(name: str, settings: Align, config: Any, is_chosen: bool, n_pass: i
     return Trained(name, is_chosen, **parts, activations=kept, activations_checkpointed=checkpointed, total=total)
 
 
-def shape_of(config: Any) -> Shape:
-    """Sizes in a configuration as transformers names them."""
-    text = config.get_text_config()
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    n_key_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    return Shape(
-        layers=text.num_hidden_layers,
-        hidden=text.hidden_size,
-        query=text.num_attention_heads * head,
-        key_value=n_key_heads * head,
-        inner=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
-        vocabulary=text.vocab_size,
-    )
-
-
 def _held(asked: Sequence[Asked], rehearsal: Rehearsal) -> Held:
     """All models of a phase stay open; one batch at a time has keys and values."""
     from selfpriority.models.arithmetic import bytes_per_weight
@@ -177,6 +162,6 @@ def _held(asked: Sequence[Asked], rehearsal: Rehearsal) -> Held:
 
 def _passing(shape: Shape, settings: HfBackend, size: int) -> float:
     """Bytes of hidden states, queries and wide inner ones within a layer, and of probabilities as a token is drawn."""
-    n_tokens = min(settings.tokens_per_batch, PASS_TOKENS)
+    n_tokens = min(settings.batch_tokens, PASS_TOKENS)
     layer = n_tokens * (4 * shape.hidden + 3 * shape.query + 4 * shape.inner) * size
     return float(layer + settings.max_batch * shape.vocabulary * (_DRAWN * 4 + size))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
+from selfpriority.phases.batch_tokens import with_batch_tokens
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter
 from selfpriority.planning.memory import Held, Trained, held, trained
 from selfpriority.planning.pace import Earlier, Pace, Prices
 from selfpriority.planning.requests import PlannedStep, Rehearsal, planned_steps
-from selfpriority.recipe import Recipe, load
+from selfpriority.recipe import HfBackend, Recipe, load
 from selfpriority.run import Run
 
 TOKENIZER, CHARACTERS = "tokenizer", "estimate: 4 characters a token, for its tokenizer is not on this machine"
@@ -62,6 +63,24 @@ class PlannedTraining:
 
 
 @dataclass(frozen=True)
+class Card:
+    """What a run holds on one GPU, against the GPU's memory."""
+
+    size: float
+    """Bytes."""
+    phases: dict[str, float | None]
+    """Phase -> bytes at most; None where they are not known."""
+
+    @property
+    def suffices(self) -> bool | None:
+        """Whether every phase fits; None where that is not known."""
+        sizes = list(self.phases.values())
+        if any(size is not None and size > self.size for size in sizes):
+            return False
+        return None if None in sizes else True
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run will do."""
 
@@ -75,6 +94,10 @@ class Plan:
     memory: dict[str, Held]
     """By phase."""
     training: PlannedTraining
+    generation_tokens: int | None
+    """Token budget of a generation batch; None: nothing is generated here."""
+    card: Card | None
+    """Whether one GPU of a given memory suffices."""
 
 
 def plan(
@@ -95,18 +118,33 @@ def plan(
     recipe = with_absolute_paths(load(path, overrides), path.parent)
     run = Run(out or Path("runs") / path.stem)
     rehearsal = Rehearsal(recipe, run, Reporter())
+    rehearsal.recipe = recipe = with_batch_tokens(rehearsal.recipe, run)
     steps = list(planned_steps(rehearsal))
     pace = rates or (Earlier.of(run.manifest, str(run.folder)) if run.manifest.steps else None)
     rows = tuple(_row(step, pace, prices) for step in steps)
+    memory = held(steps, rehearsal)
+    training = _training(recipe, rehearsal, [step for step in steps if step.trained_tokens])
     return Plan(
         recipe=str(path),
         tokens=_token_counting(rehearsal),
         steps=rows,
         total=_total(rows),
         rates=pace.source if pace else None,
-        memory=held(steps, rehearsal),
-        training=_training(recipe, rehearsal, [step for step in steps if step.trained_tokens]),
+        memory=memory,
+        training=training,
+        generation_tokens=recipe.backend.batch_tokens if isinstance(recipe.backend, HfBackend) else None,
+        card=_card(recipe, memory, training),
     )
+
+
+def _card(recipe: Recipe, memory: Mapping[str, Held], training: PlannedTraining) -> Card | None:
+    """What the phases hold on the GPU that the recipe names; None where it names none."""
+    backend = recipe.backend
+    if not isinstance(backend, HfBackend) or backend.memory is None:
+        return None
+    chosen = [choice.total for choice in training.choices if choice.is_chosen]
+    phases = {phase: held.total for phase, held in memory.items()}
+    return Card(backend.memory * 1e9, {**phases, "align": chosen[0] if chosen else None})
 
 
 def _row(step: PlannedStep, pace: Pace | None, prices: Prices | None) -> PlanRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selfpriority.planning.plan import Plan, PlannedTraining, PlanRow, PlanTotal
+from selfpriority.planning.plan import Card, Plan, PlannedTraining, PlanRow, PlanTotal
 from selfpriority.text_table import text_table
 
 _GB = 1e9
@@ -71,9 +71,19 @@ def _grounds(plan: Plan) -> list[str]:
     lines.append(
         "memory of align: of tensors alone; what an allocator adds, most with adapters on a CPU, is in docs/scaling.md"
     )
+    if plan.generation_tokens:
+        lines.append(f"tokens of a generation batch: {plan.generation_tokens:,} (backend.tokens_per_batch)")
+    if plan.card:
+        lines.append(_fit(plan.card))
     lines.append(f"optimizer steps a round: at most {plan.training.optimizer_steps}")
     unknown = "time: unknown before a first run; --rates prefill=N,generate=N,..."
     return [*lines, f"time: from {plan.rates}" if plan.rates else unknown]
+
+
+def _fit(card: Card) -> str:
+    sizes = [f"{phase} {_size(size) if size is not None else 'unknown'}" for phase, size in card.phases.items()]
+    verdict = {True: "it fits", False: "it does not fit", None: "unknown whether it fits"}[card.suffices]
+    return f"one card of {_size(card.size)}: {verdict} ({', '.join(sizes)})"
 
 
 def _size(n_bytes: float) -> str:

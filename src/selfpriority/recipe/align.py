@@ -98,6 +98,8 @@ class Align(Section):
     """Arithmetic of the forward pass."""
     weights: Literal["float32", "bfloat16"] = "float32"
     """Weights of full fine-tuning; with `bfloat16` the optimizer holds the bits that complete them to float32."""
+    save: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Saved weights of full fine-tuning; `auto`: bfloat16, unless a model of up to 1e9 weights trained in float32."""
     gradient_checkpointing: bool = False
     """Compute activations again for the gradient, not keep them; less memory, some 40 % fewer pairs a second (CPU)."""
     processes: int = Field(1, ge=1, le=1024)
@@ -145,6 +147,7 @@ class Align(Section):
         the field was there keeps its key.
         """
         others = {"tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing", "processes", "parallel"}
+        others |= {"save"} if self.save == "auto" else set()  # runs from before there was a choice stay done
         fields = self.model_dump(exclude={*others, "stop_on_collapse", "report_to", "learn"})
         learns_any = self.method == "sft" or self.nll
         return {**fields, "learn": self.learns} if learns_any and self.learns != "chosen" else fields
@@ -162,6 +165,8 @@ class Align(Section):
             raise ValueError("weights is for full fine-tuning; an adapter's base follows dtype or lora.quantize")
         if self.weights == "bfloat16" and self.dtype == "float32":
             raise ValueError("weights bfloat16 cannot be multiplied in dtype float32; leave dtype at auto")
+        if self.save != "auto" and self.lora is not None:
+            raise ValueError("save is for full fine-tuning; adapters are saved in float32, so leave save at auto")
         if self.method == "sft" and self.nll:
             raise ValueError("nll adds the likelihood to a loss of pairs; method sft is that likelihood already")
         if self.parallel != "ddp" and self.needs_copies:

@@ -21,10 +21,17 @@ class HfBackend(Section):
     """`auto`: bfloat16 where the hardware has it."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
-    tokens_per_batch: Count = 16384
-    """Token budget of one generation batch, prompt and new tokens together."""
+    tokens_per_batch: Count | Literal["auto"] = "auto"
+    """Token budget of a generation batch, prompt and new tokens; `auto`: by the memory as a run starts, or 16384."""
+    memory: float | None = Field(None, gt=0, le=100_000)
+    """GB of the GPU that `auto` counts with and `spa plan` holds the phases against; none: that of the GPU here."""
     max_batch: Count = 96
     """Most sequences generated together."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """The budget as a number, where no run has settled it."""
+        return 16384 if self.tokens_per_batch == "auto" else self.tokens_per_batch
 
 
 class ScriptedBackend(Section):

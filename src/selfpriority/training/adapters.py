@@ -27,8 +27,6 @@ from selfpriority.models.files import adapter_base, folder_of
 from selfpriority.models.weights import open_adapter, open_model, save_tokenizer, silent
 from selfpriority.recipe import Align, Lora
 
-_BIG = 1_000_000_000  # parameters from which a full fine-tune is saved as bfloat16
-
 
 @dataclass(frozen=True)
 class Policy:
@@ -140,11 +138,6 @@ def save_policy(policy: Policy, folder: Path, weights: dict[str, Tensor] | None 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     model = policy.model
-    if not isinstance(model, PeftModel) and model.num_parameters() > _BIG:
-        if weights is None:
-            model = model.to(torch.bfloat16)
-        else:
-            weights = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # progress is the caller's to show
     how: dict[str, Any] = {}
     if isinstance(model, PeftModel):
@@ -153,6 +146,9 @@ def save_policy(policy: Policy, folder: Path, weights: dict[str, Tensor] | None 
         # peft would look for the base at the hub to find out
         how["save_embedding_layers"] = policy.brings_embeddings and not getattr(config, "modules_to_save", None)
     model.save_pretrained(partial, state_dict=weights, **how)
+    if weights and not isinstance(model, PeftModel):  # it noted the type of the shards
+        model.config.dtype = next(weight.dtype for weight in weights.values() if weight.is_floating_point())
+        model.config.save_pretrained(partial)
     (partial / "README.md").unlink(missing_ok=True)  # peft's empty form, which names the base's place
     save_tokenizer(policy.tokenizer, partial)
     if folder.exists():

@@ -26,6 +26,8 @@ from selfpriority.training.journal import Journal, Record
 from selfpriority.training.logps import choose_form
 from selfpriority.training.objective import n_light, weigh
 from selfpriority.training.passes import Course
+from selfpriority.training.saving import settle
+from selfpriority.training.survival import Survival
 from selfpriority.training.trackers import Trackers
 from selfpriority.training.trainer import Trainer
 
@@ -44,6 +46,15 @@ class Places:
     """Content hash of the starting model, by which a checkpoint knows it under any name; empty: its path."""
     keeps_checkpoints: bool = False
     """Leave the checkpoints when all is done: for a caller that removes them once it has noted that it is."""
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A course that was run."""
+
+    trainer: Trainer
+    resumed_from: int
+    alarms: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,8 @@ class Trained:
     """Steps that raised an alarm, by its name."""
     resumed_from: int
     """Step of the checkpoint training continued from, 0 for none."""
+    survival: Survival | None = None
+    """What of the movement is in the saved policy; None in a process that saved none."""
     damaged: tuple[str, ...] = ()
     """Names of the checkpoints behind it that could not be read any more."""
 
@@ -100,8 +113,10 @@ def train(
     mark = mark_of(course.pools, settings, seed, known_as)
     checkpoints = Checkpoints(places.checkpoints, mark)
     damaged = tuple(checkpoints.damaged())
-    resumed_from, alarms = _train(policy, course, seed, places, checkpoints, on_step)
-    return replace(_summary(course, sifted.dropped, resumed_from, alarms), damaged=damaged)
+    done = _train(policy, course, seed, places, checkpoints, on_step)
+    survival = _save(done.trainer, policy, str(model), places)
+    summary = _summary(course, sifted.dropped, done.resumed_from, done.alarms)
+    return replace(summary, damaged=damaged, survival=survival)
 
 
 def _encode(paired: Sequence[PairedPool], policy: Policy, settings: Align, name: str) -> Sifted[EncodedPool]:
@@ -126,12 +141,8 @@ def _train(
     places: Places,
     checkpoints: Checkpoints,
     on_step: Callable[[Record], None] | None,
-) -> tuple[int, Mapping[str, int]]:
-    """Runs the course from the last checkpoint and saves the policy.
-
-    Returns:
-        The step it continued from, and the alarms of the whole training.
-    """
+) -> _Done:
+    """Runs the course from the last checkpoint."""
     accelerator = accelerator_for(course.settings)
     is_main = accelerator.is_main_process
     checkpoint = checkpoints.last()
@@ -150,16 +161,23 @@ def _train(
     finally:
         if trackers:
             trackers.finish()
+    return _Done(trainer, resumed_from, journal.alarms if journal else {})
+
+
+def _save(trainer: Trainer, policy: Policy, start: str, places: Places) -> Survival | None:
+    """Writes the policy; called on all processes, and the main one alone measures what is left of the movement."""
     if trainer.average:
         trainer.average.move_into(policy.model)
     weights = trainer.whole_weights()
-    if is_main:
+    survival = None
+    if trainer.accelerator.is_main_process:
+        survival = settle(policy, trainer.course.settings, start, weights, trainer.master)
         with written(places.policy, "the last checkpoint"):
             save_policy(policy, places.policy, weights)
         if not places.keeps_checkpoints:
             shutil.rmtree(places.checkpoints, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    return resumed_from, journal.alarms if journal else {}
+    trainer.accelerator.wait_for_everyone()
+    return survival
 
 
 def _summary(course: Course, dropped: tuple[Drop, ...], resumed_from: int, alarms: Mapping[str, int]) -> Trained:

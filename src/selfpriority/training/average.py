@@ -6,6 +6,7 @@ name and nothing of what they are trained on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,11 +27,11 @@ class Average:
         self.decay = decay
         self.weights: dict[str, Tensor] = {}
 
-    def update(self, model: nn.Module) -> None:
-        """Moves the average towards the weights of this step."""
+    def update(self, model: nn.Module, master: Callable[[Tensor], Tensor]) -> None:
+        """Moves the average towards the weights of this step: towards the float32 that each stands for."""
         for name, weight in _trained(model):
             kept = self.weights.get(name)
-            latest = weight.detach().float()
+            latest = master(weight).float()
             # a copy even of float32, or the average would be the weight itself
             self.weights[name] = (
                 latest.clone() if kept is None else kept.to(latest.device).lerp_(latest, 1 - self.decay)

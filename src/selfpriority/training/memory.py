@@ -6,6 +6,7 @@ Plain arithmetic on settings and a model's shape; knows neither models nor devic
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from selfpriority.recipe import Align
 
@@ -72,6 +73,21 @@ class Shape:
     inner: int
     """Of the gated MLP."""
     vocabulary: int
+
+
+def shape_of(config: Any) -> Shape:
+    """Sizes in a configuration as transformers names them."""
+    text = config.get_text_config()
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    n_key_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return Shape(
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        query=text.num_attention_heads * head,
+        key_value=n_key_heads * head,
+        inner=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        vocabulary=text.vocab_size,
+    )
 
 
 def activations(shape: Shape, n_tokens: int, settings: Align, in_bfloat16: bool) -> float:

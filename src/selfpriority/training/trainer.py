@@ -29,7 +29,7 @@ from selfpriority.training.groups import Step
 from selfpriority.training.interrupts import deferred_interrupts
 from selfpriority.training.journal import Journal, Record
 from selfpriority.training.objective import NEEDS_REFERENCE, n_light
-from selfpriority.training.optimizer import MasterAdamW
+from selfpriority.training.optimizer import MasterAdamW, join
 from selfpriority.training.passes import Batch, Course, Passes
 from selfpriority.training.reference import Reference
 from selfpriority.training.states import load_random, load_states, save_random, save_states, whole_weights
@@ -89,7 +89,7 @@ class Trainer:
                 record = self._step(step)
                 self._log(record, journal, trackers)
                 if self.average:
-                    self.average.update(self.accelerator.unwrap_model(self.model))
+                    self.average.update(self.accelerator.unwrap_model(self.model), self._held)
                 is_due, is_interrupted = self._agreed(self._is_overdue(), bool(interrupts))
                 if is_due or is_interrupted:
                     self._save(len(self.history))
@@ -99,6 +99,16 @@ class Trainer:
     def whole_weights(self) -> dict[str, Tensor] | None:
         """All weights by name on the main process, where the model itself holds a part; None where it holds all."""
         return whole_weights(self.model) if is_sharded(self.accelerator) else None
+
+    def master(self, name: str, weight: Tensor) -> Tensor:
+        """The float32 that a finished weight stands for: its average, what the optimizer completes, or itself."""
+        if self.average and name in self.average.weights:
+            return self.average.weights[name]
+        return self._held(weight)
+
+    def _held(self, weight: Tensor) -> Tensor:
+        state = self.optimizer.optimizer.state.get(weight, {})
+        return join(weight.detach(), state["rest"]) if "rest" in state else weight.detach()
 
     def _step(self, step: Step) -> Record:
         """One optimizer step; returns its record."""
