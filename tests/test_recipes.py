@@ -550,7 +550,10 @@ def test_a_judge_as_version_0_1_0_wrote_it_out_is_read(tmp_path):
             "score.mass_floor: unknown field; known here: kind, judge",
         ),
         ("score.rewards={a: b}", "score.rewards: unknown field; known here: kind, judge, method, backend"),
-        ("score.method=soft", "score.method: Input should be 'expected', 'verbal', 'probe', 'contrast' or 'reward' (got 'soft')"),
+        (
+            "score.method=soft",
+            "score.method: Input should be 'expected', 'verbal', 'probe', 'contrast' or 'reward' (got 'soft')",
+        ),
         ("score.mass_floor=2", "score.mass_floor: Input should be less than or equal to 1 (got 2)"),
         ("score.judge=3", "score.judge: Input should be a valid string (got 3)"),
         ("score.judge={kind: probe, judge: x, method: verbal}", "score.judge.method: unknown field"),

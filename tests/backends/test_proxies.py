@@ -36,7 +36,7 @@ def test_a_server_on_this_machine_is_asked_past_the_proxy(
 
 def test_the_variable_is_named_where_its_proxy_does_not_lead_on(serving: Callable[..., Server]) -> None:
     settings = serving(lambda body, n: chat("Hi")).settings(base_url="http://judge.example/v1", retries=0)
-    with pytest.raises(InputError, match=r"through the proxy that \$http_proxy names \(NO_PROXY leaves a host out\)"):
+    with pytest.raises(InputError, match=r"through the proxy that http_proxy names \(NO_PROXY leaves a host out\)"):
         ask(OpenaiModel("m", settings), [HELLO])
 
 
@@ -58,8 +58,10 @@ def test_which_addresses_are_this_machine(url: str, expected: bool) -> None:
 
 def test_whose_word_a_proxy_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "near.example")
-    monkeypatch.setenv("ALL_PROXY", NOWHERE)
+    monkeypatch.setenv("HTTPS_PROXY", NOWHERE)
     assert proxy_variable("http://judge.example/v1") == "http_proxy"
-    assert proxy_variable("https://judge.example/v1") == "ALL_PROXY"
+    assert proxy_variable("https://judge.example/v1") == "HTTPS_PROXY"
+    monkeypatch.setenv("https_proxy", "")  # switches the other spelling off
+    assert proxy_variable("https://judge.example/v1") is None
     assert proxy_variable("http://near.example/v1") is None
     assert proxy_variable("http://localhost/v1") is None

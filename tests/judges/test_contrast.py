@@ -148,3 +148,5 @@ def test_options_that_do_not_go_together_are_one_line(tmp_path: Path) -> None:
     assert "either --labels FILE, or --contrast" in spa("fit-judge", "--model", "m", "--to", tmp_path, check=2).stderr
     told = spa("fit-judge", "--model", "m", "--to", tmp_path, "--contrast", "--layer", "3", check=2).stderr
     assert "--layer goes with --labels" in told
+    told = spa("fit-judge", "--model", "m", "--to", tmp_path, "--contrast", "--c", "0.1", check=2).stderr
+    assert "--c goes with --labels" in told

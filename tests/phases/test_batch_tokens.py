@@ -44,6 +44,8 @@ def test_a_judge_of_another_model_takes_its_part(tiny_model, weights, tmp_path):
     judged = made(tiny_model, evaluate={"judge": str(other)})
     memory = (3 * weights + 10_300 * KEPT) / 0.85
     assert by_memory(judged, memory) == 10 * 1024
+    by_contrast = made(tiny_model, score={"judge": {"kind": "contrast", "judge": str(other)}})
+    assert by_memory(by_contrast, memory) == 10 * 1024
     served = {"judge": str(other), "backend": {"kind": "openai", "base_url": "http://localhost:1/v1"}}
     assert by_memory(made(tiny_model, evaluate=served), memory - weights / 0.85) == 10 * 1024
 

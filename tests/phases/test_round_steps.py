@@ -37,6 +37,18 @@ def test_the_keys_of_a_finished_run_are_computed_as_they_are_stored(finished: Ru
     assert [step.key for step in steps] == [stored[step.name]["key"] for step in steps]
 
 
+def test_another_order_refines_and_pairs_anew(finished: Run) -> None:
+    def keys(*fields: str) -> dict[str, str]:
+        resources = Resources(load(finished.recipe, fields), finished, Reporter())
+        return {step.name: step.key for step in collect_steps(finished, resources, 1)}
+
+    usual, swapped, plain = keys(), keys("pair.order=swapped"), keys("pair.order=sum")
+    assert keys("pair.order=priority") == usual
+    for name in usual:
+        differ = len({usual[name], swapped[name], plain[name]})
+        assert differ == (1 if name in ("round-1/sample", "round-1/score") else 3)
+
+
 def test_every_phase_of_a_finished_run_was_done_before(finished: Run) -> None:
     resources = Resources(load(finished.recipe), finished, Reporter())
     steps = [step for phase in phases(finished, resources) for step in phase.steps()]

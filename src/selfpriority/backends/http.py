@@ -236,7 +236,7 @@ class Endpoint:
             if isinstance(error.reason, TimeoutError):
                 raise _Again("timeout", f"no reply within {self._settings.timeout:g} s") from None
             variable = proxy_variable(self._url)
-            by = f" through the proxy that ${variable} names (NO_PROXY leaves a host out)" if variable else ""
+            by = f" through the proxy that {variable} names (NO_PROXY leaves a host out)" if variable else ""
             raise _Again("cut", f"cannot be reached{by}: {error.reason}") from None
         except (http.client.HTTPException, ConnectionError, OSError) as error:
             raise _Again("cut", f"the connection was cut ({type(error).__name__})") from None

@@ -17,13 +17,14 @@ def proxy_handler(url: str) -> urllib.request.ProxyHandler:
 
 
 def proxy_variable(url: str) -> str | None:
-    """The environment variable that sends requests to an address through a proxy; None where they go straight."""
+    """What sends requests to an address through a proxy, a variable or the system; None where they go straight."""
     parts = urllib.parse.urlsplit(url)
     if is_this_machine(url) or urllib.request.proxy_bypass(parts.netloc):
         return None
-    names = (f"{parts.scheme}_proxy", "all_proxy")
-    given = [name for name in os.environ if name.lower() in names and os.environ[name]]
-    return min(given, key=lambda name: (names.index(name.lower()), name), default=None)
+    if parts.scheme not in urllib.request.getproxies():  # which knows that an empty lower-case name switches it off
+        return None
+    name = f"{parts.scheme}_proxy"
+    return name if os.environ.get(name) else name.upper() if os.environ.get(name.upper()) else "the system's settings"
 
 
 def is_this_machine(url: str) -> bool:

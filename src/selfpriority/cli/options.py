@@ -48,14 +48,15 @@ class FitOptions:
     layer: Annotated[
         list[int] | None, typer.Option("--layer", min=0, help="Layer, repeatable; default: 1/2 and 3/4 of the depth.")
     ] = None
-    c: Annotated[float, typer.Option("--c", min=1e-9, help="Inverse strength of the penalty.")] = 1e-3
+    c: Annotated[float | None, typer.Option("--c", min=1e-9, help="Inverse strength of the penalty; 0.001.")] = None
 
     def check(self) -> None:
         """Raises InputError for options that do not go together."""
         if self.contrast == bool(self.labels):
             raise InputError("fit-judge: give either --labels FILE, or --contrast, which needs no labels")
-        if self.contrast and self.layer:
-            raise InputError("fit-judge: --layer goes with --labels; --contrast knows which layer it reads")
+        for option, given in (("--layer", self.layer), ("--c", self.c)):
+            if self.contrast and given:
+                raise InputError(f"fit-judge: {option} goes with --labels; --contrast knows its own")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from selfpriority.errors import InputError
 from selfpriority.phases.judge_names import comparing, fitted_heads, judge_backend
-from selfpriority.recipe import ByProbe, ByReward, HfBackend, InWords, JudgeSection, Recipe, load
+from selfpriority.recipe import ByContrast, ByProbe, ByReward, HfBackend, InWords, JudgeSection, Recipe, load
 from selfpriority.run import Run
 
 _FREE = 0.15  # of the memory: for what passes while a layer works and a token is drawn, and for the allocator's gaps
@@ -70,6 +70,8 @@ def _judging(section: JudgeSection, recipe: Recipe) -> Iterator[str]:
     match section:
         case ByProbe():
             yield fitted_heads(section.judge).model
+        case ByContrast():
+            yield recipe.model if section.judge == "self" else section.judge
         case ByReward():
             yield from section.rewards.values()
         case InWords():

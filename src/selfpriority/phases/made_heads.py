@@ -5,6 +5,7 @@ The run's own copy is the one that counts: a run that is continued on another ma
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,11 +18,11 @@ from selfpriority.judges.contrast import contrast_hash, fit_contrast
 from selfpriority.judges.heads import Head, Heads, read_heads, write_heads
 from selfpriority.language_model import LanguageModel
 from selfpriority.models.cache import cache_folder
-from selfpriority.run import Run, key_of
+from selfpriority.run import key_of
 
 
 def made_heads(
-    name: str, model: LanguageModel, objectives: Sequence[str], run: Run, note: Callable[[str], None]
+    name: str, model: LanguageModel, objectives: Sequence[str], own: Path, note: Callable[[str], None]
 ) -> Heads:
     """The heads of `name` for these objectives, made unless they are there.
 
@@ -29,26 +30,27 @@ def made_heads(
         name: of the model.
         model: the same, behind the run's cache: nothing that was asked is asked again after an interruption.
         objectives: in priority order.
-        run: keeps them, in `heads/`.
+        own: the run's folder for them.
         note: told in one line of heads that cannot be read and are made anew.
 
     Raises:
         InputError: an objective that no answers can be made for.
     """
-    key = key_of("heads", model.fingerprint, contrast_hash(objectives), tuple(objectives))[:16]
-    own, shared = run.folder / "heads" / key, cache_folder() / "heads" / key
+    shared = cache_folder() / "heads" / key_of(model.fingerprint, contrast_hash(objectives), tuple(objectives))[:16]
     for folder in (own, shared):
-        if folder.is_dir():
-            try:
-                heads = read_heads(folder)
-            except InputError as error:
-                note(f"{error}; made anew")
-                continue
+        try:
+            heads = read_heads(folder) if folder.is_dir() else None
+        except InputError as error:
+            note(f"{error}; made anew")
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        if heads is not None:
             _keep(own, heads)
             return heads
     heads = fit_contrast(model, name, n_layers(name), objectives)
-    for folder in (own, shared):
-        _keep(folder, heads)
+    _keep(own, heads)
+    with contextlib.suppress(OSError):  # as all that lies in the cache folder, best effort
+        _keep(shared, heads)
     return read_heads(own)  # as they are next time: written numbers are shorter
 
 
@@ -58,9 +60,11 @@ def stand_in_heads(name: str, model: LanguageModel, objectives: Sequence[str]) -
     from selfpriority.judges.fit import Reads
     from selfpriority.language_model import ask
 
+    depth = _layers(name) or 0  # a plan fetches no model, and counts as many tokens whatever layer is read
     for objective in objectives:
-        labels = made_labels(objective, read_contrast(objective), model)
-        reads = Reads((read_contrast(objective).layer(n_layers(name)),), "mean")
+        contrast = read_contrast(objective)
+        labels = made_labels(objective, contrast, model)
+        reads = Reads((contrast.layer(depth),), "mean")
         singles = [(row.prompt, row.response) for row in labels.answers]
         pairs = [(row.prompt, text) for row in labels.pairs for text in (row.chosen, row.rejected)]
         ask(model, [reads.request(prompt, text, "length") for prompt, text in [*singles, *pairs]])
@@ -69,26 +73,40 @@ def stand_in_heads(name: str, model: LanguageModel, objectives: Sequence[str]) -
 
 
 def n_layers(model: str) -> int:
-    """Blocks of a model.
+    """Blocks of a model, fetched if it is not here.
 
     Raises:
         InputError: it cannot be had.
     """
     from selfpriority.models.files import resolve
-    from selfpriority.models.loading import describe
 
     resolve(model)
-    described = describe(model)
-    assert described is not None, "it is on this machine by now"
-    return int(described.config.get_text_config().num_hidden_layers)
+    found = _layers(model)
+    assert found is not None, "it is on this machine by now"
+    return found
+
+
+def _layers(model: str) -> int | None:
+    """Blocks of a model; None where it is not on this machine."""
+    from selfpriority.models.files import described
+    from selfpriority.models.loading import describe
+
+    found = describe(model) if described(model) is not None else None
+    return None if found is None else int(found.config.get_text_config().num_hidden_layers)
 
 
 def _keep(folder: Path, heads: Heads) -> None:
-    """Writes them whole or not at all: another process may be reading."""
-    if (folder / "heads.safetensors").is_file() and (folder / "card.json").is_file():
+    """Writes them whole or not at all, unless they are there; another process may be reading, or keeping the same."""
+    if folder.is_dir():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".heads-", dir=folder.parent))
-    write_heads(partial, heads)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
+    try:
+        write_heads(partial, heads)
+        partial.chmod(0o755)
+        partial.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -18,6 +18,7 @@ from selfpriority.phases.judge_names import (
     check_rewards,
     fitted_heads,
     judge_backend,
+    judge_key,
     meant,
     model_in_words,
     of_model,
@@ -109,6 +110,7 @@ class Resources:
         from selfpriority.judges.words import WordsJudge
 
         constitution = self.constitution
+        section = of_model(section, self.recipe.model)
         match section:
             case ByProbe():
                 heads = fitted_heads(section.judge)
@@ -118,7 +120,7 @@ class Resources:
             case ByContrast():
                 runner = judge_backend(section, self.recipe.backend)
                 model = self.model(section.judge, step, spent, runner)
-                return ProbeJudge(model, self._made_heads(section.judge, model), constitution.names)
+                return ProbeJudge(model, self._made_heads(section, model), constitution.names)
             case ByReward():
                 check_rewards(section, constitution)
                 models = {name: self.classifier(model, step, spent) for name, model in section.rewards.items()}
@@ -138,14 +140,15 @@ class Resources:
 
         return TurnJudge(self._in_words(section, policy, step, spent), section)
 
-    def _made_heads(self, name: str, model: LanguageModel) -> Heads:
-        """The heads that a model makes for itself."""
-        names = self.constitution.names
+    def _made_heads(self, section: ByContrast, model: LanguageModel) -> Heads:
+        """The heads that a model makes for itself; a run that moves to another machine goes on with those it has."""
+        name, names = section.judge, self.constitution.names
         if name not in self.heads:
             if self.stand_ins is not None:
                 self.heads[name] = stand_in_heads(name, model, names)
             else:
-                self.heads[name] = made_heads(name, model, names, self.run, self.reporter.note)
+                own = self.run.folder / "heads" / judge_key(section, name, self.constitution, self.recipe.backend)[:16]
+                self.heads[name] = made_heads(name, model, names, own, self.reporter.note)
         return self.heads[name]
 
     def _in_words(self, section: InWords, policy: str, step: str, spent: Spent) -> LanguageModel:

@@ -24,7 +24,7 @@ from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_inputs import generator, round_prompts, start_of_round, training_judge, with_places
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
 from selfpriority.rating import Judge
-from selfpriority.recipe import Recipe
+from selfpriority.recipe import PairRules, Recipe
 from selfpriority.records import Candidates, PairedPool, Pool, Prompt, Sifted
 from selfpriority.run import CANDIDATES, PAIRS, POOLS, REFINED, SCORED, PairCounts, Run, Spent
 from selfpriority.wording import text_hash
@@ -129,7 +129,7 @@ def _score(here: Round, candidates: Sequence[Candidates], spent: Spent) -> Sifte
 
 def _refine_key(here: Round) -> object:
     recipe = here.recipe
-    order = recipe.pair.model_dump(include={"resolution", "threshold"})
+    order = recipe.pair.model_dump(include={"resolution", "threshold", *_unusual_order(recipe.pair)})
     texts = text_hash("refine_system", "refine_again")
     return here.made_by, recipe.refine.model_dump(), here.resources.constitution.text, texts, order
 
@@ -148,7 +148,13 @@ def _denoise(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[Pool]:
 
 
 def _pair_key(here: Round) -> object:
-    return here.recipe.pair.model_dump()
+    rules = here.recipe.pair
+    return rules.model_dump(exclude={"order"} - _unusual_order(rules))
+
+
+def _unusual_order(rules: PairRules) -> set[str]:
+    """The field that says so where pairs follow another order; runs from before it was there keep their keys."""
+    return set() if rules.order == "priority" else {"order"}
 
 
 def _pair(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[PairedPool]:

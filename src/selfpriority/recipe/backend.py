@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
@@ -66,6 +67,15 @@ class OpenaiBackend(Section):
     """What the server calls the length limit."""
     leave_out: tuple[Literal["seed", "temperature", "top_p"], ...] = ()
     """Parameters that are not sent, for servers that refuse them."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        try:
+            urllib.parse.urlsplit(url).port  # noqa: B018 # reading it looks at host and port
+        except ValueError:
+            raise ValueError("is no address: its host or its port cannot be read") from None
+        return url
 
     @field_validator("api_key_env")
     @classmethod

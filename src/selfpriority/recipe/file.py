@@ -53,6 +53,8 @@ def _check_beta(written: Any, method: str, name: str) -> None:
     was, scale = str(written.get("method", "spa")), SCALES.get(method)
     if scale is None or scale is SCALES.get(was):
         return
+    if was not in SCALES and written["beta"] == scale.default:  # a method without a beta writes the usual one out
+        return
     low, high = scale.usual
     raise InputError(
         f"{name}: align.beta: {shown(written['beta'])} is written for method {was}; {method} has another scale "
