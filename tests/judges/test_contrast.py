@@ -73,7 +73,7 @@ def test_an_opening_gives_the_label_and_stays_out_of_what_is_read() -> None:
     complied = [row for row in labels.answers if not row.label]
     warned = [row for row in labels.answers if row.label and len(row.prompt.messages) == 2]
     plain = [row for row in labels.answers if len(row.prompt.messages) == 1]
-    assert (len(complied), len(warned), len(plain)) == (75, 150, 170)  # the 75 that decline behind "Sure" are left out
+    assert (len(complied), len(warned), len(plain)) == (150, 150, 170)  # the 150 that decline are left out
     assert {row.prompt.messages[1].content for row in complied} == {"Sure,"}
     assert {row.response for row in complied} == {" words that follow Sure, here"}  # the space after the opening
     assert {row.response for row in plain} == {"words that follow nothing here"}

@@ -131,7 +131,7 @@ def fit_contrast(model: LanguageModel, name: str, n_layers: int, objectives: Seq
 def made_labels(objective: str, contrast: Contrast, model: LanguageModel) -> Labels:
     """Answers of the model with the labels that their openings give them; answers that failed are left out."""
     everything: list[OpenedAnswers | OpenedPairs] = [*contrast.answers, *([contrast.pairs] if contrast.pairs else [])]
-    wanted = [each for given in everything for each in _dealt(given)]
+    wanted = [each for given in everything for each in _wanted(given)]
     answers = ask(model, [each.request() for each in wanted])
     texts = {
         each: answer.texts[0].text
@@ -172,19 +172,13 @@ def _prompts(kinds: tuple[str, ...]) -> tuple[Prompt, ...]:
     return tuple(Prompt(row["id"], (Message("user", row["prompt"]),)) for row in rows if row["kind"] in kinds)
 
 
-def _dealt(given: OpenedAnswers | OpenedPairs) -> Iterator[_Wanted]:
-    """Every prompt with every second opening, in turns: as good a judge as with all of them, in half the time."""
-    openings = given.opened if isinstance(given, OpenedAnswers) else given.worse
-    for place, prompt in enumerate(_prompts(given.to)):
-        if isinstance(given, OpenedPairs):
-            yield _Wanted(prompt, given.better)
-        for turn, opening in enumerate(openings):
-            if len(openings) == 1 or (place + turn) % 2 == 0:
-                yield _Wanted(prompt, opening)
+def _wanted(given: OpenedAnswers | OpenedPairs) -> Iterator[_Wanted]:
+    openings = given.opened if isinstance(given, OpenedAnswers) else (given.better, *given.worse)
+    return (_Wanted(prompt, opening) for prompt in _prompts(given.to) for opening in openings)
 
 
 def _labelled(objective: str, given: OpenedAnswers, texts: dict[_Wanted, str]) -> Iterator[LabelledAnswer]:
-    for wanted in _dealt(given):
+    for wanted in _wanted(given):
         text = texts.get(wanted)
         if text is None or (given.unless_refusal and is_refusal(text)):
             continue
@@ -204,5 +198,5 @@ def _paired(objective: str, given: OpenedPairs, texts: dict[_Wanted, str]) -> It
         looped = " ".join((words[: given.looped] * len(words))[: max(len(words), given.looped + 2)])
         vague = [texts.get(_Wanted(prompt, opening)) for opening in given.worse]
         for text in [*vague, looped]:
-            if text is not None:  # each prompt has been dealt some openings
+            if text is not None:
                 yield LabelledPair(prompt, better, text, objective, prompt_group(prompt), stop="length")
