@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from selfpriority.constitution import load_constitution
+from selfpriority.errors import InputError
 from selfpriority.phases import judge_names
 from selfpriority.phases.judge_names import judge_key, meant
-from selfpriority.recipe import Backend, HfBackend, JudgeSection, OpenaiBackend, ScriptedBackend, parse_judge
+from selfpriority.recipe import Backend, ByProbe, HfBackend, JudgeSection, OpenaiBackend, ScriptedBackend, parse_judge
 
 CONSTITUTION = load_constitution("harmless-helpful")
 SERVER = OpenaiBackend(kind="openai", base_url="http://127.0.0.1:1/v1")
@@ -88,3 +89,13 @@ def test_a_judge_keeps_its_key_while_it_rates_as_it_did(
     """Or every finished run would rate all its answers again. What a model is known by is left out of it."""
     monkeypatch.setattr(judge_names, "model_key", lambda name, b=None: f"model {name} {b.kind if b else None}")
     assert judge_key(meant(parse_judge(flat, "judge")), "policy", CONSTITUTION, HfBackend(dtype="float32")) == key
+
+
+def test_a_left_over_name_of_heads_decides_nothing_for_another_method() -> None:
+    assert isinstance(meant(parse_judge({"judge": "demo-train"}, "judge")), ByProbe)
+    reward = parse_judge({"judge": "demo-train", "method": "reward", "rewards": {"harmlessness": "m"}}, "judge")
+    assert meant(reward) == reward
+    with pytest.raises(
+        InputError, match=r"'demo-train' names fitted heads, and method contrast makes heads of its own"
+    ):
+        meant(parse_judge({"judge": "demo-train", "method": "contrast"}, "judge"))

@@ -114,9 +114,18 @@ def of_model(section: JudgeSection, model: str) -> JudgeSection:
 
 
 def meant(section: JudgeSection) -> JudgeSection:
-    """A judge as it is on this disk: the name of fitted heads means those, whatever it was called with."""
+    """A judge as it is on this disk: the name of fitted heads means those where a model in words could be meant.
+
+    Raises:
+        InputError: heads are named where a model has to make its own.
+    """
     is_heads = section.judge != "self" and heads_folder(section.judge) is not None
-    return ByProbe(kind="probe", judge=section.judge) if is_heads else section
+    if is_heads and isinstance(section, ByContrast):
+        raise InputError(
+            f"judge: {section.judge!r} names fitted heads, and method contrast makes heads of its own; say judge=self, or "
+            f"name a model"
+        )
+    return ByProbe(kind="probe", judge=section.judge) if is_heads and isinstance(section, InWords) else section
 
 
 def heads_folder(name: str) -> Path | None:
