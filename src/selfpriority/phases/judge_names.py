@@ -122,8 +122,8 @@ def meant(section: JudgeSection) -> JudgeSection:
     is_heads = section.judge != "self" and heads_folder(section.judge) is not None
     if is_heads and isinstance(section, ByContrast):
         raise InputError(
-            f"judge: {section.judge!r} names fitted heads, and method contrast makes heads of its own; say judge=self, or "
-            f"name a model"
+            f"judge: {section.judge!r} names fitted heads, and method contrast makes heads of its own; say judge=self, "
+            f"or name a model"
         )
     return ByProbe(kind="probe", judge=section.judge) if is_heads and isinstance(section, InWords) else section
 
