@@ -9,6 +9,7 @@ import signal
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -39,7 +40,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tokenizer = _tiny_tokenizer()
     tokenizer.save_pretrained(folder)
-    _tiny_llama(len(tokenizer)).save_pretrained(folder)
+    tiny_llama(len(tokenizer)).save_pretrained(folder)
     return folder
 
 
@@ -85,7 +86,8 @@ def _tiny_tokenizer():
     return fast
 
 
-def _tiny_llama(n_tokens: int):
+def tiny_llama(n_tokens: int, **changes: Any) -> Any:
+    """A random one of two layers, the same every time."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -102,6 +104,7 @@ def _tiny_llama(n_tokens: int):
         pad_token_id=2,
         initializer_range=0.2,  # the usual 0.02 gives a uniform next-token distribution
     )
+    config.update(changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return LlamaForCausalLM(config).float()
@@ -109,10 +112,15 @@ def _tiny_llama(n_tokens: int):
 
 @pytest.fixture
 def hears_interrupts() -> Iterator[None]:
-    """Processes that the test starts hear SIGINT, even where the tests run in the background, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Processes that the test starts hear signals, even where the tests run in the background or under nohup.
+
+    The one ignores SIGINT, the other SIGHUP, and so does all that they start.
+    """
+    heard = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

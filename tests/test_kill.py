@@ -194,6 +194,7 @@ def steps_done(run: Path) -> set[str]:
     return {name for name, entry in steps(run).items() if entry["state"] == "done"}
 
 
+@pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_python_tidies_up_says_nothing(number: int) -> None:
     code = (

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tests.conftest import SENTENCES
+from tests.conftest import SENTENCES, tiny_llama
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 MARK = "\u2581"
@@ -120,24 +120,9 @@ class Shape:
         return folder
 
 
-def llama(n_tokens: int) -> LlamaForCausalLM:
-    config = LlamaConfig(
-        vocab_size=n_tokens,
-        hidden_size=WIDTH,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=8192,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-        initializer_range=0.2,
-        tie_word_embeddings=False,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return LlamaForCausalLM(config).float()
+def llama(n_tokens: int) -> Any:
+    """Room for long tokenizers' texts, and a head of its own to rig."""
+    return tiny_llama(n_tokens, max_position_embeddings=8192, tie_word_embeddings=False)
 
 
 def answers_in_digits(folder: Path) -> None:

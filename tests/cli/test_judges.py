@@ -44,7 +44,7 @@ def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "pairs.jsonl", pairs)
     both = write(folder / "both.jsonl", [*singles, *pairs])
     recipe = Recipe(model=str(tiny_model), prompts=Prompts(source="none"))
-    fit([both], recipe, folder / "heads", ((1, 2), 1.0), Reporter())
+    fit([both], recipe, folder / "heads", (1, 2), 1.0, Reporter())
     recipe = {
         "model": str(tiny_model),
         "prompts": "demo",

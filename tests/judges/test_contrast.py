@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,20 @@ from selfpriority.judges.contrast import (
     made_labels,
     read_contrast,
 )
+from selfpriority.judges.labels import label_prompt, prompt_group
 from selfpriority.language_model import Answer, Completion, Embed, Generate, Request, Text, Vectors
 from selfpriority.prompts import load_prompts
 from selfpriority.recipe import Prompts
+from selfpriority.records import Message
 from tests.test_pipeline import spa, steps, write_recipe
+
+DATA = Path(os.environ.get("SELFPRIORITY_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+MEASURED_ON = (
+    "xstest_responses_labelled.jsonl.gz",
+    "gptfuzz_responses_labelled.train.jsonl.gz",
+    "saferlhf_answers_labelled.test.jsonl.gz",
+    "autoj_pairwise_human.jsonl.gz",
+)
 
 
 class Opened:
@@ -113,13 +125,27 @@ def test_what_ships_is_read_and_no_other_objective_is_made_up() -> None:
 
 def test_no_prompt_of_the_fit_is_trained_or_evaluated_on() -> None:
     from selfpriority.judges.contrast import _prompts
-    from selfpriority.judges.labels import prompt_group
 
     fitted = {prompt_group(prompt) for prompt in _prompts(("harmful", "ordinary", "borderline"))}
     assert len(fitted) == 320
     for split in ("train", "dev", "heldout", "final"):
         shipped = load_prompts(Prompts(source="demo", split=split), 0).kept
         assert fitted.isdisjoint(prompt_group(prompt) for prompt in shipped)
+
+
+@pytest.mark.data
+def test_no_prompt_of_the_fit_is_in_what_the_judge_is_measured_on() -> None:
+    from selfpriority.judges.contrast import _prompts
+
+    fitted = {prompt_group(prompt) for prompt in _prompts(("harmful", "ordinary", "borderline"))}
+    for name in MEASURED_ON:
+        path = DATA / name
+        if not path.is_file():
+            pytest.skip(f"{name} is not beside this checkout; SELFPRIORITY_DATA names its folder")
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            asked = {prompt_group(label_prompt([Message("user", json.loads(line)["prompt"])])) for line in lines}
+        assert asked
+        assert fitted.isdisjoint(asked)
 
 
 @pytest.mark.slow

@@ -80,5 +80,5 @@ def fit_judge(
         if how.contrast:
             card = fit_without_labels(recipe, to, reporter)
         else:
-            card = fit(how.labels or [], recipe, to, (how.layer, how.c or 1e-3), reporter)
+            card = fit(how.labels or [], recipe, to, how.layer, how.c, reporter)
     print(json.dumps(card, indent=1))

@@ -113,12 +113,8 @@ def fit_contrast(model: LanguageModel, name: str, n_layers: int, objectives: Seq
         InputError: an objective that no answers can be made for, or too few answers came.
     """
     contrasts = {objective: read_contrast(objective) for objective in objectives}
-    made = [made_labels(objective, contrast, model) for objective, contrast in contrasts.items()]
-    labels = Labels(
-        tuple(answer for each in made for answer in each.answers),
-        tuple(pair for each in made for pair in each.pairs),
-        SOURCE,
-    )
+    made = (made_labels(objective, contrast, model) for objective, contrast in contrasts.items())
+    labels = Labels.joined(made, SOURCE)
     settings = FitSettings(
         layers={objective: contrast.layer(n_layers) for objective, contrast in contrasts.items()},
         c={objective: contrast.penalty for objective, contrast in contrasts.items()},

@@ -78,6 +78,13 @@ class Labels:
     n_mended: int = 0
     """Texts in which U+FFFD stands for halves of surrogate pairs."""
 
+    @classmethod
+    def joined(cls, several: Iterable[Labels], source: str = "labels") -> Labels:
+        """Those of several sources, one after the other."""
+        given = list(several)
+        answers = tuple(answer for labels in given for answer in labels.answers)
+        return cls(answers, tuple(pair for labels in given for pair in labels.pairs), source)
+
     @property
     def objectives(self) -> tuple[str, ...]:
         """Names of the labelled objectives, in order of appearance."""

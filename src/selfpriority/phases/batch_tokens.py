@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from selfpriority.errors import InputError
-from selfpriority.phases.judge_names import comparing, fitted_heads, judge_backend
+from selfpriority.phases.judge_names import comparing, fitted_heads, judge_backend, named_model
 from selfpriority.recipe import ByContrast, ByProbe, ByReward, HfBackend, InWords, JudgeSection, Recipe, load
 from selfpriority.run import Run
 
@@ -71,12 +71,12 @@ def _judging(section: JudgeSection, recipe: Recipe) -> Iterator[str]:
         case ByProbe():
             yield fitted_heads(section.judge).model
         case ByContrast():
-            yield recipe.model if section.judge == "self" else section.judge
+            yield named_model(section, recipe.model)
         case ByReward():
             yield from section.rewards.values()
         case InWords():
             if isinstance(judge_backend(section, recipe.backend), HfBackend):
-                yield recipe.model if section.judge == "self" else section.judge
+                yield named_model(section, recipe.model)
 
 
 def _recorded(run: Run) -> int | None:

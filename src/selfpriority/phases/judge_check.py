@@ -150,21 +150,19 @@ def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporte
 
 
 def fit(
-    labels: Sequence[Path], recipe: Recipe, to: Path, setting: tuple[Sequence[int] | None, float], reporter: Reporter
+    labels: Sequence[Path], recipe: Recipe, to: Path, layers: Sequence[int] | None, c: float | None, reporter: Reporter
 ) -> Any:
     """`spa fit-judge`: heads for the recipe's model from labelled answers, written to `to`; returns the card."""
     from selfpriority.judges.fit import FitSettings, fit_heads
     from selfpriority.judges.heads import write_heads
 
-    read = [_read(path, reporter) for path in labels]
-    merged = Labels(tuple(a for r in read for a in r.answers), tuple(p for r in read for p in r.pairs))
-    layers, c = setting
+    merged = Labels.joined(_read(path, reporter) for path in labels)
     model = recipe.model
     to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         resources = Resources(recipe, Run(Path(folder)), reporter)
         watched = resources.model(model, "hidden states", Spent())
-        heads = fit_heads(merged, watched, model, FitSettings(tuple(layers or middle(model)), c))
+        heads = fit_heads(merged, watched, model, FitSettings(tuple(layers or middle(model)), c or FitSettings.c))
     write_heads(to, heads)
     return read_json(to / "card.json")
 

@@ -35,7 +35,7 @@ def judge_key(section: JudgeSection, policy: str, constitution: Constitution, ba
             model = model_key(heads.model)
             return key_of("probe", READING, heads.fingerprint, model, constitution.names, arithmetic)
         case ByContrast():
-            model = model_key(policy if section.judge == "self" else section.judge)
+            model = model_key(named_model(section, policy))
             return key_of("contrast", READING, model, contrast_hash(constitution.names), constitution.names, arithmetic)
         case ByReward():
             check_rewards(section, constitution)
@@ -44,7 +44,7 @@ def judge_key(section: JudgeSection, policy: str, constitution: Constitution, ba
         case InWords():
             settings = (section.method, section.mass_floor, section.max_new_tokens)
             texts = text_hash("rate_expected", "rate_verbal")
-            model = model_key(model_in_words(section, policy), runner)
+            model = model_key(named_model(section, policy), runner)
             return key_of("words", model, constitution.objectives, texts, settings, arithmetic)
 
 
@@ -60,8 +60,8 @@ def judge_backend(section: JudgeSection, backend: Backend) -> Backend:
     return section.backend or backend if isinstance(section, InWords) else in_process(backend)
 
 
-def model_in_words(section: InWords, policy: str) -> str:
-    """Who is asked; `self` is `policy`."""
+def named_model(section: InWords | ByContrast, policy: str) -> str:
+    """Who is asked, or whose hidden states are read; `self` is `policy`."""
     return policy if section.judge == "self" else section.judge
 
 
@@ -109,8 +109,9 @@ def of_model(section: JudgeSection, model: str) -> JudgeSection:
 
     What training moves must not move its own measure.
     """
-    is_own = isinstance(section, ByContrast) and section.judge == "self"
-    return section.model_copy(update={"judge": model}) if is_own else section
+    if not isinstance(section, ByContrast):
+        return section
+    return section.model_copy(update={"judge": named_model(section, model)})
 
 
 def meant(section: JudgeSection) -> JudgeSection:

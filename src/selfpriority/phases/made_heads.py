@@ -57,17 +57,12 @@ def made_heads(
 def stand_in_heads(name: str, model: LanguageModel, objectives: Sequence[str]) -> Heads:
     """Heads that rate nothing, for who counts what making them would ask of `model`."""
     from selfpriority.judges.contrast import made_labels, read_contrast
-    from selfpriority.judges.fit import Reads
-    from selfpriority.language_model import ask
+    from selfpriority.judges.fit import Reads, observe
 
     depth = _layers(name) or 0  # a plan fetches no model, and counts as many tokens whatever layer is read
     for objective in objectives:
         contrast = read_contrast(objective)
-        labels = made_labels(objective, contrast, model)
-        reads = Reads((contrast.layer(depth),), "mean")
-        singles = [(row.prompt, row.response) for row in labels.answers]
-        pairs = [(row.prompt, text) for row in labels.pairs for text in (row.chosen, row.rejected)]
-        ask(model, [reads.request(prompt, text, "length") for prompt, text in [*singles, *pairs]])
+        observe(made_labels(objective, contrast, model), model, Reads((contrast.layer(depth),), "mean"))
     one = np.ones(1)
     return Heads(name, {o: Head(o, (0,), "mean", one, one, one, 0.0, 0.0, 1.0) for o in objectives}, {})
 

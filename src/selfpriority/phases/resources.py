@@ -20,7 +20,7 @@ from selfpriority.phases.judge_names import (
     judge_backend,
     judge_key,
     meant,
-    model_in_words,
+    named_model,
     of_model,
     with_judges,
 )
@@ -152,7 +152,7 @@ class Resources:
         return self.heads[name]
 
     def _in_words(self, section: InWords, policy: str, step: str, spent: Spent) -> LanguageModel:
-        return self.model(model_in_words(section, policy), step, spent, section.backend)
+        return self.model(named_model(section, policy), step, spent, section.backend)
 
     def _note_other_weights(self, judge: str, heads: Heads) -> None:
         """Says so where a model has changed since its heads were fitted: its hidden states then mean something else."""
