@@ -55,6 +55,16 @@ def test_jsonl_with_text(tmp_path):
     assert second == Prompt("p-e693dc5aef3a", (Message("user", "Two?"),))
 
 
+def test_a_system_prompt_stands_before_every_prompt_and_changes_no_id(tmp_path):
+    own = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    path = jsonl(tmp_path / "p.jsonl", {"prompt": "One?"}, {"prompt": own})
+    first, second = load(path, system="You work at a bank.").kept
+    assert first.messages == (Message("system", "You work at a bank."), Message("user", "One?"))
+    assert second.messages == (Message("system", "You work at a bank.\n\nBe brief."), Message("user", "Why?"))
+    assert [first.id, second.id] == [prompt.id for prompt in load(path).kept]
+    assert load(path, system="").kept == load(path).kept
+
+
 def test_jsonl_with_messages(tmp_path):
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
     (prompt,) = load(jsonl(tmp_path / "p.jsonl", {"prompt": turns})).kept

@@ -32,7 +32,7 @@ from selfpriority.prompt_rows import (
     wanted_columns,
 )
 from selfpriority.recipe import Prompts
-from selfpriority.records import Drop, Message, Prompt, Sifted
+from selfpriority.records import Drop, Message, Prompt, Sifted, under
 
 SHIPPED = Path(str(files("selfpriority"))) / "text" / "prompts"
 
@@ -190,7 +190,8 @@ def _unused(prompt_id: str, row: PromptRow, used_ids: set[str]) -> str:
 def _prompt(row: PromptRow, source: Prompts) -> Prompt:
     messages = _messages(row, source.column)
     kind = row.columns.get(source.kind_column)
-    return Prompt(_id(row, messages), messages, "" if kind is None else str(kind))
+    # the id is the row's, so that one prompt has one id under every system prompt
+    return Prompt(_id(row, messages), under(source.system or "", messages), "" if kind is None else str(kind))
 
 
 def _messages(row: PromptRow, column: str) -> tuple[Message, ...]:

@@ -42,6 +42,15 @@ class Prompt:
         return self.messages[-1].content
 
 
+def under(system: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The conversation under a system prompt, before a system turn that it has already; empty: as it is."""
+    if not system:
+        return messages
+    if messages[0].role == "system":
+        return (Message("system", f"{system}\n\n{messages[0].content}"), *messages[1:])
+    return (Message("system", system), *messages)
+
+
 @dataclass(frozen=True)
 class Response:
     """One answer to one prompt."""

@@ -245,6 +245,19 @@ def test_held_out_means_the_same_conversation_was_never_trained_on(tiny_model, t
     assert sifted.reasons == {"seen_in_training": 1}
 
 
+def test_held_out_prompts_stand_under_the_system_prompt_of_training_unless_they_have_one(tiny_model, tmp_path):
+    given = recipe(tiny_model)
+    trained = Prompts(source=write_prompts(tmp_path / "train.jsonl", "Hi"), system="Be brief.")
+    source = write_prompts(tmp_path / "test.jsonl", "Hi", "Why?")
+    for own, expected in ((None, "Be brief."), ("Be kind.", "Be kind."), ("", None)):
+        changes = {"prompts": trained, "evaluate": Evaluate(prompts=Prompts(source=source, system=own))}
+        sifted = heldout_prompts(given.model_copy(update=changes))
+        (prompt,) = sifted.kept
+        system = [message.content for message in prompt.messages if message.role == "system"]
+        assert (system, prompt.text) == ([expected] if expected else [], "Why?")
+        assert sifted.reasons == {"seen_in_training": 1}  # under another system prompt it is the same prompt
+
+
 def test_prompts_without_an_answer_are_counted_wherever_figures_stand(tiny_model, tmp_path):
     long = "word " * 600  # longer than the tiny model's context
     held_out = write_prompts(tmp_path / "test.jsonl", "One?", "Two?", "Two?", " ", long, long + "more")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from selfpriority.language_model import Completion, Failure, Generate, LanguageModel, Text, ask
 from selfpriority.personas import PLAIN, Persona
 from selfpriority.recipe import Sample
-from selfpriority.records import Candidates, Drop, Message, Prompt, Response, Sifted, flaw
+from selfpriority.records import Candidates, Drop, Prompt, Response, Sifted, flaw, under
 
 
 def sample(
@@ -65,22 +65,13 @@ def _shares(prompt: Prompt, settings: Sample, personas: Sequence[Persona]) -> li
 
 def _request(prompt: Prompt, persona: Persona, n: int, settings: Sample, seed: int) -> Generate:
     return Generate(
-        messages=with_persona(prompt.messages, persona),
+        messages=under(persona.text, prompt.messages),
         n=n,
         temperature=settings.temperature,
         top_p=settings.top_p,
         max_new_tokens=settings.max_new_tokens,
         seed=_number(f"{seed}/{prompt.id}/{persona.name}"),
     )
-
-
-def with_persona(messages: tuple[Message, ...], persona: Persona) -> tuple[Message, ...]:
-    """The conversation under a persona; a system turn of its own stays, after the persona's."""
-    if not persona.text:
-        return messages
-    if messages[0].role == "system":
-        return (Message("system", f"{persona.text}\n\n{messages[0].content}"), *messages[1:])
-    return (Message("system", persona.text), *messages)
 
 
 def _responses(prompt: Prompt, persona: Persona, texts: Sequence[Text], first: int) -> list[Response]:

@@ -11,7 +11,7 @@ from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import BETWEEN, System
 from selfpriority.prompts import Loaded, load_prompts, said_in
 from selfpriority.recipe import Prompts, Recipe
-from selfpriority.records import Drop, Message, Prompt
+from selfpriority.records import Drop, Prompt, under
 from selfpriority.run import Run
 
 VANILLA, TRAINED = "vanilla", "spa"
@@ -80,14 +80,7 @@ def prompts_to(system: System, prompts: Sequence[Prompt], constitution: Constitu
     """The prompts as the system is asked them."""
     if system.how == "plain":
         return list(prompts)
-    return [replace(prompt, messages=_under(constitution, prompt.messages)) for prompt in prompts]
-
-
-def _under(constitution: Constitution, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The conversation with the constitution as its system turn, before a system turn that it has already."""
-    if messages and messages[0].role == "system":
-        return (Message("system", f"{constitution.text}\n\n{messages[0].content}"), *messages[1:])
-    return (Message("system", constitution.text), *messages)
+    return [replace(prompt, messages=under(constitution.text, prompt.messages)) for prompt in prompts]
 
 
 def prompt_sets(run: Run, recipe: Recipe) -> list[PromptSet]:
@@ -95,10 +88,10 @@ def prompt_sets(run: Run, recipe: Recipe) -> list[PromptSet]:
     if recipe.evaluate.prompts is None:
         return []
     trained = _said_in_training(recipe)
-    first = _held_out(recipe.evaluate.prompts, recipe.seed, trained, "evaluate.prompts")
+    first = _held_out(recipe, recipe.evaluate.prompts, trained, "evaluate.prompts")
     sets = [PromptSet("", first, EvaluationFiles(run.evaluation), recipe.evaluate.prompts)]
     for name, source in recipe.evaluate.more_prompts.items():
-        found = _held_out(source, recipe.seed, trained, f"evaluate.more_prompts.{name}")
+        found = _held_out(recipe, source, trained, f"evaluate.more_prompts.{name}")
         sets.append(PromptSet(name, found, EvaluationFiles(run.evaluation / name), source))
     return sets
 
@@ -108,18 +101,26 @@ def heldout_prompts(recipe: Recipe) -> Loaded:
     source = recipe.evaluate.prompts
     if source is None:
         raise InputError("evaluate.prompts: not set, so there is nothing to evaluate on; name held-out prompts")
-    return _held_out(source, recipe.seed, _said_in_training(recipe), "evaluate.prompts")
+    return _held_out(recipe, source, _said_in_training(recipe), "evaluate.prompts")
 
 
 def _said_in_training(recipe: Recipe) -> set[tuple[tuple[str, str], ...]]:
     """What is said in the prompts of all rounds: together they are every prompt of the recipe."""
-    return {said_in(prompt) for prompt in load_prompts(recipe.prompts, recipe.seed).kept}
+    return set(_said_in_rows(recipe.prompts, recipe.seed).values())
 
 
-def _held_out(source: Prompts, seed: int, trained: set[tuple[tuple[str, str], ...]], place: str) -> Loaded:
-    loaded = load_prompts(source, seed)
-    kept = tuple(prompt for prompt in loaded.kept if said_in(prompt) not in trained)
-    lost = tuple(Drop("evaluate", p.id, "seen_in_training") for p in loaded.kept if said_in(p) in trained)
+def _said_in_rows(source: Prompts, seed: int) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Id -> what its row says, without the set's system prompt: under another one a prompt is not another prompt."""
+    bare = source.model_copy(update={"system": None})
+    return {prompt.id: said_in(prompt) for prompt in load_prompts(bare, seed).kept}
+
+
+def _held_out(recipe: Recipe, source: Prompts, trained: set[tuple[tuple[str, str], ...]], place: str) -> Loaded:
+    if source.system is None:
+        source = source.model_copy(update={"system": recipe.prompts.system})
+    loaded, said = load_prompts(source, recipe.seed), _said_in_rows(source, recipe.seed)
+    kept = tuple(prompt for prompt in loaded.kept if said[prompt.id] not in trained)
+    lost = tuple(Drop("evaluate", p.id, "seen_in_training") for p in loaded.kept if said[p.id] in trained)
     if not kept:
         raise InputError(f"{place}: {source.source}: no prompt is left that training never saw")
     return replace(loaded, kept=kept, dropped=loaded.dropped + lost)

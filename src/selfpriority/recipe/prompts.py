@@ -23,3 +23,6 @@ class Prompts(Section):
     """Take at most this many prompts."""
     shuffle: bool = False
     """Shuffle, with the recipe's seed, before the limit."""
+    system: str | None = None
+    """System prompt before every prompt, as where the model will be used; a system turn of a row's own stays behind it.
+    A held-out set without one has that of the training prompts; an empty text: none."""
