@@ -11,8 +11,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from selfpriority.errors import WorkFailed
@@ -20,6 +21,7 @@ from selfpriority.judges.reports import read_checks
 from selfpriority.personas import load_personas
 from selfpriority.phases.align import align_step
 from selfpriority.phases.batch_tokens import with_batch_tokens
+from selfpriority.phases.branches import Branch, branches, prepare
 from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.evaluate import check_evaluation, evaluate_steps
 from selfpriority.phases.judge_check import check_anchors, judge_step
@@ -46,11 +48,14 @@ class Phase:
     name: str
     round: int
     steps: Callable[[], list[Step]]
+    system: str = ""
+    """Empty: the run's own."""
 
     @property
     def title(self) -> str:
         """What messages call it."""
-        return f"{self.name} (round {self.round})" if self.round else self.name
+        what = f"{self.name} (round {self.round})" if self.round else self.name
+        return f"{self.system}: {what}" if self.system else what
 
 
 @dataclass(frozen=True)
@@ -77,14 +82,15 @@ def follow(run: Run, asked: Asked) -> None:
     write_text(run.folder / "recipe.yaml", [asked.text])
 
 
-def phases(run: Run, resources: Resources) -> Iterator[Phase]:
-    """The phases in order. Steps are asked for lazily: a round's keys need the policy of the round before."""
-    yield Phase("check-judge", 0, lambda: [judge_step(run, resources)])
+def rounds(run: Run, resources: Resources, system: str = "") -> Iterator[Phase]:
+    """The phases of all rounds. Steps are asked for lazily: a round's keys need the policy of the round before."""
     for number in range(1, resources.recipe.rounds + 1):
-        yield Phase("collect", number, lambda number=number: collect_steps(run, resources, number))  # type: ignore[misc]
-        yield Phase("align", number, lambda number=number: [align_step(run, resources, number)])  # type: ignore[misc]
-    if resources.recipe.evaluate.prompts is not None:
-        yield Phase("evaluate", 0, lambda: evaluate_steps(run, resources))
+        yield Phase("collect", number, partial(collect_steps, run, resources, number), system)
+        yield Phase("align", number, partial(_align_steps, run, resources, number), system)
+
+
+def _align_steps(run: Run, resources: Resources, number: int) -> list[Step]:
+    return [align_step(run, resources, number)]
 
 
 def check_inputs(resources: Resources) -> None:
@@ -133,19 +139,52 @@ def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> 
         resources.recipe = with_batch_tokens(resources.recipe, run)
         backend = resources.recipe.backend
         follow(run, replace(asked, recipe=asked.recipe.model_copy(update={"backend": backend})))
-        for phase in phases(run, resources):
-            if phase.name != "check-judge" and all(run.is_done(step) for step in phase.steps()):
-                reporter.note(f"{phase.title}: done before")
-                continue
-            if phase.name == "check-judge" and _judge_passes(run, resources, phase.steps()[0]):
-                reporter.note("check-judge: done before")
-                continue
-            is_lean = phase.name == "align" and resources.recipe.align.gradient_checkpointing
-            code = _child(run, phase, debug, RETURN_FREED_MEMORY if is_lean else KEEP_FREED_MEMORY)
-            if code:
+        for work in _in_order(run, resources):
+            if code := work(debug):
                 return code
         report(run)
     return 0
+
+
+Work = Callable[[bool], int]
+"""Phases of one run that are done one after the other: whether errors show their traceback -> an exit code."""
+
+
+def _in_order(run: Run, resources: Resources) -> Iterator[Work]:
+    """The judge's check, the rounds, the rounds of every further system that is trained here, the evaluation."""
+    check = Phase("check-judge", 0, lambda: [judge_step(run, resources)])
+    yield lambda debug: _do(run, resources, [check], debug)
+    yield lambda debug: _do(run, resources, rounds(run, resources), debug)
+    for branch in branches(run, resources.recipe):
+        yield partial(_train_branch, branch, run, resources)
+    if resources.recipe.evaluate.prompts is not None:
+        evaluation = Phase("evaluate", 0, lambda: evaluate_steps(run, resources))
+        yield lambda debug: _do(run, resources, [evaluation], debug)
+
+
+def _train_branch(branch: Branch, run: Run, resources: Resources, debug: bool) -> int:
+    with branch.run.locked("run"):
+        theirs = prepare(branch, run, resources)
+        return _do(branch.run, theirs, rounds(branch.run, theirs, branch.name), debug)
+
+
+def _do(run: Run, resources: Resources, phases: Iterable[Phase], debug: bool) -> int:
+    """Those of the phases that are not done, each as a process; the exit code of the first that failed."""
+    for phase in phases:
+        if _is_done(run, resources, phase):
+            resources.reporter.note(f"{phase.title}: done before")
+            continue
+        is_lean = phase.name == "align" and resources.recipe.align.gradient_checkpointing
+        code = _child(run, phase, debug, RETURN_FREED_MEMORY if is_lean else KEEP_FREED_MEMORY)
+        if code:
+            return code
+    return 0
+
+
+def _is_done(run: Run, resources: Resources, phase: Phase) -> bool:
+    if phase.name == "check-judge":
+        return _judge_passes(run, resources, phase.steps()[0])
+    return all(run.is_done(step) for step in phase.steps())
 
 
 def report(run: Run) -> Path:

@@ -36,6 +36,8 @@ CANDIDATES, SCORED, REFINED, POOLS, PAIRS = (
     "5-pairs.jsonl",
 )
 DROPS, FUNNEL = "drops.jsonl", "funnel.json"
+SYSTEMS = "systems"
+"""Folder of the further systems that a run trains, each a run of its own."""
 COUNTED_ANEW = "`spa run` counts anew"
 
 
@@ -160,8 +162,9 @@ class Run:
 
     @property
     def cache(self) -> Path:
-        """The request cache."""
-        return self.folder / "cache.sqlite"
+        """The request cache; a run that lies in another one's `systems` shares that one's."""
+        is_branch = self.folder.parent.name == SYSTEMS and (self.folder.parent.parent / "resolved.yaml").is_file()
+        return (self.folder.parent.parent if is_branch else self.folder) / "cache.sqlite"
 
     @property
     def evaluation(self) -> Path:

@@ -30,12 +30,21 @@ from selfpriority.evaluation.table import table
 from selfpriority.formats import unrated
 from selfpriority.judges.comparer import Duel
 from selfpriority.phases.align import check_trained
+from selfpriority.phases.branches import branches
 from selfpriority.phases.judge_names import comparing, judge_entry, judge_key
 from selfpriority.phases.models import in_process, model_key
 from selfpriority.phases.perplexity import measured_perplexity, prose
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_inputs import with_places
-from selfpriority.phases.systems import PromptSet, check_systems, plain_models, prompt_sets, prompts_to, systems
+from selfpriority.phases.systems import (
+    PromptSet,
+    check_systems,
+    meant_model,
+    plain_models,
+    prompt_sets,
+    prompts_to,
+    systems,
+)
 from selfpriority.rating import Item
 from selfpriority.recipe import HfBackend, JudgeSection, OpenaiBackend, Recipe
 from selfpriority.records import Drop, Sifted, Unrated
@@ -74,7 +83,7 @@ def check_evaluation(resources: Resources) -> None:
             resources.reporter.note(note)
     check_systems(resources.run, recipe)
     for other in recipe.evaluate.more_systems.values():
-        model_key(recipe.model if other.model == "self" else other.model)
+        model_key(meant_model(other, recipe))
     sections = {"evaluate": recipe.evaluate.judge}
     sections |= {f"evaluate.more_judges.{name}": other for name, other in recipe.evaluate.more_judges.items()}
     if (comparer := comparing(recipe)) is not None:
@@ -114,6 +123,8 @@ def evaluate(run: Run, resources: Resources) -> None:
     """
     sets = prompt_sets(run, resources.recipe)
     check_trained(run, resources)
+    for branch in branches(run, resources.recipe):
+        check_trained(branch.run, Resources(branch.recipe, branch.run, resources.reporter))
     for prompt_set in sets:
         for reason, n in prompt_set.prompts.reasons.items():
             resources.reporter.note(f"{prompt_set.place}: {n} dropped: {reason}")

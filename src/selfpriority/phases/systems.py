@@ -9,8 +9,9 @@ from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
 from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import BETWEEN, System
+from selfpriority.phases.branches import branches
 from selfpriority.prompts import Loaded, load_prompts, said_in
-from selfpriority.recipe import Prompts, Recipe
+from selfpriority.recipe import OtherSystem, Prompts, Recipe
 from selfpriority.records import Drop, Prompt, under
 from selfpriority.run import Run
 
@@ -52,6 +53,7 @@ def systems(run: Run, recipe: Recipe) -> list[System]:
     ours += [System(f"{TRAINED}-round-{n}", str(run.policy(n)), n) for n in range(1, last)]
     ours += [System(TRAINED, str(run.policy(last)), last)]
     names = {system.name for system in ours}
+    trained = {branch.name: branch.policy for branch in branches(run, recipe)}
     for name, other in recipe.evaluate.more_systems.items():
         if name in names:
             raise InputError(
@@ -59,8 +61,13 @@ def systems(run: Run, recipe: Recipe) -> list[System]:
             )
         if BETWEEN in f"{name}_":
             raise InputError(f"evaluate.more_systems.{name}: files write {BETWEEN!r} between two names; choose another")
-        ours.append(System(name, recipe.model if other.model == "self" else other.model, how=other.how))
+        ours.append(System(name, trained.get(name) or meant_model(other, recipe), how=other.how))
     return ours
+
+
+def meant_model(other: OtherSystem, recipe: Recipe) -> str:
+    """The model of a further system that is not trained here."""
+    return recipe.model if other.model == "self" else other.model
 
 
 def plain_models(run: Run, recipe: Recipe) -> dict[str, str]:

@@ -7,7 +7,7 @@ models by name and by their tokenizers; loads no weights, writes no file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from selfpriority.backends.counting import Asked, Counting, Ruler, longest_sum
@@ -19,6 +19,7 @@ from selfpriority.judges.comparer_check import ask_all_pairs
 from selfpriority.language_model import Generate, LanguageModel, Request
 from selfpriority.method.denoise import n_of_share
 from selfpriority.models.files import described
+from selfpriority.phases.branches import Branch, branches
 from selfpriority.phases.evaluate import judges_of
 from selfpriority.phases.judge_check import check_anchors, checked_comparer, checks
 from selfpriority.phases.judge_names import comparing
@@ -29,7 +30,7 @@ from selfpriority.phases.round_steps import DENOISE, PAIR, REFINE, SAMPLE, SCORE
 from selfpriority.phases.systems import PromptSet, check_systems, prompt_sets, prompts_to, systems
 from selfpriority.rating import Item
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
-from selfpriority.run import Spent
+from selfpriority.run import SYSTEMS, Spent
 
 if TYPE_CHECKING:
     from selfpriority.models.loading import Description
@@ -74,6 +75,7 @@ class Rehearsal(Resources):
     def description(self, name: str) -> Description | None:
         """Tokenizer and configuration of a model; None if they are not here. A policy has those of the recipe's."""
         policies = {str(self.run.policy(number)) for number in range(1, self.recipe.rounds + 1)}
+        policies |= {branch.policy for branch in branches(self.run, self.recipe)}
         name = self.recipe.model if name in policies else name
         if name not in self.descriptions:
             is_here = described(name) is not None
@@ -117,6 +119,8 @@ def planned_steps(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
     yield rehearsal.step("judge", "check-judge", is_bound=True)
     for number in range(1, recipe.rounds + 1):
         yield from _round(rehearsal, number)
+    for branch in branches(rehearsal.run, recipe):
+        yield from _branch(branch, rehearsal)
     if recipe.evaluate.prompts is not None:
         yield from _evaluation(rehearsal)
 
@@ -134,6 +138,16 @@ def _round(rehearsal: Rehearsal, number: int) -> Iterator[PlannedStep]:
     for step in (DENOISE, PAIR):  # they ask nobody
         yield PlannedStep(step.entry(number), phase)
     yield _align(rehearsal, number, prompts)
+
+
+def _branch(branch: Branch, rehearsal: Rehearsal) -> Iterator[PlannedStep]:
+    """What a further system is trained by; of its first round that asks models the answers are there."""
+    theirs = Rehearsal(branch.recipe, branch.run, rehearsal.reporter)
+    for number in range(1, branch.recipe.rounds + 1):
+        for step in _round(theirs, number):
+            if number > 1 or step.trained_tokens or not step.asked:
+                name, phase = f"{SYSTEMS}/{branch.name}/{step.name}", f"{branch.name}: {step.phase}"
+                yield replace(step, name=name, phase=phase)
 
 
 def _rated(entry: Candidates, k: int) -> Pool:

@@ -18,6 +18,15 @@ class OtherSystem(Section):
     """A hub id, a folder or an embedded name; `self`: the recipe's model."""
     how: Literal["plain", "constitution"] = "plain"
     """What stands before every prompt: nothing, or the constitution's text as a system prompt."""
+    train: dict[str, Any] = Field({})
+    """Trained by this run, on its own answers and ratings, with other values of `denoise`, `pair` or `align`, as in
+    {pair: {order: swapped}}; empty: `model` as it is."""
+
+    @model_validator(mode="after")
+    def _trains_its_own(self) -> OtherSystem:
+        if self.train and self.model != "self":
+            raise ValueError("set model or train, not both: what a run trains is its own model")
+        return self
 
 
 class Evaluate(Section):

@@ -1,0 +1,81 @@
+"""Further systems that a run trains on its own answers: each is a run of its own in the folder `systems/NAME`.
+
+A branch shares the answers, ratings and cache, and differs in what comes after: `evaluate.more_systems.NAME.train`.
+As it is a run, all that works on runs works on it: `spa show RUN/systems/NAME`, `spa export`, `spa doctor`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+
+from selfpriority.phases.collect import collect_steps
+from selfpriority.phases.resources import Resources
+from selfpriority.phases.round_steps import REFINE, ROUND_STEPS
+from selfpriority.recipe import Recipe, dump
+from selfpriority.recipe.branch import branch_of
+from selfpriority.records import Drop
+from selfpriority.run import DROPS, SYSTEMS, Run, Step
+from selfpriority.storage import write_rows, write_text
+
+N_SHARED = ROUND_STEPS.index(REFINE) + 1
+"""Steps of the first round that ask models: they are taken over, what follows is done anew in seconds."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One such system."""
+
+    name: str
+    recipe: Recipe
+    run: Run
+
+    @property
+    def policy(self) -> str:
+        """The policy that answers in the evaluation."""
+        return str(self.run.policy(self.recipe.rounds))
+
+
+def branches(run: Run, recipe: Recipe) -> list[Branch]:
+    """The systems that are trained beside the run's own, in the order of the recipe.
+
+    Raises:
+        InputError: one differs in what it may not, or has a value that cannot be.
+    """
+    found = []
+    for name, other in recipe.evaluate.more_systems.items():
+        if other.train:
+            theirs = branch_of(recipe, other.train, f"evaluate.more_systems.{name}.train")
+            found.append(Branch(name, theirs, Run(run.folder / SYSTEMS / name)))
+    return found
+
+
+def prepare(branch: Branch, run: Run, resources: Resources) -> Resources:
+    """Makes the branch's folder a run that has what the run's first round has asked of models; its resources."""
+    write_text(branch.run.recipe, [dump(branch.recipe)])
+    if (run.folder / "heads").is_dir():
+        shutil.copytree(run.folder / "heads", branch.run.folder / "heads", dirs_exist_ok=True)
+    theirs = Resources(branch.recipe, branch.run, resources.reporter)
+    ours = collect_steps(run, resources, 1)[:N_SHARED]
+    for mine, its in zip(ours, collect_steps(branch.run, theirs, 1), strict=False):
+        if mine.key != its.key or not run.is_done(mine):  # refined in another order: asked again, and known
+            break
+        if not branch.run.is_done(its):
+            _take_over(mine, run, its, branch.run)
+    return theirs
+
+
+def _take_over(mine: Step, run: Run, its: Step, branch: Run) -> None:
+    """A step's files and counts, as they are in the run."""
+    number = mine.round
+    branch.forget_damaged_counts(number)
+    branch.forget_from(number, its.counts[0])
+    with branch.recording(its):
+        for source, target in zip(mine.outputs, its.outputs, strict=True):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+        drops = [drop for drop in run.drops(number) if drop.step in mine.counts]
+        write_rows(branch.round(number) / DROPS, [*branch.drops(number), *drops], Drop)
+        funnel, counted = branch.funnel(number), run.funnel(number).steps
+        steps = {**funnel.steps, **{name: counted[name] for name in mine.counts}}
+        branch.write_funnel(number, replace(funnel, steps=steps))

@@ -1,0 +1,44 @@
+"""A recipe that differs from another in how its training is done: what a control of the evaluation is trained by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from selfpriority.errors import InputError
+from selfpriority.plain_text import shown
+from selfpriority.recipe.align import SCALES
+from selfpriority.recipe.file import parse
+from selfpriority.recipe.recipe import Recipe
+
+SECTIONS = ("denoise", "pair", "align")
+"""What may differ: all that comes after the answers and their ratings, which the branch shares."""
+
+
+def branch_of(recipe: Recipe, changes: Mapping[str, Any], place: str) -> Recipe:
+    """The recipe with `changes` (section -> field -> value) and without an evaluation of its own.
+
+    Raises:
+        InputError: a section that may not differ, or a value that cannot be; `place` says where it was written.
+    """
+    for section in changes:
+        if section not in SECTIONS:
+            allowed = ", ".join(SECTIONS)
+            raise InputError(f"{place}: {shown(section)} may not differ between systems of one run; {allowed} may")
+    data = recipe.model_dump(mode="json", exclude={"evaluate"})
+    align = changes.get("align")
+    if isinstance(align, Mapping) and "beta" not in align:
+        method = str(align.get("method", recipe.align.method))
+        if SCALES.get(method) is not SCALES.get(recipe.align.method):
+            del data["align"]["beta"]  # it belongs to the recipe's own method
+    return parse(_merged(data, changes), place)
+
+
+def _merged(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with `changes` in it, mappings within mappings."""
+    merged = dict(data)
+    for name, value in changes.items():
+        inner = merged.get(name)
+        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        merged[name] = _merged(inner, value) if both else value
+    return merged

@@ -1,0 +1,119 @@
+"""Further systems that a run trains on its own answers: swapped objectives, another loss."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from selfpriority.errors import InputError
+from selfpriority.phases.resources import Reporter
+from selfpriority.planning.requests import Rehearsal, planned_steps
+from selfpriority.recipe import load
+from selfpriority.recipe.branch import branch_of
+from selfpriority.run import Run
+from tests.test_pipeline import SMALL, spa, steps, write_recipe
+
+SYSTEMS = {"swapped": {"train": {"pair": {"order": "swapped"}}}, "dpo": {"train": {"align": {"method": "dpo"}}}}
+
+
+def recipe_with(folder: Path, model: Path, systems: object) -> Path:
+    evaluate = {**SMALL["evaluate"], "more_systems": systems}
+    return write_recipe(folder, model, refine={"n": 2, "max_new_tokens": 12}, evaluate=evaluate)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("branches")
+    recipe = recipe_with(folder, tiny_model, SYSTEMS)
+    spa("run", recipe, "--out", folder / "run")
+    return recipe, folder / "run"
+
+
+def times_asked(run: Path) -> list[int]:
+    with sqlite3.connect(run / "cache.sqlite") as cache:
+        return [n for (n,) in cache.execute("SELECT DISTINCT times_asked FROM answers")]
+
+
+def test_a_branch_is_a_run_on_the_same_answers_that_asks_nothing_again(finished: tuple[Path, Path]) -> None:
+    _, run = finished
+    for name in SYSTEMS:
+        branch = run / "systems" / name
+        for file in ("1-candidates.jsonl", "2-scored.jsonl"):
+            assert (branch / "round-1" / file).read_bytes() == (run / "round-1" / file).read_bytes()
+        assert not (branch / "cache.sqlite").exists()
+        counted = json.loads((branch / "round-1" / "funnel.json").read_text())["steps"]
+        ours = json.loads((run / "round-1" / "funnel.json").read_text())["steps"]
+        assert {k: counted[k] for k in ("prompts", "sample", "score")} == {
+            k: ours[k] for k in ("prompts", "sample", "score")
+        }
+        assert "trained on" in spa("show", branch).stdout
+    assert times_asked(run) == [1]
+
+
+def test_every_branch_trains_by_its_own_rules_and_is_compared(finished: tuple[Path, Path]) -> None:
+    _, run = finished
+    policies = [run / "round-1", *(run / "systems" / name / "round-1" for name in SYSTEMS)]
+    weights = {(folder / "policy" / "model.safetensors").read_bytes() for folder in policies}
+    assert len(weights) == 3
+    chosen = [
+        [json.loads(line)["chosen"] for line in (folder / "5-pairs.jsonl").read_text().splitlines()]
+        for folder in policies
+    ]
+    assert chosen[0] != chosen[1]  # the objectives swapped
+    assert chosen[0] == chosen[2]  # another loss over the same pairs
+    summary = json.loads((run / "evaluation" / "summary.json").read_text())
+    assert {"vanilla", "spa", *SYSTEMS} <= set(summary["systems"])
+
+
+def test_what_is_done_stays_done_and_a_change_trains_the_branch_alone(finished: tuple[Path, Path]) -> None:
+    recipe, run = finished
+    before = {name: entry["key"] for name, entry in steps(run).items()}
+    again = spa("run", recipe, "--out", run).stderr
+    assert "swapped: align (round 1): done before" in again
+    trained = (run / "systems" / "swapped" / "round-1" / "training.jsonl").stat().st_mtime_ns
+    changed = "evaluate.more_systems={swapped: {train: {pair: {order: swapped}}}, dpo: {train: {align: {method: ipo}}}}"
+    told = spa("run", recipe, "--out", run, changed).stderr
+    assert "align (round 1): done before" in told
+    assert "swapped: align (round 1): done before" in told
+    assert "dpo: align (round 1): done before" not in told
+    assert (run / "systems" / "swapped" / "round-1" / "training.jsonl").stat().st_mtime_ns == trained
+    assert steps(run)["round-1/align"]["key"] == before["round-1/align"]
+    assert times_asked(run) == [1]
+
+
+def test_a_plan_counts_what_branches_train(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = load(recipe_with(tmp_path, tiny_model, SYSTEMS))
+    planned = {step.name: step for step in planned_steps(Rehearsal(recipe, Run(tmp_path / "run"), Reporter()))}
+    ours = planned["round-1/align"].trained_tokens
+    assert ours > 0
+    for name in SYSTEMS:
+        assert planned[f"systems/{name}/round-1/align"].trained_tokens == ours
+        assert f"systems/{name}/round-1/sample" not in planned
+        assert planned[f"evaluation/answers-{name}"].requests == 4
+
+
+def test_beta_belongs_to_the_method(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = load(write_recipe(tmp_path, tiny_model, align={"beta": 3.0}))
+    assert branch_of(recipe, {"align": {"method": "dpo"}}, "here").align.beta == 0.1
+    assert branch_of(recipe, {"align": {"method": "dpo", "beta": 0.2}}, "here").align.beta == 0.2
+    assert branch_of(recipe, {"align": {"method": "simpo"}}, "here").align.beta == 3.0
+    assert branch_of(recipe, {"pair": {"order": "sum"}}, "here").align.beta == 3.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"sample": {"n": 2}}, "here: 'sample' may not differ between systems of one run; denoise, pair, align may"),
+        ({"pair.order": "sum"}, "here: 'pair.order' may not differ"),
+        ({"pair": {"order": "upwards"}}, "here: pair.order"),
+        ({"pair": {"ordre": "sum"}}, "here: pair.ordre"),
+        ({"align": 3}, "here: align"),
+    ],
+)
+def test_what_may_not_differ_is_told_with_its_place(tiny_model: Path, tmp_path: Path, changes, told) -> None:
+    with pytest.raises(InputError) as caught:
+        branch_of(load(write_recipe(tmp_path, tiny_model)), changes, "here")
+    assert str(caught.value).startswith(told)
