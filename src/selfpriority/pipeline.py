@@ -121,6 +121,12 @@ def _check_training(resources: Resources) -> None:
     check_trainable(recipe.model, recipe.align.lora)
 
 
+def settled(asked: Asked, resources: Resources) -> Asked:
+    """What is asked, with the token budget of a batch as a number; `resources` go on with that too."""
+    resources.recipe = with_batch_tokens(resources.recipe, resources.run)
+    return replace(asked, recipe=asked.recipe.model_copy(update={"backend": resources.recipe.backend}))
+
+
 def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> int:
     """Runs every phase that is not done, then writes the report. Returns an exit code.
 
@@ -130,9 +136,7 @@ def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> 
     resources = Resources(asked.recipe, run, reporter)
     with run.locked("run"):
         check_inputs(resources)
-        resources.recipe = with_batch_tokens(resources.recipe, run)
-        backend = resources.recipe.backend
-        follow(run, replace(asked, recipe=asked.recipe.model_copy(update={"backend": backend})))
+        follow(run, settled(asked, resources))
         for phase in phases(run, resources):
             if phase.name != "check-judge" and all(run.is_done(step) for step in phase.steps()):
                 reporter.note(f"{phase.title}: done before")
