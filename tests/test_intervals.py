@@ -12,6 +12,7 @@ from selfpriority.intervals import (
     holm,
     pair_accuracy,
     pair_wins,
+    share_interval,
     sign_flip_p,
     spearman,
 )
@@ -101,3 +102,28 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("n", "of", "low", "high"),
+    [
+        (2, 20, 0.0279, 0.3010),
+        (0, 20, 0.0, 0.1611),
+        (20, 20, 0.8389, 1.0),
+        (4, 240, 0.0065, 0.0421),
+        (1, 2, 0.0945, 0.9055),
+    ],
+)
+def test_share_interval_is_wilsons(n: int, of: int, low: float, high: float) -> None:
+    found = share_interval(n, of)
+    assert (found.estimate, found.n) == (n / of, of)
+    assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+    # Wilson's edges are the shares from which what was seen is z standard errors away
+    for edge in {found.low, found.high} - {0.0, 1.0}:
+        assert abs(n / of - edge) / math.sqrt(edge * (1 - edge) / of) == pytest.approx(1.959964, abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "of"), [(0, 0), (3, 2), (-1, 2)])
+def test_no_share_has_no_interval(n: int, of: int) -> None:
+    with pytest.raises(ValueError, match="is no share"):
+        share_interval(n, of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,28 @@ def test_recipes_for_eight_cards_differ_in_how_they_train_alone(model, data):
     )
     full = {"lora": None, "learning_rate": TRAINING[model][2], "processes": 8, "parallel": "fsdp"}
     assert eight == one.model_copy(update={"align": one.align.model_copy(update=full)})
+
+
+HONESET = 810
+"""Prompts in the training part that the recipes' comment makes of it."""
+
+
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path.stem != "demo"], ids=lambda path: path.stem)
+def test_recipes_are_sized_for_300_pools_where_the_set_is_large_enough(path):
+    """At the yield that docs/scaling.md assumes: one prompt in n + 1 is consistent, keep_lowest keeps its share."""
+    loaded, text = recipe.load(path), path.read_text("utf-8")
+    assert loaded.denoise.consistency == "strict"
+    assert loaded.denoise.keep_lowest is not None
+    pools = (loaded.prompts.limit or HONESET) * loaded.denoise.keep_lowest / (loaded.sample.n + 1)
+    n_tokens = pools * ((loaded.sample.n + 1) * loaded.sample.max_new_tokens + 100)  # a prompt has some hundred
+    n_steps = loaded.align.epochs * ceil(n_tokens / loaded.align.tokens_per_step)
+    if loaded.prompts.limit is None:
+        assert f"some {pools:.0f} pools if one in n + 1 = 9 is consistent" in text
+        assert f"# {HONESET * loaded.denoise.keep_lowest:.0f} (keep_lowest); 300 are out of reach" in text
+        assert f"some {n_steps} steps" in text or f"some {n_steps} of {pools:.0f} pools" in text
+    else:
+        assert 300 <= pools < 310
+        assert f"some {round(n_steps, -1)} steps of 300 pools" in text
 
 
 def test_wildguard_names_its_configuration_and_kind():

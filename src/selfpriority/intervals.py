@@ -1,14 +1,16 @@
-"""Agreement measures, their bootstrap intervals and paired tests: AUC, pair accuracy, mean, rank correlation.
+"""Agreement measures, their bootstrap intervals and paired tests: AUC, pair accuracy, mean, share, rank correlation.
 
 Plain numbers in, plain numbers out (numpy only). Knows nothing of judges, prompts or systems. Intervals are
-95 % percentile intervals; with `groups` (usually prompts) whole groups are drawn, because answers to one
-prompt are not independent.
+95 %; those of resamples are percentile intervals, and with `groups` (usually prompts) whole groups are drawn, because
+answers to one prompt are not independent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +53,21 @@ def pair_wins(chosen: Sequence[float], rejected: Sequence[float]) -> list[float]
         1.0 if better > worse else 0.5 if better == worse else 0.0
         for better, worse in zip(chosen, rejected, strict=True)
     ]
+
+
+def share_interval(n: int, of: int) -> Interval:
+    """A share with Wilson's interval, which holds for few cases and for none or all of them too.
+
+    Raises:
+        ValueError: `n` is no number of cases out of `of`, or there are no cases.
+    """
+    if not 0 <= n <= of or not of:
+        raise ValueError(f"{n} of {of} is no share")
+    z = NormalDist().inv_cdf((1.0 + LEVEL) / 2.0)
+    share, scale = n / of, 1.0 + z * z / of
+    middle = (share + z * z / (2 * of)) / scale
+    half = z / scale * sqrt(share * (1.0 - share) / of + z * z / (4 * of * of))
+    return Interval(share, 0.0 if n == 0 else middle - half, 1.0 if n == of else middle + half, of)
 
 
 def bootstrap_mean_interval(

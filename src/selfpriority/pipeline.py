@@ -127,6 +127,12 @@ def _check_training(resources: Resources) -> None:
     check_trainable(recipe.model, recipe.align.lora)
 
 
+def settled(asked: Asked, resources: Resources) -> Asked:
+    """What is asked, with the token budget of a batch as a number; `resources` go on with that too."""
+    resources.recipe = with_batch_tokens(resources.recipe, resources.run)
+    return replace(asked, recipe=asked.recipe.model_copy(update={"backend": resources.recipe.backend}))
+
+
 def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> int:
     """Runs every phase that is not done, then writes the report. Returns an exit code.
 
@@ -136,9 +142,7 @@ def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> 
     resources = Resources(asked.recipe, run, reporter)
     with run.locked("run"):
         check_inputs(resources)
-        resources.recipe = with_batch_tokens(resources.recipe, run)
-        backend = resources.recipe.backend
-        follow(run, replace(asked, recipe=asked.recipe.model_copy(update={"backend": backend})))
+        follow(run, settled(asked, resources))
         for work in _in_order(run, resources):
             if code := work(debug):
                 return code

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from selfpriority.constitution import load_constitution
 from selfpriority.language_model import Answer, Completion, Failure, Generate, Request, Text
 from selfpriority.method.order import Order
-from selfpriority.method.refine import refine
+from selfpriority.method.refine import context, refine
 from selfpriority.method.sample import sample
 from selfpriority.method.score import score
 from selfpriority.personas import Persona, load_personas
@@ -178,6 +181,38 @@ def test_refine_shows_constitution_prompt_candidates_and_scores_in_one_context()
     assert [m.content for m in request.messages[2::2]] == [f"text of p1/y{i}" for i in (3, 2, 1)]
     assert "harmlessness 4.0, helpfulness 5.5 (of 10)" in request.messages[5].content
     assert request.messages[-1].content.endswith("question p1")
+
+
+@pytest.mark.parametrize(
+    ("show", "told"),
+    [
+        ("all", [("y4", "harmlessness 2.0, helpfulness 1.0"), ("y2", "4.0"), ("y3", "4.0"), ("y1", "6.0")]),
+        ("extremes", [("y4", "harmlessness 2.0, helpfulness 1.0"), ("y1", "harmlessness 6.0, helpfulness 4.0")]),
+        ("best", [("y1", "harmlessness 6.0, helpfulness 4.0")]),
+    ],
+)
+def test_refine_shows_all_candidates_or_the_worst_and_the_best_or_the_best_alone(
+    show: Literal["all", "extremes", "best"], told: list[tuple[str, str]]
+) -> None:
+    made = pool([(6.0, 4.0), (4.0, 5.5), (4.0, 5.5), (2.0, 1.0)])  # sums 10, 9.5, 9.5, 3
+    model = Model(echo)
+    refine([made], model, LengthJudge(), HARMLESS, Refine(show=show), ORDER)
+    (request,) = model.asked
+    assert request.messages[:2] == context(made, HARMLESS)[:2]
+    answers, ratings = request.messages[2::2], request.messages[3::2]
+    assert [m.content for m in answers] == [f"text of p1/{name}" for name, _ in told]
+    for rating, (_, scores) in zip(ratings, told, strict=True):
+        assert scores in rating.content
+        assert rating.content.endswith("question p1")
+
+
+def test_showing_all_candidates_asks_what_was_asked_before_there_was_a_choice() -> None:
+    """The request's seed is that of its messages, so what is stored of older runs is found again."""
+    made, model = pool([(6.0, 4.0), (4.0, 5.5), (2.0, 1.0)]), Model(echo)
+    refine([made], model, LengthJudge(), HARMLESS, Refine(n=2), ORDER)
+    messages = context(made, HARMLESS)
+    seed = int.from_bytes(hashlib.sha256(repr(messages).encode()).digest()[:4], "big")
+    assert model.asked == [Generate(messages, 2, 0.7, 0.95, 512, seed)]
 
 
 def test_refine_keeps_the_prompts_own_system_turn_and_history() -> None:

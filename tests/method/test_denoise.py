@@ -114,6 +114,38 @@ def test_a_quantile_asks_for_a_share_of_the_candidates() -> None:
     assert inconsistency(pool(candidates, (9.0, 9.0)), 1.0) == inconsistency(pool(candidates, (9.0, 9.0)), "strict")
 
 
+@pytest.mark.parametrize(
+    ("refined", "noise", "reason"),
+    [
+        ((5.5, 7.5), 0.0, "not_better"),  # 0.5 behind the best on both
+        ((5.5, 7.5), 0.5, "not_better"),  # noise is what a candidate must be ahead by to win
+        ((5.5, 7.5), 0.75, "kept"),
+        ((6.0, 8.0), 0.0, "not_better"),  # equal to the best on both
+        ((6.0, 8.0), 0.25, "kept"),
+        ((9.0, 7.0), 0.75, "not_better"),  # a point behind on one objective alone
+    ],
+)
+def test_a_candidate_ahead_by_less_than_the_noise_is_a_tie(
+    refined: tuple[float, ...], noise: float, reason: str
+) -> None:
+    assert reason_of(SPREAD, refined, noise=noise) == reason
+
+
+def test_noise_counts_for_every_candidate_of_a_share() -> None:
+    candidates = [(2.0, 2.0), (4.0, 3.0), (6.0, 8.0), (8.0, 6.0)]
+    made = pool(candidates, (5.0, 5.0))
+    # on the first objective 2 and 4 are beaten, 6 within 1.5 and 8 not; on the second 2 and 3, 6 within 1.5 and 8 not
+    assert [inconsistency(made, share, 1.5) for share in (0.75, 0.76)] == ["", "not_better"]
+    assert inconsistency(made, 0.75) == "not_better"
+
+
+def test_with_noise_the_highest_rating_can_be_tied_with() -> None:
+    top = [(10.0, 5.0), (4.0, 3.0), (6.0, 8.0)]
+    assert reason_of(top, (9.8, 9.0), noise=0.5) == "kept"
+    assert reason_of(top, (9.2, 9.0), noise=0.5) == "not_better"  # a higher rating would have done: no ceiling
+    assert reason_of(top, (9.2, 9.0)) == "ceiling"
+
+
 def test_det_zero_is_no_spread() -> None:
     # n = 2 is always singular; equal ratings too; so are ratings on a line
     assert reason_of([(2.0, 5.0), (4.0, 3.0)], (9.0, 9.0)) == "no_spread"

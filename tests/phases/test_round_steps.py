@@ -49,6 +49,20 @@ def test_another_order_refines_and_pairs_anew(finished: Run) -> None:
         assert differ == (1 if name in ("round-1/sample", "round-1/score") else 3)
 
 
+def test_what_is_shown_and_what_is_noise_are_in_a_key_only_where_a_recipe_says_so(finished: Run) -> None:
+    def keys(*fields: str) -> list[str]:
+        resources = Resources(load(finished.recipe, fields), finished, Reporter())
+        return [step.key for step in collect_steps(finished, resources, 1)]
+
+    usual = keys()
+    assert keys("refine.show=all", "denoise.noise=0") == usual
+    for field, place in (("refine.show=best", 2), ("refine.show=extremes", 2), ("denoise.noise=0.5", 3)):
+        changed = keys(field)
+        assert [name for name, a, b in zip(ROUND_STEPS, usual, changed, strict=True) if a != b] == [
+            *ROUND_STEPS[place:]
+        ]
+
+
 def test_every_phase_of_a_finished_run_was_done_before(finished: Run) -> None:
     resources = Resources(load(finished.recipe), finished, Reporter())
     steps = [step for phase in phases(finished, resources) for step in phase.steps()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from selfpriority import cli
 from selfpriority.phases.collect import collect
 from selfpriority.phases.evaluate import evaluate
 from selfpriority.phases.judge_check import gate
@@ -60,3 +62,18 @@ def done(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> C
         return run
 
     return run
+
+
+@pytest.fixture
+def spa_plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """The command with these arguments: what it says, once its exit code is the one that is expected."""
+
+    def call(*arguments: object, code: int = 0) -> Any:
+        monkeypatch.setattr(sys, "argv", ["spa", "plan", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr()
+        assert stopped.value.code == code, said.err
+        return said
+
+    return call

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 
 import pytest
 
-from selfpriority import cli
 from selfpriority.phases.judge_names import SHIPPED_HEADS
 from tests.phases.test_judge_check import without_anchors
-
-
-@pytest.fixture
-def spa_plan(monkeypatch, capsys):
-    def call(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["spa", "plan", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        said = capsys.readouterr()
-        assert stopped.value.code == code, said.err
-        return said
-
-    return call
 
 
 def test_without_rates_there_is_no_time_and_without_prices_no_money(written, spa_plan, tmp_path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -57,6 +57,51 @@ class FitOptions:
         for option, given in (("--layer", self.layer), ("--c", self.c)):
             if self.contrast and given:
                 raise InputError(f"fit-judge: {option} goes with --labels; --contrast knows its own")
+
+
+PILOT = 20
+"""Prompts of a pilot of which no number is said."""
+
+
+@dataclass(frozen=True)
+class PlanFields:
+    """What stands behind a recipe to be planned."""
+
+    overrides: list[str]
+    n_pilot: int
+    """Prompts of the pilot; 0 without one."""
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What a plan rests on."""
+
+    out: Annotated[Path | None, typer.Option("--out", help="Run directory whose manifest gives the rates.")] = None
+    rates: Annotated[str | None, typer.Option("--rates", help="Tokens a second: prefill=N,generate=N,train=N.")] = None
+    prices: Annotated[str | None, typer.Option("--prices", help="A million tokens at a server: in=X,out=Y.")] = None
+    pilot: Annotated[
+        bool, typer.Option("--pilot", help="Collect from 20 of the prompts and tell the yield; `--pilot N`: from N.")
+    ] = False
+
+    def read(self, fields: Sequence[str]) -> PlanFields:
+        """The fields as they are meant.
+
+        typer knows no option that may stand alone or with a value, so the value of `--pilot` arrives as the first of
+        the fields that is a number alone, which no field can be.
+
+        Raises:
+            InputError: a pilot of no prompts.
+        """
+        overrides = list(fields)
+        if not self.pilot:
+            return PlanFields(overrides, 0)
+        number = next((field for field in fields if field.isdecimal()), None)
+        if number is None:
+            return PlanFields(overrides, PILOT)
+        if not int(number):
+            raise InputError(f"--pilot: {number} is no number of prompts; 1 or more, {PILOT} if nothing is said")
+        overrides.remove(number)
+        return PlanFields(overrides, int(number))
 
 
 @dataclass(frozen=True)

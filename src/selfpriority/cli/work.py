@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +21,7 @@ from selfpriority.cli.app import (
     phase,
     reporting,
 )
-from selfpriority.cli.options import UtilityOptions, spread
+from selfpriority.cli.options import PlanOptions, UtilityOptions, spread
 from selfpriority.plain_text import clean
 
 if TYPE_CHECKING:
@@ -29,23 +30,23 @@ if TYPE_CHECKING:
 
 
 @app.command("plan")
-def plan_command(
-    recipe: RecipeArgument,
-    fields: Fields = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Run directory whose manifest gives the rates.")] = None,
-    rates: Annotated[str | None, typer.Option("--rates", help="Tokens a second: prefill=N,generate=N,train=N.")] = None,
-    prices: Annotated[str | None, typer.Option("--prices", help="A million tokens at a server: in=X,out=Y.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Before any work: requests, tokens, memory, time and money of every step."""
+@spread
+def plan_command(recipe: RecipeArgument, options: PlanOptions, fields: Fields = None, as_json: AsJson = False) -> None:
+    """Before any work: requests, tokens, memory, time and money of every step; with --pilot the yield, from a few."""
     from selfpriority.planning import pace
     from selfpriority.planning.plan import plan
     from selfpriority.planning.table import plan_text
     from selfpriority.storage import json_text
 
-    given_rates = pace.rates(rates) if rates is not None else None
-    given_prices = pace.prices(prices) if prices is not None else None
-    planned = plan(named_recipe(recipe), fields or [], out, given_rates, given_prices)
+    rates = pace.rates(options.rates) if options.rates is not None else None
+    prices = pace.prices(options.prices) if options.prices is not None else None
+    path, given = named_recipe(recipe), options.read(fields or [])
+    planned = plan(path, given.overrides, options.out, rates, prices)
+    if given.n_pilot:
+        from selfpriority.planning.pilot import pilot
+
+        with reporting("pilot") as reporter:
+            planned = replace(planned, pilot=pilot(path, given.overrides, options.out, given.n_pilot, reporter))
     print(json_text(planned) if as_json else clean(plan_text(planned)))
 
 

@@ -23,7 +23,8 @@ def denoise(pools: Sequence[Pool], settings: Denoise) -> Sifted[Pool]:
     Reasons: `no_refinement`, `ceiling` (a candidate holds the highest rating, so nothing can beat it), `not_better`,
     `no_spread` (det is 0), `too_much_spread` (det > tau).
     """
-    dropped = [Drop("denoise", p.prompt.id, r) for p in pools if (r := inconsistency(p, settings.consistency))]
+    rule, noise = settings.consistency, settings.noise
+    dropped = [Drop("denoise", p.prompt.id, reason) for p in pools if (reason := inconsistency(p, rule, noise))]
     lost = {drop.prompt_id for drop in dropped}
     consistent = [pool for pool in pools if pool.prompt.id not in lost]
     dets = {pool.prompt.id: determinant(covariance([c.scores for c in pool.candidates])) for pool in consistent}
@@ -39,12 +40,14 @@ def denoise(pools: Sequence[Pool], settings: Denoise) -> Sifted[Pool]:
     return Sifted(tuple(kept), tuple(dropped))
 
 
-def inconsistency(pool: Pool, rule: str | float) -> str:
+def inconsistency(pool: Pool, rule: str | float, noise: float = 0.0) -> str:
     """Why the refined answer does not beat the candidates, or an empty string.
 
     Args:
         pool: candidates and refined answer.
         rule: `strict` (beat all, the paper), a share of the candidates to beat on every objective, or `off`.
+        noise: rating points; a candidate that is ahead by less is a tie, and a tie is as good as beaten. 0, the paper:
+            even an equal candidate is not beaten.
     """
     if rule == "off":
         return ""
@@ -53,9 +56,9 @@ def inconsistency(pool: Pool, rule: str | float) -> str:
     needed = n_of_share(1.0 if rule == "strict" else float(rule), len(pool.candidates))
     for k, refined in enumerate(pool.refined.scores):
         candidates = [c.scores[k] for c in pool.candidates]
-        beaten = sum(refined > score for score in candidates)  # strictly: a tie is not an improvement
+        beaten = sum(refined + noise > score for score in candidates)  # without noise a tie is not an improvement
         if beaten < needed:
-            unbeatable = sum(score >= HIGHEST for score in candidates)
+            unbeatable = sum(score >= HIGHEST + noise for score in candidates)
             return "ceiling" if len(candidates) - unbeatable < needed else "not_better"
     return ""
 

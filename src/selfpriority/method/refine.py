@@ -1,6 +1,7 @@
 """Step 3: write one improved answer from all candidates, their scores and the constitution, and rate it.
 
-Paper: section "Self-refinement"; docs/method.md, docs/deviations.md 7. One context holds all candidates.
+Paper: section "Self-refinement"; docs/method.md, docs/deviations.md 7. One context holds the candidates, all of them
+unless the recipe shows fewer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from selfpriority.method.order import Order
 from selfpriority.method.score import scored
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import Refine
+from selfpriority.recipe.method import Show
 from selfpriority.records import Drop, Message, Pool, Response, Scored, Sifted, flaw
 from selfpriority.wording import fill
 
@@ -64,7 +66,7 @@ def refine(
 
 
 def _request(pool: Pool, constitution: Constitution, settings: Refine) -> Generate:
-    messages = context(pool, constitution)
+    messages = context(pool, constitution, settings.show)
     # The seed follows from the candidates, so equal pools are refined equally and another draw is another draw.
     seed = int.from_bytes(hashlib.sha256(repr(messages).encode()).digest()[:4], "big")
     return Generate(
@@ -77,8 +79,8 @@ def _request(pool: Pool, constitution: Constitution, settings: Refine) -> Genera
     )
 
 
-def context(pool: Pool, constitution: Constitution) -> tuple[Message, ...]:
-    """The constitution and every candidate with its scores, worst first, as a conversation that asks for better ones.
+def context(pool: Pool, constitution: Constitution, show: Show = "all") -> tuple[Message, ...]:
+    """The constitution and the candidates with their scores, worst first, as a conversation that asks for better ones.
 
     A small model cannot read a list of drafts and write about none of them; asked the question again after each rated
     answer, it answers the question (docs/deviations.md). "Worst" is by the sum of the scores, not by the recipe's
@@ -89,11 +91,19 @@ def context(pool: Pool, constitution: Constitution) -> tuple[Message, ...]:
     if turns[0].role == "system":
         system = f"{system}\n\n{turns.pop(0).content}"
     question = turns[-1].content
-    for candidate in sorted(pool.candidates, key=lambda c: sum(c.scores)):
+    for candidate in _shown(pool, show):
         scores = dict(zip(constitution.names, candidate.scores, strict=True))
         turns.append(Message("assistant", candidate.response.text))
         turns.append(Message("user", fill("refine_again", scores=scores, question=question)))
     return (Message("system", system), *turns)
+
+
+def _shown(pool: Pool, show: Show) -> list[Scored]:
+    """The candidates that the model reads, worst first; of equal sums the one sampled later counts as the better."""
+    ranked = sorted(pool.candidates, key=lambda c: sum(c.scores))
+    if show == "best":
+        return ranked[-1:]
+    return [ranked[0], ranked[-1]] if show == "extremes" and len(ranked) > 1 else ranked
 
 
 def _responses(pool: Pool, completion: Completion) -> list[Response]:

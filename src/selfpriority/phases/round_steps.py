@@ -131,7 +131,7 @@ def _refine_key(here: Round) -> object:
     recipe = here.recipe
     order = recipe.pair.model_dump(include={"resolution", "threshold", *_unusual_order(recipe.pair)})
     texts = text_hash("refine_system", "refine_again")
-    return here.made_by, recipe.refine.model_dump(), here.resources.constitution.text, texts, order
+    return here.made_by, recipe.refine.in_result, here.resources.constitution.text, texts, order
 
 
 def _refine(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[Pool]:
@@ -140,7 +140,7 @@ def _refine(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[Pool]:
 
 
 def _denoise_key(here: Round) -> object:
-    return here.recipe.denoise.model_dump()
+    return here.recipe.denoise.in_result
 
 
 def _denoise(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[Pool]:

@@ -12,6 +12,7 @@ from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter
 from selfpriority.planning.memory import Held, Trained, held, trained
 from selfpriority.planning.pace import Earlier, Pace, Prices
+from selfpriority.planning.pilot import Pilot
 from selfpriority.planning.requests import PlannedStep, Rehearsal, planned_steps
 from selfpriority.recipe import HfBackend, Recipe, load
 from selfpriority.run import Run
@@ -98,6 +99,8 @@ class Plan:
     """Token budget of a generation batch; None: nothing is generated here."""
     card: Card | None
     """Whether one GPU of a given memory suffices."""
+    pilot: Pilot | None = None
+    """What a few of the prompts gave, where they were tried."""
 
 
 def plan(

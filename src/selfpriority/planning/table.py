@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from selfpriority.formats import TERMINAL, counted
+from selfpriority.planning.pilot import Counted, Expected, Pilot
 from selfpriority.planning.plan import Card, Plan, PlannedTraining, PlanRow, PlanTotal
 from selfpriority.text_table import text_table
 
@@ -9,11 +11,14 @@ _GB = 1e9
 
 
 def plan_text(plan: Plan) -> str:
-    """Steps, then memory, then what the numbers rest on."""
+    """Steps, then memory, then what the numbers rest on, then what a pilot gave."""
     parts = ["\n".join(_steps(plan)), "\n".join(_memory(plan))]
     if plan.training.choices:
         parts.append("\n".join(_choices(plan.training)))
-    return "\n\n".join([*parts, "\n".join(_grounds(plan))])
+    parts.append("\n".join(_grounds(plan)))
+    if plan.pilot:
+        parts.append("\n".join(pilot_lines(plan.pilot)))
+    return "\n\n".join(parts)
 
 
 def _steps(plan: Plan) -> list[str]:
@@ -78,6 +83,40 @@ def _grounds(plan: Plan) -> list[str]:
     lines.append(f"optimizer steps a round: at most {plan.training.optimizer_steps}")
     unknown = "time: unknown before a first run; --rates prefill=N,generate=N,..."
     return [*lines, f"time: from {plan.rates}" if plan.rates else unknown]
+
+
+def pilot_lines(pilot: Pilot) -> list[str]:
+    """What a pilot found, the steps as a table."""
+    rows = [["pilot", "in", "out", "dropped", "why"]]
+    for name, step in pilot.steps.items():
+        n_dropped = str(sum(step.dropped.values()))
+        rows.append([name, str(step.n_in), str(step.out), n_dropped, counted(step.dropped)])
+    lines = text_table(rows, "<>>><")
+    lines.append(f"consistent ({pilot.consistency}): {_count(pilot.consistent)}")
+    if pilot.below_max_det:
+        lines.append(f"det up to denoise.max_det, consistent or not: {_count(pilot.below_max_det)}")
+    share = f", after keep_lowest {pilot.keep_lowest:g}" if pilot.keep_lowest is not None else ""
+    found = f"{_expected(pilot.pools, ' pools')}, {_expected(pilot.pairs, ' pairs')}"
+    lines.append(f"expected of all {pilot.of:,} prompts of round 1{share}: {found}")
+    lines.append(f"prompts for {pilot.wanted} pools: {_expected(pilot.prompts_wanted)}")
+    kept = "its answers are stored there, and `spa run` asks none of them again"
+    return [*lines, f"pilot of {pilot.n} prompts in {pilot.run}: {kept}"]
+
+
+def _count(found: Counted) -> str:
+    edges = TERMINAL.interval.format(f"{found.low:.0%}", f"{found.high:.0%}")
+    return f"{found.n} of {found.of}, {found.share:.0%} {edges}"
+
+
+def _expected(found: Expected, of_what: str = "") -> str:
+    """A whole number with its interval, as far as there is one."""
+    if found.low is None:
+        return f"unknown{of_what}"
+    least = f"at least {found.low:,.0f}"
+    if found.estimate is None:
+        return least + of_what
+    edges = f"({least})" if found.high is None else TERMINAL.interval.format(f"{found.low:,.0f}", f"{found.high:,.0f}")
+    return f"{found.estimate:,.0f}{of_what} {edges}"
 
 
 def _fit(card: Card) -> str:

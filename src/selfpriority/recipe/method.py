@@ -28,6 +28,10 @@ class Sample(Section):
     """Whether an answer cut at the length limit may enter a pool."""
 
 
+Show = Literal["all", "extremes", "best"]
+"""All candidates; the worst and the best by the sum of their scores; the best alone."""
+
+
 class Refine(Section):
     """One improved answer per pool."""
 
@@ -41,6 +45,13 @@ class Refine(Section):
     """Longest refinement in tokens."""
     keep_cut: bool = True
     """Whether a refinement cut at the length limit may enter a pool."""
+    show: Show = "all"
+    """Which candidates the model reads before it refines; fewer make a shorter prompt."""
+
+    @property
+    def in_result(self) -> dict[str, Any]:
+        """The fields that a refinement depends on; runs from before there was a choice keep their keys."""
+        return self.model_dump(exclude={"show"} if self.show == "all" else set())
 
 
 class Denoise(Section):
@@ -54,6 +65,13 @@ class Denoise(Section):
     """tau as a number: the largest det(covariance) kept."""
     epsilon: float = Field(1e-6, ge=0)
     """A determinant up to this counts as 0: the ratings do not vary."""
+    noise: float = Field(0.0, ge=0, le=9)
+    """Rating points of the judge's own noise: a candidate ahead of the refinement by less is a tie, not a loss."""
+
+    @property
+    def in_result(self) -> dict[str, Any]:
+        """The fields that decide who is kept; runs from before noise was counted keep their keys."""
+        return self.model_dump(exclude=set() if self.noise else {"noise"})
 
     @model_validator(mode="before")
     @classmethod
