@@ -39,6 +39,8 @@ def _merged(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     merged = dict(data)
     for name, value in changes.items():
         inner = merged.get(name)
-        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        merged[name] = _merged(inner, value) if both else value
+        if isinstance(value, Mapping) and isinstance(inner, Mapping):
+            merged[name] = _merged(inner, value)
+        else:
+            merged[name] = value
     return merged
