@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sqlite3
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +85,29 @@ def test_what_is_done_stays_done_and_a_change_trains_the_branch_alone(finished: 
     assert (run / "systems" / "swapped" / "round-1" / "training.jsonl").stat().st_mtime_ns == trained
     assert steps(run)["round-1/align"]["key"] == before["round-1/align"]
     assert times_asked(run) == [1]
+
+
+def test_the_table_over_runs_holds_what_a_run_found(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    place = importlib.util.spec_from_file_location("order", Path(__file__).parents[2] / "benchmarks" / "order.py")
+    assert place is not None
+    assert place.loader is not None
+    order = sys.modules[place.name] = importlib.util.module_from_spec(place)
+    place.loader.exec_module(order)
+    _, run = finished
+    rows = order.found(run, "demo", 0)
+    summary = json.loads((run / "evaluation" / "summary.json").read_text())
+    ours = {(row.system, row.objective): row.mean for row in rows if row.judge}
+    assert ours["swapped", "harmlessness"] == summary["difference"]["swapped_vs_vanilla"]["harmlessness"]["mean"]
+    shares = [row.mean for row in rows if row.system == "swapped" and row.objective.startswith("decided by")]
+    assert sum(shares) == pytest.approx(1.0)
+    record = tmp_path / "order.json"
+    for seed in (0, 1, 0):  # the third takes the place of the first
+        order.keep(record, [replace(row, seed=seed, mean=row.mean + seed) for row in rows])
+    kept = [order.Row(**row) for row in json.loads(record.read_text())]
+    assert len(kept) == 2 * len(rows)
+    assert order.over_runs([1.0, 2.0, 3.0]) == "+2.00 (-0.48 to +4.48, 3 runs)"  # 4.303 * 1 / sqrt(3)
+    (line,) = [line for line in order.lines(kept) if "| refusal of harmful |" in line]
+    assert "2 runs" in line
 
 
 def test_a_plan_counts_what_branches_train(tiny_model: Path, tmp_path: Path) -> None:
