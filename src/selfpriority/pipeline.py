@@ -110,6 +110,9 @@ def check_inputs(resources: Resources) -> None:
         resources.reporter.note(f"prompts: {n} dropped: {reason}")
     if strange := recipe.align.strange_beta:
         resources.reporter.note(strange)
+    for branch in branches(resources.run, recipe):  # what is wrong with one is found here
+        if strange := branch.recipe.align.strange_beta:
+            resources.reporter.note(f"evaluate.more_systems.{branch.name}: {strange}")
     if recipe.evaluate.prompts is not None:
         check_evaluation(resources)
     _check_training(resources)

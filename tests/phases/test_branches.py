@@ -52,8 +52,13 @@ def test_a_branch_is_a_run_on_the_same_answers_that_asks_nothing_again(finished:
         assert {k: counted[k] for k in ("prompts", "sample", "score")} == {
             k: ours[k] for k in ("prompts", "sample", "score")
         }
-        assert "trained on" in spa("show", branch).stdout
     assert times_asked(run) == [1]
+    shown = spa("show", run).stdout
+    assert shown.count("trained on the same answers") == 2
+    assert shown.count("decided by harmlessness") == 3
+    page = (run / "report.html").read_text()
+    assert "What the systems were trained on" in page
+    assert "pair.order: swapped" in page
 
 
 def test_every_branch_trains_by_its_own_rules_and_is_compared(finished: tuple[Path, Path]) -> None:
@@ -108,6 +113,16 @@ def test_the_table_over_runs_holds_what_a_run_found(finished: tuple[Path, Path],
     assert order.over_runs([1.0, 2.0, 3.0]) == "+2.00 (-0.48 to +4.48, 3 runs)"  # 4.303 * 1 / sqrt(3)
     (line,) = [line for line in order.lines(kept) if "| refusal of harmful |" in line]
     assert "2 runs" in line
+
+
+def test_an_evaluation_without_the_branch_says_who_trains_it(finished: tuple[Path, Path]) -> None:
+    _, run = finished
+    policy = run / "systems" / "swapped" / "round-1" / "policy"
+    policy.rename(policy.with_name("away"))
+    told = spa("evaluate", run, check=1).stderr
+    policy.with_name("away").rename(policy)
+    assert "systems/swapped is not trained under the present recipe; `spa run`" in told
+    assert told.count("\n") <= 3
 
 
 def test_a_plan_counts_what_branches_train(tiny_model: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field, PlainSerializer
 from selfpriority.inspection.run_files import recipe_of
 from selfpriority.phases.round_steps import ROUND_STEPS
 from selfpriority.plain_text import clean
-from selfpriority.run import PairCounts, Run
+from selfpriority.run import SYSTEMS, PairCounts, Run
 from selfpriority.storage import as_json
 from selfpriority.text_table import text_table
 
@@ -57,12 +57,17 @@ class RunCounts:
     """Name of its folder."""
     n_rounds: int
     rounds: tuple[RoundCounts, ...]
+    systems: tuple[RunCounts, ...] = ()
+    """Further systems that the run trains on its own answers."""
 
 
 def funnel(run: Run) -> RunCounts:
     """Counts of every step so far, for every round of the recipe."""
-    n_rounds = recipe_of(run).rounds
-    return RunCounts(run.folder.name, n_rounds, tuple(_round_counts(run, n) for n in range(1, n_rounds + 1)))
+    recipe = recipe_of(run)
+    rounds = tuple(_round_counts(run, n) for n in range(1, recipe.rounds + 1))
+    others = (run.folder / SYSTEMS / name for name, other in recipe.evaluate.more_systems.items() if other.train)
+    systems = tuple(funnel(Run(folder)) for folder in others if (folder / "resolved.yaml").is_file())
+    return RunCounts(run.folder.name, recipe.rounds, rounds, systems)
 
 
 def _round_counts(run: Run, number: int) -> RoundCounts:
@@ -93,7 +98,17 @@ def funnel_text(counts: RunCounts) -> str:
         if entry.next:
             lines.append(f"  next: {entry.next}" if entry.steps else "  nothing done yet")
         blocks.append("\n".join(lines))
+    blocks += ["\n".join(_system_lines(system)) for system in counts.systems]
     return clean("\n\n".join(blocks))
+
+
+def _system_lines(counts: RunCounts) -> Iterator[str]:
+    """A further system in short; its folder shows as any run does."""
+    for entry in counts.rounds:
+        yield f"{counts.run}, trained on the same answers" + (f", round {entry.round}" if counts.n_rounds > 1 else "")
+        yield from _pairs_lines(entry.pairs) if entry.pairs else ()
+        if entry.next:
+            yield f"  next: {entry.next}"
 
 
 def _step_cells(row: StepCounts) -> list[str]:

@@ -27,7 +27,15 @@ from selfpriority.report.packing import Packed, pack
 from selfpriority.report.plain import words
 from selfpriority.report.results import further_result, main_result
 from selfpriority.report.rounds import Round
-from selfpriority.report.tables import answer_counts, clear_wins, mean_whisker, mean_words, unrated_counts
+from selfpriority.report.tables import (
+    Grid,
+    GridRow,
+    answer_counts,
+    clear_wins,
+    mean_whisker,
+    mean_words,
+    unrated_counts,
+)
 from selfpriority.report.utility_tables import known, losses, mt_bench_grid
 from selfpriority.report.verdict import cautions, evidence, headline, main_contest
 from selfpriority.report.view import View, read_view
@@ -66,6 +74,7 @@ def render(view: View) -> str:
         more_results=[further_result(further) for further in view.more_sets],
         utility={title: grid for title, grid in utility.items() if grid},
         beside_the_label=beside_the_label,
+        training_of=training_of,
         charts=charts,
         scatter_of=scatter_of,
         agreement_whisker=agreement_whisker,
@@ -119,6 +128,17 @@ def packed(view: View) -> Packed:
         "contest": [clean(contest.b), clean(contest.a)] if contest else [],
     }
     return pack(view.entries, about)
+
+
+def training_of(view: View) -> Grid:
+    """What each system was trained on: what differs, pools, pairs and who decided them."""
+    columns = ("differs in", "prompts", "pairs", *(f"{words(name)} decided" for name in view.objectives))
+    rows = []
+    for system in view.systems:
+        n, decided = system.pairs.n or 0, system.pairs.decided_by or {}
+        shares = (PAGE.share(decided[name] / n) if n and name in decided else "-" for name in view.objectives)
+        rows.append(GridRow(system.name, (system.differs or "-", f"{system.pools:,}", f"{n:,}", *shares)))
+    return Grid(columns, tuple(rows))
 
 
 def scatter_of(round_: Round, objectives: tuple[str, ...]) -> Markup:

@@ -6,19 +6,22 @@ Every file may be missing. Knows file names and shapes, nothing of HTML.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from selfpriority.recipe import Recipe
 from selfpriority.records import Pool, Scored
-from selfpriority.run import POOLS, REFINED, SCORED, FunnelStep, PairCounts, Run
+from selfpriority.run import POOLS, REFINED, SCORED, SYSTEMS, FunnelStep, PairCounts, Run
 from selfpriority.storage import intact, read_rows
 
 T = TypeVar("T")
 
+OWN = "spa"
+"""The run's own system."""
 MOST_POINTS = 1500
 """Points of one scatter plot; more are thinned evenly."""
 
@@ -69,6 +72,40 @@ def read_round(run: Run, number: int) -> Round:
         training=tuple(_TRAINING.validate_python({k: v for k, v in row.items() if k != _ALARM}) for row in log),
         alarms=Counter(name for row in log if _ALARM in row for name in str(row[_ALARM]).split(", ")),
     )
+
+
+@dataclass(frozen=True)
+class TrainedSystem:
+    """What a system of the run was trained on."""
+
+    name: str
+    differs: str
+    """What its training differs in from the recipe's, as `pair.order: swapped`; empty: the run's own."""
+    pools: int
+    pairs: PairCounts
+
+
+def read_systems(run: Run, recipe: Recipe) -> tuple[TrainedSystem, ...]:
+    """The run's own system and those it trains beside, in their last round; none where nothing is trained beside."""
+    places = {
+        name: Run(run.folder / SYSTEMS / name) for name, other in recipe.evaluate.more_systems.items() if other.train
+    }
+    if not places:
+        return ()
+    differs = {name: ", ".join(_spelled(recipe.evaluate.more_systems[name].train)) for name in places}
+    return tuple(
+        TrainedSystem(name, differs.get(name, ""), funnel.steps["pair"].out, funnel.pairs)
+        for name, place in {OWN: run, **places}.items()
+        if (funnel := place.funnel(recipe.rounds)).pairs is not None and "pair" in funnel.steps
+    )
+
+
+def _spelled(changes: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    for name, value in changes.items():
+        if isinstance(value, Mapping):
+            yield from _spelled(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}: {value}"
 
 
 def _points(folder: Path) -> list[Point]:

@@ -18,7 +18,7 @@ from selfpriority.preferences import PreferenceRow
 from selfpriority.recipe import Recipe, load
 from selfpriority.report.catalogue import Entry, collected, held_out
 from selfpriority.report.people import People, read_people
-from selfpriority.report.rounds import Round, read_round
+from selfpriority.report.rounds import Round, TrainedSystem, read_round, read_systems
 from selfpriority.run import PAIRS, Manifest, Run
 from selfpriority.storage import read_rows
 
@@ -53,6 +53,8 @@ class View:
     people: People | None = None
     utility: Utility | None = None
     """What the present systems still know, where somebody asked."""
+    systems: tuple[TrainedSystem, ...] = ()
+    """What each system was trained on, where the run trains several."""
     has_old_utility: bool = False
     """Somebody asked, but other systems than there are now."""
 
@@ -88,6 +90,7 @@ def read_view(run: Run) -> View:
         entries=(*tested, *others, *(entry for number in numbers for entry in collected(run, number, objectives))),
         people=read_people(run.evaluation, tested, objectives),
         utility=utility if is_present else None,
+        systems=read_systems(run, recipe),
         has_old_utility=utility is not None and not is_present,
     )
 
