@@ -7,7 +7,7 @@ import json
 import pytest
 
 from selfpriority.cli.options import PlanFields, PlanOptions
-from selfpriority.errors import InputError
+from selfpriority.errors import InputError, WorkFailed
 from selfpriority.phases.collect import collect
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.round_inputs import round_prompts
@@ -159,3 +159,19 @@ def test_a_pilot_in_words(written, tmp_path):
     told = f"6 pools (2 to 6), {n_pairs:,.0f} pairs ({n_pairs * 0.3424:,.0f} to {n_pairs:,.0f})"
     assert f"expected of all 6 prompts of round 1, after keep_lowest 1: {told}" in lines
     assert "prompts for 300 pools: 300 (300 to 876)" in lines
+
+
+def test_a_pilot_with_a_model_in_this_process(written, tmp_path):
+    """A random one, whose digits hold too little mass: the pilot goes to its end where the run will stop."""
+    backend = {"kind": "hf", "device": "cpu", "dtype": "float32"}
+    recipe = written(backend=backend, refine={"n": 1, "max_new_tokens": 4})
+    fields = ["sample.max_new_tokens=4", "prompts.limit=2"]
+    found = pilot(recipe, fields, tmp_path / "run", 1, Reporter())
+    assert found.steps["sample"] == FunnelStep(1, 1)
+    assert found.steps["score"].dropped == {"too_few_rated": 1}
+    assert (found.consistent.n, found.consistent.of, found.pools.estimate) == (0, 1, 0)
+    run = Run.existing(tmp_path / "run")
+    with pytest.raises(WorkFailed, match=r"no prompt is left \(2 too_few_rated\)"):
+        collect(run, Resources(load(run.recipe), run, Reporter()), 1)
+    sampled = run.manifest.steps["round-1/sample"]
+    assert 2 * sampled.cached == sampled.requests == 2 * 4

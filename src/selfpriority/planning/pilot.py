@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from selfpriority.intervals import share_interval
 from selfpriority.method.denoise import determinant
@@ -18,9 +18,10 @@ from selfpriority.phases.round_inputs import usable_prompts
 from selfpriority.phases.round_steps import DENOISE, PAIR, REFINE, ROUND_STEPS, Round
 from selfpriority.pipeline import check_inputs, follow, settled, start
 from selfpriority.recipe import Denoise
-from selfpriority.records import PairedPool, Pool, Prompt, covariance
+from selfpriority.records import PairedPool, Pool, covariance
 from selfpriority.run import FunnelStep, Run, Spent
 
+T = TypeVar("T")
 WANTED = 300
 """Training pools of a round; the paper trains on some 300 to 400 prompts."""
 _INCONSISTENT = ("no_refinement", "ceiling", "not_better")
@@ -105,10 +106,10 @@ def pilot(path: Path, overrides: Sequence[str], out: Path | None, n: int, report
         return _measured(run, resources, n)
 
 
-def evenly(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
-    """`n` of the prompts at equal distances, the first among them; all where there are no more."""
-    n = min(n, len(prompts))
-    return [prompts[i * len(prompts) // n] for i in range(n)]
+def evenly(rows: Sequence[T], n: int) -> list[T]:
+    """`n` of the rows at equal distances, the first among them; all where there are no more."""
+    n = min(n, len(rows))
+    return [rows[i * len(rows) // n] for i in range(n)]
 
 
 def _measured(run: Run, resources: Resources, n: int) -> Pilot:
