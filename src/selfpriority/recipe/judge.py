@@ -1,4 +1,4 @@
-"""Who rates or compares, as a recipe says it: a model asked in words, small questions, heads fitted or made, or rewards.
+"""Who rates or compares, as a recipe says it: a model asked in words or by questions, heads fitted or made, rewards.
 
 A judge is also read from the flat spelling, fields of every kind side by side with `method` for the kind, as older
 recipes and `FIELD=VALUE` have it. Knows no model and no file.
