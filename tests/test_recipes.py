@@ -582,12 +582,13 @@ def test_a_judge_as_version_0_1_0_wrote_it_out_is_read(tmp_path):
         ("score.rewards={a: b}", "score.rewards: unknown field; known here: kind, judge, method, backend"),
         (
             "score.method=soft",
-            "score.method: Input should be 'expected', 'verbal', 'probe', 'contrast' or 'reward' (got 'soft')",
+            "score.method: Input should be 'expected', 'verbal', 'battery', 'probe', 'contrast' or 'reward' "
+            "(got 'soft')",
         ),
         ("score.mass_floor=2", "score.mass_floor: Input should be less than or equal to 1 (got 2)"),
         ("score.judge=3", "score.judge: Input should be a valid string (got 3)"),
         ("score.judge={kind: probe, judge: x, method: verbal}", "score.judge.method: unknown field"),
-        ("score.judge={kind: heads}", "score.judge.kind: 'heads' is none of 'words', 'probe', 'contrast', 'reward'"),
+        ("score.judge={kind: heads}", "score.judge.kind: 'heads' is none of 'words', 'probe', 'contrast', 'battery', "),
         ("evaluate.more_judges={a: {method: verbal}}", "evaluate.more_judges.a.judge: required field is missing"),
         ("evaluate.more_judges={probe: {judge: x, methd: y}}", "evaluate.more_judges.probe.methd: unknown field"),
         ("evaluate.mass_floor=0.5", "evaluate.mass_floor: unknown field"),

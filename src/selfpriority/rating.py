@@ -26,7 +26,7 @@ class Item:
 
 
 class Judge(Protocol):
-    """Whoever rates. Implementations: `judges/words.py`, `judges/probe.py`, `judges/reward.py`."""
+    """Whoever rates. Implementations: `judges/words.py`, `battery.py`, `probe.py`, `reward.py` there."""
 
     @property
     def fingerprint(self) -> str:

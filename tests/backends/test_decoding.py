@@ -63,6 +63,29 @@ def test_endings_follow_the_row_they_stand_behind(model, prefixes) -> None:
     torch.testing.assert_close(read, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("endings", [None, [[[30], [31, 32]]]], ids=["no endings", "endings"])
+def test_many_suffixes_are_read_in_parts_behind_a_prefix_that_is_computed_once(model, endings) -> None:
+    """Whole and in parts of eight; every token of the prefix is forwarded once, and no suffix more than its padding."""
+    prefix, suffixes = [1, *range(5, 60)], [[100 + n, *range(200, 202 + n % 3)] for n in range(20)]
+    forwarded: list[int] = []
+    handle = model.register_forward_pre_hook(
+        lambda _, __, given: forwarded.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        whole = next_token_logits(model, [prefix], [suffixes], 2, endings)
+        n_whole = len(forwarded)
+        parts = next_token_logits(model, [prefix], [suffixes], 2, endings, most=1)
+    finally:
+        handle.remove()
+    assert [n for n in forwarded if n == len(prefix) + 1] == [57, 57]
+    assert len(forwarded) == n_whole + 1 + 3 * (n_whole - 1)
+    # 20 suffixes of up to 5 tokens, then two endings of up to 2 behind each, every row with the column of its padding
+    assert forwarded[:n_whole] == [57, 20 * 6, 40 * 3][:n_whole] == [57, 120, *([120] if endings else [])]
+    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)
+    few = next_token_logits(model, [prefix], [suffixes[:8]], 2, endings, most=1)  # never fewer at once
+    assert torch.equal(few, next_token_logits(model, [prefix], [suffixes[:8]], 2, endings))
+
+
 def test_copies_of_a_prompt_are_continuations_of_it(model) -> None:
     drawn = generate(model, [[1, 7, 9], [1, 30]], [3, 2], sampling(temperature=0.0))
     assert drawn[0] == drawn[1] == drawn[2]

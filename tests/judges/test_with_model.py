@@ -12,8 +12,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from selfpriority.backends.batches import n_shared
 from selfpriority.backends.hf import HfModel
 from selfpriority.constitution import Constitution, Objective, load_constitution
+from selfpriority.judges.asking import marked
+from selfpriority.judges.battery import read_questions, values_of
 from selfpriority.judges.fit import FitSettings, fit_heads
 from selfpriority.judges.heads import Head, Heads
 from selfpriority.judges.labels import LabelledAnswer, Labels, label_prompt
@@ -23,6 +26,7 @@ from selfpriority.language_model import LanguageModel
 from selfpriority.rating import Item
 from selfpriority.recipe import HfBackend, InWords
 from selfpriority.records import Message, Rating, Response, Stop, Unrated
+from selfpriority.wording import fill
 
 SHORT = Constitution(
     "short",
@@ -112,3 +116,35 @@ def test_a_probe_rates_the_states_of_a_forward_pass_by_hand(model: LanguageModel
     z = (weights @ np.concatenate([response, response * prompt]) + 0.3 - 0.1) / 5
     assert isinstance(verdict, Rating)
     assert verdict.value == pytest.approx(1 + 9 / (1 + np.exp(-0.8 * z)), abs=1e-5)
+
+
+def test_a_battery_reads_an_answer_once_for_all_its_questions(yes_no_model: Path) -> None:
+    """By hand: every question alone in a plain forward pass. Forwarded: what stands before the questions once."""
+    (item,) = items()[:1]
+    questions = tuple(q for name in SHORT.names for q in read_questions(name))[:44]
+    model = HfModel(str(yes_no_model), HfBackend(dtype="float32", device="cpu"))
+    loaded, forwarded = model._loaded, []
+    handle = loaded.model.register_forward_pre_hook(
+        lambda _, __, given: forwarded.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    [values] = values_of(model, questions, [(item.prompt, item.response.text)])
+    handle.remove()
+    assert isinstance(values, dict)
+    contexts = [context_of(item, text, questions) for text in (item.response.text, "N/A")]
+    ids = [[loaded.chat.prompt_ids(context) for context in group] for group in contexts]
+    n_once = [n_shared(group) for group in ids]
+    longest = max(len(one) for group in ids for one in group) - min(n_once)
+    assert min(n_once) > 4 * longest
+    assert sum(forwarded) <= sum(n_once) + 2 + 2 * len(questions) * (longest + 1)
+    words = [loaded.chat.tokenizer.convert_tokens_to_ids([word, word.lower()]) for word in ("Yes", "No")]
+    with torch.inference_mode():
+        rows = [[loaded.model(torch.tensor([one])).logits[0, -1] for one in group] for group in ids]
+    odds = [[float(row[words[0]].logsumexp(0) - row[words[1]].logsumexp(0)) for row in group] for group in rows]
+    expected = {q: said - free for q, said, free in zip(questions, *odds, strict=True)}
+    assert values == pytest.approx(expected, abs=1e-3)
+
+
+def context_of(item: Item, text: str, questions: tuple[str, ...]) -> list[tuple[Message, ...]]:
+    judged = marked(item.prompt.messages, text)
+    told = {"code": judged.code, "conversation": judged.conversation, "answer": text}
+    return [(Message("user", fill("battery", question=question, **told)),) for question in questions]

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 PASS_TOKENS = 4096
 """Positions of one forward pass over prompts: what a layer needs for a moment grows with them, speed does no more."""
 
+LEAST_ROWS = 8
+"""Contexts of a request that are always read at once: what asks about few things is computed as it ever was."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -63,3 +66,8 @@ def passes(n_rows: int, width: int, most: int | None = None) -> list[slice]:
     """
     n_pass = max(1, (most or PASS_TOKENS) // max(1, width))
     return [slice(first, min(first + n_pass, n_rows)) for first in range(0, n_rows, n_pass)]
+
+
+def rows_at_once(n_rows: int, width: int, most: int) -> int:
+    """How many of one request's contexts are read together: what they share is held once for each of them."""
+    return min(n_rows, max(LEAST_ROWS, most // max(1, width)))

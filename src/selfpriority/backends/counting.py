@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TypeVar
 
-from selfpriority.backends.batches import n_shared
+from selfpriority.backends.batches import n_shared, rows_at_once
 from selfpriority.backends.choices import Spelled, Speller
 from selfpriority.backends.scripted import WORDS
 from selfpriority.chat import Chat
@@ -35,6 +35,8 @@ R = TypeVar("R", bound=Request)
 CHARACTERS_A_TOKEN = 4
 MOST_COUNTED = 256
 """Requests of a call whose tokens are counted one by one; of more, so many spread evenly stand for all."""
+MOST_CONTEXTS = 8
+"""The same for the contexts of one choice, which differ at their end alone."""
 
 
 @dataclass
@@ -70,10 +72,20 @@ class Ruler:
 
     def shared(self, request: Choose) -> int:
         """Tokens that a choice is read from: what all conversations begin with once, and what stands before choices."""
-        encoded = [self._encoded(context) for context in request.contexts]
+        encoded = [self._encoded(context) for context in _some_contexts(request)]
         n_once, spelled = n_shared(encoded), self.spelled(request)
         n_leads = sum(map(len, spelled.leads)) if spelled else 0
-        return ceil((n_once + sum(len(ids) - n_once + n_leads for ids in encoded)) / self._units)
+        behind = sum(len(ids) - n_once + n_leads for ids in encoded) * len(request.contexts) / len(encoded)
+        return ceil((n_once + behind) / self._units)
+
+    def contexts(self, request: Choose) -> int:
+        """Tokens of all conversations, each by itself."""
+        some = _some_contexts(request)
+        return ceil(sum(map(self.conversation, some)) * len(request.contexts) / len(some))
+
+    def longest(self, request: Choose) -> int:
+        """Tokens of the longest conversation."""
+        return max(map(self.conversation, _some_contexts(request)))
 
     def spelled(self, request: Choose) -> Spelled | None:
         """How the choices are spelled, where there is a tokenizer."""
@@ -142,7 +154,7 @@ class Counting:
                 return ruler.conversation(request.messages)
             case Choose():
                 if isinstance(self._asked.settings, OpenaiBackend):  # a server is asked about each context anew
-                    return sum(map(ruler.conversation, request.contexts))
+                    return ruler.contexts(request)
                 return ruler.shared(request)
             case Embed() | Classify():
                 return ruler.conversation(request.messages) + ruler.response(request.response)
@@ -161,12 +173,14 @@ class Counting:
         return max(most, *(n * length for n, length in [*sizes, largest]))
 
     def _size(self, request: Generate | Choose) -> tuple[int, int]:
-        """Sequences, and tokens of the longest."""
+        """Sequences that are held at once, and tokens of the longest."""
         if isinstance(request, Generate):
             return request.n, self._n_read(request) + request.max_new_tokens
         spelled = self._ruler.spelled(request)
         n_rows, n_lead = (spelled.n_rows, spelled.longest_lead) if spelled else (1, 0)
-        return len(request.contexts) * n_rows, max(map(self._ruler.conversation, request.contexts)) + n_lead
+        length = self._ruler.longest(request) + n_lead
+        assert isinstance(self._asked.settings, HfBackend)
+        return n_rows * rows_at_once(len(request.contexts), n_rows * length, self._asked.settings.batch_tokens), length
 
     def _answer(self, request: Request) -> Answer:
         match request:
@@ -203,6 +217,15 @@ def longest_sum(requests: Sequence[Request], length: Callable[[Request], int], n
     if len(requests) <= MOST_COUNTED:
         return sum(sorted(map(length, requests))[-n:])
     return estimated_sum(sorted(requests, key=_characters)[-n:], length)
+
+
+def _some_contexts(request: Choose) -> Sequence[tuple[Message, ...]]:
+    """All of them, or some spread evenly with the longest."""
+    contexts = request.contexts
+    if len(contexts) <= MOST_CONTEXTS:
+        return contexts
+    longest = max(contexts, key=lambda context: sum(len(message.content) for message in context))
+    return [*contexts[:: ceil(len(contexts) / (MOST_CONTEXTS - 1))], longest]
 
 
 def _spread(requests: Sequence[R]) -> Sequence[R]:

@@ -5,7 +5,8 @@ Knows a transformers causal model; nothing of requests, chats or text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from selfpriority.backends.batches import passes
+from selfpriority.backends.batches import passes, rows_at_once
 from selfpriority.backends.kv_cache import growing_cache, part_of
 from selfpriority.errors import WorkFailed
 
@@ -72,6 +73,15 @@ def generate(
         logits = _next_logits(model, tokens[:, None], mask, cache)
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What rows begin with, computed."""
+
+    cache: DynamicCache
+    mask: Tensor
+    """[prefixes, longest + 1]"""
+
+
 @torch.inference_mode()
 def next_token_logits(
     model: Any,
@@ -79,21 +89,53 @@ def next_token_logits(
     suffixes: Sequence[Sequence[Sequence[int]]],
     pad_id: int,
     endings: Sequence[Sequence[Sequence[int]]] | None = None,
+    most: int | None = None,
 ) -> Tensor:
     """Logits after `prefixes[i] + suffix` for each suffix in `suffixes[i]`: [suffixes, vocabulary], float32.
 
     A prefix may be empty, a suffix not. Every prefix is computed once. Where `endings[i]` holds some, each suffix's row
     is followed by one for each of them, which stands behind it and is no more than its own tokens of work.
+
+    Args:
+        model: a causal model.
+        prefixes: token ids.
+        suffixes: token ids, some for each prefix.
+        pad_id: any token.
+        endings: token ids, some or none for each prefix.
+        most: tokens whose keys and values may be held at once; many suffixes of a single prefix are read in parts.
     """
+    n_more = _longest(suffix for group in suffixes for suffix in group) + 1
+    n_more += _longest(ending for group in endings or () for ending in group) + 1 if any(endings or ()) else 0
+    start = None
+    if any(prefixes):
+        ids, mask = _left_padded(prefixes, pad_id, model.device)
+        start = _Start(growing_cache(model.config, ids.shape[1] + n_more), mask)
+        _first_logits(model, ids, mask, start.cache)
+    if most is not None and start is not None and len(prefixes) == 1:
+        n_behind = max(1, len(endings[0])) if endings else 1
+        n_rows = rows_at_once(len(suffixes[0]), n_behind * (start.mask.shape[1] + n_more), most)
+        parts = [suffixes[0][first : first + n_rows] for first in range(0, len(suffixes[0]), n_rows)]
+        if len(parts) > 1:
+            read = [_behind(model, copy.deepcopy(start), [part], pad_id, endings) for part in parts]
+            return torch.cat(read)
+    return _behind(model, start, suffixes, pad_id, endings)
+
+
+def _behind(
+    model: Any,
+    start: _Start | None,
+    suffixes: Sequence[Sequence[Sequence[int]]],
+    pad_id: int,
+    endings: Sequence[Sequence[Sequence[int]]] | None,
+) -> Tensor:
+    """As `next_token_logits`, behind prefixes that were computed, whose cache is used up; None: there are none."""
     owner = torch.tensor([i for i, group in enumerate(suffixes) for _ in group], device=model.device)
     ids, mask = _left_padded([suffix for group in suffixes for suffix in group], pad_id, model.device)
     n_ending = max((len(ending) + 1 for group in endings or () for ending in group), default=0)
-    if any(prefixes):
-        prefix_ids, prefix_mask = _left_padded(prefixes, pad_id, model.device)
-        cache = growing_cache(model.config, prefix_ids.shape[1] + ids.shape[1] + n_ending)
-        _first_logits(model, prefix_ids, prefix_mask, cache)
+    if start is not None:
+        cache = start.cache
         cache.batch_select_indices(owner)
-        mask = torch.cat([prefix_mask[owner], mask], dim=1)
+        mask = torch.cat([start.mask[owner], mask], dim=1)
         logits = _next_logits(model, ids, mask, cache).float()
     else:
         cache = growing_cache(model.config, ids.shape[1] + n_ending)
@@ -107,6 +149,10 @@ def next_token_logits(
     after = _next_logits(model, ids, torch.cat([mask[rows], ending_mask], dim=1), cache).float()
     order = torch.cat([torch.arange(len(owner), device=model.device), rows]).argsort(stable=True)
     return torch.cat([logits, after])[order]
+
+
+def _longest(rows: Iterable[Sequence[int]]) -> int:
+    return max(map(len, rows), default=0)
 
 
 def _first_logits(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:

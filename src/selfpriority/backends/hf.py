@@ -135,7 +135,8 @@ class HfModel:
             prefixes.append(contexts[0][:n_once])
             suffixes.append([ids[n_once:] for ids in contexts])
         leads = [spelling.leads[1:] for spelling in spelled]
-        logits = next_token_logits(self._loaded.model, prefixes, suffixes, self._loaded.pad_id, leads)
+        most = self._settings.batch_tokens
+        logits = next_token_logits(self._loaded.model, prefixes, suffixes, self._loaded.pad_id, leads, most)
         n_read = [len(group) * len(spelling.leads) for group, spelling in zip(suffixes, spelled, strict=True)]
         by_request = torch.split(torch.softmax(logits, dim=-1), n_read)
         return [_choice(spelling, rows) for spelling, rows in zip(spelled, by_request, strict=True)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfpriority.cli.app import AsJson, Child, Directory, Fields, RecipeArgument, app, named_recipe, phase, reporting
-from selfpriority.cli.options import FitOptions, HowJudged, spread
+from selfpriority.cli.options import CheckOptions, FitOptions, HowJudged, spread
 from selfpriority.plain_text import clean
 
 if TYPE_CHECKING:
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 @app.command("check-judge")
+@spread
 def check_judge(
     recipe: RecipeArgument,
+    how: CheckOptions,
     fields: Fields = None,
-    labels: Annotated[Path | None, typer.Option("--labels", help="Labelled answers or pairs, JSONL.")] = None,
     as_json: AsJson = False,
     child: Child = False,
 ) -> None:
@@ -34,10 +35,26 @@ def check_judge(
     from selfpriority.judges.reports import checks_as_json
     from selfpriority.phases.judge_check import check_recipe
 
+    how.check()
+    if how.compare:
+        _compare(named_recipe(recipe), fields or [], how, as_json)
+        return
     with reporting("check-judge") as reporter:
-        checks = check_recipe(named_recipe(recipe), fields or [], labels, reporter)
+        checks = check_recipe(named_recipe(recipe), fields or [], how.labels, reporter)
     print(json.dumps(checks_as_json(checks), indent=1) if as_json else clean(trust_table(checks)))
     if checks.train is None or not checks.train.usable:
+        raise typer.Exit(3)
+
+
+def _compare(recipe: Path, fields: list[str], how: CheckOptions, as_json: bool) -> None:
+    from selfpriority.inspection.method_table import method_table
+    from selfpriority.phases.judge_methods import compare_recipe
+    from selfpriority.storage import json_text
+
+    with reporting("check-judge") as reporter:
+        found = compare_recipe(recipe, fields, how.labels, how.method or [], reporter)
+    print(json_text(found) if as_json else clean(method_table(found)))
+    if found.recommended is None:
         raise typer.Exit(3)
 
 

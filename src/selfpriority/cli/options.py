@@ -36,6 +36,24 @@ class HowJudged:
 
 
 @dataclass(frozen=True)
+class CheckOptions:
+    """What a judge is checked on, and beside which others."""
+
+    labels: Annotated[Path | None, typer.Option("--labels", help="Labelled answers or pairs, JSONL.")] = None
+    compare: Annotated[
+        bool, typer.Option("--compare", help="All methods the model can judge by, side by side; recommends one.")
+    ] = False
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="With --compare: this method alone; repeatable.")
+    ] = None
+
+    def check(self) -> None:
+        """Raises InputError for options that do not go together."""
+        if self.method and not self.compare:
+            raise InputError("check-judge: --method goes with --compare; a recipe's own is score.method=NAME")
+
+
+@dataclass(frozen=True)
 class FitOptions:
     """What heads are fitted on, and how."""
 

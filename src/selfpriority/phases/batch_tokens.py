@@ -10,7 +10,17 @@ from collections.abc import Iterator
 
 from selfpriority.errors import InputError
 from selfpriority.phases.judge_names import comparing, fitted_heads, judge_backend, named_model
-from selfpriority.recipe import ByContrast, ByProbe, ByReward, HfBackend, InWords, JudgeSection, Recipe, load
+from selfpriority.recipe import (
+    ByBattery,
+    ByContrast,
+    ByProbe,
+    ByReward,
+    HfBackend,
+    InWords,
+    JudgeSection,
+    Recipe,
+    load,
+)
 from selfpriority.run import Run
 
 _FREE = 0.15  # of the memory: for what passes while a layer works and a token is drawn, and for the allocator's gaps
@@ -74,7 +84,7 @@ def _judging(section: JudgeSection, recipe: Recipe) -> Iterator[str]:
             yield named_model(section, recipe.model)
         case ByReward():
             yield from section.rewards.values()
-        case InWords():
+        case InWords() | ByBattery():
             if isinstance(judge_backend(section, recipe.backend), HfBackend):
                 yield named_model(section, recipe.model)
 

@@ -65,11 +65,12 @@ def check_anchors(resources: Resources) -> bool:
         InputError: there are none, and the recipe wants its judge checked.
     """
     if resources.recipe.score.require_signal:
-        _need_anchors(resources)
+        need_anchors(resources)
     return bool(resources.constitution.anchors)
 
 
-def _need_anchors(resources: Resources) -> None:
+def need_anchors(resources: Resources) -> None:
+    """Raises InputError where there are none."""
     if not resources.constitution.anchors:
         name = resources.constitution.name
         raise InputError(
@@ -90,7 +91,7 @@ def check_judges(resources: Resources, labels: Labels | None = None, spent: Spen
     from selfpriority.judges.comparer_check import check_comparer
 
     if labels is None:
-        _need_anchors(resources)
+        need_anchors(resources)
     reports, spent = {}, spent or Spent()
     comparer = comparing(resources.recipe)  # before the others are asked: it may be none that can compare
     for role, check in checks(resources, spent):
@@ -125,7 +126,7 @@ def checks(resources: Resources, spent: Spent) -> Iterator[tuple[str, Check]]:
     """The checks by role, each judge opened when its turn comes."""
     constitution, model = resources.constitution, resources.recipe.model
     for role, section in judge_sections(resources.recipe).items():
-        judge = resources.judge(section, model, f"check of the {role} judge", spent)
+        judge = resources.checked_judge(section, f"check of the {role} judge", spent)
         reworded = None
         if isinstance(section, InWords) and role != "words":
             reworded = resources.judge(section, model, "check, other wording", spent, reworded=True)
@@ -144,7 +145,7 @@ def _sparse(constitution: Constitution) -> Constitution:
 def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporter: Reporter) -> JudgeChecks:
     """`spa check-judge`: the judges of a recipe, checked without a run directory."""
     recipe = with_absolute_paths(load(path, fields), path.parent)
-    given = _read(labels, reporter) if labels else None
+    given = read_own_labels(labels, reporter) if labels else None
     with tempfile.TemporaryDirectory() as folder:
         return check_judges(Resources(recipe, Run(Path(folder)), reporter), given)
 
@@ -156,7 +157,7 @@ def fit(
     from selfpriority.judges.fit import FitSettings, fit_heads
     from selfpriority.judges.heads import write_heads
 
-    merged = Labels.joined(_read(path, reporter) for path in labels)
+    merged = Labels.joined(read_own_labels(path, reporter) for path in labels)
     model = recipe.model
     to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -180,7 +181,8 @@ def fit_without_labels(recipe: Recipe, to: Path, reporter: Reporter) -> Any:
     return read_json(to / "card.json")
 
 
-def _read(path: Path, reporter: Reporter) -> Labels:
+def read_own_labels(path: Path, reporter: Reporter) -> Labels:
+    """A user's labelled answers; what was mended in them is told."""
     labels = read_labels(path)
     if labels.n_mended:
         reporter.note(mended_note(labels.source, labels.n_mended))

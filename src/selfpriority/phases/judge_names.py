@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING
 
 from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
+from selfpriority.judges.battery import battery_hash
 from selfpriority.judges.contrast import contrast_hash
 from selfpriority.judges.heads import Heads, read_heads
 from selfpriority.judges.probe import READING
 from selfpriority.phases.models import in_process, model_key
-from selfpriority.recipe import Backend, ByContrast, ByProbe, ByReward, InWords, JudgeSection, Recipe
+from selfpriority.recipe import (
+    Backend,
+    ByBattery,
+    ByContrast,
+    ByProbe,
+    ByReward,
+    InWords,
+    JudgeSection,
+    Recipe,
+)
 from selfpriority.run import key_of
 from selfpriority.wording import FOLDER, text_hash
 
@@ -37,6 +47,9 @@ def judge_key(section: JudgeSection, policy: str, constitution: Constitution, ba
         case ByContrast():
             model = model_key(named_model(section, policy))
             return key_of("contrast", READING, model, contrast_hash(constitution.names), constitution.names, arithmetic)
+        case ByBattery():
+            model = model_key(named_model(section, policy), runner)
+            return key_of("battery", model, battery_hash(constitution), constitution.names, arithmetic)
         case ByReward():
             check_rewards(section, constitution)
             models = {name: model_key(model) for name, model in section.rewards.items()}
@@ -57,10 +70,10 @@ def judge_entry(section: JudgeSection, resources: Resources) -> dict[str, str]:
 
 def judge_backend(section: JudgeSection, backend: Backend) -> Backend:
     """Who runs a judge: `backend` is the recipe's. A server shows no hidden states and classifies nothing."""
-    return section.backend or backend if isinstance(section, InWords) else in_process(backend)
+    return section.backend or backend if isinstance(section, InWords | ByBattery) else in_process(backend)
 
 
-def named_model(section: InWords | ByContrast, policy: str) -> str:
+def named_model(section: InWords | ByContrast | ByBattery, policy: str) -> str:
     """Who is asked, or whose hidden states are read; `self` is `policy`."""
     return policy if section.judge == "self" else section.judge
 
@@ -105,11 +118,11 @@ def with_judges(recipe: Recipe, change: Callable[[JudgeSection], JudgeSection]) 
 
 
 def of_model(section: JudgeSection, model: str) -> JudgeSection:
-    """Heads that a model makes for itself are those of the recipe's `model`, not of a policy that it becomes.
+    """What is fitted on a model itself is that of the recipe's `model`, not of a policy that it becomes.
 
     What training moves must not move its own measure.
     """
-    if not isinstance(section, ByContrast):
+    if not isinstance(section, ByContrast | ByBattery):
         return section
     return section.model_copy(update={"judge": named_model(section, model)})
 
@@ -118,12 +131,13 @@ def meant(section: JudgeSection) -> JudgeSection:
     """A judge as it is on this disk: the name of fitted heads means those where a model in words could be meant.
 
     Raises:
-        InputError: heads are named where a model has to make its own.
+        InputError: heads are named where a model is fitted on itself.
     """
     is_heads = section.judge != "self" and heads_folder(section.judge) is not None
-    if is_heads and isinstance(section, ByContrast):
+    if is_heads and isinstance(section, ByContrast | ByBattery):
+        does = "makes heads of its own" if isinstance(section, ByContrast) else "asks a model"
         raise InputError(
-            f"judge: {section.judge!r} names fitted heads, and method contrast makes heads of its own; say judge=self, "
+            f"judge: {section.judge!r} names fitted heads, and method {section.method} {does}; say judge=self, "
             f"or name a model"
         )
     return ByProbe(kind="probe", judge=section.judge) if is_heads and isinstance(section, InWords) else section

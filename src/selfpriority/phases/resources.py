@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from selfpriority.backends.cache import Cached
 from selfpriority.backends.progress import Progress, Watched
 from selfpriority.constitution import Constitution, load_constitution
 from selfpriority.errors import InputError
+from selfpriority.judges.battery import Battery, BatteryJudge, fit_battery, unfitted
 from selfpriority.judges.heads import Heads
 from selfpriority.language_model import LanguageModel
 from selfpriority.models.trust import trust_code
@@ -24,10 +26,21 @@ from selfpriority.phases.judge_names import (
     of_model,
     with_judges,
 )
+from selfpriority.phases.made_battery import made_battery, places
 from selfpriority.phases.made_heads import made_heads, stand_in_heads
 from selfpriority.phases.models import in_process, model_key, open_classifier, open_model
 from selfpriority.rating import Judge
-from selfpriority.recipe import Backend, ByContrast, ByProbe, ByReward, InWords, JudgeSection, Recipe
+from selfpriority.recipe import (
+    Backend,
+    ByBattery,
+    ByContrast,
+    ByProbe,
+    ByReward,
+    InWords,
+    JudgeSection,
+    OpenaiBackend,
+    Recipe,
+)
 from selfpriority.run import Run, Spent
 
 if TYPE_CHECKING:
@@ -68,6 +81,8 @@ class Resources:
     """Heads about which something was said already."""
     heads: dict[str, Heads] = field(default_factory=dict)
     """Heads that models made for themselves, by model."""
+    batteries: dict[str, Battery] = field(default_factory=dict)
+    """What the anchors make of models' answers, by the judge's key."""
     stand_ins: StandIns | None = None
     """What is opened in place of models, by who plans a run."""
 
@@ -121,12 +136,27 @@ class Resources:
                 runner = judge_backend(section, self.recipe.backend)
                 model = self.model(section.judge, step, spent, runner)
                 return ProbeJudge(model, self._made_heads(section, model), constitution.names)
+            case ByBattery():
+                model = self._in_words(section, policy, step, spent)
+                return BatteryJudge(model, self._battery(section, model))
             case ByReward():
                 check_rewards(section, constitution)
                 models = {name: self.classifier(model, step, spent) for name, model in section.rewards.items()}
                 return RewardJudge(models, constitution)
             case InWords():
                 return WordsJudge(self._in_words(section, policy, step, spent), constitution, section, reworded)
+
+    def checked_judge(self, section: JudgeSection, step: str, spent: Spent) -> Judge:
+        """The judge as the anchors may be evidence about it: what was oriented by them rates each without itself."""
+        model = self.recipe.model
+        if not isinstance(section, ByBattery):
+            return self.judge(section, model, step, spent)
+        asked, name = self._in_words(section, model, step, spent), named_model(section, model)
+        if self.stand_ins is not None:
+            self._battery(section, asked)
+            return BatteryJudge(asked, unfitted(name, self.constitution.names, hold_out=True))
+        self.judge(section, model, step, spent)  # what is kept is what the rounds will find
+        return BatteryJudge(asked, fit_battery(asked, name, self.constitution, hold_out=True))
 
     def comparer(self, section: InWords, policy: str, step: str, spent: Spent) -> Comparer:
         """Who compares answers in words; `self` is `policy`."""
@@ -151,7 +181,27 @@ class Resources:
                 self.heads[name] = made_heads(name, model, names, own, self.reporter.note)
         return self.heads[name]
 
-    def _in_words(self, section: InWords, policy: str, step: str, spent: Spent) -> LanguageModel:
+    def _battery(self, section: ByBattery, model: LanguageModel) -> Battery:
+        """What the anchors make of a model's answers; a run that moves to another machine goes on with what it has."""
+        name, constitution = named_model(section, self.recipe.model), self.constitution
+        key = judge_key(section, name, constitution, self.recipe.backend)
+        if key not in self.batteries:
+            if self.stand_ins is not None:
+                self.batteries[key] = self._rehearsed_battery(name, model)
+            else:
+                is_local = not isinstance(judge_backend(section, self.recipe.backend), OpenaiBackend)
+                own = self.run.folder / "battery" / f"{key[:16]}.json"
+                kept = places(own, model, constitution, is_local=is_local)
+                self.batteries[key] = made_battery(name, model, constitution, kept, self.reporter.note)
+        return self.batteries[key]
+
+    def _rehearsed_battery(self, name: str, model: LanguageModel) -> Battery:
+        """One that weighs every question, after the anchors were asked about as fitting it asks."""
+        with contextlib.suppress(InputError):  # a stand-in gives no answers
+            fit_battery(model, name, self.constitution)
+        return unfitted(name, self.constitution.names)
+
+    def _in_words(self, section: InWords | ByBattery, policy: str, step: str, spent: Spent) -> LanguageModel:
         return self.model(named_model(section, policy), step, spent, section.backend)
 
     def _note_other_weights(self, judge: str, heads: Heads) -> None:

@@ -7,7 +7,7 @@ from selfpriority.recipe.align import Align, Lora
 from selfpriority.recipe.backend import Backend, HfBackend, OpenaiBackend, ScriptedBackend
 from selfpriority.recipe.evaluate import Evaluate, OtherSystem
 from selfpriority.recipe.file import dump, load, load_recipe, parse, parse_judge
-from selfpriority.recipe.judge import ByContrast, ByProbe, ByReward, InWords, JudgeSection, Score
+from selfpriority.recipe.judge import ByBattery, ByContrast, ByProbe, ByReward, InWords, JudgeSection, Score
 from selfpriority.recipe.method import Denoise, PairRules, Refine, Sample
 from selfpriority.recipe.prompts import Prompts
 from selfpriority.recipe.recipe import Recipe
@@ -16,6 +16,7 @@ from selfpriority.recipe.section import Section
 __all__ = [
     "Align",
     "Backend",
+    "ByBattery",
     "ByContrast",
     "ByProbe",
     "ByReward",

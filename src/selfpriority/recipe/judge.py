@@ -1,4 +1,4 @@
-"""Who rates or compares, as a recipe says it: a model asked in words, heads fitted or made, or rewards.
+"""Who rates or compares, as a recipe says it: a model asked in words or by questions, heads fitted or made, rewards.
 
 A judge is also read from the flat spelling, fields of every kind side by side with `method` for the kind, as older
 recipes and `FIELD=VALUE` have it. Knows no model and no file.
@@ -34,7 +34,7 @@ class InWords(Section):
     @classmethod
     def _flat_method(cls, value: Any) -> Any:
         if value not in ("expected", "verbal", *_KINDS):  # where `method` tells the kind, it may be any
-            raise ValueError("Input should be 'expected', 'verbal', 'probe', 'contrast' or 'reward'")
+            raise ValueError("Input should be 'expected', 'verbal', 'battery', 'probe', 'contrast' or 'reward'")
         return value
 
 
@@ -64,6 +64,21 @@ class ByContrast(Section):
         return self.kind
 
 
+class ByBattery(Section):
+    """A language model that is asked many small questions, yes or no, which the anchors orient and weigh."""
+
+    kind: Literal["battery"]
+    judge: str = "self"
+    """A model, or `self`: the recipe's, in every round."""
+    backend: Backend | None = None
+    """Who runs it; none: the recipe's backend."""
+
+    @property
+    def method(self) -> Literal["battery"]:
+        """As files name it."""
+        return self.kind
+
+
 class ByReward(Section):
     """A sequence-classification model per objective."""
 
@@ -79,7 +94,13 @@ class ByReward(Section):
         return self.kind
 
 
-_KINDS: dict[str, type[Section]] = {"words": InWords, "probe": ByProbe, "contrast": ByContrast, "reward": ByReward}
+_KINDS: dict[str, type[Section]] = {
+    "words": InWords,
+    "probe": ByProbe,
+    "contrast": ByContrast,
+    "battery": ByBattery,
+    "reward": ByReward,
+}
 _EVERY = {"judge", "method", "rewards", "backend"}
 """What a judge that version 0.1.0 wrote out names, whatever its kind: what its kind does not need says nothing."""
 
@@ -97,7 +118,7 @@ def _with_kind(value: Any) -> Any:
 
 
 JudgeSection = Annotated[
-    InWords | ByProbe | ByContrast | ByReward, Field(discriminator="kind"), BeforeValidator(_with_kind)
+    InWords | ByProbe | ByContrast | ByBattery | ByReward, Field(discriminator="kind"), BeforeValidator(_with_kind)
 ]
 
 

@@ -1,0 +1,172 @@
+"""`spa check-judge --compare`: every method that a model can judge by, on the same labels.
+
+What was asked and what was found lies in the cache folder, by model: the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from selfpriority.errors import InputError
+from selfpriority.judges.check import check_judge
+from selfpriority.judges.labels import Labels
+from selfpriority.judges.methods import Comparison, Method, MethodCell, MethodRow, compared
+from selfpriority.models.cache import cache_folder
+from selfpriority.phases.judge_check import need_anchors, read_own_labels
+from selfpriority.phases.judge_names import judge_backend, judge_entry
+from selfpriority.phases.recipe_paths import with_absolute_paths
+from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.recipe import (
+    ByBattery,
+    ByContrast,
+    ByProbe,
+    ByReward,
+    InWords,
+    JudgeSection,
+    OpenaiBackend,
+    Recipe,
+    dump,
+    load,
+)
+from selfpriority.run import Run, Spent, key_of
+from selfpriority.storage import Damaged, read_record, write_record, write_text
+
+METHODS = ("expected", "verbal", "battery", "contrast", "probe", "reward")
+_VERSION = 1  # raise it when the same judge and labels would give another row
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method and the judge that it means."""
+
+    method: Method
+    section: JudgeSection
+
+
+def compare_recipe(
+    path: Path, fields: Sequence[str], labels: Path | None, only: Sequence[str], reporter: Reporter
+) -> Comparison:
+    """All methods of a recipe's model.
+
+    Args:
+        path: the recipe.
+        fields: overrides.
+        labels: answers to check against instead of the constitution's anchors.
+        only: names of methods; none: all.
+        reporter: told of progress.
+
+    Raises:
+        InputError: recipe, labels or a method's name is wrong, or there are neither labels nor anchors.
+    """
+    unknown = [name for name in only if name not in METHODS]
+    if unknown:
+        raise InputError(f"--method: {unknown[0]!r} is none of {', '.join(METHODS)}")
+    recipe = with_absolute_paths(load(path, fields), path.parent)
+    given = read_own_labels(labels, reporter) if labels else None
+    resources = Resources(recipe, _kept(recipe), reporter)
+    if given is None:
+        need_anchors(resources)
+    wanted = [one for one in candidates(resources.recipe) if not only or one.section.method in only]
+    if not wanted:
+        raise InputError(f"--method: the recipe has no judge by {' or '.join(only)}; name one in score or evaluate")
+    return compared(recipe.model, tuple(_row(resources, one, given) for one in wanted))
+
+
+def candidates(recipe: Recipe) -> list[Candidate]:
+    """Every way to judge that is open to the model that judges, then the heads and reward models that the recipe names.
+
+    The model is that of `score`, where a model judges there, else the recipe's.
+    """
+    own = recipe.score.judge
+    name = own.judge if isinstance(own, InWords | ByBattery | ByContrast) else "self"
+    backend = own.backend if isinstance(own, InWords | ByBattery) else None
+    words = own if isinstance(own, InWords) else InWords(judge=name, backend=backend)
+    sections: list[JudgeSection] = [
+        words.model_copy(update={"method": "expected"}),
+        words.model_copy(update={"method": "verbal"}),
+        ByBattery(kind="battery", judge=name, backend=backend),
+        ByContrast(kind="contrast", judge=name),
+    ]
+    found = [Candidate(Method(one.method, f"score.method={one.method}"), one) for one in sections]
+    named = {"score": own, "evaluate": recipe.evaluate.judge, **recipe.evaluate.more_judges}
+    seen: list[JudgeSection] = []
+    for role, section in named.items():
+        if isinstance(section, ByProbe | ByReward) and section not in seen:
+            seen.append(section)
+            found.append(Candidate(_named(section, is_for_training=role == "score"), section))
+    return found
+
+
+def _named(section: ByProbe | ByReward, *, is_for_training: bool) -> Method:
+    if isinstance(section, ByReward):
+        return Method("reward", "score.method=reward", is_for_training)
+    folder = Path(section.judge).name
+    return Method(f"probe {folder}", f"score.method=probe score.judge={section.judge}", is_for_training)
+
+
+def _row(resources: Resources, candidate: Candidate, labels: Labels | None) -> MethodRow:
+    """What was found before, or what is found now; whatever a method lacks is said in its row."""
+    try:
+        _check_backend(resources.recipe, candidate.section)
+        key = judge_entry(candidate.section, resources)["key"]
+        asked = [anchor.model_dump() for anchor in resources.constitution.anchors]
+        given = None if labels is None else [labels.source, repr(labels.answers), repr(labels.pairs)]
+        path = resources.run.folder / "methods" / f"{key_of(_VERSION, key, asked, given)[:16]}.json"
+        before = _read(path)
+        if before is not None and before.objectives:
+            return replace(before, method=candidate.method)
+        with _timed(path, MethodRow(candidate.method, seconds=before.seconds if before else 0.0)) as row:
+            judge = resources.checked_judge(candidate.section, candidate.method.name, Spent())
+            report = check_judge(judge, None, resources.constitution, labels, disowning=False)
+            row.objectives = tuple(map(MethodCell.of, report.objectives))
+    except InputError as error:
+        return MethodRow(candidate.method, cannot=error.lines[0])
+    found = _read(path)
+    assert found is not None
+    return found
+
+
+def _check_backend(recipe: Recipe, section: JudgeSection) -> None:
+    """Raises InputError for what a server cannot show."""
+    own = recipe.score.judge
+    runner = judge_backend(own, recipe.backend) if isinstance(own, InWords | ByBattery) else recipe.backend
+    if isinstance(section, ByContrast) and isinstance(runner, OpenaiBackend):
+        raise InputError(f"the model runs at {runner.base_url}, and a server shows no hidden states")
+
+
+@dataclass
+class _Measuring:
+    """A row that is being measured."""
+
+    objectives: tuple[MethodCell, ...] = ()
+
+
+@contextmanager
+def _timed(path: Path, row: MethodRow) -> Iterator[_Measuring]:
+    """Keeps the row with the time that the body took, whole or, where the body was interrupted, the time alone."""
+    started, measuring = time.monotonic(), _Measuring()
+    try:
+        yield measuring
+    finally:
+        seconds = row.seconds + time.monotonic() - started
+        write_record(path, replace(row, objectives=measuring.objectives, seconds=seconds))
+
+
+def _read(path: Path) -> MethodRow | None:
+    try:
+        return read_record(path, MethodRow) if path.is_file() else None
+    except Damaged:
+        return None
+
+
+def _kept(recipe: Recipe) -> Run:
+    """Where the answers of a model are kept between two commands: a run directory without rounds."""
+    key = key_of("check-judge", recipe.model, recipe.backend.model_dump(mode="json"))[:16]
+    run = Run(cache_folder() / "checks" / key)
+    if not run.recipe.is_file():
+        write_text(run.recipe, [dump(recipe)])
+    return run
