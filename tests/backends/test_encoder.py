@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoModel, AutoTokenizer, BertConfig, MPNetConfig, PreTrainedTokenizerFast, RobertaConfig
+from transformers import AutoModel, AutoTokenizer
 
 from selfpriority.backends.encoder import HfEncoder
 from selfpriority.errors import InputError
@@ -17,54 +16,15 @@ from selfpriority.models.loading import describe, is_encoder
 from selfpriority.recipe import HfBackend
 from selfpriority.records import Message
 from selfpriority.training.parameters import check_trainable, n_parameters
+from tests.backends.tiny_encoders import KINDS, write_encoder
 
 SETTINGS = HfBackend(device="cpu")
-SENTENCES = ("explain how to keep a kitchen knife sharp", "no, i will not help with that, but here is something safe")
 ASKED = (Message("system", "be brief"), Message("user", "no"), Message("assistant", "how"), Message("user", "a knife"))
-KINDS = {"bert": BertConfig, "mpnet": MPNetConfig, "roberta": RobertaConfig}
-
-
-def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
-    opening, closing = ("[CLS]", "[SEP]") if kind == "bert" else ("<s>", "</s>")
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[UNK]", "[PAD]", opening, closing]
-    tokenizer.train_from_iterator(SENTENCES, trainers.WordPieceTrainer(vocab_size=120, special_tokens=special))
-    between = closing if kind == "bert" else f"{closing} {closing}"
-    ids = [(token, tokenizer.token_to_id(token)) for token in (opening, closing)]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        f"{opening} $A {closing}", f"{opening} $A {between} $B {closing}", ids
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        cls_token=opening,
-        sep_token=closing,
-        model_max_length=64,
-    )
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
-    tokenizer = tokenizer_of(request.param)
-    tokenizer.save_pretrained(folder)
-    config = KINDS[request.param](
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        max_position_embeddings=70,
-        pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.3,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        AutoModel.from_config(config).save_pretrained(folder)
-    return folder
+    return write_encoder(tmp_path_factory.mktemp("encoder") / request.param, request.param)
 
 
 def plain(folder: Path, prompt: str, response: str) -> tuple[Any, slice, slice]:

@@ -1,7 +1,7 @@
-"""An encoder (BERT, MPNet) in this process: answers Embed, and nothing else. It reads plain text, without a chat template.
+"""An encoder (BERT, MPNet) in this process: answers Embed, and nothing else. It reads plain text, no chat template.
 
-What it reads is the pair of the last user turn and a piece of the answer. Knows requests; tokens of spans are averaged in
-`hidden_states`, opening a model is in `loading`.
+What it reads is the pair of the last user turn and a piece of the answer. Knows requests; tokens of spans are averaged
+in `hidden_states`, opening a model is in `loading`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from selfpriority.recipe import HfBackend
 
 _NUMERICS = 1  # raise it when the same request would get another answer
 _PROMPT, _PIECE = 96, 156
-"""Most tokens of the prompt (its last ones) and of a piece of the answer: sentence encoders were made on short texts."""
+"""Most tokens of the prompt (its last ones) and of a piece of the answer: these models were made on short texts."""
 _FIRST, _SECOND = "a", "b"
 
 
