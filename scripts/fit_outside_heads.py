@@ -26,8 +26,9 @@ from selfpriority.wording import FOLDER
 
 N_LAYERS = 6
 CHOSEN_BY = (
-    "Nothing was tried out: layers are a half and three quarters of the depth, as `spa fit-judge` takes them, pooling "
-    "and penalty are those of the other heads"
+    "Nothing was tried out of layers (a half and three quarters of the depth, as `spa fit-judge` takes them), pooling "
+    "and penalty (those of the other heads); the templates of two stances were added because heads without them were "
+    "at chance on the constitution's anchors"
 )
 SETTINGS = FitSettings(
     layers=(3, 4),
