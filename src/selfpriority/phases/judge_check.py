@@ -20,6 +20,7 @@ from selfpriority.judges.reports import COMPARER, TRAIN, JudgeChecks, read_check
 from selfpriority.outside import mended_note
 from selfpriority.phases.judge_names import comparing, judge_entry
 from selfpriority.phases.made_heads import n_layers
+from selfpriority.phases.models import in_process
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.rating import Judge
@@ -162,7 +163,7 @@ def fit(
     to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         resources = Resources(recipe, Run(Path(folder)), reporter)
-        watched = resources.model(model, "hidden states", Spent())
+        watched = resources.reader(model, "hidden states", Spent(), in_process(recipe.backend))
         heads = fit_heads(merged, watched, model, FitSettings(tuple(layers or middle(model)), c or FitSettings.c))
     write_heads(to, heads)
     return read_json(to / "card.json")

@@ -37,6 +37,18 @@ def open_model(name: str, settings: Backend) -> LanguageModel:
     return HfModel(name, settings)
 
 
+def open_reader(name: str, settings: Backend) -> LanguageModel:
+    """The model `name` for heads that read its hidden states: a language model, or an encoder."""
+    if isinstance(settings, HfBackend):
+        from selfpriority.models.loading import is_encoder
+
+        if is_encoder(name):
+            from selfpriority.backends.encoder import HfEncoder
+
+            return HfEncoder(name, settings)
+    return open_model(name, settings)
+
+
 def open_classifier(name: str, settings: Backend) -> LanguageModel:
     """The reward model `name`; it runs here, whoever generates."""
     if isinstance(settings, ScriptedBackend):

@@ -28,7 +28,7 @@ from selfpriority.phases.judge_names import (
 )
 from selfpriority.phases.made_battery import made_battery, places
 from selfpriority.phases.made_heads import made_heads, stand_in_heads
-from selfpriority.phases.models import in_process, model_key, open_classifier, open_model
+from selfpriority.phases.models import in_process, model_key, open_classifier, open_model, open_reader
 from selfpriority.rating import Judge
 from selfpriority.recipe import (
     Backend,
@@ -46,6 +46,10 @@ from selfpriority.run import Run, Spent
 if TYPE_CHECKING:
     from selfpriority.judges.comparer import Comparer
     from selfpriority.judges.turns import TurnJudge
+
+
+Watcher = Callable[[Progress], None]
+"""Told how far the requests of a step are."""
 
 
 class Reporter:
@@ -103,13 +107,21 @@ class Resources:
 
     def model(self, name: str, step: str, spent: Spent, backend: Backend | None = None) -> LanguageModel:
         """The language model `name` behind cache and progress; `backend` in place of the recipe's."""
-        settings = backend or self.recipe.backend
+        return self._opened(open_model, name, backend or self.recipe.backend, self._watcher(step, spent))
+
+    def reader(self, name: str, step: str, spent: Spent, backend: Backend) -> LanguageModel:
+        """The same for heads that read hidden states, which may be those of an encoder."""
+        return self._opened(open_reader, name, backend, self._watcher(step, spent))
+
+    def _opened(
+        self, opens: Callable[[str, Backend], LanguageModel], name: str, settings: Backend, watch: Watcher
+    ) -> LanguageModel:
         if self.stand_ins is not None:
             return self.stand_ins.model(name, settings)
         key = f"{name} {settings.model_dump_json()}"
         if key not in self.models:
-            self.models[key] = Cached(open_model(name, settings), self.run.cache, self.reporter.note)
-        return Watched(self.models[key], self._watcher(step, spent))
+            self.models[key] = Cached(opens(name, settings), self.run.cache, self.reporter.note)
+        return Watched(self.models[key], watch)
 
     def classifier(self, name: str, step: str, spent: Spent) -> LanguageModel:
         """The reward model `name` behind cache and progress; it runs here, whoever generates."""
@@ -131,7 +143,7 @@ class Resources:
                 heads = fitted_heads(section.judge)
                 self._note_other_weights(section.judge, heads)
                 runner = judge_backend(section, self.recipe.backend)
-                return ProbeJudge(self.model(heads.model, step, spent, runner), heads, constitution.names)
+                return ProbeJudge(self.reader(heads.model, step, spent, runner), heads, constitution.names)
             case ByContrast():
                 runner = judge_backend(section, self.recipe.backend)
                 model = self.model(section.judge, step, spent, runner)
@@ -216,7 +228,7 @@ class Resources:
                 f"may be off; `spa fit-judge` fits them again"
             )
 
-    def _watcher(self, step: str, spent: Spent) -> Callable[[Progress], None]:
+    def _watcher(self, step: str, spent: Spent) -> Watcher:
         counted = Spent()  # Progress counts from the start of one call; spent sums over the calls of a step
 
         def watch(progress: Progress) -> None:

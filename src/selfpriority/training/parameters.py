@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from selfpriority.errors import InputError
 from selfpriority.models.files import resolve
-from selfpriority.models.loading import describe
+from selfpriority.models.loading import ENCODERS, describe
 from selfpriority.models.trust import code_is_trusted
 from selfpriority.models.weights import base_of, check_shapes, readable
 from selfpriority.recipe import Lora
@@ -29,8 +29,10 @@ class Counts:
 
 
 def n_parameters(config: Any, classifies: bool = False) -> int:
-    """Parameters of a causal language model, or of a classifier, of this configuration."""
+    """Parameters of a causal language model, of a classifier or of an encoder of this configuration."""
     kind: Any = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+    if config.model_type in ENCODERS and not classifies:
+        kind = AutoModel
     return sum(weight.numel() for weight in _on_meta(kind, config).parameters())
 
 
@@ -61,6 +63,8 @@ def check_trainable(name: str, lora: Lora | None) -> None:
     source = resolve(name)
     description = describe(name)
     assert description is not None, "it was resolved"
+    if description.chat is None:
+        raise InputError(f"model: {name} is an encoder, which writes no answers; name a language model")
     model = _on_meta(AutoModelForCausalLM, description.config)
     with readable(name):
         if base_of(source) is not None:  # its own adapter is trained on
