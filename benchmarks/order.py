@@ -83,7 +83,7 @@ def found(folder: Path, recipe: str, seed: int) -> list[Row]:
     summary = json.loads((folder / "evaluation" / "summary.json").read_text("utf-8"))
     run = (recipe, resolved["evaluate"]["prompts"]["split"] or "", arithmetic(resolved), seed)
     judges = {name_of(resolved["evaluate"]["judge"]): summary["difference"]}
-    judges |= {name: each["difference"] for name, each in summary["judges"].items()}
+    judges |= {name: each["difference"] for name, each in summary.get("judges", {}).items()}
     rows = []
     for judge, differences in judges.items():
         for contest, figures in differences.items():
@@ -96,7 +96,7 @@ def found(folder: Path, recipe: str, seed: int) -> list[Row]:
         for kind, share in each["refusal"].items():
             change = share - by_kind[kind]
             rows.append(Row(*run, system, "", f"refusal of {kind}", change, math.nan, math.nan, each["n"][kind]))
-    for system, each in (summary["perplexity"] or {"systems": {}})["systems"].items():
+    for system, each in (summary.get("perplexity") or {"systems": {}})["systems"].items():
         rows.append(Row(*run, system, "", "perplexity, times", each["ratio"], math.nan, math.nan, 1))
     return [*rows, *pairs(folder, run)]
 
@@ -128,9 +128,10 @@ def name_of(judge: dict[str, Any]) -> str:
 def arithmetic(resolved: dict[str, Any]) -> str:
     """What the figures were computed in, as far as rounding goes."""
     from selfpriority.models.arithmetic import settled
-    from selfpriority.recipe.backend import HfBackend
+    from selfpriority.recipe import HfBackend, Recipe
 
-    dtype = settled(HfBackend.model_validate(resolved["backend"])).dtype
+    backend = Recipe.model_validate(resolved).backend
+    dtype = settled(backend).dtype if isinstance(backend, HfBackend) else backend.kind
     widest = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
     if not widest:
         flags = Path("/proc/cpuinfo").read_text("utf-8") if platform.system() == "Linux" else ""
