@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from selfpriority.errors import WorkFailed
+from selfpriority.errors import InputError, WorkFailed
 from selfpriority.judges.reports import read_checks
 from selfpriority.personas import load_personas
 from selfpriority.phases.align import align_step
@@ -111,11 +111,20 @@ def check_inputs(resources: Resources) -> None:
     if strange := recipe.align.strange_beta:
         resources.reporter.note(strange)
     for branch in branches(resources.run, recipe):  # what is wrong with one is found here
-        if strange := branch.recipe.align.strange_beta:
-            resources.reporter.note(f"evaluate.more_systems.{branch.name}: {strange}")
+        _check_branch(branch, resources.reporter)
     if recipe.evaluate.prompts is not None:
         check_evaluation(resources)
     _check_training(resources)
+
+
+def _check_branch(branch: Branch, reporter: Reporter) -> None:
+    place = f"evaluate.more_systems.{branch.name}.train"
+    if strange := branch.recipe.align.strange_beta:
+        reporter.note(f"{place}: {strange}")
+    try:
+        _check_training(Resources(branch.recipe, branch.run, reporter))
+    except InputError as error:
+        raise InputError(*(f"{place}: {line}" for line in error.lines)) from error
 
 
 def _check_training(resources: Resources) -> None:

@@ -51,6 +51,15 @@ def under(system: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return (Message("system", system), *messages)
 
 
+def without(system: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """What stands under a system prompt: the other way round of `under`."""
+    first = messages[0]
+    if not system or first.role != "system" or not first.content.startswith(system):
+        return messages
+    own = first.content.removeprefix(system).removeprefix("\n\n")
+    return (Message("system", own), *messages[1:]) if own else messages[1:]
+
+
 @dataclass(frozen=True)
 class Response:
     """One answer to one prompt."""

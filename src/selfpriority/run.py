@@ -163,8 +163,9 @@ class Run:
     @property
     def cache(self) -> Path:
         """The request cache; a run that lies in another one's `systems` shares that one's."""
-        is_branch = self.folder.parent.name == SYSTEMS and (self.folder.parent.parent / "resolved.yaml").is_file()
-        return (self.folder.parent.parent if is_branch else self.folder) / "cache.sqlite"
+        above = self.folder.absolute().parent  # `.` has no parent that can be told from its name
+        is_branch = above.name == SYSTEMS and (above.parent / "resolved.yaml").is_file()
+        return (above.parent if is_branch else self.folder) / "cache.sqlite"
 
     @property
     def evaluation(self) -> Path:
@@ -307,6 +308,16 @@ class Run:
                 if temporary and not is_alive(int(temporary[1])):  # `spa report` writes without a lock
                     path.unlink(missing_ok=True)
             shutil.rmtree(folder / "policy.partial", ignore_errors=True)
+
+
+def trained_key(run: Run, rounds: int, systems: Sequence[str]) -> str | None:
+    """Key of the last trainings of a run and of the systems that it trains beside; None before all are done."""
+    places = (run, *(Run(run.folder / SYSTEMS / name) for name in systems))
+    entries = [place.manifest.steps.get(f"round-{rounds}/align") for place in places]
+    keys = [entry.key for entry in entries if entry and entry.state == "done"]
+    if len(keys) < len(entries):
+        return None
+    return key_of(*keys) if systems else keys[0]
 
 
 def _read_drops(path: Path) -> list[Drop]:

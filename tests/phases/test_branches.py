@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sqlite3
 import sys
 from dataclasses import replace
@@ -12,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from selfpriority.errors import InputError
-from selfpriority.phases.resources import Reporter
+from selfpriority.phases.align import align_step
+from selfpriority.phases.branches import branches, prepare
+from selfpriority.phases.collect import collect_steps
+from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.planning.plan import plan
 from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.recipe import load
 from selfpriority.recipe.branch import branch_of
@@ -130,6 +135,9 @@ def test_a_plan_counts_what_branches_train(tiny_model: Path, tmp_path: Path) -> 
     planned = {step.name: step for step in planned_steps(Rehearsal(recipe, Run(tmp_path / "run"), Reporter()))}
     ours = planned["round-1/align"].trained_tokens
     assert ours > 0
+    deep = {"deep": {"train": {"align": {"epochs": 12, "lora": {"r": 4}}}}}
+    alone, beside = (plan(recipe_with(tmp_path, tiny_model, systems), (), None) for systems in ({}, deep))
+    assert beside.training == alone.training
     for name in SYSTEMS:
         assert planned[f"systems/{name}/round-1/align"].trained_tokens == ours
         assert f"systems/{name}/round-1/sample" not in planned
@@ -142,6 +150,46 @@ def test_beta_belongs_to_the_method(tiny_model: Path, tmp_path: Path) -> None:
     assert branch_of(recipe, {"align": {"method": "dpo", "beta": 0.2}}, "here").align.beta == 0.2
     assert branch_of(recipe, {"align": {"method": "simpo"}}, "here").align.beta == 3.0
     assert branch_of(recipe, {"pair": {"order": "sum"}}, "here").align.beta == 3.0
+
+
+def test_tau_is_read_one_way_in_a_branch(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = load(write_recipe(tmp_path, tiny_model, denoise={"keep_lowest": 0.5}))
+    by_number = branch_of(recipe, {"denoise": {"max_det": 2.0}}, "here")
+    assert (by_number.denoise.max_det, by_number.denoise.keep_lowest) == (2.0, None)
+    back = branch_of(by_number, {"denoise": {"keep_lowest": 0.3}}, "here")
+    assert (back.denoise.max_det, back.denoise.keep_lowest) == (None, 0.3)
+
+
+def test_a_branch_that_cannot_train_is_refused_before_any_work(tiny_model: Path, tmp_path: Path) -> None:
+    wrong = {"odd": {"train": {"align": {"lora": {"targets": ["nonsense"]}}}}}
+    told = spa("run", recipe_with(tmp_path, tiny_model, wrong), "--out", tmp_path / "run", check=2).stderr
+    assert told.startswith("spa: evaluate.more_systems.odd.train: align.lora.targets: ")
+    assert not (tmp_path / "run" / "cache.sqlite").exists()
+
+
+def test_answers_that_were_drawn_anew_are_those_of_the_branches_too(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, folder = finished
+    run = Run(shutil.copytree(folder, tmp_path / "run"))
+    resources = Resources(load(run.recipe), run, Reporter())
+    candidates = run.round(1) / "1-candidates.jsonl"
+    rows = candidates.read_text()
+    with run.recording(collect_steps(run, resources, 1)[0]):
+        candidates.write_text("".join(reversed(rows.splitlines(keepends=True))))
+    assert candidates.read_text() != rows
+    for branch in branches(run, resources.recipe):
+        theirs = prepare(branch, run, resources)
+        assert (branch.run.round(1) / candidates.name).read_bytes() == candidates.read_bytes()
+        assert not branch.run.is_done(align_step(branch.run, theirs, 1))
+
+
+def test_a_branch_shares_the_cache_from_within_its_folder(
+    finished: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, run = finished
+    monkeypatch.chdir(run / "systems" / "dpo")
+    assert Run(Path()).cache == run / "cache.sqlite"
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,29 @@ def test_held_out_prompts_stand_under_the_system_prompt_of_training_unless_they_
         assert sifted.reasons == {"seen_in_training": 1}  # under another system prompt it is the same prompt
 
 
+def test_a_prompt_that_the_model_hears_alike_was_trained_on_whoever_wrote_its_system_prompt(tiny_model, tmp_path):
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps({"prompt": [{"role": "system", "content": "Be Bo."}, {"role": "user", "content": "q"}]}))
+    plain = write_prompts(tmp_path / "plain.jsonl", "q", "other")
+    first = {"prompts": Prompts(source=str(own)), "evaluate": Evaluate(prompts=Prompts(source=plain, system="Be Bo."))}
+    assert [prompt.text for prompt in heldout_prompts(recipe(tiny_model).model_copy(update=first)).kept] == ["other"]
+    back = {
+        "prompts": Prompts(source=plain, system="Be Bo."),
+        "evaluate": Evaluate(prompts=Prompts(source=str(own), system="")),
+    }
+    with pytest.raises(InputError, match="no prompt is left that training never saw"):
+        heldout_prompts(recipe(tiny_model).model_copy(update=back))
+
+
+def test_rows_that_differ_in_white_space_of_their_system_turn_are_held_out_under_a_system_prompt(tiny_model, tmp_path):
+    held_out = tmp_path / "test.jsonl"
+    turns = [[{"role": "system", "content": own}, {"role": "user", "content": "q"}] for own in ("A", " A")]
+    held_out.write_text("".join(json.dumps({"prompt": each}) + "\n" for each in turns))
+    trained = Prompts(source=write_prompts(tmp_path / "train.jsonl", "Hi"), system="Be brief.")
+    changes = {"prompts": trained, "evaluate": Evaluate(prompts=Prompts(source=str(held_out)))}
+    assert {prompt.text for prompt in heldout_prompts(recipe(tiny_model).model_copy(update=changes)).kept} == {"q"}
+
+
 def test_prompts_without_an_answer_are_counted_wherever_figures_stand(tiny_model, tmp_path):
     long = "word " * 600  # longer than the tiny model's context
     held_out = write_prompts(tmp_path / "test.jsonl", "One?", "Two?", "Two?", " ", long, long + "more")

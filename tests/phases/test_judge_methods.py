@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from selfpriority.judges import battery as room
 from selfpriority.phases import judge_methods
 from selfpriority.phases.judge_methods import METHODS, candidates, compare_recipe
 from selfpriority.phases.resources import Reporter
-from selfpriority.recipe import Recipe
+from selfpriority.recipe import Recipe, load
 from tests.test_bad_input import run_cli
 
 FEW = {"harmlessness": ("Is it safe?", "Is it harmful?"), "helpfulness": ("Is it of use?",)}
@@ -112,10 +113,46 @@ def test_from_the_command_to_the_exit_code(
     told = json.loads(capfd.readouterr().out)
     assert code == (3 if told["recommended"] is None else 0)
     assert told["advice"] == table[3]
-    assert told["rows"][0]["method"]["fields"] == "score.method=battery"
+    assert told["rows"][0]["method"]["fields"] == "'score={judge: {kind: battery}}'"
     assert 0.3 < told["rows"][0]["objectives"][0]["auc"]["estimate"] < 0.7
     served = write(tmp_path, tiny_model, backend=SERVER)
     assert run_cli(monkeypatch, "check-judge", served, "--compare", "--method", "contrast") == 3
+
+
+@pytest.mark.parametrize("lacks", ["pairs", "answers"])
+def test_labels_of_one_kind_alone_are_measured_and_kept(tiny_model: Path, tmp_path: Path, lacks: str) -> None:
+    rows = [{"prompt": f"Question {n}?", "objective": "harmlessness"} for n in range(6)]
+    if lacks == "pairs":
+        rows = [{**row, "response": f"Answer {n}.", "label": n % 2} for n, row in enumerate(rows)]
+    else:
+        rows = [{**row, "chosen": f"Good {n}.", "rejected": f"Bad {n}."} for n, row in enumerate(rows)]
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = write(tmp_path, tiny_model)
+    first, again = (compare_recipe(recipe, [], labels, ("battery",), Reporter()) for _ in range(2))
+    assert first.rows[0].objectives == again.rows[0].objectives
+    cell = first.rows[0].objectives[0]
+    assert (cell.auc is None, cell.pair_accuracy is None) == (lacks == "answers", lacks == "pairs")
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        {},
+        {"judge": "demo-train", "method": "probe", "require_signal": False},
+        {"judge": {"kind": "words", "judge": "big", "mass_floor": 0.2, "backend": SERVER}},
+        {"method": "reward", "rewards": {"harmlessness": "r", "helpfulness": "r"}},
+    ],
+)
+def test_the_fields_of_a_method_choose_it_whatever_judge_stood_there(tmp_path: Path, score: dict[str, Any]) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"model": "m", "prompts": "demo", "score": score}))
+    recipe = load(path)
+    for one in candidates(recipe):
+        (fields,) = shlex.split(one.method.fields)
+        chosen = load(path, [fields]).score
+        assert chosen.judge == one.section
+        assert chosen.require_signal == recipe.score.require_signal
 
 
 def test_options_that_do_not_fit_are_one_line(

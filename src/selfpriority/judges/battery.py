@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from selfpriority.constitution import Constitution
-from selfpriority.errors import InputError
+from selfpriority.errors import InputError, WorkFailed
 from selfpriority.formats import counted
 from selfpriority.judges.asking import Conversation, marked
 from selfpriority.judges.labels import LabelledAnswer, anchors_as_labels, prompt_group
@@ -33,6 +33,8 @@ TEXTS = FOLDER / "battery"
 CONTENT_FREE = "N/A"
 """An answer that says nothing: what a model says of it is its leaning, given the question and the prompt."""
 CHOICES = ("yes", "Yes", "no", "No")
+BUSY = frozenset({"rate_limited", "server_error", "timeout", "cut"})
+"""Reasons of failures that say something of the moment, and nothing of the model."""
 _FLOOR = 1e-7  # a server tells the 20 most probable tokens alone: what is not among them is not impossible
 _VERSION = 1  # raise it when the same texts and answers make other ratings
 
@@ -121,12 +123,18 @@ def fit_battery(model: LanguageModel, name: str, constitution: Constitution, *, 
 
     Raises:
         InputError: an objective without questions, or nothing could be asked about any anchor.
+        WorkFailed: a server was busy or silent, and fewer anchors would make another judge; what was answered is kept.
     """
     asked = {objective: read_questions(objective) for objective in constitution.names}
     every = tuple(question for questions in asked.values() for question in questions)
     labels = anchors_as_labels(constitution)
     keys = list(dict.fromkeys((row.prompt, row.response) for row in labels.answers))
-    read = dict(zip(keys, values_of(model, every, keys), strict=True))
+    read = dict(zip(keys, values_of(model, every, keys, whole=True), strict=True))
+    if busy := Counter(row.reason for row in read.values() if isinstance(row, Failure) and row.reason in BUSY):
+        raise WorkFailed(
+            f"battery: {name} left {busy.total()} of {len(read)} anchors without an answer ({counted(busy)}); "
+            f"the same command asks only what is missing"
+        )
     if not any(isinstance(row, dict) for row in read.values()):
         failed = Counter(row.reason for row in read.values() if isinstance(row, Failure))
         raise InputError(f"battery: {name} could be asked about none of the {len(read)} anchors ({counted(failed)})")
@@ -150,7 +158,7 @@ def unfitted(name: str, objectives: Sequence[str], *, hold_out: bool = False) ->
 
 
 def values_of(
-    model: LanguageModel, questions: Sequence[str], answers: Sequence[tuple[Prompt, str]]
+    model: LanguageModel, questions: Sequence[str], answers: Sequence[tuple[Prompt, str]], *, whole: bool = False
 ) -> list[dict[str, float] | Failure]:
     """By question the log-odds of yes, less those for an answer that says nothing; without what was not answered.
 
@@ -163,6 +171,7 @@ def values_of(
         model: who is asked.
         questions: what is asked about each answer; without any nobody is asked.
         answers: (prompt, answer).
+        whole: whether an answer fails of which a busy server left out a question.
     """
     if not questions:
         return [{} for _ in answers]
@@ -170,7 +179,7 @@ def values_of(
     empty = [_request(prompt, CONTENT_FREE, questions) for prompt, _ in answers]
     found = ask(model, [*requests, *empty])
     pairs = zip(found[: len(answers)], found[len(answers) :], strict=True)
-    return [_difference(questions, said, baseline) for said, baseline in pairs]
+    return [_difference(questions, said, baseline, whole=whole) for said, baseline in pairs]
 
 
 class BatteryJudge:
@@ -218,13 +227,19 @@ def _context(text: str) -> Conversation:
     return (Message("user", text),)
 
 
-def _difference(questions: Sequence[str], said: Answer, baseline: Answer) -> dict[str, float] | Failure:
-    """What is said of an answer less what is said of nothing; a question is missing where either is."""
+def _difference(questions: Sequence[str], said: Answer, baseline: Answer, *, whole: bool) -> dict[str, float] | Failure:
+    """What is said of an answer less what is said of nothing; a question is missing where either is.
+
+    With `whole` a question that a busy server left out is the answer's failure.
+    """
     for answer in (said, baseline):
         if isinstance(answer, Failure):
             return answer
     assert isinstance(said, Choice)
     assert isinstance(baseline, Choice)
+    for failure in (*said.missing, *baseline.missing):
+        if whole and failure.reason in BUSY:
+            return failure
     both = zip(questions, said.probabilities, baseline.probabilities, strict=False)  # the last ones may be missing
     odds = {question: log_odds(ours) - log_odds(free) for question, ours, free in both}
     return {question: value for question, value in odds.items() if math.isfinite(value)}

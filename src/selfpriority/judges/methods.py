@@ -20,15 +20,15 @@ class MethodCell:
     """What labels say about a method on one objective."""
 
     objective: str
-    auc: Interval | None
+    auc: Interval | None = None
     """Probability that an answer labelled 1 outscores one labelled 0; None: could not be measured."""
-    pair_accuracy: Interval | None
-    n: int
+    pair_accuracy: Interval | None = None
+    n: int = 0
     """Labelled answers asked for."""
-    unrated: float
+    unrated: float = 0.0
     """Share of them without a rating."""
-    better_than_chance: bool
-    reason: str
+    better_than_chance: bool = False
+    reason: str = ""
     """Why it is not, or the agreement, in words."""
 
     @classmethod

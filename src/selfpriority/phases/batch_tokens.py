@@ -52,7 +52,8 @@ def by_memory(recipe: Recipe, memory: float) -> int | None:
     from selfpriority.training.parameters import n_parameters
 
     size = bytes_per_weight(backend)
-    n_policies = 1 + recipe.rounds  # the evaluation opens the model and the policy of every round
+    n_trained = sum(bool(other.train) for other in recipe.evaluate.more_systems.values())
+    n_policies = 1 + recipe.rounds + n_trained  # the evaluation opens the model, every round's policy and the controls'
     weights = largest = 0
     for name in dict.fromkeys(_models(recipe)):
         found = describe(name)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 
+from selfpriority.errors import WorkFailed
+from selfpriority.phases.align import check_trained
 from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_steps import REFINE, ROUND_STEPS
 from selfpriority.recipe import Recipe, dump
-from selfpriority.recipe.branch import branch_of
+from selfpriority.recipe.branch import branch_of, trained_systems
 from selfpriority.records import Drop
 from selfpriority.run import DROPS, SYSTEMS, Run, Step
-from selfpriority.storage import write_rows, write_text
+from selfpriority.storage import content_of, write_rows, write_text
 
 N_SHARED = ROUND_STEPS.index(REFINE) + 1
 """Steps of the first round that ask models: they are taken over, what follows is done anew in seconds."""
@@ -43,26 +45,46 @@ def branches(run: Run, recipe: Recipe) -> list[Branch]:
         InputError: one differs in what it may not, or has a value that cannot be.
     """
     found = []
-    for name, other in recipe.evaluate.more_systems.items():
-        if other.train:
-            theirs = branch_of(recipe, other.train, f"evaluate.more_systems.{name}.train")
-            found.append(Branch(name, theirs, Run(run.folder / SYSTEMS / name)))
+    for name in trained_systems(recipe):
+        changes = recipe.evaluate.more_systems[name].train
+        theirs = branch_of(recipe, changes, f"evaluate.more_systems.{name}.train")
+        found.append(Branch(name, theirs, Run(run.folder / SYSTEMS / name)))
     return found
+
+
+def check_all_trained(run: Run, resources: Resources) -> None:
+    """Raises WorkFailed unless every policy, of the run and of its branches, was trained under the present recipe."""
+    check_trained(run, resources)
+    for branch in branches(run, resources.recipe):
+        try:
+            check_trained(branch.run, Resources(branch.recipe, branch.run, resources.reporter))
+        except WorkFailed as error:
+            lack = f"{SYSTEMS}/{branch.name} is not trained under the present recipe"
+            raise WorkFailed(f"{run.folder}: {lack}; `spa run` with the run's recipe trains it") from error
 
 
 def prepare(branch: Branch, run: Run, resources: Resources) -> Resources:
     """Makes the branch's folder a run that has what the run's first round has asked of models; its resources."""
     write_text(branch.run.recipe, [dump(branch.recipe)])
-    if (run.folder / "heads").is_dir():
-        shutil.copytree(run.folder / "heads", branch.run.folder / "heads", dirs_exist_ok=True)
+    for judge in ("heads", "battery"):  # those that a model made for itself
+        if (run.folder / judge).is_dir():
+            shutil.copytree(run.folder / judge, branch.run.folder / judge, dirs_exist_ok=True)
     theirs = Resources(branch.recipe, branch.run, resources.reporter)
     ours = collect_steps(run, resources, 1)[:N_SHARED]
+    taken: set[str] = set()
     for mine, its in zip(ours, collect_steps(branch.run, theirs, 1), strict=False):
         if mine.key != its.key or not run.is_done(mine):  # refined in another order: asked again, and known
             break
-        if not branch.run.is_done(its):
+        if not (branch.run.is_done(its) and _is_copy(mine, its)):
+            branch.run.undo([Step(name, "", ()) for name in branch.run.manifest.steps if name not in taken])
             _take_over(mine, run, its, branch.run)
+        taken.add(its.name)
     return theirs
+
+
+def _is_copy(mine: Step, its: Step) -> bool:
+    """Whether the branch has the run's very rows: answers that were lost and drawn anew have the same key."""
+    return all(content_of(a) == content_of(b) for a, b in zip(mine.outputs, its.outputs, strict=True))
 
 
 def _take_over(mine: Step, run: Run, its: Step, branch: Run) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-from selfpriority.errors import InputError, WorkFailed
+from selfpriority.errors import InputError
 from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import (
@@ -29,8 +29,7 @@ from selfpriority.evaluation.summary import Further, contests, summarise
 from selfpriority.evaluation.table import table
 from selfpriority.formats import unrated
 from selfpriority.judges.comparer import Duel
-from selfpriority.phases.align import check_trained
-from selfpriority.phases.branches import branches
+from selfpriority.phases.branches import check_all_trained
 from selfpriority.phases.judge_names import comparing, judge_entry, judge_key
 from selfpriority.phases.models import in_process, model_key
 from selfpriority.phases.perplexity import measured_perplexity, prose
@@ -49,7 +48,7 @@ from selfpriority.rating import Item
 from selfpriority.recipe import HfBackend, JudgeSection, OpenaiBackend, Recipe
 from selfpriority.records import Drop, Sifted, Unrated
 from selfpriority.refusals import is_refusal
-from selfpriority.run import SYSTEMS, Run, Spent, Step, key_of
+from selfpriority.run import Run, Spent, Step, key_of
 from selfpriority.storage import read_rows, write_rows, write_text
 from selfpriority.wording import text_hash
 
@@ -122,13 +121,7 @@ def evaluate(run: Run, resources: Resources) -> None:
         WorkFailed: a round's policy is missing, or was trained under another recipe.
     """
     sets = prompt_sets(run, resources.recipe)
-    check_trained(run, resources)
-    for branch in branches(run, resources.recipe):
-        try:
-            check_trained(branch.run, Resources(branch.recipe, branch.run, resources.reporter))
-        except WorkFailed as error:
-            lack = f"{SYSTEMS}/{branch.name} is not trained under the present recipe"
-            raise WorkFailed(f"{run.folder}: {lack}; `spa run` with the run's recipe trains it") from error
+    check_all_trained(run, resources)
     for prompt_set in sets:
         for reason, n in prompt_set.prompts.reasons.items():
             resources.reporter.note(f"{prompt_set.place}: {n} dropped: {reason}")

@@ -5,13 +5,17 @@ What was asked and what was found lies in the cache folder, by model: the same c
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import yaml
+
 from selfpriority.errors import InputError
+from selfpriority.judges.battery import BUSY
 from selfpriority.judges.check import check_judge
 from selfpriority.judges.labels import Labels
 from selfpriority.judges.methods import Comparison, Method, MethodCell, MethodRow, compared
@@ -91,21 +95,23 @@ def candidates(recipe: Recipe) -> list[Candidate]:
         ByBattery(kind="battery", judge=name, backend=backend),
         ByContrast(kind="contrast", judge=name),
     ]
-    found = [Candidate(Method(one.method, f"score.method={one.method}"), one) for one in sections]
+    found = [Candidate(Method(one.method, _fields(recipe, one)), one) for one in sections]
     named = {"score": own, "evaluate": recipe.evaluate.judge, **recipe.evaluate.more_judges}
     seen: list[JudgeSection] = []
     for role, section in named.items():
         if isinstance(section, ByProbe | ByReward) and section not in seen:
             seen.append(section)
-            found.append(Candidate(_named(section, is_for_training=role == "score"), section))
+            name = "reward" if isinstance(section, ByReward) else f"probe {Path(section.judge).name}"
+            found.append(Candidate(Method(name, _fields(recipe, section), role == "score"), section))
     return found
 
 
-def _named(section: ByProbe | ByReward, *, is_for_training: bool) -> Method:
-    if isinstance(section, ByReward):
-        return Method("reward", "score.method=reward", is_for_training)
-    folder = Path(section.judge).name
-    return Method(f"probe {folder}", f"score.method=probe score.judge={section.judge}", is_for_training)
+def _fields(recipe: Recipe, section: JudgeSection) -> str:
+    """The override that makes `section` the judge of training, whatever stood there, as a shell takes it."""
+    judge = {"kind": section.kind, **section.model_dump(mode="json", exclude_defaults=True)}
+    others = recipe.score.model_dump(mode="json", exclude={"judge"}, exclude_defaults=True)
+    text = yaml.safe_dump({**others, "judge": judge}, default_flow_style=True, sort_keys=False, width=10**6)
+    return shlex.quote(f"score={text.strip()}")
 
 
 def _row(resources: Resources, candidate: Candidate, labels: Labels | None) -> MethodRow:
@@ -122,12 +128,12 @@ def _row(resources: Resources, candidate: Candidate, labels: Labels | None) -> M
         with _timed(path, MethodRow(candidate.method, seconds=before.seconds if before else 0.0)) as row:
             judge = resources.checked_judge(candidate.section, candidate.method.name, Spent())
             report = check_judge(judge, None, resources.constitution, labels, disowning=False)
-            row.objectives = tuple(map(MethodCell.of, report.objectives))
+            row.measured = tuple(map(MethodCell.of, report.objectives))
+            # what a busy server left out is asked again by the next command, so this is not what the method is worth
+            row.is_final = not any(BUSY & {*each.unrated_reasons} for each in report.objectives)
     except InputError as error:
         return MethodRow(candidate.method, cannot=error.lines[0])
-    found = _read(path)
-    assert found is not None
-    return found
+    return replace(_read(path) or MethodRow(candidate.method), method=candidate.method, objectives=row.measured)
 
 
 def _check_backend(recipe: Recipe, section: JudgeSection) -> None:
@@ -142,7 +148,8 @@ def _check_backend(recipe: Recipe, section: JudgeSection) -> None:
 class _Measuring:
     """A row that is being measured."""
 
-    objectives: tuple[MethodCell, ...] = ()
+    measured: tuple[MethodCell, ...] = ()
+    is_final: bool = False
 
 
 @contextmanager
@@ -153,7 +160,8 @@ def _timed(path: Path, row: MethodRow) -> Iterator[_Measuring]:
         yield measuring
     finally:
         seconds = row.seconds + time.monotonic() - started
-        write_record(path, replace(row, objectives=measuring.objectives, seconds=seconds))
+        kept = measuring.measured if measuring.is_final else ()
+        write_record(path, replace(row, objectives=kept, seconds=seconds))
 
 
 def _read(path: Path) -> MethodRow | None:

@@ -12,9 +12,11 @@ from selfpriority.evaluation.records import BETWEEN, System
 from selfpriority.phases.branches import branches
 from selfpriority.prompts import Loaded, load_prompts, said_in
 from selfpriority.recipe import OtherSystem, Prompts, Recipe
-from selfpriority.records import Drop, Prompt, under
+from selfpriority.records import Drop, Prompt, under, without
 from selfpriority.run import Run
 
+Said = tuple[tuple[str, str], ...]
+"""(role, text) of every turn."""
 VANILLA, TRAINED = "vanilla", "spa"
 """The recipe's model, and the policy of the last round."""
 
@@ -111,23 +113,25 @@ def heldout_prompts(recipe: Recipe) -> Loaded:
     return _held_out(recipe, source, _said_in_training(recipe), "evaluate.prompts")
 
 
-def _said_in_training(recipe: Recipe) -> set[tuple[tuple[str, str], ...]]:
+def _said_in_training(recipe: Recipe) -> set[Said]:
     """What is said in the prompts of all rounds: together they are every prompt of the recipe."""
-    return set(_said_in_rows(recipe.prompts, recipe.seed).values())
+    loaded = load_prompts(recipe.prompts, recipe.seed)
+    return {form for prompt in loaded.kept for form in _forms(prompt, recipe.prompts)}
 
 
-def _said_in_rows(source: Prompts, seed: int) -> dict[str, tuple[tuple[str, str], ...]]:
-    """Id -> what its row says, without the set's system prompt: under another one a prompt is not another prompt."""
-    bare = source.model_copy(update={"system": None})
-    return {prompt.id: said_in(prompt) for prompt in load_prompts(bare, seed).kept}
+def _forms(prompt: Prompt, source: Prompts) -> set[Said]:
+    """A prompt as the model hears it, and as its row has it: under another system prompt it is not another prompt."""
+    bare = replace(prompt, messages=without(source.system or "", prompt.messages))
+    return {said_in(prompt), said_in(bare)}
 
 
-def _held_out(recipe: Recipe, source: Prompts, trained: set[tuple[tuple[str, str], ...]], place: str) -> Loaded:
+def _held_out(recipe: Recipe, source: Prompts, trained: set[Said], place: str) -> Loaded:
     if source.system is None:
         source = source.model_copy(update={"system": recipe.prompts.system})
-    loaded, said = load_prompts(source, recipe.seed), _said_in_rows(source, recipe.seed)
-    kept = tuple(prompt for prompt in loaded.kept if said[prompt.id] not in trained)
-    lost = tuple(Drop("evaluate", p.id, "seen_in_training") for p in loaded.kept if said[p.id] in trained)
+    loaded = load_prompts(source, recipe.seed)
+    seen = {prompt.id for prompt in loaded.kept if _forms(prompt, source) & trained}
+    kept = tuple(prompt for prompt in loaded.kept if prompt.id not in seen)
+    lost = tuple(Drop("evaluate", prompt.id, "seen_in_training") for prompt in loaded.kept if prompt.id in seen)
     if not kept:
         raise InputError(f"{place}: {source.source}: no prompt is left that training never saw")
     return replace(loaded, kept=kept, dropped=loaded.dropped + lost)

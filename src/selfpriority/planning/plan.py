@@ -8,6 +8,7 @@ from math import ceil
 from pathlib import Path
 
 from selfpriority.phases.batch_tokens import with_batch_tokens
+from selfpriority.phases.branches import Branch, branches
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter
 from selfpriority.planning.memory import Held, Trained, held, trained
@@ -15,7 +16,7 @@ from selfpriority.planning.pace import Earlier, Pace, Prices
 from selfpriority.planning.pilot import Pilot
 from selfpriority.planning.requests import PlannedStep, Rehearsal, planned_steps
 from selfpriority.recipe import HfBackend, Recipe, load
-from selfpriority.run import Run
+from selfpriority.run import SYSTEMS, Run
 
 TOKENIZER, CHARACTERS = "tokenizer", "estimate: 4 characters a token, for its tokenizer is not on this machine"
 SERVED = "estimate: 4 characters a token, for only its server knows it"
@@ -126,7 +127,8 @@ def plan(
     pace = rates or (Earlier.of(run.manifest, str(run.folder)) if run.manifest.steps else None)
     rows = tuple(_row(step, pace, prices) for step in steps)
     memory = held(steps, rehearsal)
-    training = _training(recipe, rehearsal, [step for step in steps if step.trained_tokens])
+    training = _training(recipe, rehearsal, [s for s in steps if s.trained_tokens and s.name.startswith("round-")])
+    beside = [_beside(branch, rehearsal, steps) for branch in branches(run, recipe)]
     return Plan(
         recipe=str(path),
         tokens=_token_counting(rehearsal),
@@ -136,18 +138,30 @@ def plan(
         memory=memory,
         training=training,
         generation_tokens=recipe.backend.batch_tokens if isinstance(recipe.backend, HfBackend) else None,
-        card=_card(recipe, memory, training),
+        card=_card(recipe, memory, [training, *beside]),
     )
 
 
-def _card(recipe: Recipe, memory: Mapping[str, Held], training: PlannedTraining) -> Card | None:
+def _beside(branch: Branch, rehearsal: Rehearsal, steps: Sequence[PlannedStep]) -> PlannedTraining:
+    """The training of a further system."""
+    own = f"{SYSTEMS}/{branch.name}/"
+    return _training(branch.recipe, rehearsal, [s for s in steps if s.trained_tokens and s.name.startswith(own)])
+
+
+def _card(recipe: Recipe, memory: Mapping[str, Held], trainings: Sequence[PlannedTraining]) -> Card | None:
     """What the phases hold on the GPU that the recipe names; None where it names none."""
     backend = recipe.backend
     if not isinstance(backend, HfBackend) or backend.memory is None:
         return None
-    chosen = [choice.total for choice in training.choices if choice.is_chosen]
+    chosen = [choice.total for training in trainings for choice in training.choices if choice.is_chosen]
     phases = {phase: held.total for phase, held in memory.items()}
-    return Card(backend.memory * 1e9, {**phases, "align": chosen[0] if chosen else None})
+    return Card(backend.memory * 1e9, {**phases, "align": _largest(chosen)})
+
+
+def _largest(sizes: Sequence[float | None]) -> float | None:
+    """None where there is none, or one is not known."""
+    known = [size for size in sizes if size is not None]
+    return max(known) if known and len(known) == len(sizes) else None
 
 
 def _row(step: PlannedStep, pace: Pace | None, prices: Prices | None) -> PlanRow:

@@ -5,6 +5,7 @@ The only place with defaults; knows nothing of models.
 
 from selfpriority.recipe.align import Align, Lora
 from selfpriority.recipe.backend import Backend, HfBackend, OpenaiBackend, ScriptedBackend
+from selfpriority.recipe.branch import branch_of, trained_systems
 from selfpriority.recipe.evaluate import Evaluate, OtherSystem
 from selfpriority.recipe.file import dump, load, load_recipe, parse, parse_judge
 from selfpriority.recipe.judge import ByBattery, ByContrast, ByProbe, ByReward, InWords, JudgeSection, Score
@@ -36,9 +37,11 @@ __all__ = [
     "Score",
     "ScriptedBackend",
     "Section",
+    "branch_of",
     "dump",
     "load",
     "load_recipe",
     "parse",
     "parse_judge",
+    "trained_systems",
 ]

@@ -31,7 +31,16 @@ def branch_of(recipe: Recipe, changes: Mapping[str, Any], place: str) -> Recipe:
         method = str(align.get("method", recipe.align.method))
         if SCALES.get(method) is not SCALES.get(recipe.align.method):
             del data["align"]["beta"]  # it belongs to the recipe's own method
+    denoise = changes.get("denoise")
+    for one, other in (("max_det", "keep_lowest"), ("keep_lowest", "max_det")):
+        if isinstance(denoise, Mapping) and denoise.get(one) is not None:
+            del data["denoise"][other]  # each is a reading of tau, and the recipe has written out its own
     return parse(_merged(data, changes), place)
+
+
+def trained_systems(recipe: Recipe) -> list[str]:
+    """Names of the systems that a run trains beside its own, in the order of the recipe."""
+    return [name for name, other in recipe.evaluate.more_systems.items() if other.train]
 
 
 def _merged(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from selfpriority.evaluation.records import Summary, read_summary
 from selfpriority.evaluation.utility_records import Utility, read_utility
 from selfpriority.judges.reports import Report, read_checks
 from selfpriority.preferences import PreferenceRow
-from selfpriority.recipe import Recipe, load
+from selfpriority.recipe import Recipe, load, trained_systems
 from selfpriority.report.catalogue import Entry, collected, held_out
 from selfpriority.report.people import People, read_people
 from selfpriority.report.rounds import Round, TrainedSystem, read_round, read_systems
-from selfpriority.run import PAIRS, Manifest, Run
+from selfpriority.run import PAIRS, Manifest, Run, trained_key
 from selfpriority.storage import read_rows
 
 SET_NAME = re.compile(r"[a-z0-9_]+")
@@ -70,7 +70,7 @@ def read_view(run: Run) -> View:
     numbers = sorted(int(name) for name in names if name.isdecimal())
     objectives = _objectives(run, summary, judges)
     utility = read_utility(path) if (path := run.evaluation / "utility.json").is_file() else None
-    is_present = utility is not None and _trained(manifest, recipe.rounds) == utility.trained
+    is_present = utility is not None and trained_key(run, recipe.rounds, trained_systems(recipe)) == utility.trained
     tested = held_out(run.evaluation, list(summary.systems) if summary else [], objectives)
     others = [
         entry
@@ -106,12 +106,6 @@ def _more_sets(folder: Path, order: Sequence[str]) -> tuple[PromptSet, ...]:
     names = [name for name in (*order, *(name for name in lying if name not in order)) if SET_NAME.fullmatch(name)]
     found = ((name, _summary(folder / name)) for name in names)
     return tuple(PromptSet(name, summary) for name, summary in found if summary)
-
-
-def _trained(manifest: Manifest, rounds: int) -> str | None:
-    """Key of the last training, which holds all before it; None before it is done."""
-    last = manifest.steps.get(f"round-{rounds}/align")
-    return last.key if last and last.state == "done" else None
 
 
 def _objectives(run: Run, summary: Summary | None, judges: Mapping[str, Report]) -> tuple[str, ...]:
