@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from selfpriority.constitution import load_constitution
 from selfpriority.language_model import Answer, Completion, Failure, Generate, Request, Text
+from selfpriority.method.denoise import inconsistency
 from selfpriority.method.order import Order
 from selfpriority.method.refine import context, refine
 from selfpriority.method.sample import sample
@@ -237,6 +238,28 @@ def test_the_lexicographically_best_of_several_is_kept_and_the_others_are_not_lo
     assert refined.response.origin == "refined"
     assert [s.response.text for s in sifted.kept[0].other_refinements] == ["x" * 8]
     assert [(d.reason, d.response_id) for d in sifted.dropped] == [("empty", "p1/refined3")]
+
+
+class Told(LengthJudge):
+    """Rates a text by the numbers in it."""
+
+    def rate(self, items: Sequence[Item]) -> list[Ratings]:
+        return [tuple(Rating(float(n)) for n in item.response.text.split()) for item in items]
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("order", "9 4"), ("consistent", "7 7")])
+def test_of_several_the_one_that_beats_most_candidates_is_kept_if_asked(
+    keep: Literal["order", "consistent"], kept: str
+) -> None:
+    """9 4 beats all three on the first objective and one on the second; 7 7 and 7 6 beat all on both."""
+    texts = tuple(Text(text, 1, "end") for text in ("9 4", "7 6", "7 7", "3 9"))
+    made = [pool([(2.0, 3.0), (4.0, 5.5), (6.0, 5.0)])]
+    judge = Told()
+    sifted = refine(made, Model(lambda _: Completion(texts)), judge, HARMLESS, Refine(n=4, keep=keep), ORDER)
+    refined = sifted.kept[0].refined
+    assert refined is not None
+    assert refined.response.text == kept
+    assert inconsistency(sifted.kept[0], "strict") == ("" if keep == "consistent" else "not_better")
 
 
 def test_a_failed_or_unrated_refinement_leaves_the_pool_unrefined() -> None:

@@ -9,9 +9,11 @@ import pytest
 
 from selfpriority.phases.align import align_step
 from selfpriority.phases.collect import collect_steps
+from selfpriority.phases.evaluate import evaluate_steps
+from selfpriority.phases.judge_check import judge_step
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.round_steps import ROUND_STEPS
-from selfpriority.pipeline import phases
+from selfpriority.pipeline import rounds
 from selfpriority.recipe import load
 from selfpriority.run import Manifest, Run
 from selfpriority.storage import as_json, read_json
@@ -55,8 +57,9 @@ def test_what_is_shown_and_what_is_noise_are_in_a_key_only_where_a_recipe_says_s
         return [step.key for step in collect_steps(finished, resources, 1)]
 
     usual = keys()
-    assert keys("refine.show=all", "denoise.noise=0") == usual
-    for field, place in (("refine.show=best", 2), ("refine.show=extremes", 2), ("denoise.noise=0.5", 3)):
+    assert keys("refine.show=all", "refine.keep=order", "denoise.noise=0") == usual
+    refining = ("refine.show=best", "refine.show=extremes", "refine.keep=consistent")
+    for field, place in (*((field, 2) for field in refining), ("denoise.noise=0.5", 3)):
         changed = keys(field)
         assert [name for name, a, b in zip(ROUND_STEPS, usual, changed, strict=True) if a != b] == [
             *ROUND_STEPS[place:]
@@ -65,7 +68,8 @@ def test_what_is_shown_and_what_is_noise_are_in_a_key_only_where_a_recipe_says_s
 
 def test_every_phase_of_a_finished_run_was_done_before(finished: Run) -> None:
     resources = Resources(load(finished.recipe), finished, Reporter())
-    steps = [step for phase in phases(finished, resources) for step in phase.steps()]
+    trained = [step for phase in rounds(finished, resources) for step in phase.steps()]
+    steps = [judge_step(finished, resources), *trained, *evaluate_steps(finished, resources)]
     assert len(steps) > 7
     assert [step.name for step in steps if not finished.is_done(step)] == []
 

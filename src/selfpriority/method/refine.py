@@ -28,7 +28,7 @@ def refine(
     settings: Refine,
     order: Order,
 ) -> Sifted[Pool]:
-    """The same pools with `refined` set to the lexicographically best of `settings.n` refinements.
+    """The same pools with `refined` set to one of `settings.n` refinements, by default the lexicographically best.
 
     A pool whose refinements all failed stays, with `refined` None: whether it may train is denoise's business.
     """
@@ -61,7 +61,7 @@ def refine(
                 dropped.append(verdict)
             else:
                 rated.append(verdict)
-        kept.append(_with_best(pool, rated, order))
+        kept.append(_with_best(pool, rated, order, settings.keep))
     return Sifted(tuple(kept), tuple(dropped))
 
 
@@ -106,6 +106,11 @@ def _shown(pool: Pool, show: Show) -> list[Scored]:
     return [ranked[0], ranked[-1]] if show == "extremes" and len(ranked) > 1 else ranked
 
 
+def n_beaten(pool: Pool, refined: Scored) -> int:
+    """How many candidates it beats on the objective on which it beats the fewest: what consistency asks for."""
+    return min(sum(score > c.scores[k] for c in pool.candidates) for k, score in enumerate(refined.scores))
+
+
 def _responses(pool: Pool, completion: Completion) -> list[Response]:
     return [
         Response(f"{pool.prompt.id}/refined{i}", pool.prompt.id, t.text, t.stop, t.n_tokens, "refined", "", t.thinking)
@@ -113,8 +118,8 @@ def _responses(pool: Pool, completion: Completion) -> list[Response]:
     ]
 
 
-def _with_best(pool: Pool, rated: Sequence[Scored], order: Order) -> Pool:
+def _with_best(pool: Pool, rated: Sequence[Scored], order: Order, keep: str) -> Pool:
     if not rated:
         return pool
-    best = max(rated, key=lambda s: order.key(s.scores))
+    best = max(rated, key=lambda s: (n_beaten(pool, s) if keep == "consistent" else 0, order.key(s.scores)))
     return Pool(pool.prompt, pool.candidates, best, tuple(s for s in rated if s is not best))

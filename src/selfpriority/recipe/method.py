@@ -36,7 +36,10 @@ class Refine(Section):
     """One improved answer per pool."""
 
     n: int = Field(1, ge=1, le=16)
-    """Refinements a prompt; the lexicographically best is kept."""
+    """Refinements a prompt; one of them is kept."""
+    keep: Literal["order", "consistent"] = "order"
+    """Of several refinements `order` keeps the lexicographically best; `consistent` the one that beats most candidates
+    on every objective, of equal ones the lexicographically best."""
     temperature: Divisor = Field(0.7, ge=0, le=5)
     """Sampling temperature of the refinement; 0 is greedy."""
     top_p: Probability = 0.95
@@ -51,7 +54,8 @@ class Refine(Section):
     @property
     def in_result(self) -> dict[str, Any]:
         """The fields that a refinement depends on; runs from before there was a choice keep their keys."""
-        return self.model_dump(exclude={"show"} if self.show == "all" else set())
+        usual = {"show": self.show == "all", "keep": self.keep == "order"}
+        return self.model_dump(exclude={name for name, is_usual in usual.items() if is_usual})
 
 
 class Denoise(Section):
