@@ -14,6 +14,7 @@ from pydantic import Field, PlainSerializer
 from selfpriority.inspection.run_files import recipe_of
 from selfpriority.phases.round_steps import ROUND_STEPS
 from selfpriority.plain_text import clean
+from selfpriority.recipe import trained_systems
 from selfpriority.run import SYSTEMS, PairCounts, Run
 from selfpriority.storage import as_json
 from selfpriority.text_table import text_table
@@ -65,7 +66,7 @@ def funnel(run: Run) -> RunCounts:
     """Counts of every step so far, for every round of the recipe."""
     recipe = recipe_of(run)
     rounds = tuple(_round_counts(run, n) for n in range(1, recipe.rounds + 1))
-    others = (run.folder / SYSTEMS / name for name, other in recipe.evaluate.more_systems.items() if other.train)
+    others = (run.folder / SYSTEMS / name for name in trained_systems(recipe))
     systems = tuple(funnel(Run(folder)) for folder in others if (folder / "resolved.yaml").is_file())
     return RunCounts(run.folder.name, recipe.rounds, rounds, systems)
 

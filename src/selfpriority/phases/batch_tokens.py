@@ -20,6 +20,7 @@ from selfpriority.recipe import (
     JudgeSection,
     Recipe,
     load,
+    trained_systems,
 )
 from selfpriority.run import Run
 
@@ -52,8 +53,7 @@ def by_memory(recipe: Recipe, memory: float) -> int | None:
     from selfpriority.training.parameters import n_parameters
 
     size = bytes_per_weight(backend)
-    n_trained = sum(bool(other.train) for other in recipe.evaluate.more_systems.values())
-    n_policies = 1 + recipe.rounds + n_trained  # the evaluation opens the model, every round's policy and the controls'
+    n_policies = 1 + recipe.rounds + len(trained_systems(recipe))  # all are open in the evaluation
     weights = largest = 0
     for name in dict.fromkeys(_models(recipe)):
         found = describe(name)

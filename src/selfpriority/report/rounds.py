@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from selfpriority.recipe import Recipe
+from selfpriority.recipe import Recipe, trained_systems
 from selfpriority.records import Pool, Scored
 from selfpriority.run import POOLS, REFINED, SCORED, SYSTEMS, FunnelStep, PairCounts, Run
 from selfpriority.storage import intact, read_rows
@@ -87,15 +87,14 @@ class TrainedSystem:
 
 def read_systems(run: Run, recipe: Recipe) -> tuple[TrainedSystem, ...]:
     """The run's own system and those it trains beside, in their last round; none where nothing is trained beside."""
-    places = {
-        name: Run(run.folder / SYSTEMS / name) for name, other in recipe.evaluate.more_systems.items() if other.train
-    }
-    if not places:
+    others = recipe.evaluate.more_systems
+    differs = {name: ", ".join(_spelled(others[name].train)) for name in trained_systems(recipe)}
+    if not differs:
         return ()
-    differs = {name: ", ".join(_spelled(recipe.evaluate.more_systems[name].train)) for name in places}
+    places = {OWN: run, **{name: Run(run.folder / SYSTEMS / name) for name in differs}}
     return tuple(
         TrainedSystem(name, differs.get(name, ""), funnel.steps["pair"].out, funnel.pairs)
-        for name, place in {OWN: run, **places}.items()
+        for name, place in places.items()
         if (funnel := place.funnel(recipe.rounds)).pairs is not None and "pair" in funnel.steps
     )
 
