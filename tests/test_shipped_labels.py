@@ -26,12 +26,16 @@ from shipped_labels import (
 )
 
 from selfpriority.backends.scripted import ScriptedModel
+from selfpriority.judges.contrast import SOURCE, contrast_hash
 from selfpriority.judges.heads import read_heads
 from selfpriority.judges.labels import LabelledPair, label_prompt, prompt_group
 from selfpriority.language_model import Choose, Embed, ask
 from selfpriority.phases.judge_names import SHIPPED_HEADS, shipped_heads
 from selfpriority.recipe import ScriptedBackend
 from selfpriority.records import Message
+
+
+CONTRAST = "demo-contrast"
 
 
 def pairs(n: int) -> list[LabelledPair]:
@@ -126,7 +130,7 @@ def test_states_asked_for_one_by_one_are_those_asked_for_together() -> None:
 
 
 def test_the_shipped_sets_rate_both_objectives_from_layers_of_their_own() -> None:
-    assert shipped_heads() == sorted([*MIXES, OUTSIDE])
+    assert shipped_heads() == sorted([*MIXES, OUTSIDE, CONTRAST])
     layers = {}
     for name in MIXES:
         heads = read_heads(SHIPPED_HEADS / name)
@@ -136,3 +140,10 @@ def test_the_shipped_sets_rate_both_objectives_from_layers_of_their_own() -> Non
             assert {data["licence"] for data in entry["data"]} <= {"MIT", "Apache-2.0"}
         assert (SHIPPED_HEADS / name / "heads.safetensors").stat().st_size < 300_000
     assert not layers["demo-train"] & layers["demo-eval"]
+
+
+def test_the_heads_of_the_demo_saw_no_label_and_are_what_the_texts_of_today_make() -> None:
+    heads = read_heads(SHIPPED_HEADS / CONTRAST)
+    assert heads.card["labels"] == SOURCE
+    assert heads.card["texts"] == contrast_hash(("harmlessness", "helpfulness"))
+    assert not any("data" in entry for entry in heads.card["objectives"].values())
