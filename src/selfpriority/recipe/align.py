@@ -134,7 +134,9 @@ class Align(Section):
     @classmethod
     def _beta_of_method(cls, data: Any) -> Any:
         scale = SCALES.get(str(data.get("method", "spa"))) if isinstance(data, dict) else None
-        return {**data, "beta": scale.default} if scale not in (None, _OF_MEANS) and "beta" not in data else data
+        if scale is None or scale is _OF_MEANS or "beta" in data:
+            return data
+        return {**data, "beta": scale.default}
 
     @property
     def strange_beta(self) -> str | None:
