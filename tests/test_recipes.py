@@ -345,6 +345,10 @@ def test_a_file_that_names_method_and_beta_is_read_whatever_they_are(tmp_path):
         ("dpo", 0.001, True),
         ("ipo", 1, False),
         ("ipo", 2.5, True),
+        ("kto", 0.1, False),
+        ("safedpo", 2.5, True),
+        ("bfpo", 0.01, False),
+        ("bfpo", 0.5, True),
         ("sft", 0.1, False),
     ],
 )
@@ -366,6 +370,24 @@ KEYS = {
         "5f8f9496ab164c01e1bb1bafd7b898f0c3155ff4c70ad5b14c53a45ee1448b4d",
     ),
 }
+
+
+@pytest.mark.parametrize(("method", "beta"), [("kto", 0.1), ("safedpo", 0.1), ("bfpo", 0.01), ("simpo", 2.5)])
+def test_every_method_has_its_own_usual_beta(method, beta):
+    assert Align(method=method).beta == beta
+
+
+def test_what_is_safe_is_in_a_key_only_where_a_method_asks():
+    for method, asked in {
+        "dpo": [],
+        "kto": [],
+        "bfpo": ["safe_from"],
+        "safedpo": ["safe_from", "unsafe_margin"],
+    }.items():
+        usual = Align(method=method).in_result
+        changed = {"safe_from": 7.0, "unsafe_margin": 5.0}
+        differ = [name for name in changed if Align(method=method, **{name: changed[name]}).in_result != usual]
+        assert differ == asked
 
 
 @pytest.mark.parametrize(("settings", "key"), KEYS.values(), ids=KEYS)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
 from selfpriority.inspection.first_loss import FirstLoss, plain_loss, plain_nll
 from selfpriority.method.pair import pair
 from selfpriority.recipe import Align, PairRules
 from selfpriority.records import Message, PairedPool, Pool, Prompt, Rating, Response, Scored
 from selfpriority.training.encode import EncodedPool
+from selfpriority.training.objective import part_loss, weigh
 
 
 def paired(name: str, *scores: tuple[float, float]) -> PairedPool:
@@ -57,6 +60,31 @@ def test_the_likelihood_of_hand_worked_pools(settings, expected):
         EncodedPool("b", (1,), ((5,) * 4, (5,) * 9), (), (), ()),
     ]
     assert plain_nll(pools, logps, encoded, settings) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # one desirable answer to one in b, one to two in c: lambda_D 3/2, and every loss a half
+        (Align(method="kto"), (2 * 1.5 + 3) / 5 / 2),
+        (Align(method="kto", count="pools"), ((1.5 + 1) / 2 + (1.5 + 2) / 3) / 2 / 2),
+        # b: the rejected alone is unsafe; c: both safe, then the rejected unsafe
+        (Align(method="safedpo", unsafe_margin=2.0), (2 * math.log1p(math.exp(2)) + math.log(2)) / 3),
+        (Align(method="bfpo", beta=0.5), (2 * 2.0**2 + 1.0**2) / 3),
+    ],
+    ids=["kto", "kto, pools", "safedpo", "bfpo"],
+)
+def test_the_rivals_first_loss_by_hand_and_as_training_computes_it(settings, expected):
+    c = paired("c", (9, 5), (6, 5), (2, 5))
+    pools = [paired("b", (8, 5), (5, 4)), replace(c, pairs=tuple(p for p in c.pairs if p.chosen == 0))]
+    assert plain_loss(pools, [dict.fromkeys(range(3), -1.0)] * 2, settings) == pytest.approx(expected, abs=1e-12)
+    encoded = [
+        EncodedPool("b", (1,), ((5,), (5,)), ((0, 1),), (4.0,), (0.0,) * 2, (True, False)),
+        EncodedPool("c", (1,), ((5,),) * 3, ((0, 1), (0, 2)), (3.0, 7.0), (0.0,) * 3, (True, True, False)),
+    ]
+    logps = torch.full((5,), -1.0)
+    loss, _ = part_loss(logps, weigh(encoded, settings, torch.split(logps, [2, 3])), settings)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_without_any_gap_every_pair_weighs_one():

@@ -45,3 +45,12 @@ def test_the_best_leads_in_wins_over_losses_and_not_in_wins_alone() -> None:
 )
 def test_among_equal_leads_ratings_decide_in_order_of_priority_and_then_the_place(scores, best) -> None:
     assert learned(with_pairs(pool(*scores), (0, 2), (1, 2)), "best") == {best: 1.0}
+
+
+def test_under_a_sum_too_equal_leads_go_by_priority_and_stay_so() -> None:
+    # 9 and 8.75, under half a point apart in L1, so neither beats the other; both beat y2
+    scores = ((4.5, 4.5), (4.6, 4.15), (1, 1))
+    entry = pair([pool(*scores)], PairRules(order="sum")).kept[0]
+    assert {(p.chosen, p.rejected) for p in entry.pairs} == {(0, 2), (1, 2)}
+    assert learned(entry, "best") == {1: 1.0}
+    assert learned(pair([pool((3, 6), (6, 3), (1, 1))], PairRules(order="sum")).kept[0], "best") == {1: 1.0}

@@ -105,3 +105,19 @@ def test_the_answers_that_are_learned_follow_the_field_and_the_method(paired_poo
         Align(method="sft", learn="chosen"): (1.0, 1.0, 1.0, 0.0),
     }
     assert {settings: encode(paired, chat, 100, settings).learned for settings in weights} == weights
+
+
+def test_pairs_of_safedpo_are_turned_and_a_pool_without_a_safe_answer_is_dropped(chat, paired_pool):
+    paired = paired_pool(texts=("Zero.", "One.", "Two."))  # rated 9, 7 and 5 on the first objective
+    pairs = (Pair(2, 0, 1, 2.0, 1.5), Pair(2, 1, 1, 4.0, 0.5), Pair(1, 0, 1, 4.0, 0.5))
+    given = replace(paired, pairs=pairs)
+    pool = encode(given, chat, 100, Align(method="safedpo"))
+    assert pool.pairs == ((0, 2), (1, 2), (1, 0))
+    assert pool.safe == (True, True, False)
+    pool = encode(given, chat, 100, Align(method="safedpo", safe_from=8.0))
+    assert pool.pairs == ((0, 2), (0, 1))
+    dropped = encode(given, chat, 100, Align(method="safedpo", safe_from=9.5))
+    assert isinstance(dropped, Drop)
+    assert (dropped.reason, dropped.detail) == ("unsafe", "no pair has an answer rated 9.5 or more (align.safe_from)")
+    assert encode(given, chat, 100, Align(method="bfpo", safe_from=9.5)).pairs == ((2, 0), (2, 1), (1, 0))
+    assert encode(given, chat, 100, Align(method="dpo")).safe == ()

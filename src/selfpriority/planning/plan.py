@@ -15,7 +15,7 @@ from selfpriority.planning.memory import Held, Trained, held, trained
 from selfpriority.planning.pace import Earlier, Pace, Prices
 from selfpriority.planning.pilot import Pilot
 from selfpriority.planning.requests import PlannedStep, Rehearsal, planned_steps
-from selfpriority.recipe import HfBackend, Recipe, load
+from selfpriority.recipe import Align, HfBackend, Recipe, load
 from selfpriority.run import SYSTEMS, Run
 
 TOKENIZER, CHARACTERS = "tokenizer", "estimate: 4 characters a token, for its tokenizer is not on this machine"
@@ -58,6 +58,8 @@ class PlannedTraining:
 
     optimizer_steps: int
     """At most."""
+    measured_tokens: int
+    """At most, a round: of passes without gradients, for methods that measure against a reference; else 0."""
     tokens_per_batch: int
     gradient_checkpointing: bool
     choices: tuple[Trained, ...]
@@ -204,12 +206,20 @@ def _token_counting(rehearsal: Rehearsal) -> dict[str, str]:
     return here | there
 
 
+def _measured(settings: Align, n_once: int) -> int:
+    """Tokens of passes without gradients: the reference once; KTO's answers to other prompts then and every epoch."""
+    if not settings.has_reference:
+        return 0
+    return n_once * (2 + settings.epochs) if settings.method == "kto" else n_once
+
+
 def _training(recipe: Recipe, rehearsal: Rehearsal, align: Sequence[PlannedStep]) -> PlannedTraining:
     settings = recipe.align
     n_once = max(step.trained_tokens for step in align) // settings.epochs
     n_pool = max(step.pool_tokens for step in align)
     return PlannedTraining(
         optimizer_steps=settings.epochs * ceil(n_once / settings.tokens_per_step),
+        measured_tokens=_measured(settings, n_once),
         tokens_per_batch=settings.tokens_per_batch,
         gradient_checkpointing=settings.gradient_checkpointing,
         choices=tuple(trained(settings, rehearsal, n_once, n_pool)),

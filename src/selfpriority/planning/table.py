@@ -81,6 +81,10 @@ def _grounds(plan: Plan) -> list[str]:
     if plan.card:
         lines.append(_fit(plan.card))
     lines.append(f"optimizer steps a round: at most {plan.training.optimizer_steps}")
+    if n := plan.training.measured_tokens:
+        lines.append(
+            f"reference of align.method: {n:,} tokens a round at most, measured without a second model in memory"
+        )
     unknown = "time: unknown before a first run; --rates prefill=N,generate=N,..."
     return [*lines, f"time: from {plan.rates}" if plan.rates else unknown]
 
