@@ -29,8 +29,8 @@ from selfpriority.evaluation.summary import Further, contests, summarise
 from selfpriority.evaluation.table import table
 from selfpriority.formats import unrated
 from selfpriority.judges.comparer import Duel
-from selfpriority.phases.branches import check_all_trained
 from selfpriority.phases.judge_names import comparing, judge_entry, judge_key
+from selfpriority.phases.merges import check_all_made
 from selfpriority.phases.models import in_process, model_key
 from selfpriority.phases.perplexity import measured_perplexity, prose
 from selfpriority.phases.resources import Resources
@@ -121,7 +121,7 @@ def evaluate(run: Run, resources: Resources) -> None:
         WorkFailed: a round's policy is missing, or was trained under another recipe.
     """
     sets = prompt_sets(run, resources.recipe)
-    check_all_trained(run, resources)
+    check_all_made(run, resources)
     for prompt_set in sets:
         for reason, n in prompt_set.prompts.reasons.items():
             resources.reporter.note(f"{prompt_set.place}: {n} dropped: {reason}")
@@ -178,6 +178,9 @@ class _Set:
         model = self.resources.model(system.model, what, spent, in_process(recipe.backend))
         asked = prompts_to(system, prompts, self.resources.constitution)
         answered = answer(asked, model, system.name, recipe.evaluate, recipe.seed)
+        del model
+        if system.model != recipe.model:  # which may judge as well; of many systems one at a time fits any memory
+            self.resources.close(system.model)
         by_id = {prompt.id: prompt for prompt in prompts}
         rows = [AnswerRow(by_id[response.prompt_id], response) for response in answered.kept]
         write_rows(self.files.answers(system.name), rows, AnswerRow)
