@@ -13,19 +13,23 @@ import yaml
 from safetensors.torch import load_file
 
 from selfpriority.errors import InputError, WorkFailed
-from selfpriority.evaluation.records import read_summary
+from selfpriority.evaluation.records import AnswerRow, System, read_summary
 from selfpriority.inspection.comparison import comparison, comparison_text
+from selfpriority.method.order import Order
+from selfpriority.method.sample import sample
 from selfpriority.phases.align import align, align_step
 from selfpriority.phases.branches import branches, prepare
 from selfpriority.phases.collect import collect
 from selfpriority.phases.evaluate import evaluate
 from selfpriority.phases.merges import merge, merge_steps, merges
 from selfpriority.phases.resources import Reporter, Resources
-from selfpriority.phases.systems import systems
+from selfpriority.phases.systems import prompts_to, systems
 from selfpriority.pipeline import Asked, check_inputs, follow, start
 from selfpriority.planning.requests import Rehearsal, planned_steps
+from selfpriority.rating import Item
 from selfpriority.report.page import write_report
-from selfpriority.run import Run
+from selfpriority.run import Run, Spent
+from selfpriority.storage import read_rows
 from tests.test_pipeline import SMALL, spa, write_recipe
 
 STAGED = {"title": "DPO, then DPO", "source": "a test", "start": "stage", "train": {"align": {"learning_rate": 1e-30}}}
@@ -33,7 +37,8 @@ STAGE = {"title": "DPO with the order swapped", "source": "a test", "train": {"p
 SOUP = {"title": "half and half", "source": "a test", "merge": {"spa": 0.5, "stage": 0.5}}
 END = {"title": "all of the stage", "source": "a test", "merge": {"stage": 1.0}}
 FILES = {"stage": STAGE, "staged": STAGED, "soup": SOUP, "end": END}
-NAMED = "constitution,./staged.yaml,./soup.yaml,./end.yaml"
+NAMED = "constitution,best_of_n,./staged.yaml,./soup.yaml,./end.yaml"
+SHOWN = ["vanilla", "spa", "constitution", "best_of_n", "staged", "soup", "end"]
 AS_FIELD = f"evaluate.systems=[{NAMED}]"
 
 
@@ -95,11 +100,30 @@ def test_a_merge_is_the_weighted_sum_and_its_end_points_are_the_policies(made: t
 def test_what_is_trained_for_others_alone_is_no_system(made: tuple[Path, Resources]) -> None:
     resources = made[1]
     names = [system.name for system in systems(resources.run, resources.recipe)]
-    assert names == ["vanilla", "spa", "constitution", "staged", "soup", "end"]
+    assert names == SHOWN
     summary = read_summary(resources.run.evaluation / "summary.json")
     assert list(summary.systems) == names
     assert summary.systems["end"]["helpfulness"] == summary.systems["staged"]["helpfulness"]  # the same weights
     assert len(resources.models) == 1  # a policy is closed when it has answered
+
+
+def test_the_best_of_n_is_first_in_the_order_under_the_training_judge(made: tuple[Path, Resources]) -> None:
+    resources = made[1]
+    run, recipe = resources.run, resources.recipe
+    rows = read_rows(run.evaluation / "answers-best_of_n.jsonl", AnswerRow)
+    assert len(rows) == 11
+    drawn = sample([row.prompt for row in rows], resources.model(recipe.model, "", Spent()), recipe.sample, (), 0)
+    judge = resources.judge(recipe.score.judge, recipe.model, "", Spent())
+    order, differs = Order.of(recipe.pair), 0
+    for row, entry in zip(rows, drawn.kept, strict=True):
+        rated = judge.rate([Item(row.prompt, response) for response in entry.responses])
+        keys = [order.key([rating.value for rating in ratings]) for ratings in rated]
+        assert len(keys) == recipe.sample.n
+        assert row.response.text == entry.responses[keys.index(max(keys))].text
+        differs += keys.index(max(keys)) > 0
+    assert differs  # the first is not always the best
+    answered = prompts_to(System("x", "m", how="best_of_n"), [rows[0].prompt], resources.constitution)
+    assert answered == [rows[0].prompt]  # without the constitution
 
 
 def test_a_change_of_what_one_starts_from_is_a_change_of_its_training(made: tuple[Path, Resources]) -> None:
@@ -158,7 +182,7 @@ def test_the_table_says_what_the_summary_says(made: tuple[Path, Resources]) -> N
 def test_the_page_shows_all_of_them(made: tuple[Path, Resources]) -> None:
     page = write_report(made[1].run.folder).read_text()
     drawn = page[page.index('class="pareto"') :]
-    for name in ("vanilla", "spa", "constitution", "staged", "soup", "end"):
+    for name in SHOWN:
         assert f">{name}</text>" in drawn
     assert "starts from: stage" in page
 
@@ -171,6 +195,8 @@ def test_a_plan_counts_what_is_compared(made: tuple[Path, Resources], tmp_path: 
         "round-1/align": trained, "systems/stage/round-1/align": trained, "systems/staged/round-1/align": trained,
     }  # fmt: skip
     assert planned["merged/soup"].requests == 0
+    best = planned["evaluation/answers-best_of_n"]
+    assert sum(asked.new_tokens for asked in best.asked) >= recipe.sample.n * 11 * recipe.evaluate.max_new_tokens
     assert planned["evaluation/answers-soup"].requests == planned["evaluation/answers-spa"].requests > 0
     assert "evaluation/answers-stage" not in planned
 
@@ -185,7 +211,7 @@ def test_the_command_continues_what_is_done_and_prints_one_table(made: tuple[Pat
         assert f"{phase}: done before" in told.stderr
     assert {p: p.stat().st_mtime_ns for p in run.folder.rglob("*.safetensors")} == before
     found = json.loads(told.stdout)
-    assert {row["system"] for row in found["rows"]} == {"vanilla", "spa", "constitution", "staged", "soup", "end"}
+    assert {row["system"] for row in found["rows"]} == set(SHOWN)
     assert set(found["rows"][0]) == {
         "set", "system", "judge", "seed", "objective", "mean", "low", "high", "n", "worst_decile", "gain",
         "over_refusal", "over_refusal_gain",

@@ -89,7 +89,7 @@ def check_systems(run: Run, recipe: Recipe) -> None:
 
 def prompts_to(system: System, prompts: Sequence[Prompt], constitution: Constitution) -> list[Prompt]:
     """The prompts as the system is asked them."""
-    if system.how == "plain":
+    if system.how != "constitution":
         return list(prompts)
     return [replace(prompt, messages=under(constitution.text, prompt.messages)) for prompt in prompts]
 

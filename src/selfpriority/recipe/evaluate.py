@@ -16,8 +16,9 @@ class OtherSystem(Section):
 
     model: str = "self"
     """A hub id, a folder or an embedded name; `self`: the recipe's model."""
-    how: Literal["plain", "constitution"] = "plain"
-    """What stands before every prompt: nothing, or the constitution's text as a system prompt."""
+    how: Literal["plain", "constitution", "best_of_n"] = "plain"
+    """`constitution`: with its text as a system prompt before every prompt; `best_of_n`: the best of `sample.n` answers
+    by the judge that training learns from."""
     train: dict[str, Any] = Field({})
     """Trained by this run, on its own answers and ratings, with other values of `denoise`, `pair` or `align`, as in
     {pair: {order: swapped}}; empty: `model` as it is."""
