@@ -130,7 +130,7 @@ class Bench:
     @property
     def order(self) -> Order:
         """The recipe's."""
-        return Order.of(self.here.recipe.pair)
+        return Order.of(self.here.recipe.pair, self.here.resources.constitution.names)
 
     def measure(self, variant: str) -> Yields:
         """The pools refined under one variant."""

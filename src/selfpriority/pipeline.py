@@ -18,6 +18,7 @@ from pathlib import Path
 
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.judges.reports import read_checks
+from selfpriority.method.order import Order
 from selfpriority.personas import load_personas
 from selfpriority.phases.align import align_step
 from selfpriority.phases.batch_tokens import with_batch_tokens
@@ -125,8 +126,10 @@ def _check_branch(branch: Branch, reporter: Reporter) -> None:
     place = f"evaluate.more_systems.{branch.name}.train"
     if strange := branch.recipe.align.strange_beta:
         reporter.note(f"{place}: {strange}")
+    theirs = Resources(branch.recipe, branch.run, reporter)
     try:
-        _check_training(Resources(branch.recipe, branch.run, reporter))
+        Order.of(branch.recipe.pair, theirs.constitution.names)
+        _check_training(theirs)
     except InputError as error:
         raise InputError(*(f"{place}: {line}" for line in error.lines)) from error
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
+from pydantic import ValidationError
 
+from selfpriority.errors import InputError
 from selfpriority.method.order import Order
+from selfpriority.recipe import PairRules
 from tests.method.pools import score_vectors
 
 
@@ -69,3 +74,59 @@ def test_the_controls_turn_the_order_around_or_know_none() -> None:
     # on a grid of 2 both are as useful, and the swapped order asks for the safer one
     assert swapped.key((8.0, 7.0)) > swapped.key((4.0, 7.2))
     assert swapped.decided_by((8.0, 7.0), (4.0, 7.2)) == 0
+
+
+NAMES = ("harmlessness", "helpfulness")
+
+
+def of(order: str, names: tuple[str, ...] = NAMES) -> Order:
+    return Order.of(PairRules(order=order, resolution=2.0), names)
+
+
+def test_one_objective_alone_is_compared_exactly_and_the_others_never() -> None:
+    first, second = of("only:harmlessness"), of("only:helpfulness")
+    a, b = (7.2, 1.0), (7.0, 9.0)  # one cell of the grid of 2
+    assert first.key(a) > first.key(b)
+    assert (first.decided_by(a, b), second.decided_by(a, b)) == (0, 1)
+    assert second.key(a) < second.key(b)
+    assert first.key((7.0, 1.0)) == first.key((7.0, 9.0))
+    assert first.decided_by((7.0, 1.0), (7.0, 9.0)) is None
+
+
+def test_a_mix_orders_by_the_weighted_sum_and_names_who_weighs_most() -> None:
+    safe, useful = (6.0, 2.0), (4.0, 4.5)
+    # 6:4 is 44 against 42, 1:1 is 8 against 8.5
+    assert of("mix:6,4").key(safe) > of("mix:6,4").key(useful)
+    assert of("mix:1,1").key(safe) < of("mix:1,1").key(useful)
+    assert of("mix:6,4").decided_by(safe, useful) == 0  # 12 apart, the other 10
+    assert of("mix:1,1").decided_by(safe, useful) == 1  # 2 apart, the other 2.5
+    assert of("mix:3,2").decided_by((4.0, 4.0), (2.0, 7.0)) is None  # 20 and 20
+    assert of("mix:0.1,0.2").decided_by((3.0, 0.0), (1.0, 1.0)) is None  # 0.30000000000000004 is 0.3
+
+
+def test_of_two_scores_a_mix_of_ones_is_the_plain_sum() -> None:
+    vectors = [(a / 2, b / 2) for a in range(2, 8) for b in range(2, 8)]
+    for a in vectors:
+        for b in vectors:
+            assert (of("mix:1,1").key(a) > of("mix:1,1").key(b)) == (of("sum").key(a) > of("sum").key(b))
+            assert of("mix:1,1").decided_by(a, b) == of("sum").decided_by(a, b)
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ("only:honesty", "pair.order: 'only:honesty' names no objective; known here: harmlessness, helpfulness"),
+        ("mix:6,3,1", "'mix:6,3,1' has 3 weights, but the objectives are harmlessness, helpfulness; give one"),
+    ],
+)
+def test_an_order_that_does_not_fit_the_objectives_is_told(order: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        of(order)
+
+
+@pytest.mark.parametrize(
+    "order", ["upwards", "only:", "only", "mix", "mix:", "mix:6,x", "mix:0,0", "mix:-1,2", "mix:inf,1"]
+)
+def test_an_order_of_no_known_kind_is_no_recipe(order: str) -> None:
+    with pytest.raises(ValidationError, match=r"only:OBJECTIVE or a mix|takes a weight"):
+        PairRules(order=order)

@@ -16,7 +16,7 @@ def found(
     candidates: list[tuple[float, ...]], refined: tuple[float, ...] | None, **fields: object
 ) -> set[tuple[int, int]]:
     rules = PairRules.model_validate(fields)
-    return {(p.chosen, p.rejected) for p in lexicographic_pairs(pool(candidates, refined), rules)}
+    return {(p.chosen, p.rejected) for p in lexicographic_pairs(pool(candidates, refined), rules, Order.of(rules))}
 
 
 def test_hand_worked_pool() -> None:
@@ -26,7 +26,7 @@ def test_hand_worked_pool() -> None:
 
 
 def test_distance_gap_and_decider_keep_the_raw_scores() -> None:
-    pairs = list(lexicographic_pairs(pool([(7.0, 2.0), (4.0, 5.0)]), PairRules()))
+    pairs = list(lexicographic_pairs(pool([(7.0, 2.0), (4.0, 5.0)]), PairRules(), Order(1.0)))
     assert [(p.chosen, p.rejected, p.decided_by, p.distance, p.gap) for p in pairs] == [(0, 1, 0, 6.0, 0.0)]
 
 

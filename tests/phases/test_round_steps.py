@@ -49,6 +49,8 @@ def test_another_order_refines_and_pairs_anew(finished: Run) -> None:
     for name in usual:
         differ = len({usual[name], swapped[name], plain[name]})
         assert differ == (1 if name in ("round-1/sample", "round-1/score") else 3)
+    alone, mixed = keys("pair.order=only:helpfulness"), keys("pair.order=mix:6,4")
+    assert len({keys["round-1/pair"] for keys in (usual, swapped, plain, alone, mixed)}) == 5
 
 
 def test_what_is_shown_and_what_is_noise_are_in_a_key_only_where_a_recipe_says_so(finished: Run) -> None:

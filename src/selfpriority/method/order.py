@@ -12,8 +12,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from selfpriority.errors import InputError
+from selfpriority.plain_text import shown
 from selfpriority.recipe import PairRules
-from selfpriority.recipe.method import OrderBy
+from selfpriority.recipe.method import mix_weights
+
+_SAME = 9  # decimals of a weighted sum: what its rounding makes differ is equal
 
 
 @dataclass(frozen=True)
@@ -24,34 +28,68 @@ class Order:
         resolution: width of the grid for every objective but the last; 0 compares exactly.
         threshold: scores from here up count as equal on every objective but the last; None switches it off.
         by: `priority` as above; the controls: `swapped`, the last objective first, and `sum`, no order at all.
+        only: index of the one objective that counts, compared exactly; None: all count.
+        weights: of every objective in a weighted sum that takes the place of any order; empty: there is none.
     """
 
     resolution: float
     threshold: float | None = None
-    by: OrderBy = "priority"
+    by: str = "priority"
+    only: int | None = None
+    weights: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, rules: PairRules) -> Order:
-        """The order a recipe asks for."""
-        return cls(rules.resolution, rules.threshold, rules.order)
+    def of(cls, rules: PairRules, objectives: Sequence[str] = ()) -> Order:
+        """The order a recipe asks for.
+
+        Args:
+            rules: the recipe's `pair`.
+            objectives: their names, most important first; orders that name or weigh objectives need them.
+
+        Raises:
+            InputError: `only` names none of them, or `mix` weighs more or fewer.
+        """
+        kind, _, rest = rules.order.partition(":")
+        weights, only = mix_weights(rules.order), None
+        if kind == "only":
+            if rest not in objectives:
+                known = ", ".join(objectives) or "no objectives are given"
+                raise InputError(f"pair.order: {shown(rules.order)} names no objective; known here: {known}")
+            only = objectives.index(rest)
+        if kind == "mix" and objectives and len(weights) != len(objectives):
+            raise InputError(
+                f"pair.order: {shown(rules.order)} has {len(weights)} weights, but the objectives are "
+                f"{', '.join(objectives)}; give one weight for each"
+            )
+        return cls(rules.resolution, rules.threshold, kind, only, weights)
 
     def key(self, scores: Sequence[float]) -> tuple[float, ...]:
         """Order key (round(s_1 / resolution), ..., s_K): compare keys as Python compares tuples."""
         if self.by == "sum":
             return (math.fsum(scores),)
+        if self.weights:
+            return (round(math.fsum(self._weighed(scores)), _SAME),)
+        if self.only is not None:
+            return (scores[self.only],)
         *higher, last = scores if self.by == "priority" else reversed(scores)
         return (*(self._cell(score) for score in higher), last)
 
     def decided_by(self, a: Sequence[float], b: Sequence[float]) -> int | None:
         """Index of the first objective on which the keys differ; None when they are equal.
 
-        Of a sum the one that differs most.
+        Of a sum the one that differs most, by its weight where it has one.
         """
-        if self.by == "sum":
-            apart = [abs(x - y) for x, y in zip(a, b, strict=True)]
+        if self.by == "sum" or self.weights:
+            apart = [abs(x - y) for x, y in zip(self._weighed(a), self._weighed(b), strict=True)]
             return apart.index(max(apart)) if self.key(a) != self.key(b) else None
+        if self.only is not None:
+            return self.only if self.key(a) != self.key(b) else None
         first = next((k for k, (x, y) in enumerate(zip(self.key(a), self.key(b), strict=True)) if x != y), None)
         return first if first is None or self.by == "priority" else len(a) - 1 - first
+
+    def _weighed(self, scores: Sequence[float]) -> list[float]:
+        weights = self.weights or (1.0,) * len(scores)
+        return [weight * score for weight, score in zip(weights, scores, strict=True)]
 
     def _cell(self, score: float) -> float:
         if self.threshold is not None and score >= self.threshold:

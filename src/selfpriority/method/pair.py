@@ -17,12 +17,22 @@ from selfpriority.records import Drop, Pair, PairedPool, Pool, Sifted
 WeightGap = Literal["signed", "l1", "primary"]
 
 
-def pair(pools: Sequence[Pool], settings: PairRules) -> Sifted[PairedPool]:
-    """Every pool with its pairs; a pool without any is dropped (`no_pairs`)."""
+def pair(pools: Sequence[Pool], settings: PairRules, objectives: Sequence[str] = ()) -> Sifted[PairedPool]:
+    """Every pool with its pairs; a pool without any is dropped (`no_pairs`).
+
+    Args:
+        pools: rated answers.
+        settings: which of them make a pair.
+        objectives: names of the objectives, in priority order, for an order that names one (`only:harmlessness`).
+
+    Raises:
+        InputError: the order does not fit the objectives.
+    """
+    order = Order.of(settings, objectives)
     kept: list[PairedPool] = []
     dropped: list[Drop] = []
     for pool in pools:
-        pairs = tuple(lexicographic_pairs(pool, settings))
+        pairs = tuple(lexicographic_pairs(pool, settings, order))
         if pairs:
             kept.append(PairedPool(pool, pairs))
         else:
@@ -31,9 +41,8 @@ def pair(pools: Sequence[Pool], settings: PairRules) -> Sifted[PairedPool]:
     return Sifted(tuple(kept), tuple(dropped))
 
 
-def lexicographic_pairs(pool: Pool, settings: PairRules) -> Iterator[Pair]:
+def lexicographic_pairs(pool: Pool, settings: PairRules, order: Order) -> Iterator[Pair]:
     """Eq. 2: (y, y-) with key(y) > key(y-) and sum_k |s_k(y) - s_k(y-)| >= delta."""
-    order = Order.of(settings)
     responses = pool.responses
     keys = [order.key(response.scores) for response in responses]
     refined = len(responses) - 1 if pool.refined is not None else None

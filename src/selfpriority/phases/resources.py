@@ -15,6 +15,7 @@ from selfpriority.errors import InputError
 from selfpriority.judges.battery import Battery, BatteryJudge, fit_battery, unfitted
 from selfpriority.judges.heads import Heads
 from selfpriority.language_model import LanguageModel
+from selfpriority.method.order import Order
 from selfpriority.models.trust import trust_code
 from selfpriority.phases.judge_names import (
     check_rewards,
@@ -103,6 +104,7 @@ class Resources:
             raise InputError(
                 f"sample.n: {self.recipe.sample.n} candidates cannot span {k} objectives; use more than {k}"
             )
+        Order.of(self.recipe.pair, constitution.names)  # it may name or weigh objectives
         return constitution
 
     def model(self, name: str, step: str, spent: Spent, backend: Backend | None = None) -> LanguageModel:

@@ -135,8 +135,9 @@ def _refine_key(here: Round) -> object:
 
 
 def _refine(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[Pool]:
-    model, judge = here.model("refine", spent), here.judge("refine", spent)
-    return refine(pools, model, judge, here.resources.constitution, here.recipe.refine, Order.of(here.recipe.pair))
+    model, judge, constitution = here.model("refine", spent), here.judge("refine", spent), here.resources.constitution
+    order = Order.of(here.recipe.pair, constitution.names)
+    return refine(pools, model, judge, constitution, here.recipe.refine, order)
 
 
 def _denoise_key(here: Round) -> object:
@@ -158,7 +159,7 @@ def _unusual_order(rules: PairRules) -> set[str]:
 
 
 def _pair(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[PairedPool]:
-    return pair(pools, here.recipe.pair)
+    return pair(pools, here.recipe.pair, here.resources.constitution.names)
 
 
 def _pair_rows(here: Round, paired: Sequence[PairedPool]) -> list[PreferenceRow]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from selfpriority.recipe.section import Count, Divisor, Probability, Section, Share, Weight, off
 
@@ -87,8 +88,36 @@ class Denoise(Section):
         return data
 
 
-OrderBy = Literal["priority", "swapped", "sum"]
-"""Objectives in their order; the last one first; or their plain sum, which knows no order."""
+_ORDERS = ("priority", "swapped", "sum")
+
+
+def mix_weights(order: str) -> tuple[float, ...]:
+    """The weights in `mix:6,4`; empty for every other order.
+
+    Raises:
+        ValueError: one is no number from 0 up, or none is above 0.
+    """
+    kind, _, listed = order.partition(":")
+    if kind != "mix":
+        return ()
+    try:
+        weights = tuple(map(float, listed.split(",")))
+    except ValueError:
+        weights = ()
+    if not any(weights) or not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise ValueError("mix takes a weight of 0 or more for every objective, one of them above 0: mix:6,4")
+    return weights
+
+
+def _known(order: str) -> str:
+    kind, colon, objective = order.partition(":")
+    if order not in _ORDERS and not mix_weights(order) and not (kind == "only" and objective.strip() and colon):
+        raise ValueError(f"an order is {', '.join(_ORDERS)}, only:OBJECTIVE or a mix such as mix:6,4")
+    return order
+
+
+OrderBy = Annotated[str, AfterValidator(_known)]
+"""Objectives in their order; the last one first; their plain sum, which knows no order; one alone; a weighted sum."""
 
 
 class PairRules(Section):
@@ -105,6 +134,6 @@ class PairRules(Section):
     conflicts: Literal["keep", "drop"] = "keep"
     """Whether pairs stay whose chosen answer loses on lower objectives what it wins; Eq. 3 weighs them by the loss."""
     order: OrderBy = "priority"
-    """`priority`: the method. The other two are controls, to see what the order does: `swapped` and `sum`."""
+    """`priority`: the method. Controls: `swapped`, `sum`, `only:OBJECTIVE` (one alone), `mix:6,4` (a weighted sum)."""
     most_loss: float | None = Field(None, ge=0)
     """The most a chosen answer may lose on any one objective; 0: nothing at all; none: anything, the paper."""
