@@ -45,6 +45,29 @@ def test_every_shipped_system_can_be_trained_by_shipped_recipes(name: str, of: s
         assert theirs != branch_of(found, {"pair": {}}, trained), f"{trained} differs in nothing"
 
 
+def test_reward_soups_and_sacpo_are_what_their_papers_say(tmp_path: Path) -> None:
+    found = asking(tmp_path, "soup_7_3", "sacpo", "sacpo_reversed", "psacpo_25", "mix_9_1")
+    systems, trained = found.evaluate.more_systems, in_order(found)
+    assert systems["soup_7_3"].merge == {"only_first": 0.7, "only_last": 0.3}
+    by_name = {name: branch_of(found, systems[name].train, name) for name in trained}
+    orders = {name: theirs.pair.order for name, theirs in by_name.items()}
+    first, last = "only:harmlessness", "only:helpfulness"
+    assert orders == {
+        "only_first": first, "only_last": last, "dpo_first": first, "dpo_last": last, "sacpo": first,
+        "sacpo_reversed": last, "sacpo_far": first, "mix_9_1": "mix:9,1",
+    }  # fmt: skip
+    starts = {name: systems[name].start for name in trained if systems[name].start}
+    assert starts == {"sacpo": "dpo_last", "sacpo_reversed": "dpo_first", "sacpo_far": "dpo_last"}
+    assert systems["psacpo_25"].merge == {"dpo_last": 0.75, "sacpo_far": 0.25}
+    assert [by_name[name].align.beta for name in ("dpo_last", "sacpo", "sacpo_far")] == [0.1, 0.1, 0.01]
+    assert {by_name[name].align.gap_exponent for name in starts} == {0.0}
+    shown = [name for name, system in systems.items() if system.evaluated]
+    assert sorted(shown) == ["mix_9_1", "psacpo_25", "sacpo", "sacpo_reversed", "soup_7_3"]
+    for of in ("6_4", "7_3", "8_2", "9_1"):
+        primary, secondary = (int(part) / 10 for part in of.split("_"))
+        assert read_system(SHIPPED / f"soup_{of}.yaml", NAMES).merge == {"only_first": primary, "only_last": secondary}
+
+
 def test_each_has_a_line(tmp_path: Path) -> None:
     lines = system_lines().splitlines()
     assert [line.split()[0] for line in lines] == shipped_systems()

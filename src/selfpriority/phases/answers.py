@@ -53,7 +53,7 @@ def answers_of(
     drawn = sample(asked, model, _drawn(recipe), (), recipe.seed)
     judge = resources.judge(recipe.score.judge, recipe.model, step, spent)
     ratings = iter(judge.rate([Item(entry.prompt, response) for entry in drawn.kept for response in entry.responses]))
-    order = Order.of(recipe.pair)
+    order = Order.of(recipe.pair, resources.constitution.names)
     best = [_best(entry, [next(ratings) for _ in entry.responses], order, system.name) for entry in drawn.kept]
     return Sifted(tuple(best), drawn.dropped_prompts)
 
