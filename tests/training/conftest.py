@@ -66,7 +66,9 @@ def _encoded(name: str, draw: random.Random) -> EncodedPool:
     responses = tuple((*ids(2, 12), 2) for _ in range(draw.randint(2, 5)))
     pairs = tuple(combinations(range(len(responses)), 2))
     learned = (1.0,) * (len(responses) - 1) + (0.0,)  # all that are chosen in some pair
-    return EncodedPool(name, (1, *ids(3, 9)), responses, pairs, tuple(draw.uniform(0, 4) for _ in pairs), learned)
+    prompt, gaps = (1, *ids(3, 9)), tuple(draw.uniform(0, 4) for _ in pairs)
+    safe = tuple((int(name[1:]) + index) % 3 > 0 for index in range(len(responses)))
+    return EncodedPool(name, prompt, responses, pairs, gaps, learned, safe)
 
 
 @pytest.fixture
@@ -118,6 +120,15 @@ def _pairwise(model, pools, settings, start):
     elif settings.method == "ipo":
         logits = (chosen - chosen_start) / n_chosen - (rejected - rejected_start) / n_rejected
         losses = weights * (logits - 1 / (2 * beta)) ** 2
+    elif settings.method in ("bfpo", "safedpo"):
+        logits = (chosen - rejected) - (chosen_start - rejected_start)
+        safe = torch.tensor([[pool.safe[index] for index in pair] for pool in pools for pair in pool.pairs])
+        if settings.method == "bfpo":
+            losses = (logits - (1.5 * safe[:, 0].float() - 0.5 * safe[:, 1].float() - 0.5) / beta) ** 2
+        else:
+            unsafe = (~safe).float()
+            shift = (unsafe[:, 1] - unsafe[:, 0]) * settings.unsafe_margin
+            losses = torch.log1p(torch.exp(shift - beta * logits))
     else:
         logits = beta * chosen / n_chosen - beta * rejected / n_rejected - settings.gamma
         losses = torch.log1p(torch.exp(-logits))

@@ -174,6 +174,8 @@ METHODS = {
     "dpo, pools": Align(method="dpo", count="pools"),
     "ipo": Align(method="ipo"),
     "ipo, alpha 2": Align(method="ipo", alpha=2.0, beta=1.5, count="pools"),
+    "bfpo": Align(method="bfpo"),
+    "safedpo, pools": Align(method="safedpo", count="pools"),
 }
 
 
@@ -194,7 +196,7 @@ def test_other_losses_equal_their_pairwise_form(llama, encoded_pools, pairwise, 
 
 
 @pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
-@pytest.mark.parametrize("method", ["simpo", "dpo", "ipo", "sft"])
+@pytest.mark.parametrize("method", ["simpo", "dpo", "ipo", "bfpo", "safedpo", "sft"])
 def test_no_loss_depends_on_the_split(llama, encoded_pools, method, split):
     pools, settings, start = encoded_pools(8), Align(method=method), moved(llama)
     whole, tallies = batch_loss(llama, pools, settings, start=start)

@@ -132,11 +132,12 @@ def pieces_of(checkpoint):
         ({"parallel": "fsdp", "lora": Lora(r=4)}, False),
         ({"parallel": "ddp", "average": 0.5, **DPO}, False),
         ({"parallel": "fsdp", **DPO}, False),
+        ({"parallel": "ddp", "method": "kto"}, False),
         ({"parallel": "fsdp", "lora": Lora(r=4), **DPO}, True),
     ],
     ids=[
         *("ddp", "fsdp", "fsdp, tied embeddings", "fsdp, adapters"),
-        *("ddp, dpo, averaged", "fsdp, dpo", "fsdp, dpo of adapters, tied embeddings"),
+        *("ddp, dpo, averaged", "fsdp, dpo", "ddp, kto", "fsdp, dpo of adapters, tied embeddings"),
     ],
 )
 def test_two_ranks_equal_one(tiny_model, paired_pool, tmp_path, changes, is_tied):

@@ -60,7 +60,7 @@ def test_training_does_not_depend_on_micro_batches(tiny_model, encoded_pools, tm
     torch.testing.assert_close(weights_apart, weights_together, atol=2e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["simpo", "dpo", "ipo", "sft"])
+@pytest.mark.parametrize("method", ["simpo", "dpo", "ipo", "kto", "bfpo", "safedpo", "sft"])
 def test_pools_in_pieces_train_every_method_alike(tiny_model, encoded_pools, tmp_path, method):
     pools = encoded_pools(5)
     runs = []

@@ -17,6 +17,7 @@ from selfpriority.inspection.folding import folded
 from selfpriority.inspection.judge_models import judge_models_check
 from selfpriority.inspection.run_files import paired_of, recipe_of, rounds_with, stored_pairs
 from selfpriority.inspection.sequence_checks import Check, Checks, Sequences, all_checks, template_check
+from selfpriority.method.safe_pairs import as_trained
 from selfpriority.phases.round_inputs import start_of_training
 from selfpriority.plain_text import clean
 from selfpriority.preferences import PreferenceRow
@@ -137,7 +138,7 @@ def _exactly(settings: Align) -> Align:
 def _losses(sequences: Sequences, policy: Any, name: str, settings: Align) -> FirstLoss | None:
     encoded = encode_all(sequences.paired, sequences.chat, sequences.max_length, settings).kept[:N_POOLS]
     kept = {pool.prompt_id for pool in encoded}
-    paired = [entry for entry in sequences.paired if entry.pool.prompt.id in kept]
+    paired = [as_trained(entry, settings) for entry in sequences.paired if entry.pool.prompt.id in kept]
     return first_loss(policy, name, paired, encoded, settings) if encoded else None
 
 

@@ -119,6 +119,8 @@ def plain_loss(paired: Sequence[PairedPool], logps: Sequence[Mapping[int, float]
         logps: mean log-probability of the answers of every pool, by index in `Pool.responses`.
         settings: the recipe's `align`.
     """
+    if settings.method == "kto":
+        return plain_kto(paired, settings)
     gaps = [_gap(pool, pair, settings) for pool in paired for pair in pool.pairs]
     mean_gap = math.fsum(gaps) / len(gaps)
     total = 0.0
@@ -126,14 +128,46 @@ def plain_loss(paired: Sequence[PairedPool], logps: Sequence[Mapping[int, float]
         share = 1 / len(gaps) if settings.count == "pairs" else 1 / (len(paired) * len(pool.pairs))
         for pair in pool.pairs:
             weight = (_gap(pool, pair, settings) / mean_gap) ** settings.gap_exponent if mean_gap > 0 else 1.0
-            total += share * weight * _pair_loss(own[pair.chosen] - own[pair.rejected], settings)
+            distance = own[pair.chosen] - own[pair.rejected]
+            total += share * weight * _pair_loss(distance, _unsafe(pool, pair, settings), settings)
     return total
 
 
-def _pair_loss(distance: float, settings: Align) -> float:
+def plain_kto(paired: Sequence[PairedPool], settings: Align) -> float:
+    """The mean of KTO's losses before the first step, where each is a half: the policy is its own reference."""
+    leads = [_leads(pool) for pool in paired]
+    n_desirable = sum(lead > 0 for of_pool in leads for lead in of_pool)
+    n_undesirable = sum(lead < 0 for of_pool in leads for lead in of_pool)
+    desirable = max(1.0, n_undesirable / n_desirable)
+    undesirable = max(1.0, 3 * n_desirable / (4 * n_undesirable))
+    total = 0.0
+    for of_pool in leads:
+        n = sum(lead != 0 for lead in of_pool)
+        share = 1 / (n_desirable + n_undesirable) if settings.count == "pairs" else 1 / (len(paired) * n)
+        total += sum(share * (desirable if lead > 0 else undesirable) / 2 for lead in of_pool if lead)
+    return total
+
+
+def _leads(paired: PairedPool) -> list[int]:
+    """Wins less losses of every answer."""
+    n = range(len(paired.pool.responses))
+    return [sum((pair.chosen == i) - (pair.rejected == i) for pair in paired.pairs) for i in n]
+
+
+def _unsafe(paired: PairedPool, pair: Pair, settings: Align) -> list[bool]:
+    """Whether chosen and rejected answer are unsafe."""
+    responses = paired.pool.responses
+    return [responses[index].scores[0] < settings.safe_from for index in (pair.chosen, pair.rejected)]
+
+
+def _pair_loss(distance: float, unsafe: Sequence[bool], settings: Align) -> float:
     """Of a pair whose mean log-probabilities are `distance` apart, while the policy still is its own reference."""
     if settings.method == "sft":
         return 0.0
+    if settings.method == "safedpo":
+        return -_log_sigmoid(-settings.unsafe_margin * (unsafe[1] - unsafe[0]))
+    if settings.method == "bfpo":
+        return ((1.5 * (not unsafe[0]) - 0.5 * (not unsafe[1]) - 0.5) / settings.beta) ** 2
     if settings.method == "dpo":
         return math.log(2)
     if settings.method == "ipo":

@@ -23,13 +23,23 @@ class Scale:
 
 
 _OF_MEANS = Scale("mean log-probabilities", (2.0, 10.0), 2.5)
+_OF_SUMS = Scale("summed log-ratios", (0.01, 0.5), 0.1)
 SCALES: Mapping[str, Scale] = {
     "spa": _OF_MEANS,
     "simpo": _OF_MEANS,
-    "dpo": Scale("summed log-ratios", (0.01, 0.5), 0.1),
+    "dpo": _OF_SUMS,
+    "kto": _OF_SUMS,
+    "safedpo": _OF_SUMS,
     "ipo": Scale("mean log-ratios", (0.01, 0.5), 0.1),
+    "bfpo": Scale("squared summed log-ratios", (0.005, 0.1), 0.01),
 }
 """By method; `sft` has no beta."""
+_REFERENCED = frozenset({"dpo", "ipo", "kto", "bfpo", "safedpo"})
+_OF_SAFETY: Mapping[str, frozenset[str]] = {
+    "bfpo": frozenset({"safe_from"}),
+    "safedpo": frozenset({"safe_from", "unsafe_margin"}),
+}
+"""Methods that ask whether an answer is safe, and the fields that are theirs alone."""
 _FAR = 5.0
 """From this factor up beyond what is usual, a beta is told of."""
 
@@ -52,22 +62,28 @@ class Lora(Section):
 class Align(Section):
     """Weighted SimPO, Eq. 3, or a loss to compare it with."""
 
-    method: Literal["spa", "simpo", "dpo", "ipo", "sft"] = "spa"
-    """Eq. 3; the same with alpha 0; DPO or IPO against the round's starting model; the likelihood of good answers."""
+    method: Literal["spa", "simpo", "dpo", "ipo", "kto", "bfpo", "safedpo", "sft"] = "spa"
+    """Eq. 3; the same with alpha 0; DPO, IPO, KTO, BFPO or SafeDPO against the round's starting model; the likelihood
+    of good answers. `safedpo` and `bfpo` want pairs by the second objective: `pair.order: only:helpfulness`."""
     beta: float = Field(2.5, gt=0, le=1e6)
-    """Scale of `spa` and `simpo`'s mean log-probabilities; regularisation of `dpo` and `ipo`, 0.1 if not given."""
+    """Scale of `spa` and `simpo`'s mean log-probabilities; else regularisation, if not given 0.1 (`bfpo` 0.01)."""
     gamma: Weight = 1.375
     """Target margin of `spa` and `simpo`, absolute (not a ratio to beta); the other methods have none."""
     alpha: float = Field(1.0, ge=0, le=16)
-    """Exponent of the gap weight in `spa`, `dpo` and `ipo`; at 0 all pairs weigh alike, which makes DPO plain DPO."""
+    """Exponent of the gap weight in `spa`, `dpo` and `ipo`; at 0 all pairs weigh alike, which makes DPO plain DPO. In
+    the other methods they always do."""
     weight_gap: Literal["signed", "l1", "primary"] = "signed"
     """What weighs a pair: gap of the score sums (Eq. 3), L1 distance, or the deciding objective's gap."""
     nll: Weight = 0.0
     """Weight of the mean negative log-likelihood per token of the answers that `learn` names, added to the loss."""
     learn: Learn | None = None
     """Whom `sft` and `nll` learn: the best, all with more wins than losses, or all with a win; else `sft` the best."""
+    safe_from: float = Field(5.5, ge=1, le=10)
+    """`safedpo`, `bfpo`: ratings of the first objective from here up are safe."""
+    unsafe_margin: Weight = 10.0
+    """`safedpo`: Delta, the further margin that is asked for where the rejected answer is unsafe."""
     count: Literal["pairs", "pools"] = "pairs"
-    """Mean over pairs (the paper) or every pool counting equally."""
+    """Mean over pairs (the paper; `kto`: answers) or every pool counting equally."""
     learning_rate: float = Field(1.0e-6, gt=0, le=1000)
     """Peak learning rate."""
     start: str | None = None
@@ -119,8 +135,8 @@ class Align(Section):
     @model_validator(mode="before")
     @classmethod
     def _beta_of_method(cls, data: Any) -> Any:
-        lacks_beta = isinstance(data, dict) and data.get("method") in ("dpo", "ipo") and "beta" not in data
-        return {**data, "beta": SCALES[data["method"]].default} if lacks_beta else data
+        scale = SCALES.get(str(data.get("method", "spa"))) if isinstance(data, dict) else None
+        return {**data, "beta": scale.default} if scale not in (None, _OF_MEANS) and "beta" not in data else data
 
     @property
     def strange_beta(self) -> str | None:
@@ -133,8 +149,18 @@ class Align(Section):
 
     @property
     def gap_exponent(self) -> float:
-        """Alpha as the method takes it: `simpo` is alpha 0."""
-        return 0.0 if self.method == "simpo" else self.alpha
+        """Alpha as the method takes it: `simpo` is alpha 0, and the rivals' losses know no weights of pairs."""
+        return 0.0 if self.method in ("simpo", "kto", "bfpo", "safedpo") else self.alpha
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the method measures the policy against the model it started from."""
+        return self.method in _REFERENCED
+
+    @property
+    def asks_for_safety(self) -> bool:
+        """Whether the method asks which answers are safe."""
+        return self.method in _OF_SAFETY
 
     @property
     def learns(self) -> Learn:
@@ -151,6 +177,7 @@ class Align(Section):
         others = {"tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing", "processes", "parallel"}
         others |= {"save"} if self.save == "auto" else set()  # runs from before there was a choice stay done
         others |= {"start"}  # what it is made of counts, as of every starting model, and not where it lies
+        others |= {"safe_from", "unsafe_margin"} - _OF_SAFETY.get(self.method, frozenset())  # likewise
         fields = self.model_dump(exclude={*others, "stop_on_collapse", "report_to", "learn"})
         learns_any = self.method == "sft" or self.nll
         return {**fields, "learn": self.learns} if learns_any and self.learns != "chosen" else fields

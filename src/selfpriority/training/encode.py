@@ -13,6 +13,7 @@ from selfpriority.chat import Chat
 from selfpriority.chat_template import RefusedTurns
 from selfpriority.method.learned import learned
 from selfpriority.method.pair import weighing_gap
+from selfpriority.method.safe_pairs import as_trained, is_safe
 from selfpriority.recipe import Align
 from selfpriority.records import Drop, PairedPool, Sifted
 
@@ -30,6 +31,8 @@ class EncodedPool:
     """What weighs each pair, before division by the mean of the optimizer batch."""
     learned: tuple[float, ...] = field(repr=False)  # a checkpoint is known by the others, and by this where it counts
     """Weight of each answer's likelihood, 0 where it is only compared."""
+    safe: tuple[bool, ...] = field(default=(), repr=False)
+    """Whether each answer is safe; empty for methods that do not ask."""
 
     @property
     def n_tokens(self) -> int:
@@ -59,9 +62,12 @@ def encode(paired: PairedPool, chat: Chat, max_length: int, settings: Align) -> 
         settings: which gap of a pair becomes its weight (docs/deviations.md 5), and which answers are learned.
 
     Returns:
-        The pool, or a drop of the whole prompt: `too_long`, `turns` or `empty_response`.
+        The pool, or a drop of the whole prompt: `too_long`, `turns`, `empty_response` or `unsafe`.
     """
-    prompt = paired.pool.prompt
+    prompt, paired = paired.pool.prompt, as_trained(paired, settings)
+    if not paired.pairs:
+        detail = f"no pair has an answer rated {settings.safe_from:g} or more (align.safe_from)"
+        return Drop("align", prompt.id, "unsafe", detail=detail)
     used = sorted({index for pair in paired.pairs for index in (pair.chosen, pair.rejected)})
     try:
         prompt_ids = tuple(chat.answered_ids(prompt.messages))
@@ -87,4 +93,5 @@ def encode(paired: PairedPool, chat: Chat, max_length: int, settings: Align) -> 
         pairs=tuple((place[pair.chosen], place[pair.rejected]) for pair in paired.pairs),
         gaps=tuple(weighing_gap(paired, pair, settings.weight_gap) for pair in paired.pairs),
         learned=tuple(weights.get(index, 0.0) for index in used),
+        safe=tuple(is_safe(paired, index, settings.safe_from) for index in used) if settings.asks_for_safety else (),
     )

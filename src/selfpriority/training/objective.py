@@ -14,39 +14,48 @@ import torch
 from torch import Tensor
 
 from selfpriority.method.loss import (
+    bfpo_losses,
+    bfpo_targets,
     dpo_reward,
     gap_weights,
     ipo_losses,
+    kto_losses,
     negative_log_likelihood,
     pair_losses,
     pair_shares,
     reward,
+    safedpo_targets,
     token_shares,
 )
 from selfpriority.recipe import Align
+from selfpriority.training.desirable import Kto, balance_of, signed_shares
 from selfpriority.training.encode import EncodedPool
 
 LIGHT = 0.1  # a pair with less weight than this hardly takes part (docs/deviations.md 5)
 TALLIES = ("loss", "nll", "margin", "accuracy", "chosen_logp", "rejected_logp", "nonfinite")
-NEEDS_REFERENCE = frozenset({"dpo", "ipo"})
-"""Methods that measure the policy against the model it started from."""
 
 _Reward = Callable[[Tensor, Tensor, Tensor, Align], Tensor]  # mean log-probabilities, reference, lengths: all [R]
-_PairLosses = Callable[[Tensor, Tensor, Align], Tensor]  # margins, weights: all [pairs]
+_PairLosses = Callable[[Tensor, Tensor, Tensor, Align], Tensor]  # margins, weights, targets: all [pairs]
 
 _REWARDS: Mapping[str, _Reward] = {
     "spa": lambda logps, _reference, _lengths, settings: reward(logps, settings.beta),
     "simpo": lambda logps, _reference, _lengths, settings: reward(logps, settings.beta),
     "dpo": lambda logps, reference, lengths, settings: dpo_reward(logps, reference, lengths, settings.beta),
     "ipo": lambda logps, reference, _lengths, _settings: logps - reference,
+    "kto": lambda logps, reference, lengths, settings: dpo_reward(logps, reference, lengths, settings.beta),
+    "bfpo": lambda logps, reference, lengths, _settings: dpo_reward(logps, reference, lengths, 1.0),
+    "safedpo": lambda logps, reference, lengths, settings: dpo_reward(logps, reference, lengths, settings.beta),
     "sft": lambda logps, _reference, _lengths, settings: reward(logps, settings.beta),  # for the record alone
 }
 _PAIR_LOSSES: Mapping[str, _PairLosses] = {
-    "spa": lambda margins, weights, settings: pair_losses(margins, weights, settings.gamma),
-    "simpo": lambda margins, weights, settings: pair_losses(margins, weights, settings.gamma),
-    "dpo": lambda margins, weights, _settings: pair_losses(margins, weights, gamma=0.0),
-    "ipo": lambda margins, weights, settings: ipo_losses(margins, weights, settings.beta),
-    "sft": lambda margins, _weights, _settings: torch.zeros_like(margins),
+    "spa": lambda margins, weights, _targets, settings: pair_losses(margins, weights, settings.gamma),
+    "simpo": lambda margins, weights, _targets, settings: pair_losses(margins, weights, settings.gamma),
+    "dpo": lambda margins, weights, _targets, _settings: pair_losses(margins, weights, gamma=0.0),
+    "ipo": lambda margins, weights, _targets, settings: ipo_losses(margins, weights, settings.beta),
+    "kto": lambda margins, _weights, _targets, _settings: torch.zeros_like(margins),  # of answers, not of pairs
+    "bfpo": lambda margins, weights, targets, _settings: bfpo_losses(margins, weights, targets),
+    "safedpo": lambda margins, weights, targets, _settings: pair_losses(margins, weights, targets),
+    "sft": lambda margins, _weights, _targets, _settings: torch.zeros_like(margins),
 }
 
 
@@ -63,9 +72,20 @@ class Weighted:
     """[responses] what each contributes to the mean per token of the batch's learned responses; 0 if not learned."""
     reference: Tensor
     """[responses] mean log-probability under the model that training started from; 0 where the method needs none."""
+    targets: Tensor
+    """[pairs] the margin that `safedpo` and `bfpo` ask for; else 0."""
+    desired: Tensor
+    """[responses] for `kto` what each contributes to the mean, below 0 if it is undesirable; else 0."""
+    baseline: float
+    """KTO's beta * z0, of the whole batch."""
 
 
-def weigh(pools: Sequence[EncodedPool], settings: Align, references: Sequence[Tensor] | None = None) -> list[Weighted]:
+def weigh(
+    pools: Sequence[EncodedPool],
+    settings: Align,
+    references: Sequence[Tensor] | None = None,
+    kto: Kto | None = None,
+) -> list[Weighted]:
     """The pools of one whole optimizer batch with their weights and shares.
 
     A response is learned once, in however many pairs it is.
@@ -75,6 +95,8 @@ def weigh(pools: Sequence[EncodedPool], settings: Align, references: Sequence[Te
         settings: method, alpha and count; `simpo` is alpha 0.
         references: of every pool, [responses] mean log-probability under the starting model, for methods that
             need it.
+        kto: what `kto` knows of the whole training and of the policy; else the batch is the whole training, and the
+            policy still its own reference.
     """
     references = references or [torch.zeros(len(pool.response_ids)) for pool in pools]
     gaps = [gap for pool in pools for gap in pool.gaps]
@@ -82,6 +104,10 @@ def weigh(pools: Sequence[EncodedPool], settings: Align, references: Sequence[Te
     shares = pair_shares([len(pool.pairs) for pool in pools], settings.count)
     lengths = [_learned_lengths(pool) for pool in pools]
     n_learned_tokens = math.fsum(length for of_pool in lengths for length in of_pool)
+    desired = [torch.zeros(len(pool.response_ids)) for pool in pools]
+    if settings.method == "kto":
+        kto = kto or Kto(balance_of(pools), z0=0.0)
+        desired = signed_shares(pools, kto.balance, settings.count)
     return [
         Weighted(
             pool,
@@ -89,9 +115,22 @@ def weigh(pools: Sequence[EncodedPool], settings: Align, references: Sequence[Te
             share,
             token_shares(torch.tensor(of_pool), n_learned_tokens),
             reference,
+            _targets(pool, settings),
+            signed,
+            settings.beta * kto.z0 if kto else 0.0,
         )
-        for pool, share, of_pool, reference in zip(pools, shares, lengths, references, strict=True)
+        for pool, share, of_pool, reference, signed in zip(pools, shares, lengths, references, desired, strict=True)
     ]
+
+
+def _targets(pool: EncodedPool, settings: Align) -> Tensor:
+    """[pairs] as in `Weighted`."""
+    if not settings.asks_for_safety:
+        return torch.zeros(len(pool.pairs))
+    chosen, rejected = (torch.tensor([float(pool.safe[pair[side]]) for pair in pool.pairs]) for side in (0, 1))
+    if settings.method == "bfpo":
+        return bfpo_targets(chosen, rejected, settings.beta)
+    return safedpo_targets(chosen, rejected, settings.unsafe_margin)
 
 
 def n_light(batch: Sequence[Weighted]) -> int:
@@ -119,10 +158,14 @@ def part_loss(logps: Tensor, part: Sequence[Weighted], settings: Align) -> tuple
     lengths = torch.tensor([len(ids) for weighted in part for ids in weighted.pool.response_ids], device=device)
     rewards = _REWARDS[settings.method](logps, reference, lengths, settings)
     margins = rewards[pairs[:, 0]] - rewards[pairs[:, 1]]
-    losses = _PAIR_LOSSES[settings.method](margins, weights, settings)
+    targets = torch.cat([weighted.targets for weighted in part]).to(device)
+    losses = _PAIR_LOSSES[settings.method](margins, weights, targets, settings)
     learned_shares = torch.cat([weighted.token_shares for weighted in part]).to(device)
     nll = negative_log_likelihood(logps, learned_shares)
     loss = (shares * losses).sum()
+    if settings.method == "kto":
+        desired = torch.cat([weighted.desired for weighted in part]).to(device)
+        loss = (desired.abs() * kto_losses(rewards, desired, part[0].baseline)).sum()
     nll_weight = 1.0 if settings.method == "sft" else settings.nll
     if nll_weight:  # 0 times an infinity would be no number
         loss = loss + nll_weight * nll

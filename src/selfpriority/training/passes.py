@@ -15,8 +15,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from selfpriority.method.loss import kto_baseline
 from selfpriority.recipe import Align
 from selfpriority.training.attention import attending
+from selfpriority.training.desirable import Kto, balance_of, mismatched
 from selfpriority.training.encode import EncodedPool
 from selfpriority.training.engines import is_sharded
 from selfpriority.training.groups import Plan, Step
@@ -45,6 +47,8 @@ class Batch:
     weighted: Sequence[Weighted]
     tallies: dict[str, float]
     """Sums over all ranks, by the names in `objective.TALLIES`."""
+    kto: Kto | None = None
+    """Of `method: kto`."""
 
 
 class Passes:
@@ -60,12 +64,16 @@ class Passes:
         self.model, self.accelerator, self.course = model, accelerator, course
         self.inner: nn.Module = accelerator.unwrap_model(model)
         self.device: torch.device = accelerator.device
+        self.mismatched = mismatched(course.pools) if course.settings.method == "kto" else []
+        """For KTO, as many pools as the course has, with answers to other prompts."""
+        self._balance = balance_of(course.pools)
 
     def gradients(self, step: Step, reference: Reference | None) -> Batch:
         """Leaves the gradients of the loss over one whole optimizer batch, not clipped, in the model's weights."""
         settings = self.course.settings
         references = [reference.by_pool[index] for index in step.pools] if reference else None
-        weighted = weigh([self.course.pools[index] for index in step.pools], settings, references)
+        kto = Kto(self._balance, self._z0(step, reference)) if reference and self.mismatched else None
+        weighted = weigh([self.course.pools[index] for index in step.pools], settings, references, kto)
         tallies = torch.zeros(len(TALLIES), device=self.device)
         passes = self._passes(step, weighted, tallies)
         # a checkpointed layer runs once more in the backward pass, and has to find the same attention there
@@ -78,17 +86,39 @@ class Passes:
                     # engines average gradients over the ranks, the shares are of the whole batch
                     self.accelerator.backward(loss * self.accelerator.num_processes)
         totals: Tensor = self.accelerator.reduce(tallies, reduction="sum")
-        return Batch(weighted, dict(zip(TALLIES, totals.tolist(), strict=True)))
+        return Batch(weighted, dict(zip(TALLIES, totals.tolist(), strict=True)), kto)
+
+    def measure(self, reference: Reference) -> None:
+        """Fills the reference with the model as it is now."""
+        first_epoch = [step for step in self.course.plan.steps if step.epoch == 0]  # visits every pool once
+        own = self._measured(self.course.pools, first_epoch)
+        reference.fill(own, self._measured(self.mismatched, first_epoch) if self.mismatched else None)
+
+    def _z0(self, step: Step, reference: Reference) -> float:
+        """KTO's z0 over one whole optimizer batch: the same on all ranks, however the batch is cut."""
+        sizes = [len(pool.response_ids) for pool in self.mismatched]
+        now = torch.split(self._measured(self.mismatched, [step]).cpu(), sizes)
+        lengths = [len(ids) for index in step.pools for ids in self.mismatched[index].response_ids]
+        return kto_baseline(
+            torch.cat([now[index] for index in step.pools]),
+            torch.cat([reference.mismatched[index] for index in step.pools]),
+            torch.tensor(lengths),
+        )
 
     @torch.no_grad()
-    def starting_logps(self) -> Tensor:
-        """Mean log-probability of every response of the course as the model is now, without dropout: [R]."""
+    def _measured(self, pools: Sequence[EncodedPool], steps: Sequence[Step]) -> Tensor:
+        """Mean log-probability of every response as the model is now, without dropout: [R].
+
+        Args:
+            pools: the course's, or others in their places.
+            steps: visit no pool twice; responses of pools that they do not visit are 0.
+        """
+        was_training = self.model.training
         self.model.eval()
-        pools, settings = self.course.pools, self.course.settings
+        settings = self.course.settings
         found = [torch.zeros(len(pool.response_ids), device=self.device) for pool in pools]
-        first_epoch = [step for step in self.course.plan.steps if step.epoch == 0]  # visits every pool once
-        for step in first_epoch:
-            share, n_passes = self._share(step), 0
+        for step in steps:
+            share, n_passes = self._share(step, pools), 0
             for micro_batch in share.micro_batches:
                 pieces = in_pieces([pools[index] for index in micro_batch], settings)
                 logps = torch.cat([self._logps(piece) for piece in pieces])
@@ -99,13 +129,14 @@ class Passes:
             spare = smallest([pools[index] for index in step.pools])
             for _ in range(share.n_passes - n_passes):  # of other ranks
                 self._logps([spare])
+        self.model.train(was_training)
         total: Tensor = self.accelerator.reduce(torch.cat(found), reduction="sum")
         return total
 
-    def _share(self, step: Step) -> Share:
-        """What this rank computes of an optimizer batch."""
+    def _share(self, step: Step, pools: Sequence[EncodedPool]) -> Share:
+        """What this rank computes of an optimizer batch of pools."""
         course, n_ranks = self.course, self.accelerator.num_processes
-        shares = deal(step.pools, course.pools, course.settings, course.form.shares_prompt, n_ranks)
+        shares = deal(step.pools, pools, course.settings, course.form.shares_prompt, n_ranks)
         rank: int = self.accelerator.process_index
         return shares[rank]
 
@@ -116,7 +147,7 @@ class Passes:
         it yields the log-probabilities, hence the slope of the loss in each of them; in the second every piece adds
         slope times gradient. Same sum, and only one piece's activations exist.
         """
-        share = self._share(step)
+        share = self._share(step, self.course.pools)
         by_index = dict(zip(step.pools, batch, strict=True))
         passes: list[_Pass] = []
         n_looks = 0

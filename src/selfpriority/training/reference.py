@@ -1,4 +1,4 @@
-"""What DPO and IPO measure against: log-probabilities under the model that training starts from.
+"""What DPO and its kin measure against: log-probabilities under the model that training starts from.
 
 Measured once, before the first step, and part of every checkpoint: the model that a continued training loads
 is no longer the one it started from. Knows numbers per response, and no model.
@@ -19,21 +19,35 @@ _FILE = "reference.safetensors"
 
 
 class Reference:
-    """Mean log-probability of every response of some pools, once it is measured."""
+    """Mean log-probability of every response of some pools, once it is measured.
 
-    def __init__(self, pools: Sequence[EncodedPool]) -> None:
+    Args:
+        pools: what is trained on.
+        mismatched: for KTO, the same number of pools with answers to other prompts.
+    """
+
+    def __init__(self, pools: Sequence[EncodedPool], mismatched: Sequence[EncodedPool] = ()) -> None:
         self.by_pool: list[Tensor] = []
         """[responses] of every pool; empty until measured."""
+        self.mismatched: list[Tensor] = []
+        """The same of the mismatched pools."""
         self._sizes = [len(pool.response_ids) for pool in pools]
+        self._mismatched_sizes = [len(pool.response_ids) for pool in mismatched]
 
-    def fill(self, logps: Tensor) -> None:
-        """Takes what was measured, pool after pool: [R]."""
+    def fill(self, logps: Tensor, mismatched: Tensor | None = None) -> None:
+        """Takes what was measured, pool after pool: [R], and [R'] of mismatched pools where there are any."""
         self.by_pool = list(torch.split(logps.cpu(), self._sizes))
+        if mismatched is not None:
+            self.mismatched = list(torch.split(mismatched.cpu(), self._mismatched_sizes))
 
     def save(self, checkpoint: Path) -> None:
         """Writes the numbers into a checkpoint."""
-        save_file({"logps": torch.cat(self.by_pool)}, checkpoint / _FILE)
+        numbers = {"logps": torch.cat(self.by_pool)}
+        if self.mismatched:
+            numbers["mismatched"] = torch.cat(self.mismatched)
+        save_file(numbers, checkpoint / _FILE)
 
     def load(self, checkpoint: Path) -> None:
         """Takes the numbers from a checkpoint."""
-        self.fill(load_file(checkpoint / _FILE)["logps"])
+        numbers = load_file(checkpoint / _FILE)
+        self.fill(numbers["logps"], numbers["mismatched"] if self._mismatched_sizes else None)

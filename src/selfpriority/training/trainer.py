@@ -28,7 +28,7 @@ from selfpriority.training.engines import is_sharded
 from selfpriority.training.groups import Step
 from selfpriority.training.interrupts import deferred_interrupts
 from selfpriority.training.journal import Journal, Record
-from selfpriority.training.objective import NEEDS_REFERENCE, n_light
+from selfpriority.training.objective import n_light
 from selfpriority.training.optimizer import MasterAdamW, join
 from selfpriority.training.passes import Batch, Course, Passes
 from selfpriority.training.reference import Reference
@@ -67,7 +67,8 @@ class Trainer:
         self.model, self.optimizer = made
         self.passes = Passes(self.model, accelerator, course)
         self.average = Average(course.settings.average) if course.settings.average else None
-        self.reference = Reference(course.pools) if course.settings.method in NEEDS_REFERENCE else None
+        has_reference = course.settings.has_reference
+        self.reference = Reference(course.pools, self.passes.mismatched) if has_reference else None
         self.history: list[Record] = []
         """Records of all steps so far, those before the checkpoint included."""
         self.saved_at = time.monotonic()
@@ -82,7 +83,7 @@ class Trainer:
         if checkpoint:
             self._load(checkpoint)
         elif self.reference:
-            self.reference.fill(self.passes.starting_logps())
+            self.passes.measure(self.reference)
         self.model.train()
         with deferred_interrupts(at_once_if_repeated=self.accelerator.num_processes == 1) as interrupts:
             for step in self.course.plan.steps[len(self.history) :]:
@@ -152,6 +153,7 @@ class Trainer:
             "n_pools": len(batch.weighted),
             "light_share": n_light(batch.weighted) / n_pairs,
             "nonfinite": tallies["nonfinite"],
+            **({"z0": batch.kto.z0} if batch.kto else {}),
         }
 
     def _log(self, record: Record, journal: Journal | None, trackers: Trackers | None) -> None:
