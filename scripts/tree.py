@@ -32,6 +32,7 @@ ASSETS = {
     "constitutions": "objectives in order of priority, their scales, questions and anchors",
     "heads": "fitted judges for the embedded model: numbers and a card each",
     "prompts": "shipped prompt sets",
+    "systems": "what `spa compare` knows by name, one YAML file a system",
     "text": "what models are told, as text files: templates, constitutions, personas, prompts",
 }
 

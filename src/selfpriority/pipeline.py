@@ -26,6 +26,7 @@ from selfpriority.phases.branches import Branch, branches, prepare
 from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.evaluate import check_evaluation, evaluate_steps
 from selfpriority.phases.judge_check import check_anchors, judge_step
+from selfpriority.phases.merges import merge_steps, merges
 from selfpriority.phases.models import model_key
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
@@ -103,6 +104,8 @@ def check_inputs(resources: Resources) -> None:
     recipe = resources.recipe
     check_anchors(resources)  # reads the constitution
     model_key(recipe.model)  # of its files, which training needs whoever generates
+    if recipe.align.start is not None:
+        model_key(recipe.align.start)
     load_personas(recipe.sample.personas)
     prompts = usable_prompts(recipe, recipe.rounds)
     for note in prompts.notes("prompts"):
@@ -113,6 +116,7 @@ def check_inputs(resources: Resources) -> None:
         resources.reporter.note(strange)
     for branch in branches(resources.run, recipe):  # what is wrong with one is found here
         _check_branch(branch, resources.reporter)
+    merges(resources.run, recipe)
     if recipe.evaluate.prompts is not None:
         check_evaluation(resources)
     _check_training(resources)
@@ -135,7 +139,11 @@ def _check_training(resources: Resources) -> None:
     recipe, run = resources.recipe, resources.run
     is_named = recipe.align.lora is not None and recipe.align.lora.targets != "all-linear"
     is_served = isinstance(recipe.backend, OpenaiBackend)  # else its files are opened before anything is paid for
-    if not (is_named or is_served) or run.is_done(align_step(run, resources, 1)):
+    start = recipe.align.start
+    waits = (
+        start is not None and Path(start).is_absolute() and not Path(start).exists()
+    )  # for one that is trained first
+    if not (is_named or is_served) or (not waits and run.is_done(align_step(run, resources, 1))):
         return
     from selfpriority.training.parameters import check_trainable
 
@@ -170,12 +178,15 @@ Work = Callable[[bool], int]
 
 
 def _in_order(run: Run, resources: Resources) -> Iterator[Work]:
-    """The judge's check, the rounds, the rounds of every further system that is trained here, the evaluation."""
+    """The judge's check, the rounds, those of every further system that is trained here, merges, the evaluation."""
     check = Phase("check-judge", 0, lambda: [judge_step(run, resources)])
     yield lambda debug: _do(run, resources, [check], debug)
     yield lambda debug: _do(run, resources, rounds(run, resources), debug)
     for branch in branches(run, resources.recipe):
         yield partial(_train_branch, branch, run, resources)
+    if merges(run, resources.recipe):
+        merging = Phase("merge", 0, lambda: merge_steps(run, resources))
+        yield lambda debug: _do(run, resources, [merging], debug)
     if resources.recipe.evaluate.prompts is not None:
         evaluation = Phase("evaluate", 0, lambda: evaluate_steps(run, resources))
         yield lambda debug: _do(run, resources, [evaluation], debug)

@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -38,6 +38,8 @@ CANDIDATES, SCORED, REFINED, POOLS, PAIRS = (
 DROPS, FUNNEL = "drops.jsonl", "funnel.json"
 SYSTEMS = "systems"
 """Folder of the further systems that a run trains, each a run of its own."""
+MERGED = "merged"
+"""Folder of the models that a run merges of what it trains."""
 COUNTED_ANEW = "`spa run` counts anew"
 
 
@@ -310,14 +312,24 @@ class Run:
             shutil.rmtree(folder / "policy.partial", ignore_errors=True)
 
 
-def trained_key(run: Run, rounds: int, systems: Sequence[str]) -> str | None:
-    """Key of the last trainings of a run and of the systems that it trains beside; None before all are done."""
+def trained_key(
+    run: Run, rounds: int, systems: Sequence[str], merged: Mapping[str, Mapping[str, float]] | None = None
+) -> str | None:
+    """Key of the last trainings of a run and of the systems that it trains beside; None before all are done.
+
+    Args:
+        run: the run.
+        rounds: of it.
+        systems: names of those it trains beside.
+        merged: system -> what it is merged of, and how much of each.
+    """
     places = (run, *(Run(run.folder / SYSTEMS / name) for name in systems))
     entries = [place.manifest.steps.get(f"round-{rounds}/align") for place in places]
     keys = [entry.key for entry in entries if entry and entry.state == "done"]
     if len(keys) < len(entries):
         return None
-    return key_of(*keys) if systems else keys[0]
+    key = key_of(*keys) if systems else keys[0]
+    return key_of(key, merged) if merged else key
 
 
 def _read_drops(path: Path) -> list[Drop]:

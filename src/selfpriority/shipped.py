@@ -1,4 +1,4 @@
-"""What ships besides code: recipes and constitutions, listed and printed. Reads the package's own files only."""
+"""What ships besides code: recipes, systems, constitutions, listed and printed. Reads the package's own files only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from selfpriority.constitution import SHIPPED, load_constitution, shipped_constitutions
 from selfpriority.errors import InputError
+from selfpriority.recipe.named import FIRST, LAST, read_system, shipped_systems
+from selfpriority.recipe.named import SHIPPED as SYSTEMS
 
 _PACKAGE = Path(__file__).parent
 RECIPES = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parents[1] / "recipes"
@@ -36,6 +38,14 @@ def recipe_text(name: str) -> str:
     if path is None:
         raise _unknown("recipe", name, [p.stem for p in RECIPES.glob("*.yaml")])
     return path.read_text("utf-8").rstrip()
+
+
+def system_lines() -> str:
+    """Name, title and origin of every system that `spa compare` knows."""
+    names = (FIRST, LAST)  # the constitution's are not known here
+    loaded = [(name, read_system(SYSTEMS / f"{name}.yaml", names)) for name in shipped_systems()]
+    width = max(len(name) for name, _ in loaded)
+    return "\n".join(f"{name:{width}}  {system.title} ({system.source})" for name, system in loaded)
 
 
 def constitution_lines() -> str:

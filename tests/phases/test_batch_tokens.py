@@ -34,7 +34,7 @@ def test_keys_and_values_get_what_the_models_leave(tiny_model, weights):
     """Vanilla and one policy lie in memory together; 15 % stay free; whole thousands of 1,024."""
     memory = (2 * weights + 10_300 * KEPT) / 0.85
     assert by_memory(made(tiny_model), memory) == 10 * 1024
-    assert by_memory(made(tiny_model, rounds=2), memory + weights / 0.85) == 10 * 1024
+    assert by_memory(made(tiny_model, rounds=2), memory) == 10 * 1024  # policies are open one at a time
 
 
 def test_a_judge_of_another_model_takes_its_part(tiny_model, weights, tmp_path):

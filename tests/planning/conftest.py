@@ -48,7 +48,7 @@ def written(tmp_path: Path, tiny_model: Path) -> Callable[..., Path]:
 @pytest.fixture
 def done(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Run]:
     """The run of a recipe, all steps but training; the evaluation takes the policy as it lies there."""
-    monkeypatch.setattr("selfpriority.phases.evaluate.check_all_trained", lambda *_: None)
+    monkeypatch.setattr("selfpriority.phases.evaluate.check_all_made", lambda *_: None)
 
     def run(recipe: Path) -> Run:
         run = Run(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Verbs that list and print what ships."""
+"""Verbs that list and print what ships: recipes, systems to compare with, constitutions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Print this one.")] 
     from selfpriority.shipped import recipe_lines, recipe_text
 
     print(recipe_text(name) if name else recipe_lines())
+
+
+@app.command()
+def systems() -> None:
+    """What systems `spa compare` knows by name, one line each."""
+    from selfpriority.shipped import system_lines
+
+    print(system_lines())
 
 
 @app.command()

@@ -69,6 +69,58 @@ def run_command(
     print(f"report: {report(run)}")
 
 
+@app.command("compare")
+def compare_command(
+    context: typer.Context,
+    recipe: RecipeArgument,
+    fields: Fields = None,
+    systems: Annotated[
+        str,
+        typer.Option("--systems", help="Names (`spa systems`) or YAML files, e.g. sft,spa_dpo,./mine.yaml; or all."),
+    ] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/<recipe name>.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """`run` with named systems, trained on the same answers: all of them in one table. The same again continues.
+
+    Without --systems they are those that the recipe names in evaluate.systems, or else all that ship.
+    """
+    from selfpriority.inspection.comparison import comparison, comparison_text
+    from selfpriority.pipeline import report, run_all, start
+    from selfpriority.storage import json_text
+
+    path = named_recipe(recipe)
+    run, asked = start(path, compared_fields(path, fields or [], systems), out)
+    with reporting("spa") as reporter:
+        code = run_all(run, asked, reporter, debug=bool(context.obj))
+    if code:
+        raise typer.Exit(code)
+    found = comparison(run)
+    print(json_text(found) if as_json else clean(comparison_text(found)))
+    if not as_json:
+        print(f"\nreport: {report(run)}")
+
+
+def compared_fields(recipe: Path, fields: list[str], systems: str) -> list[str]:
+    """The fields with that of the systems to compare.
+
+    Raises:
+        InputError: the recipe cannot be read, or has no held-out prompts to compare on.
+    """
+    from selfpriority.errors import InputError
+    from selfpriority.recipe import load
+
+    evaluate = load(recipe, fields).evaluate
+    if evaluate.prompts is None:
+        raise InputError(
+            f"{recipe}: evaluate.prompts: not set, so there is nothing to compare on; name held-out prompts"
+        )
+    if not systems and evaluate.systems:
+        return fields
+    names = [name.strip() for name in (systems or "all").split(",") if name.strip()]
+    return [*fields, f"evaluate.systems={json.dumps(names)}"]
+
+
 @app.command()
 def collect(directory: Directory, number: Round = None, child: Child = False) -> None:
     """Sample, score, refine, denoise and pair for one round."""
@@ -84,6 +136,14 @@ def align(directory: Directory, number: Round = None, child: Child = False) -> N
     from selfpriority.phases.align import align as work
 
     phase(directory, "align", number, child, work)
+
+
+@app.command(hidden=True)
+def merge(directory: Directory, child: Child = False) -> None:
+    """Make the models that are merged of trained ones; a part of `run` of its own for its memory."""
+    from selfpriority.phases.merges import merge as work
+
+    phase(directory, "merge", 0, child, lambda run, resources, _: work(run, resources))
 
 
 @app.command()

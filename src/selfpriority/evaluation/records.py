@@ -32,8 +32,8 @@ class System:
     """Who answers: a hub id, a folder or an embedded name."""
     round: int = 0
     """The round whose policy it is; 0: of no round."""
-    how: Literal["plain", "constitution"] = "plain"
-    """What stands before every prompt: nothing, or the constitution as a system prompt."""
+    how: Literal["plain", "constitution", "best_of_n"] = "plain"
+    """As it is; under the constitution as a system prompt; or the best of several answers to a prompt."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from selfpriority.inspection.judge_models import judge_models_check
 from selfpriority.inspection.run_files import paired_of, recipe_of, rounds_with, stored_pairs
 from selfpriority.inspection.sequence_checks import Check, Checks, Sequences, all_checks, template_check
 from selfpriority.method.safe_pairs import as_trained
+from selfpriority.phases.round_inputs import start_of_training
 from selfpriority.plain_text import clean
 from selfpriority.preferences import PreferenceRow
 from selfpriority.recipe import Align
@@ -84,7 +85,7 @@ def diagnose(run: Run, number: int | None, n: int = 3, reveal: bool = False) -> 
         number = next(iter(rounds_with(run, PAIRS)[::-1]), 1)
     paired, rows = paired_of(run, number), stored_pairs(run, number)
     settings = _exactly(recipe.align)
-    name = resolve(recipe.model if number == 1 else str(run.policy(number - 1)))
+    name = resolve(start_of_training(run, recipe, number))
     policy = load_policy(name, settings, recipe.seed)
     chat = probed_chat(policy.tokenizer, policy.end_ids, name)
     paired, rows, turns = _taken(paired, rows, chat)

@@ -14,7 +14,7 @@ from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.launch import is_main, launch, rank
 from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
-from selfpriority.phases.round_inputs import start_of_round, with_places
+from selfpriority.phases.round_inputs import start_of_training, with_places
 from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.recipe import Recipe
 from selfpriority.records import PairedPool, Pool, Sifted
@@ -29,7 +29,7 @@ def align_step(run: Run, resources: Resources, number: int) -> Step:
     """The training of a round with its key."""
     recipe = resources.recipe
     pairs = collect_steps(run, resources, number)[-1]
-    start = model_key(start_of_round(run, recipe, number))  # the pairs may be of another model, behind a server
+    start = model_key(start_of_training(run, recipe, number))  # the pairs may be of another model, behind a server
     key = key_of(pairs.key, "align", start, recipe.align.in_result, recipe.seed)
     return Step(f"round-{number}/align", key, (run.policy(number),))  # for a lost log nobody trains again
 
@@ -74,7 +74,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
     folder = run.round(number)
     checkpoints = folder / f"checkpoints-{step.key[:12]}"  # another recipe never resumes these
     paired = read_paired(run, resources, number)
-    start = start_of_round(run, resources.recipe, number)
+    start = start_of_training(run, resources.recipe, number)
     resolve(start)
     # the checkpoints stay until the manifest holds the step: a kill in between must not train it all again
     places = Places(run.policy(number), folder / "training.jsonl", checkpoints, model_key(start), True)
@@ -134,7 +134,7 @@ def _on_many(run: Run, resources: Resources, number: int) -> None:
     settings = resources.recipe.align
     check_engine(settings)
     read_paired(run, resources, number)  # what is wrong with it is found here once
-    resolve(start_of_round(run, resources.recipe, number))  # converted once, not by all at the same time
+    resolve(start_of_training(run, resources.recipe, number))  # converted once, not by all at the same time
     arguments = ("align", str(run.folder), "--child", "--round", str(number))
     launch(arguments, settings.processes, f"align (round {number})")
 

@@ -20,7 +20,6 @@ from selfpriority.recipe import (
     JudgeSection,
     Recipe,
     load,
-    trained_systems,
 )
 from selfpriority.run import Run
 
@@ -53,13 +52,13 @@ def by_memory(recipe: Recipe, memory: float) -> int | None:
     from selfpriority.training.parameters import n_parameters
 
     size = bytes_per_weight(backend)
-    n_policies = 1 + recipe.rounds + len(trained_systems(recipe))  # all are open in the evaluation
+    n_open = 2  # in the evaluation: the model, and one policy at a time
     weights = largest = 0
     for name in dict.fromkeys(_models(recipe)):
         found = describe(name)
         if found is None:
             return None
-        weights += size * n_parameters(found.config) * (n_policies if name == recipe.model else 1)
+        weights += size * n_parameters(found.config) * (n_open if name == recipe.model else 1)
         shape = shape_of(found.config)
         largest = max(largest, 2 * shape.layers * shape.key_value * size)
     n = int(((1 - _FREE) * memory - weights) / largest)

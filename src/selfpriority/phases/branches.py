@@ -7,15 +7,16 @@ As it is a run, all that works on runs works on it: `spa show RUN/systems/NAME`,
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from selfpriority.errors import WorkFailed
 from selfpriority.phases.align import check_trained
 from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_steps import REFINE, ROUND_STEPS
-from selfpriority.recipe import Recipe, dump
-from selfpriority.recipe.branch import branch_of, trained_systems
+from selfpriority.recipe import TRAINED, Recipe, branch_of, dump, in_order
 from selfpriority.records import Drop
 from selfpriority.run import DROPS, SYSTEMS, Run, Step
 from selfpriority.storage import content_of, write_rows, write_text
@@ -39,20 +40,28 @@ class Branch:
 
 
 def branches(run: Run, recipe: Recipe) -> list[Branch]:
-    """The systems that are trained beside the run's own, in the order of the recipe.
+    """The systems that are trained beside the run's own, each behind the one that it starts from.
 
     Raises:
-        InputError: one differs in what it may not, or has a value that cannot be.
+        InputError: one differs in what it may not, has a value that cannot be, or starts from what is not trained.
     """
-    found = []
-    for name in trained_systems(recipe):
-        changes = recipe.evaluate.more_systems[name].train
-        theirs = branch_of(recipe, changes, f"evaluate.more_systems.{name}.train")
+    found: list[Branch] = []
+    for name in in_order(recipe):
+        other = recipe.evaluate.more_systems[name]
+        theirs = branch_of(recipe, other.train, f"evaluate.more_systems.{name}.train")
+        if other.start is not None:
+            start = Path(policies(run, recipe, found)[other.start]).absolute()
+            theirs = theirs.model_copy(update={"align": theirs.align.model_copy(update={"start": str(start)})})
         found.append(Branch(name, theirs, Run(run.folder / SYSTEMS / name)))
     return found
 
 
-def check_all_trained(run: Run, resources: Resources) -> None:
+def policies(run: Run, recipe: Recipe, trained: Sequence[Branch]) -> dict[str, str]:
+    """System -> policy of the run's own and of others that were trained beside."""
+    return {TRAINED: str(run.policy(recipe.rounds)), **{branch.name: branch.policy for branch in trained}}
+
+
+def check_branches_trained(run: Run, resources: Resources) -> None:
     """Raises WorkFailed unless every policy, of the run and of its branches, was trained under the present recipe."""
     check_trained(run, resources)
     for branch in branches(run, resources.recipe):

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from selfpriority.errors import InputError
-from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import (
     AnswerRow,
@@ -29,8 +28,9 @@ from selfpriority.evaluation.summary import Further, contests, summarise
 from selfpriority.evaluation.table import table
 from selfpriority.formats import unrated
 from selfpriority.judges.comparer import Duel
-from selfpriority.phases.branches import check_all_trained
+from selfpriority.phases.answers import answers_key, answers_of
 from selfpriority.phases.judge_names import comparing, judge_entry, judge_key
+from selfpriority.phases.merges import check_all_made
 from selfpriority.phases.models import in_process, model_key
 from selfpriority.phases.perplexity import measured_perplexity, prose
 from selfpriority.phases.resources import Resources
@@ -41,7 +41,6 @@ from selfpriority.phases.systems import (
     meant_model,
     plain_models,
     prompt_sets,
-    prompts_to,
     systems,
 )
 from selfpriority.rating import Item
@@ -52,7 +51,6 @@ from selfpriority.run import Run, Spent, Step, key_of
 from selfpriority.storage import read_rows, write_rows, write_text
 from selfpriority.wording import text_hash
 
-ANSWER_FIELDS = {"max_new_tokens", "temperature"}
 SUMMARY_FIELDS = {"pairwise", "tie", "lambdas", "safe_kinds"}
 
 
@@ -121,7 +119,7 @@ def evaluate(run: Run, resources: Resources) -> None:
         WorkFailed: a round's policy is missing, or was trained under another recipe.
     """
     sets = prompt_sets(run, resources.recipe)
-    check_all_trained(run, resources)
+    check_all_made(run, resources)
     for prompt_set in sets:
         for reason, n in prompt_set.prompts.reasons.items():
             resources.reporter.note(f"{prompt_set.place}: {n} dropped: {reason}")
@@ -154,7 +152,7 @@ class _Set:
         steps: list[EvaluationStep] = []
         keys: dict[str, str] = {}
         for system in systems(self.run, self.resources.recipe):
-            keys[system.name] = self._answers_key(system)
+            keys[system.name] = answers_key(system, self.prompt_set.prompts.kept, self.resources)
             name = self.prompt_set.step(f"answers-{system.name}")
             outputs = (self.files.answers(system.name), self.files.drops(system.name))
             steps.append(EvaluationStep(Step(name, keys[system.name], outputs), partial(self._answer, system)))
@@ -163,21 +161,12 @@ class _Set:
             ]
         return [*steps, *self._comparisons_steps(keys)]
 
-    def _answers_key(self, system: System) -> str:
-        recipe = self.resources.recipe
-        backend = in_process(recipe.backend)
-        prompts = prompts_to(system, self.prompt_set.prompts.kept, self.resources.constitution)
-        settings = recipe.evaluate.model_dump(include=ANSWER_FIELDS)
-        numerics = backend.model_dump(include={"kind", "dtype"})
-        asked = [asdict(prompt) for prompt in prompts]
-        return key_of("answers", model_key(system.model, backend), asked, settings, numerics, recipe.seed)
-
     def _answer(self, system: System, spent: Spent) -> None:
         recipe, prompts = self.resources.recipe, self.prompt_set.prompts.kept
         what = f"answers of {system.name}{self._on}"
-        model = self.resources.model(system.model, what, spent, in_process(recipe.backend))
-        asked = prompts_to(system, prompts, self.resources.constitution)
-        answered = answer(asked, model, system.name, recipe.evaluate, recipe.seed)
+        answered = answers_of(system, prompts, self.resources, what, spent)
+        if system.model != recipe.model:  # which may judge as well; of many systems one at a time fits any memory
+            self.resources.close(system.model)
         by_id = {prompt.id: prompt for prompt in prompts}
         rows = [AnswerRow(by_id[response.prompt_id], response) for response in answered.kept]
         write_rows(self.files.answers(system.name), rows, AnswerRow)

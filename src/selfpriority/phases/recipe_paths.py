@@ -1,4 +1,4 @@
-"""A recipe's relative paths made absolute, so that a run may be continued from anywhere.
+"""A recipe's relative paths made absolute and its named systems written out: a run is continued from anywhere.
 
 Knows which fields hold paths, and the names that mean something else there: what ships, and `self`. A judge whose name
 turns out to be a folder of fitted heads becomes one by probe.
@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from selfpriority.constitution import shipped_constitutions
+from selfpriority.constitution import load_constitution, shipped_constitutions
 from selfpriority.errors import InputError
 from selfpriority.models.files import embedded_models
 from selfpriority.outside import sound
 from selfpriority.phases.judge_names import meant, shipped_heads, with_judges
 from selfpriority.prompts import shipped_prompts
-from selfpriority.recipe import ByReward, Evaluate, JudgeSection, OtherSystem, Prompts, Recipe
+from selfpriority.recipe import ByReward, Evaluate, JudgeSection, OtherSystem, Prompts, Recipe, with_named
 
 Locate = Callable[[str, Collection[str]], str]
 """(a name, the names that are no paths in its field) -> an absolute path, or the name as it is."""
 
 
 def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with its relative paths made absolute.
+    """The recipe with its relative paths made absolute, and its named systems as entries of `more_systems`.
 
     A path counts from the working directory or, if nothing is there, from the recipe's `folder`. A reserved or
     shipped name is never a path, whatever lies there under that name; `./name` is one.
@@ -39,16 +39,28 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
         return name
 
     personas = absolute(recipe.sample.personas, ("default", "none"))
+    constitution = absolute(recipe.constitution, shipped_constitutions())
+    start = recipe.align.start
     found = recipe.model_copy(
         update={
             "model": absolute(recipe.model, embedded_models()),
             "prompts": _prompts(recipe.prompts, absolute),
-            "constitution": absolute(recipe.constitution, shipped_constitutions()),
+            "constitution": constitution,
             "sample": recipe.sample.model_copy(update={"personas": personas}),
-            "evaluate": _evaluate(recipe.evaluate, absolute),
+            "align": recipe.align.model_copy(update={"start": start and absolute(start, embedded_models())}),
+            "evaluate": _evaluate(_with_named(recipe.evaluate, folder, constitution), absolute),
         }
     )
     return with_judges(found, lambda section: _judge(section, absolute))
+
+
+def _with_named(section: Evaluate, folder: Path, constitution: str) -> Evaluate:
+    """The section with the systems that it names written out, so that a run keeps them as they were."""
+    if not section.systems:
+        return section
+    names = load_constitution(constitution).names
+    found = with_named(section.more_systems, section.systems, (Path.cwd(), folder), names)
+    return section.model_copy(update={"systems": (), "more_systems": found})
 
 
 def _evaluate(section: Evaluate, absolute: Locate) -> Evaluate:

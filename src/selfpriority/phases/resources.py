@@ -125,6 +125,11 @@ class Resources:
             self.models[key] = Cached(opens(name, settings), self.run.cache, self.reporter.note)
         return Watched(self.models[key], watch)
 
+    def close(self, name: str) -> None:
+        """Gives back the memory of the model `name`; asked for again, it is opened again."""
+        for key in [key for key in self.models if key.startswith(f"{name} ")]:
+            del self.models[key]
+
     def classifier(self, name: str, step: str, spent: Spent) -> LanguageModel:
         """The reward model `name` behind cache and progress; it runs here, whoever generates."""
         if self.stand_ins is not None:

@@ -18,6 +18,12 @@ def start_of_round(run: Run, recipe: Recipe, number: int) -> str:
     return recipe.model if number == 1 else str(run.policy(number - 1))
 
 
+def start_of_training(run: Run, recipe: Recipe, number: int) -> str:
+    """The model that a round trains, which may be another than the one that answered its prompts."""
+    start = recipe.align.start
+    return start if number == 1 and start is not None else start_of_round(run, recipe, number)
+
+
 def generator(recipe: Recipe, number: int) -> Backend:
     """Who runs a round's model: the recipe's backend, but a policy of ours is on no server."""
     return recipe.backend if number == 1 else in_process(recipe.backend)

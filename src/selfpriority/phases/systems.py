@@ -9,16 +9,15 @@ from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError
 from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import BETWEEN, System
-from selfpriority.phases.branches import branches
+from selfpriority.phases.branches import branches, policies
+from selfpriority.phases.merges import merges
 from selfpriority.prompts import Loaded, load_prompts, said_in
-from selfpriority.recipe import OtherSystem, Prompts, Recipe
+from selfpriority.recipe import TRAINED, VANILLA, OtherSystem, Prompts, Recipe
 from selfpriority.records import Drop, Prompt, under, without
 from selfpriority.run import Run
 
 Said = tuple[tuple[str, str], ...]
 """(role, text) of every turn."""
-VANILLA, TRAINED = "vanilla", "spa"
-"""The recipe's model, and the policy of the last round."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,9 @@ class PromptSet:
 def systems(run: Run, recipe: Recipe) -> list[System]:
     """What is evaluated: the recipe's model, the policy of every round, and what the recipe adds.
 
-    The last round's policy is `spa`, those before it are `spa-round-<n>`. All of them answer `in_process`: a server has
-    no policy of ours, and one system here and one there would differ in more than training.
+    The last round's policy is `spa`, those before it are `spa-round-<n>`; what is trained for others alone is none. All
+    of them answer `in_process`: a server has no policy of ours, and one system here and one there would differ in more
+    than training.
 
     Raises:
         InputError: a further system is called as one of ours, or as nobody can tell from two.
@@ -55,7 +55,8 @@ def systems(run: Run, recipe: Recipe) -> list[System]:
     ours += [System(f"{TRAINED}-round-{n}", str(run.policy(n)), n) for n in range(1, last)]
     ours += [System(TRAINED, str(run.policy(last)), last)]
     names = {system.name for system in ours}
-    trained = {branch.name: branch.policy for branch in branches(run, recipe)}
+    made = policies(run, recipe, branches(run, recipe))
+    made |= {merge.name: str(merge.folder) for merge in merges(run, recipe)}
     for name, other in recipe.evaluate.more_systems.items():
         if name in names:
             raise InputError(
@@ -63,7 +64,8 @@ def systems(run: Run, recipe: Recipe) -> list[System]:
             )
         if BETWEEN in f"{name}_":
             raise InputError(f"evaluate.more_systems.{name}: files write {BETWEEN!r} between two names; choose another")
-        ours.append(System(name, trained.get(name) or meant_model(other, recipe), how=other.how))
+        if other.evaluated:
+            ours.append(System(name, made.get(name) or meant_model(other, recipe), how=other.how))
     return ours
 
 
@@ -87,7 +89,7 @@ def check_systems(run: Run, recipe: Recipe) -> None:
 
 def prompts_to(system: System, prompts: Sequence[Prompt], constitution: Constitution) -> list[Prompt]:
     """The prompts as the system is asked them."""
-    if system.how == "plain":
+    if system.how != "constitution":
         return list(prompts)
     return [replace(prompt, messages=under(constitution.text, prompt.messages)) for prompt in prompts]
 

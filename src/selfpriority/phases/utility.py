@@ -17,16 +17,16 @@ from selfpriority.evaluation.perplexity import perplexity_lines
 from selfpriority.evaluation.records import read_perplexity
 from selfpriority.evaluation.utility_records import Utility, read_utility, write_utility
 from selfpriority.models.files import resolve
-from selfpriority.phases.branches import check_all_trained
 from selfpriority.phases.evaluate import perplexity_step
 from selfpriority.phases.harness import SHOTS, ask_harness, mmlu_tasks
+from selfpriority.phases.merges import check_all_made
 from selfpriority.phases.models import model_key
 from selfpriority.phases.mt_bench import MtBench, ask_mt_bench, check_mt_bench
 from selfpriority.phases.perplexity import measured_perplexity
 from selfpriority.phases.questions import read_mmlu, spread
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.systems import plain_models
-from selfpriority.recipe import HfBackend, trained_systems
+from selfpriority.recipe import HfBackend, merged_systems, trained_systems
 from selfpriority.run import Run, trained_key
 
 
@@ -57,14 +57,15 @@ def utility(run: Run, resources: Resources, questions: Questions) -> Utility:
         InputError: a file that cannot be read, a task that does not exist or has no share of right answers, a judge
             that there is not, or the harness is not installed.
     """
-    check_all_trained(run, resources)
+    check_all_made(run, resources)
     if questions.mt_bench:
         check_mt_bench(resources, questions.mt_bench)  # before hours of other questions
     settings = resources.recipe.backend if isinstance(resources.recipe.backend, HfBackend) else HfBackend()
     named = plain_models(run, resources.recipe)
     models = {name: resolve(model) for name, model in named.items()}
     path = run.evaluation / "utility.json"
-    trained = trained_key(run, resources.recipe.rounds, trained_systems(resources.recipe)) or ""
+    recipe = resources.recipe
+    trained = trained_key(run, recipe.rounds, trained_systems(recipe), merged_systems(recipe)) or ""
     found = _found_before(path, {name: model_key(model) for name, model in models.items()})
     found = replace(found, trained=trained)
     if questions.mmlu or questions.tasks:

@@ -139,25 +139,28 @@ def _trained(name: str, settings: Align, config: Any, is_chosen: bool, n_pass: i
 
 
 def _held(asked: Sequence[Asked], rehearsal: Rehearsal) -> Held:
-    """All models of a phase stay open; one batch at a time has keys and values."""
+    """All models of a phase stay open, but policies one at a time; one batch at a time has keys and values."""
     from selfpriority.models.arithmetic import bytes_per_weight
     from selfpriority.training.parameters import n_parameters
 
     models = {f"{one.model} {one.settings.model_dump_json()}": one for one in asked}
     weights: list[float] = []
+    policies = [0.0]
     caches, passing = [0.0], [0.0]
     for one in models.values():
         description = rehearsal.description(one.model)
         if description is None or not isinstance(one.settings, HfBackend):
             return Held(None, None, None, None)
         size = bytes_per_weight(one.settings)
-        weights.append(float(size * n_parameters(description.config, one.classifies)))
+        of_its_kind = policies if one.model in rehearsal.policies else weights
+        of_its_kind.append(float(size * n_parameters(description.config, one.classifies)))
         shape = shape_of(description.config)
         same = [other.cache_tokens for other in asked if other.model == one.model]
         caches.append(float(max(same) * 2 * shape.layers * shape.key_value * size))
         passing.append(_passing(shape, one.settings, size))
-    total = sum(weights) + max(caches) + max(passing) + _LIBRARIES
-    return Held(sum(weights), max(caches), max(passing), total)
+    open_weights = sum(weights) + max(policies)
+    total = open_weights + max(caches) + max(passing) + _LIBRARIES
+    return Held(open_weights, max(caches), max(passing), total)
 
 
 def _passing(shape: Shape, settings: HfBackend, size: int) -> float:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from selfpriority.backends.counting import Asked, Counting, Ruler, longest_sum
-from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.summary import contests
 from selfpriority.judges.check import ask_all
 from selfpriority.judges.comparer import Duel
@@ -19,18 +19,19 @@ from selfpriority.judges.comparer_check import ask_all_pairs
 from selfpriority.language_model import Generate, LanguageModel, Request
 from selfpriority.method.denoise import n_of_share
 from selfpriority.models.files import described
+from selfpriority.phases.answers import answers_of
 from selfpriority.phases.branches import Branch, branches
 from selfpriority.phases.evaluate import judges_of
 from selfpriority.phases.judge_check import check_anchors, checked_comparer, checks
 from selfpriority.phases.judge_names import comparing
-from selfpriority.phases.models import in_process
+from selfpriority.phases.merges import merges
 from selfpriority.phases.resources import Resources, StandIns
 from selfpriority.phases.round_inputs import usable_prompts
 from selfpriority.phases.round_steps import DENOISE, PAIR, REFINE, SAMPLE, SCORE, Round
-from selfpriority.phases.systems import PromptSet, check_systems, prompt_sets, prompts_to, systems
+from selfpriority.phases.systems import PromptSet, check_systems, prompt_sets, systems
 from selfpriority.rating import Item
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
-from selfpriority.run import SYSTEMS, Spent
+from selfpriority.run import MERGED, SYSTEMS, Spent
 
 if TYPE_CHECKING:
     from selfpriority.models.loading import Description
@@ -72,11 +73,16 @@ class Rehearsal(Resources):
             lambda name, settings: self._counting(Asked(name, settings, classifies=True)),
         )
 
+    @cached_property
+    def policies(self) -> set[str]:
+        """Where the models lie that the run makes."""
+        made = {str(self.run.policy(number)) for number in range(1, self.recipe.rounds + 1)}
+        made |= {branch.policy for branch in branches(self.run, self.recipe)}
+        return made | {str(merge.folder) for merge in merges(self.run, self.recipe)}
+
     def description(self, name: str) -> Description | None:
         """Tokenizer and configuration of a model; None if they are not here. A policy has those of the recipe's."""
-        policies = {str(self.run.policy(number)) for number in range(1, self.recipe.rounds + 1)}
-        policies |= {branch.policy for branch in branches(self.run, self.recipe)}
-        name = self.recipe.model if name in policies else name
+        name = self.recipe.model if name in self.policies else name
         if name not in self.descriptions:
             is_here = described(name) is not None
             if is_here:
@@ -121,6 +127,8 @@ def planned_steps(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
         yield from _round(rehearsal, number)
     for branch in branches(rehearsal.run, recipe):
         yield from _branch(branch, rehearsal)
+    for merge in merges(rehearsal.run, recipe):  # asks nobody and trains nothing
+        yield PlannedStep(f"{MERGED}/{merge.name}", "merge")
     if recipe.evaluate.prompts is not None:
         yield from _evaluation(rehearsal)
 
@@ -187,10 +195,8 @@ def _on_set(rehearsal: Rehearsal, prompt_set: PromptSet) -> Iterator[PlannedStep
     recipe, prompts = rehearsal.recipe, prompt_set.prompts.kept
     answers: dict[str, tuple[Response, ...]] = {}
     for system in systems(rehearsal.run, recipe):
-        model = rehearsal.model(system.model, "answers", Spent(), in_process(recipe.backend))
-        asked = prompts_to(system, prompts, rehearsal.constitution)
-        answers[system.name] = answer(asked, model, system.name, recipe.evaluate, recipe.seed).kept
-        yield rehearsal.step(prompt_set.step(f"answers-{system.name}"), "evaluate")
+        answers[system.name] = answers_of(system, prompts, rehearsal, "answers", Spent()).kept
+        yield rehearsal.step(prompt_set.step(f"answers-{system.name}"), "evaluate", is_bound=system.how == "best_of_n")
         items = [Item(prompt, response) for prompt, response in zip(prompts, answers[system.name], strict=True)]
         for name, judge in judges_of(recipe).items():
             rehearsal.judge(judge, recipe.model, "verdicts", Spent()).rate(items)

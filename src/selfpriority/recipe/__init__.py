@@ -5,16 +5,27 @@ The only place with defaults; knows nothing of models.
 
 from selfpriority.recipe.align import Align, Lora
 from selfpriority.recipe.backend import Backend, HfBackend, OpenaiBackend, ScriptedBackend
-from selfpriority.recipe.branch import branch_of, trained_systems
+from selfpriority.recipe.branch import (
+    TRAINED,
+    VANILLA,
+    branch_of,
+    check_merges,
+    in_order,
+    merged_systems,
+    trained_systems,
+)
 from selfpriority.recipe.evaluate import Evaluate, OtherSystem
 from selfpriority.recipe.file import dump, load, load_recipe, parse, parse_judge
 from selfpriority.recipe.judge import ByBattery, ByContrast, ByProbe, ByReward, InWords, JudgeSection, Score
 from selfpriority.recipe.method import Denoise, PairRules, Refine, Sample
+from selfpriority.recipe.named import with_named
 from selfpriority.recipe.prompts import Prompts
 from selfpriority.recipe.recipe import Recipe
 from selfpriority.recipe.section import Section
 
 __all__ = [
+    "TRAINED",
+    "VANILLA",
     "Align",
     "Backend",
     "ByBattery",
@@ -38,10 +49,14 @@ __all__ = [
     "ScriptedBackend",
     "Section",
     "branch_of",
+    "check_merges",
     "dump",
+    "in_order",
     "load",
     "load_recipe",
+    "merged_systems",
     "parse",
     "parse_judge",
     "trained_systems",
+    "with_named",
 ]

@@ -86,6 +86,8 @@ class Align(Section):
     """Mean over pairs (the paper; `kto`: answers) or every pool counting equally."""
     learning_rate: float = Field(1.0e-6, gt=0, le=1000)
     """Peak learning rate."""
+    start: str | None = None
+    """The first round is trained from this model, and measured against it: a hub id or a folder; none: from `model`."""
     epochs: int = Field(1, ge=1, le=10_000)
     """Passes over the pools."""
     warmup: float = Field(0.1, ge=0, lt=1)
@@ -176,6 +178,7 @@ class Align(Section):
         """
         others = {"tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing", "processes", "parallel"}
         others |= {"save"} if self.save == "auto" else set()  # runs from before there was a choice stay done
+        others |= {"start"}  # what it is made of counts, as of every starting model, and not where it lies
         others |= {"safe_from", "unsafe_margin"} - _OF_SAFETY.get(self.method, frozenset())  # likewise
         fields = self.model_dump(exclude={*others, "stop_on_collapse", "report_to", "learn"})
         learns_any = self.method == "sft" or self.nll

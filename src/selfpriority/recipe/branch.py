@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfpriority.errors import InputError
@@ -13,6 +13,8 @@ from selfpriority.recipe.recipe import Recipe
 
 SECTIONS = ("denoise", "pair", "align")
 """What may differ: all that comes after the answers and their ratings, which the branch shares."""
+VANILLA, TRAINED = "vanilla", "spa"
+"""The recipe's model, and the policy that its last round trains: systems of every evaluation."""
 
 
 def branch_of(recipe: Recipe, changes: Mapping[str, Any], place: str) -> Recipe:
@@ -41,6 +43,46 @@ def branch_of(recipe: Recipe, changes: Mapping[str, Any], place: str) -> Recipe:
 def trained_systems(recipe: Recipe) -> list[str]:
     """Names of the systems that a run trains beside its own, in the order of the recipe."""
     return [name for name, other in recipe.evaluate.more_systems.items() if other.train]
+
+
+def merged_systems(recipe: Recipe) -> dict[str, dict[str, float]]:
+    """System -> what it is merged of and how much of each, of those that are, in the order of the recipe."""
+    return {name: other.merge for name, other in recipe.evaluate.more_systems.items() if other.merge}
+
+
+def in_order(recipe: Recipe) -> list[str]:
+    """The same names, each behind the one that it starts from.
+
+    Raises:
+        InputError: one starts from a system that is not trained here, or from itself in the end.
+    """
+    names = trained_systems(recipe)
+    ordered: list[str] = []
+    for name in names:
+        way = [name]
+        while (start := recipe.evaluate.more_systems[way[-1]].start) not in (None, TRAINED, *ordered):
+            place = f"evaluate.more_systems.{way[-1]}.start"
+            if start not in names:
+                raise InputError(f"{place}: {shown(start)} is not trained by this run; {_trained_here(names)}")
+            if start in way:
+                raise InputError(f"{place}: {shown(start)} starts from {way[-1]} itself; let one start from the model")
+            way.append(str(start))
+        ordered += [step for step in reversed(way) if step not in ordered]
+    return ordered
+
+
+def check_merges(recipe: Recipe) -> None:
+    """Raises InputError for a system that is merged of one that is not trained here."""
+    names = trained_systems(recipe)
+    for name, parts in merged_systems(recipe).items():
+        for part in parts:
+            if part not in (TRAINED, *names):
+                place = f"evaluate.more_systems.{name}.merge"
+                raise InputError(f"{place}: {shown(part)} is not trained by this run; {_trained_here(names)}")
+
+
+def _trained_here(names: Sequence[str]) -> str:
+    return f"it trains {', '.join([TRAINED, *names])}"
 
 
 def _merged(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

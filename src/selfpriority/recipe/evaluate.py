@@ -16,16 +16,33 @@ class OtherSystem(Section):
 
     model: str = "self"
     """A hub id, a folder or an embedded name; `self`: the recipe's model."""
-    how: Literal["plain", "constitution"] = "plain"
-    """What stands before every prompt: nothing, or the constitution's text as a system prompt."""
+    how: Literal["plain", "constitution", "best_of_n"] = "plain"
+    """`constitution`: with its text as a system prompt before every prompt; `best_of_n`: the best of `sample.n` answers
+    by the judge that training learns from."""
     train: dict[str, Any] = Field({})
     """Trained by this run, on its own answers and ratings, with other values of `denoise`, `pair` or `align`, as in
     {pair: {order: swapped}}; empty: `model` as it is."""
+    start: str | None = None
+    """Of one that is trained: the trained system that it starts from and is measured against; none: the model."""
+    merge: dict[str, Annotated[float, Field(ge=-10, le=10)]] = Field({})
+    """Trained systems and how much of each one's movement from the model is in this one's weights: no training."""
+    evaluated: bool = True
+    """Whether it answers in the evaluation; one that others start from, or are merged of, may be trained for that."""
+    title: str = ""
+    """What it is, in a few words, for tables."""
 
     @model_validator(mode="after")
-    def _trains_its_own(self) -> OtherSystem:
+    def _made_one_way(self) -> OtherSystem:
         if self.train and self.model != "self":
             raise ValueError("set model or train, not both: what a run trains is its own model")
+        if self.merge and (self.train or self.model != "self"):
+            raise ValueError("set merge alone, without model or train: its weights are those of other systems")
+        if self.start is not None and not self.train:
+            raise ValueError(
+                "start is for a system with train; one that is trained as the run's own has train: {pair: {}}"
+            )
+        if not self.evaluated and not self.train:
+            raise ValueError("evaluated: false is for a system with train, which others start from or are merged of")
         return self
 
 
@@ -38,6 +55,8 @@ class Evaluate(Section):
     """Further held-out sets by a name of their own (transfer, over-refusal), each with a table of its own."""
     more_systems: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], OtherSystem] = Field({})
     """Further systems by a name of their own, evaluated as the others are."""
+    systems: tuple[str, ...] = ()
+    """Named systems beside those: what ships (`spa systems` lists them), or YAML files of your own."""
     reference: str | None = None
     """A system that every other one is compared with as well, beside `vanilla`."""
     judge: JudgeSection = InWords(judge="self")

@@ -13,15 +13,13 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from selfpriority.recipe import Recipe, trained_systems
+from selfpriority.recipe import TRAINED, OtherSystem, Recipe, trained_systems
 from selfpriority.records import Pool, Scored
 from selfpriority.run import POOLS, REFINED, SCORED, SYSTEMS, FunnelStep, PairCounts, Run
 from selfpriority.storage import intact, read_rows
 
 T = TypeVar("T")
 
-OWN = "spa"
-"""The run's own system."""
 MOST_POINTS = 1500
 """Points of one scatter plot; more are thinned evenly."""
 
@@ -88,15 +86,21 @@ class TrainedSystem:
 def read_systems(run: Run, recipe: Recipe) -> tuple[TrainedSystem, ...]:
     """The run's own system and those it trains beside, in their last round; none where nothing is trained beside."""
     others = recipe.evaluate.more_systems
-    differs = {name: ", ".join(_spelled(others[name].train)) for name in trained_systems(recipe)}
+    differs = {name: ", ".join(_differences(others[name])) for name in trained_systems(recipe)}
     if not differs:
         return ()
-    places = {OWN: run, **{name: Run(run.folder / SYSTEMS / name) for name in differs}}
+    places = {TRAINED: run, **{name: Run(run.folder / SYSTEMS / name) for name in differs}}
     return tuple(
         TrainedSystem(name, differs.get(name, ""), funnel.steps["pair"].out, funnel.pairs)
         for name, place in places.items()
         if (funnel := place.funnel(recipe.rounds)).pairs is not None and "pair" in funnel.steps
     )
+
+
+def _differences(other: OtherSystem) -> Iterator[str]:
+    yield from _spelled(other.train)
+    if other.start is not None:
+        yield f"starts from: {other.start}"
 
 
 def _spelled(changes: Mapping[str, Any], before: str = "") -> Iterator[str]:

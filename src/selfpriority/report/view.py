@@ -15,7 +15,7 @@ from selfpriority.evaluation.records import Summary, read_summary
 from selfpriority.evaluation.utility_records import Utility, read_utility
 from selfpriority.judges.reports import Report, read_checks
 from selfpriority.preferences import PreferenceRow
-from selfpriority.recipe import Recipe, load, trained_systems
+from selfpriority.recipe import Recipe, load, merged_systems, trained_systems
 from selfpriority.report.catalogue import Entry, collected, held_out
 from selfpriority.report.people import People, read_people
 from selfpriority.report.rounds import Round, TrainedSystem, read_round, read_systems
@@ -70,7 +70,7 @@ def read_view(run: Run) -> View:
     numbers = sorted(int(name) for name in names if name.isdecimal())
     objectives = _objectives(run, summary, judges)
     utility = read_utility(path) if (path := run.evaluation / "utility.json").is_file() else None
-    is_present = utility is not None and trained_key(run, recipe.rounds, trained_systems(recipe)) == utility.trained
+    is_present = utility is not None and _trained(run, recipe) == utility.trained
     tested = held_out(run.evaluation, list(summary.systems) if summary else [], objectives)
     others = [
         entry
@@ -93,6 +93,10 @@ def read_view(run: Run) -> View:
         systems=read_systems(run, recipe),
         has_old_utility=utility is not None and not is_present,
     )
+
+
+def _trained(run: Run, recipe: Recipe) -> str | None:
+    return trained_key(run, recipe.rounds, trained_systems(recipe), merged_systems(recipe))
 
 
 def _summary(folder: Path) -> Summary | None:

@@ -1,0 +1,74 @@
+"""What a system answers to held-out prompts: one answer each, or the best of several; and the key of that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from selfpriority.evaluation.answer import answer
+from selfpriority.evaluation.records import System
+from selfpriority.method.order import Order
+from selfpriority.method.sample import sample
+from selfpriority.phases.judge_names import judge_key
+from selfpriority.phases.models import in_process, model_key
+from selfpriority.phases.resources import Resources
+from selfpriority.phases.systems import prompts_to
+from selfpriority.rating import Item
+from selfpriority.recipe import Recipe, Sample
+from selfpriority.records import Candidates, Prompt, Rating, Ratings, Response, Sifted
+from selfpriority.run import Spent, key_of
+
+_FIELDS = {"max_new_tokens", "temperature"}
+
+
+def answers_key(system: System, prompts: Sequence[Prompt], resources: Resources) -> str:
+    """The key of a system's answers: all that they depend on."""
+    recipe = resources.recipe
+    backend = in_process(recipe.backend)
+    asked = [asdict(prompt) for prompt in prompts_to(system, prompts, resources.constitution)]
+    settings = recipe.evaluate.model_dump(include=_FIELDS)
+    numerics = backend.model_dump(include={"kind", "dtype"})
+    key = key_of("answers", model_key(system.model, backend), asked, settings, numerics, recipe.seed)
+    if system.how != "best_of_n":
+        return key
+    judged_by = judge_key(recipe.score.judge, recipe.model, resources.constitution, recipe.backend)
+    order = recipe.pair.model_dump(include={"resolution", "threshold", "order"})
+    return key_of(key, _drawn(recipe).model_dump(), judged_by, order)
+
+
+def answers_of(
+    system: System, prompts: Sequence[Prompt], resources: Resources, step: str, spent: Spent
+) -> Sifted[Response]:
+    """One answer a prompt, id `<prompt id>/<system>`; a prompt without is dropped with its reason.
+
+    With `how: best_of_n` it is the best of `sample.n` answers, drawn as the recipe draws, without personas, in the
+    order of pairs under the judge that training learns from. An answer without a rating comes after all others, and of
+    equal ones the first is taken.
+    """
+    recipe = resources.recipe
+    model = resources.model(system.model, step, spent, in_process(recipe.backend))
+    asked = prompts_to(system, prompts, resources.constitution)
+    if system.how != "best_of_n":
+        return answer(asked, model, system.name, recipe.evaluate, recipe.seed)
+    drawn = sample(asked, model, _drawn(recipe), (), recipe.seed)
+    judge = resources.judge(recipe.score.judge, recipe.model, step, spent)
+    ratings = iter(judge.rate([Item(entry.prompt, response) for entry in drawn.kept for response in entry.responses]))
+    order = Order.of(recipe.pair, resources.constitution.names)
+    best = [_best(entry, [next(ratings) for _ in entry.responses], order, system.name) for entry in drawn.kept]
+    return Sifted(tuple(best), drawn.dropped_prompts)
+
+
+def _drawn(recipe: Recipe) -> Sample:
+    """How several answers are drawn: as long as one may be."""
+    return recipe.sample.model_copy(update={"max_new_tokens": recipe.evaluate.max_new_tokens, "keep_cut": True})
+
+
+def _best(entry: Candidates, ratings: Sequence[Ratings], order: Order, system: str) -> Response:
+    """The answer that is first in the order, under the name of the system."""
+
+    def rank(place: int) -> tuple[float, ...]:
+        scores = [rating.value for rating in ratings[place] if isinstance(rating, Rating)]
+        return order.key(scores) if len(scores) == len(ratings[place]) else ()
+
+    best = entry.responses[max(range(len(ratings)), key=rank)]
+    return Response(f"{entry.prompt.id}/{system}", entry.prompt.id, best.text, best.stop, best.n_tokens)

@@ -1,0 +1,156 @@
+"""Systems with a file of their own: what ships in `text/systems`, one YAML file each, and a user's.
+
+A file says what an entry of `evaluate.more_systems` says, with a title and where the system is from. Knows no model.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from selfpriority.errors import InputError
+from selfpriority.outside import parse_yaml, read_text
+from selfpriority.plain_text import shown
+from selfpriority.recipe.evaluate import OtherSystem
+from selfpriority.recipe.mistakes import mistake_lines
+
+SHIPPED = Path(str(files("selfpriority"))) / "text" / "systems"
+EVERY = "all"
+"""Stands for every system that ships."""
+FIRST, LAST = "{first}", "{last}"
+"""Stand in a file for the names of the constitution's first and last objective."""
+_NAME = re.compile(r"[a-z0-9_]+")
+_PLACE = "evaluate.systems"
+
+
+class NamedSystem(OtherSystem):
+    """A system as its file has it."""
+
+    title: str = Field(min_length=1)
+    """What it is, in a few words."""
+    source: str = Field(min_length=1)
+    """Where it is from: a paper, or whose reading it is."""
+    own: bool = False
+    """Every run has it: the model as it is, and the policy that the recipe trains."""
+
+
+def shipped_systems() -> list[str]:
+    """Names of the systems that ship."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def read_system(path: Path, objectives: Sequence[str]) -> NamedSystem:
+    """The system in a file.
+
+    Args:
+        path: of the YAML file.
+        objectives: of the constitution, which the file may name by their rank.
+
+    Raises:
+        InputError: file, field, value, what is allowed.
+    """
+    data = parse_yaml(read_text(path), str(path))
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a system is a mapping of fields, this is {type(data).__name__}")
+    try:
+        return NamedSystem.model_validate(_named(data, objectives))
+    except ValidationError as error:
+        raise InputError(*dict.fromkeys(mistake_lines(error, str(path), NamedSystem, data))) from None
+
+
+def with_named(
+    given: Mapping[str, OtherSystem], asked: Sequence[str], folders: Sequence[Path], objectives: Sequence[str]
+) -> dict[str, OtherSystem]:
+    """The systems of a recipe, then those that are asked for by name, each behind those that it needs.
+
+    A system that is needed and not asked for is trained and not evaluated.
+
+    Args:
+        given: `evaluate.more_systems`, which goes before what ships under the same name.
+        asked: names that ship, `all` of them, or paths of files.
+        folders: where paths count from, the first that has the file.
+        objectives: of the constitution.
+
+    Raises:
+        InputError: no such system, or a file that is wrong.
+    """
+    found = dict(given)
+    paths = dict(_paths(asked, folders))
+    for name, path in paths.items():
+        if name not in found:
+            _add(name, path, found, objectives)
+    for name in paths:
+        if name in found and not found[name].evaluated:
+            found[name] = found[name].model_copy(update={"evaluated": True})
+    return found
+
+
+def needs(system: OtherSystem) -> list[str]:
+    """Names of the systems that it starts from or is merged of."""
+    return [*([system.start] if system.start else []), *system.merge]
+
+
+def _add(name: str, path: Path, found: dict[str, OtherSystem], objectives: Sequence[str]) -> None:
+    """Puts a system into `found`, behind those that it needs: files beside its own, or shipped ones.
+
+    What has no file is left to who trains, who knows what else there is.
+    """
+    system = read_system(path, objectives)
+    if system.own:
+        return
+    found[name] = OtherSystem.model_validate(system.model_dump(exclude={"source", "own"}))
+    for other in needs(system):
+        places = (folder / f"{other}.yaml" for folder in (path.parent, SHIPPED))
+        place = next((place for place in places if place.is_file()), None)
+        if other not in found and place is not None:
+            _add(other, place, found, objectives)
+            if other in found and found[other].train:
+                found[other] = found[other].model_copy(update={"evaluated": False})
+    found[name] = found.pop(name)  # to the end
+
+
+def _paths(asked: Sequence[str], folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """(name, file) of every system that is asked for."""
+    for name in asked:
+        if name == EVERY:
+            yield from ((shipped, SHIPPED / f"{shipped}.yaml") for shipped in shipped_systems())
+        elif _NAME.fullmatch(name):
+            yield name, _shipped_path(name)
+        else:
+            path = next((path for folder in folders if (path := folder / name).is_file()), Path(name))
+            if not _NAME.fullmatch(path.stem):
+                raise InputError(f"{_PLACE}: {shown(name)}: a file is called by its system: a-z, 0-9 and _, then .yaml")
+            if not path.is_file():
+                raise _unknown(name)
+            yield path.stem, path
+
+
+def _shipped_path(name: str) -> Path:
+    path = SHIPPED / f"{name}.yaml"
+    if not path.is_file():
+        raise _unknown(name)
+    return path
+
+
+def _unknown(name: str) -> InputError:
+    known = shipped_systems()
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"shipped: {', '.join(known)}"
+    return InputError(f"{_PLACE}: {shown(name)} is neither a shipped system nor a file; {hint}")
+
+
+def _named(value: Any, objectives: Sequence[str]) -> Any:
+    """A file's values with the objectives' names in place of their ranks."""
+    if isinstance(value, str):
+        return value.replace(FIRST, objectives[0]).replace(LAST, objectives[-1])
+    if isinstance(value, list):
+        return [_named(item, objectives) for item in value]
+    if isinstance(value, dict):
+        return {name: _named(item, objectives) for name, item in value.items()}
+    return value
