@@ -4,7 +4,7 @@ The only place with defaults; knows nothing of models.
 """
 
 from selfpriority.recipe.align import Align, Lora
-from selfpriority.recipe.backend import Backend, HfBackend, OpenaiBackend, ScriptedBackend
+from selfpriority.recipe.backend import Backend, HfBackend, OpenaiBackend, Prices, ScriptedBackend
 from selfpriority.recipe.branch import branch_of, trained_systems
 from selfpriority.recipe.evaluate import Evaluate, OtherSystem
 from selfpriority.recipe.file import dump, load, load_recipe, parse, parse_judge
@@ -30,6 +30,7 @@ __all__ = [
     "OpenaiBackend",
     "OtherSystem",
     "PairRules",
+    "Prices",
     "Prompts",
     "Recipe",
     "Refine",

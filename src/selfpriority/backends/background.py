@@ -1,0 +1,89 @@
+"""Work in an event loop, in a thread of its own, whose results a plain generator hands on. Knows no server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+GRACE = 3.0
+"""Seconds that an interrupt waits for what is under way: it is paid for."""
+
+
+@dataclass(frozen=True)
+class _End:
+    """The work is over."""
+
+    error: BaseException | None
+
+
+class Background(Generic[T]):
+    """Work that hands on results while it goes on.
+
+    Args:
+        work: gets what hands a result on, and what tells whether nothing new should be begun.
+    """
+
+    def __init__(self, work: Callable[[Callable[[T], None], Callable[[], bool]], Awaitable[None]]) -> None:
+        self._work = work
+        self._results: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
+        self._is_ending = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        # a daemon: an interrupt must not wait for a server's silence
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def results(self) -> Iterator[T]:
+        """Every result as it comes, then the error that ended the work, if one did.
+
+        An interrupt begins nothing new, hands on what is finished within `GRACE`, and goes on as an interrupt. Whoever
+        closes the generator ends the work at once.
+        """
+        self._thread.start()
+        try:
+            while not isinstance(result := self._results.get(), _End):
+                yield result
+            if result.error is not None:
+                raise result.error
+        except KeyboardInterrupt:
+            self._is_ending = True
+            yield from self._last()
+            raise
+        finally:
+            self._is_ending = True
+            self._cancel()
+
+    def _last(self) -> Iterator[T]:
+        until = time.monotonic() + GRACE
+        with contextlib.suppress(queue.Empty):
+            while not isinstance(result := self._results.get(timeout=max(0.0, until - time.monotonic())), _End):
+                yield result
+
+    def _cancel(self) -> None:
+        loop, task = self._loop, self._task
+        if loop is not None and task is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended by itself
+                loop.call_soon_threadsafe(task.cancel)
+        self._thread.join(timeout=GRACE)
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            asyncio.run(self._main())
+        except asyncio.CancelledError:
+            pass
+        except BaseException as caught:  # raised again in the caller's thread
+            error = caught
+        self._results.put(_End(error))
+
+    async def _main(self) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        if not self._is_ending:
+            await self._work(self._results.put, lambda: self._is_ending)
