@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 GRACE = 3.0
 """Seconds that an interrupt waits for what is under way: it is paid for."""
+LOOK_UP = 0.2
+"""Seconds after which a wait looks for signals."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Background(Generic[T]):
 
     def __init__(self, work: Callable[[Callable[[T], None], Callable[[], bool]], Awaitable[None]]) -> None:
         self._work = work
-        self._results: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[list[T] | _End] = queue.SimpleQueue()
+        self._fresh: list[T] = []
         self._is_ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -48,10 +51,10 @@ class Background(Generic[T]):
         """
         self._thread.start()
         try:
-            while not isinstance(result := self._results.get(), _End):
-                yield result
-            if result.error is not None:
-                raise result.error
+            while not isinstance(results := self._next(), _End):
+                yield from results
+            if results.error is not None:
+                raise results.error
         except KeyboardInterrupt:
             self._is_ending = True
             yield from self._last()
@@ -60,11 +63,28 @@ class Background(Generic[T]):
             self._is_ending = True
             self._cancel()
 
+    def _next(self) -> list[T] | _End:
+        """The next results; looks up now and then, for a signal may come to another thread."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._results.get(timeout=LOOK_UP)
+
     def _last(self) -> Iterator[T]:
         until = time.monotonic() + GRACE
         with contextlib.suppress(queue.Empty):
-            while not isinstance(result := self._results.get(timeout=max(0.0, until - time.monotonic())), _End):
-                yield result
+            while not isinstance(results := self._results.get(timeout=max(0.0, until - time.monotonic())), _End):
+                yield from results
+
+    def _hand_on(self, result: T) -> None:
+        """What comes in one turn of the loop goes on together: waking the other thread for each costs more."""
+        if not self._fresh:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._fresh.append(result)
+
+    def _flush(self) -> None:
+        if self._fresh:
+            self._results.put(self._fresh)
+            self._fresh = []
 
     def _cancel(self) -> None:
         loop, task = self._loop, self._task
@@ -81,9 +101,10 @@ class Background(Generic[T]):
             pass
         except BaseException as caught:  # raised again in the caller's thread
             error = caught
+        self._flush()
         self._results.put(_End(error))
 
     async def _main(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         if not self._is_ending:
-            await self._work(self._results.put, lambda: self._is_ending)
+            await self._work(self._hand_on, lambda: self._is_ending)

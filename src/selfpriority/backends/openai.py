@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from selfpriority.backends.abilities import Abilities, Probe
 from selfpriority.backends.background import Background
@@ -124,15 +125,16 @@ class _Call:
             questions = Questions(self._address, endpoint, probe)
             telling = asyncio.create_task(self._told(probe, len(batches)))
             under_way: set[asyncio.Task[None]] = set()
+            waiting = iter(enumerate(batches))
             try:
-                for number, batch in enumerate(batches):
-                    await pace.room()
-                    if self._error is not None or is_ending():
+                while (n_free := await pace.room()) and self._error is None and not is_ending():
+                    for number, batch in (begun := list(islice(waiting, n_free))):
+                        task = asyncio.create_task(self._asked(questions, number, batch, hand_on))
+                        under_way.add(task)
+                        task.add_done_callback(under_way.discard)
+                    if not begun:
                         break
-                    task = asyncio.create_task(self._asked(questions, number, batch, hand_on))
-                    under_way.add(task)
-                    task.add_done_callback(under_way.discard)
-                    await asyncio.sleep(0)  # it takes its place
+                    await asyncio.sleep(0)  # they take their places
                 await asyncio.gather(*under_way)
             finally:
                 telling.cancel()

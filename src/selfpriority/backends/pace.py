@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 
 FIRST = 8
 """Requests under way in the beginning."""
 KEPT = 0.7
 """Share of the limit that is left after a sign of too much."""
-FASTER = 1.05
-"""Answers come faster where they come by so much faster."""
+FASTER, DOUBLY = 1.05, 1.15
+"""Answers come faster where they come so many times as fast; where twice as many requests are under way, the second."""
 MOST_FLAT = 2
 """Rounds in a row without faster answers, after which doubling ends."""
 AHEAD = 1.25
@@ -30,10 +31,11 @@ class Pace:
 
     Args:
         most: the recipe's number.
+        clock: seconds from any beginning.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock = most, clock
         self._limit = float(min(FIRST, most))
         self._doubles, self._was_refused = True, False
         self._cut_at = 0.0
@@ -48,7 +50,7 @@ class Pace:
 
     def begin(self) -> None:
         """A new call, in a new event loop: what was learned of the limit stays, speed is measured anew."""
-        self._under_way = 0
+        self._under_way = self._n_since_full = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._door: asyncio.Future[None] | None = None
         self._doubles = not self._was_refused
@@ -80,15 +82,17 @@ class Pace:
     async def __aexit__(self, *_: object) -> None:
         self.leave()
 
-    async def room(self) -> None:
-        """Returns once a place is free and nobody waits for it. For one waiter: whoever brings new work."""
+    async def room(self) -> int:
+        """Free places, once there are any and nobody waits for them. For one waiter: whoever brings new work."""
         while self._waiting or self._under_way >= self.limit:
             self._door = asyncio.get_running_loop().create_future()
             await self._door
+        return self.limit - self._under_way
 
     def answered(self) -> None:
         """A request was answered: the limit grows, and once a round the speed is looked at."""
-        if self._under_way + len(self._waiting) < 0.8 * self.limit:  # what is not used says nothing
+        self._n_since_full += 1
+        if self._n_since_full > self._limit / 2:  # what is not used says nothing of the limit
             self._new_round()
             return
         self._n_answers += 1
@@ -103,18 +107,18 @@ class Pace:
 
         One round of refusals cuts once: what was sent before a cut says nothing of the limit after it.
         """
-        if sent < self._cut_at:
+        if sent <= self._cut_at:
             return
         self._limit = max(1.0, self._limit * (0.5 if self._doubles else KEPT))
         self._doubles, self._was_refused = False, True
-        self._cut_at = time.monotonic()
+        self._cut_at = self._clock()
         self._fastest, self._fastest_limit, self._n_flat = 0.0, self._limit, 0
         self._new_round()
 
     def _look(self) -> None:
         """Compares this round's speed with the fastest; where more requests gave no more answers, goes back."""
-        speed = self._n_answers / max(time.monotonic() - self._began, 1e-9)
-        if speed > self._fastest * FASTER:
+        speed = self._n_answers / max(self._clock() - self._began, 1e-9)
+        if speed > self._fastest * (DOUBLY if self._doubles else FASTER):
             self._fastest, self._fastest_limit, self._n_flat = speed, self._round_limit, 0
         elif self._doubles:
             self._n_flat += 1
@@ -127,11 +131,13 @@ class Pace:
         self._new_round()
 
     def _new_round(self) -> None:
-        self._began, self._round_limit, self._n_answers = time.monotonic(), self._limit, 0
+        self._began, self._round_limit, self._n_answers = self._clock(), self._limit, 0
         self._n_round = max(self.limit, LEAST_ROUND)
 
     def _take(self) -> None:
         self._under_way += 1
+        if self._under_way >= self.limit:
+            self._n_since_full = 0
         self.most_under_way = max(self.most_under_way, self._under_way)
 
     def _admit(self) -> None:

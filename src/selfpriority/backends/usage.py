@@ -63,7 +63,9 @@ class Usage:
         if self.known:
             tokens += f" ({self.known:,} of them from its cache)"
         tokens += f", {self.written:,} written"
-        if self.uncounted:
+        if self.uncounted == self.requests:
+            tokens = "tokens not told"
+        elif self.uncounted:
             tokens += f" (without {self.uncounted:,} replies that did not say)"
         cost = self.cost(prices)
         if cost is None:
