@@ -146,13 +146,15 @@ class Probe:
             return None
         if isinstance(probable, _Shown):
             n = many.n_choices if isinstance(many, _Shown) else 1
-            self.abilities.takes_many = self.abilities.takes_many and isinstance(many, _Shown)
+            if isinstance(many, Failure) and many.reason == "rejected":
+                self.abilities.takes_many = False
             return _Shown(n, probable.n_probable, probable.words, probable.limits)
         return many if isinstance(many, _Shown) else None
 
     async def _greeted(self, **parameters: object) -> _Shown | Failure:
         greeting = [Message("user", GREETING[0]["content"])]
-        body = chat_body(self._address, greeting, 1, temperature=0.0, **parameters)
+        # at temperature 0 vLLM refuses several draws, which would be alike
+        body = chat_body(self._address, greeting, 1, temperature=1.0, **parameters)
         async with self._endpoint.place:
             return await self._endpoint.once(body, _seen)
 

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from selfpriority.backends.abilities import Abilities, Probe
 from selfpriority.backends.background import Background
@@ -116,33 +116,46 @@ class _Call:
         hand_on: Callable[[_Answered], None],
         is_ending: Callable[[], bool],
     ) -> None:
-        """Asks as many batches at once as the pace allows; then raises the first error, if there was one."""
-        pace = self._standing.pace
-        pace.begin()
+        """Asks all batches; then raises the first error, if there was one."""
+        self._standing.pace.begin()
         async with Transport(self._address.url, self._address.key, self._address.settings.concurrency) as transport:
             endpoint = Endpoint(self._address, transport, self._standing)
             probe = Probe(self._address, transport, endpoint, self._abilities)
-            questions = Questions(self._address, endpoint, probe)
+            questions = Questions(self._address, endpoint, probe, is_ending)
+            await questions.prepare(chain.from_iterable(batches))
             telling = asyncio.create_task(self._told(probe, len(batches)))
             under_way: set[asyncio.Task[None]] = set()
-            waiting = iter(enumerate(batches))
             try:
-                while (n_free := await pace.room()) and self._error is None and not is_ending():
-                    for number, batch in (begun := list(islice(waiting, n_free))):
-                        task = asyncio.create_task(self._asked(questions, number, batch, hand_on))
-                        under_way.add(task)
-                        task.add_done_callback(under_way.discard)
-                    if not begun:
-                        break
-                    await asyncio.sleep(0)  # they take their places
+                await self._begin(questions, batches, hand_on, under_way)
                 await asyncio.gather(*under_way)
             finally:
-                telling.cancel()
-                for task in under_way:
+                for task in (telling, *under_way):
                     task.cancel()
                 await asyncio.gather(telling, *under_way, return_exceptions=True)
         if self._error is not None:
             raise self._error
+
+    async def _begin(
+        self,
+        questions: Questions,
+        batches: Sequence[Sequence[Request]],
+        hand_on: Callable[[_Answered], None],
+        under_way: set[asyncio.Task[None]],
+    ) -> None:
+        """Begins every batch, as many at once as the pace allows, or until nothing new should be begun."""
+        waiting = iter(enumerate(batches))
+        while (n_free := await self._standing.pace.room()) and self._error is None and not questions.is_over:
+            begun = [
+                asyncio.create_task(self._asked(questions, number, batch, hand_on))
+                for number, batch in islice(waiting, n_free)
+            ]
+            if not begun:
+                return
+            under_way.update(begun)
+            for task in begun:
+                task.add_done_callback(under_way.discard)
+            for _ in range(2):  # they take their places, or their contexts do
+                await asyncio.sleep(0)
 
     async def _asked(
         self, questions: Questions, number: int, batch: Sequence[Request], hand_on: Callable[[_Answered], None]
