@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import re
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +80,27 @@ def test_all_tries_have_a_time_together():
         assert answer == Failure("server_error", "HTTP 500")
         assert 1 < len(server.bodies) < 20
         assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("headers", "most"),
+    [({"Retry-After": "100"}, 100), ({"Retry-After": "5000"}, 60), ({"x-ratelimit-reset-requests": "100s"}, 60)],
+    ids=["as asked", "longer than all tries may take", "read off a limit"],
+)
+def test_how_long_a_pause_is(monkeypatch, headers, most):
+    """Nobody waits here: the pauses are only written down."""
+    pauses: list[float] = []
+    asleep = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await asleep(0)
+
+    with Busy(respond=lambda body: (429, {}), headers=headers) as server:
+        monkeypatch.setattr("selfpriority.backends.http.asyncio", SimpleNamespace(sleep=sleep, Lock=asyncio.Lock))
+        (answer,) = ask(OpenaiModel("m", settings(server, retries=1)), questions(1))
+    assert answer == Failure("rate_limited", "too many requests (HTTP 429)")
+    assert pauses == [pytest.approx(most)]
 
 
 def test_contexts_of_one_request_are_asked_side_by_side():

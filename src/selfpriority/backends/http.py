@@ -28,7 +28,7 @@ T = TypeVar("T")
 Json = dict[str, Any]
 
 LONGEST_PAUSE = 60.0
-"""Seconds; a longer one only where the server names it and the time for all tries allows it."""
+"""Seconds; a longer one only where the server asks for it and the time for all tries allows it."""
 MOST_LOST = 3
 """Requests in a row that were given up, after which the server counts as gone."""
 MOST_ODD = 10
@@ -256,7 +256,8 @@ class Endpoint:
         if error.kind == "again":
             limited = error.status == 429
             reason, detail = ("rate_limited", "too many requests (HTTP 429)") if limited else ("server_error", "")
-            return _Again(reason, detail or f"HTTP {error.status}", error.pause, error.status in OVERLOADED)
+            pause = error.pause if error.is_asked else min(error.pause, LONGEST_PAUSE)
+            return _Again(reason, detail or f"HTTP {error.status}", pause, error.status in OVERLOADED)
         if error.kind == "refused":
             return Failure("refused", f"the server's content filter (HTTP {error.status})")
         if error.kind == "too_long":

@@ -57,6 +57,7 @@ class Transport:
 
     def __init__(self, url: str, key: str, n_connections: int) -> None:
         self._url, self._proxy, self._n_connections = url, proxy_of(url), n_connections
+        self._timeout = aiohttp.ClientTimeout(total=0.0)
         self._headers = {
             "Content-Type": "application/json",
             "User-Agent": "selfpriority",
@@ -92,11 +93,12 @@ class Transport:
     async def ask(self, method: str, url: str, body: bytes | None, seconds: float) -> Reply:
         """The same of any address of this server."""
         data: Any = io.BytesIO(body) if body and len(body) > LARGE else body
-        timeout = aiohttp.ClientTimeout(total=seconds)
+        if self._timeout.total != seconds:
+            self._timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             # no redirect is followed: it would carry the key to whoever is named
             async with self._session.request(
-                method, url, data=data, proxy=self._proxy, timeout=timeout, allow_redirects=False
+                method, url, data=data, proxy=self._proxy, timeout=self._timeout, allow_redirects=False
             ) as reply:
                 read = _whole if reply.status < 300 else _words
                 return Reply(reply.status, reply.headers, await read(reply))

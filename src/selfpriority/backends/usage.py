@@ -33,7 +33,8 @@ class Usage:
         """Counts a reply of the protocol; what is no count counts as nothing said."""
         usage = reply.get("usage") if isinstance(reply, dict) else None
         told = usage if isinstance(usage, dict) else {}
-        read, written, cost = (_number(told.get(name)) for name in ("prompt_tokens", "completion_tokens", "cost"))
+        read, written = _number(told.get("prompt_tokens")), _number(told.get("completion_tokens"))
+        cost = _number(told.get("cost"))
         details = told.get("prompt_tokens_details")
         known = _number(details.get("cached_tokens")) if isinstance(details, dict) else None
         self.requests += 1
