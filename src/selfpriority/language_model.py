@@ -137,11 +137,11 @@ class Choice:
 
     @classmethod
     def of(cls, contexts: Sequence[Chances | Failure]) -> Choice | Failure:
-        """The answer that has these contexts; where none was answered, the first failure."""
+        """The answer that has these contexts; the first failure, where all failed alike: for good, or for now."""
         weighed = [found for found in contexts if isinstance(found, Chances)]
         missing = [(i, found) for i, found in enumerate(contexts) if isinstance(found, Failure)]
-        if not weighed:
-            return missing[0][1] if missing else cls(())
+        if missing and not weighed and len({failure.reason in PASSING for _, failure in missing}) == 1:
+            return missing[0][1]
         unseen = tuple(found.unseen for found in weighed)
         holes = tuple(i for i, _ in missing)
         return cls(

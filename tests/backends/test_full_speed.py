@@ -18,7 +18,7 @@ import pytest
 
 from selfpriority.backends.cache import Cached
 from selfpriority.backends.openai import PROBED_FROM, OpenaiModel
-from selfpriority.errors import WorkFailed
+from selfpriority.errors import InputError, WorkFailed
 from selfpriority.language_model import Chances, Choice, Choose, Completion, Failure, Generate, ask
 from selfpriority.recipe import OpenaiBackend, Prices
 from selfpriority.records import Message
@@ -41,7 +41,7 @@ def weigh(*texts: str) -> Choose:
 
 
 def settings(server: Busy, **more: Any) -> OpenaiBackend:
-    return OpenaiBackend(kind="openai", base_url=server.base_url, backoff=0.02, **more)
+    return OpenaiBackend.model_validate({"kind": "openai", "base_url": server.base_url, "backoff": 0.02, **more})
 
 
 def weighed(**chances: float) -> dict[str, Any]:
@@ -103,6 +103,13 @@ def test_how_long_a_pause_is(monkeypatch, headers, most):
     assert pauses == [pytest.approx(most)]
 
 
+def test_a_server_that_speaks_no_tls_is_told_in_the_systems_words():
+    with Busy() as server:
+        secure = settings(server, retries=0, base_url=server.base_url.replace("http:", "https:"))
+        with pytest.raises(InputError, match=r"cannot be reached: .*SSL.*is base_url right"):
+            ask(OpenaiModel("m", secure), questions(1))
+
+
 def test_contexts_of_one_request_are_asked_side_by_side():
     with Busy(respond=lambda body: weighed(**{"7": 0.9}), seconds=0.05) as server:
         (answer,) = ask(OpenaiModel("m", settings(server)), [weigh("a", "b", "c", "d")])
@@ -132,6 +139,32 @@ def test_a_context_that_fails_loses_none_that_came(tmp_path):
     assert [row[7] for row in second.probabilities] == [pytest.approx(p) for p in (0.5, 0.6, 0.7, 0.8)]
     assert second.missing == ()
     assert sorted(map(text_of, server.bodies)) == ["a", "b", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("refused", ["a", "b"])
+def test_a_refused_context_is_no_answer_to_one_that_failed(tmp_path, refused):
+    """The one is final and not asked again, the other is."""
+    broken = [True]
+
+    def respond(body: dict[str, Any]) -> Any:
+        if text_of(body) not in "ab":
+            return weighed(**{"7": 0.9})  # the greeting
+        if text_of(body) == refused:
+            return (403, {"error": "Your input was flagged by moderation"})
+        return (500, {}) if broken else weighed(**{"7": 0.9})
+
+    with Busy(respond=respond, seconds=0.02) as server:
+        asked = [weigh("a", "b")]
+        first = ask(Cached(OpenaiModel("m", settings(server, retries=0)), tmp_path / "a"), asked)[0]
+        broken.clear()
+        second = ask(Cached(OpenaiModel("m", settings(server, retries=0)), tmp_path / "a"), asked)[0]
+    assert [failure.reason for failure in first.missing] == [
+        "refused" if text == refused else "server_error" for text in "ab"
+    ]
+    assert [getattr(found, "reason", "answered") for found in second.by_context] == [
+        "refused" if text == refused else "answered" for text in "ab"
+    ]
+    assert len([body for body in server.bodies if text_of(body) == refused]) == 1
 
 
 def test_what_the_server_does_not_name_is_missing_mass():

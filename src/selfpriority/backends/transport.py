@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import ssl
 import urllib.parse
 import zlib
 from collections.abc import Mapping
@@ -116,11 +117,13 @@ class Transport:
 
 def _why(error: Exception) -> str:
     """What the system says; aiohttp's own words name the address once more."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"it answers HTTP {error.status}"
-    if cause is None or cause.errno is None:
-        return type(error).__name__ if cause is None else str(cause)
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
+    if cause is None:
+        return type(error).__name__
+    if cause.errno is None or isinstance(cause, ssl.SSLError):
+        return str(cause)
     return f"[Errno {cause.errno}] {os.strerror(cause.errno) if cause.errno > 0 else cause.strerror}"
 
 

@@ -235,6 +235,9 @@ def _difference(questions: Sequence[str], said: Answer, baseline: Answer, *, who
     for answer in (said, baseline):
         if isinstance(answer, Failure):
             return answer
+        assert isinstance(answer, Choice)
+        if not answer.probabilities:  # some failed for good, the others for now
+            return answer.missing[0]
     assert isinstance(said, Choice)
     assert isinstance(baseline, Choice)
     for failure in (*said.missing, *baseline.missing):
