@@ -121,3 +121,13 @@ def test_agreement_within_a_prompt_is_told_from_agreement_over_prompts():
     assert module.agreement("a", "c", rated, prompts)["helpfulness"]["r"] > 0.9
     assert module.agreement("a", "c", rated, prompts)["helpfulness"]["r_within"] is None
     assert "within    -" in module._line(module.agreement("a", "c", rated, prompts))
+
+
+def test_the_client_of_servers_is_measured_beside_the_bare_library():
+    command = [sys.executable, BENCHMARKS / "client.py", "--requests", "60", "--concurrency", "20", "--delay", "0.01"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    bare, ours = json.loads(done.stdout)
+    assert [bare["client"], ours["client"]] == ["bare", "ours"], done.stderr
+    assert bare["answered"] == ours["answered"] == 60
+    assert 0 < ours["connections"] <= 20
+    assert ours["cpu_us"] > 0

@@ -112,14 +112,53 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Chances:
+    """What one context of a `Choose` gave."""
+
+    probabilities: tuple[float, ...]
+    """Of the choices, not renormalised."""
+    unseen: float = 0.0
+    """The most that choices may hold together of which nothing was told: they count as 0 in `probabilities`."""
+
+
+@dataclass(frozen=True)
 class Choice:
     """Answer to `Choose`: [contexts, choices] probabilities at one position, not renormalised.
 
-    Of the first contexts alone where the last ones are missing, with a failure for each.
+    Of some of the contexts alone where others are missing, with a failure for each; see `by_context`.
     """
 
     probabilities: tuple[tuple[float, ...], ...]
     missing: tuple[Failure, ...] = ()
+    unseen: tuple[float, ...] = ()
+    """By row of `probabilities`, as of `Chances`; empty: 0 for all."""
+    holes: tuple[int, ...] = ()
+    """Which contexts the failures are of; empty: of the last ones."""
+
+    @classmethod
+    def of(cls, contexts: Sequence[Chances | Failure]) -> Choice | Failure:
+        """The answer that has these contexts; the first failure, where all failed alike: for good, or for now."""
+        weighed = [found for found in contexts if isinstance(found, Chances)]
+        missing = [(i, found) for i, found in enumerate(contexts) if isinstance(found, Failure)]
+        if missing and not weighed and len({failure.reason in PASSING for _, failure in missing}) == 1:
+            return missing[0][1]
+        unseen = tuple(found.unseen for found in weighed)
+        holes = tuple(i for i, _ in missing)
+        return cls(
+            tuple(found.probabilities for found in weighed),
+            tuple(failure for _, failure in missing),
+            unseen if any(unseen) else (),
+            () if holes == tuple(range(len(weighed), len(contexts))) else holes,
+        )
+
+    @property
+    def by_context(self) -> tuple[Chances | Failure, ...]:
+        """What each context gave, in order."""
+        n = len(self.probabilities)
+        unseen = self.unseen or (0.0,) * n
+        weighed = iter([Chances(row, most) for row, most in zip(self.probabilities, unseen, strict=True)])
+        missing = dict(zip(self.holes or range(n, n + len(self.missing)), self.missing, strict=True))
+        return tuple(missing.get(i) or next(weighed) for i in range(n + len(missing)))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import time
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 
 import pytest
@@ -103,6 +104,21 @@ def test_which_parameter_is_refused(words, parameter):
 )
 def test_how_long_a_server_asks_to_wait(name, value, seconds):
     assert pause_wanted({name: value(time.time())}) == pytest.approx(seconds, abs=1.1 if seconds > 15 else 1e-6)
+
+
+def test_of_several_limits_the_one_that_is_used_up_is_waited_for():
+    headers = {
+        "x-ratelimit-reset-requests": "24h0m0s", "x-ratelimit-remaining-requests": "7",
+        "x-ratelimit-reset-tokens": "1.5s", "x-ratelimit-remaining-tokens": "0",
+    }  # fmt: skip
+    assert pause_wanted(headers) == pytest.approx(1.5)
+    assert pause_wanted({**headers, "x-ratelimit-remaining-tokens": "9"}) == pytest.approx(86_400)  # it does not say
+
+
+def test_a_moment_may_be_a_date_as_anthropic_writes_it():
+    later = datetime.now(UTC) + timedelta(seconds=30)
+    assert pause_wanted({"anthropic-ratelimit-requests-reset": later.isoformat()}) == pytest.approx(30, abs=5)
+    assert pause_wanted({"anthropic-ratelimit-requests-reset": "tomorrow"}) == 0
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,9 @@ def to_json(answer: Answer) -> str:
     match answer:
         case Completion(texts, missing):
             return json.dumps({"texts": [_row(text) for text in texts], **_told(missing)})
-        case Choice(probabilities, missing):
-            return json.dumps({"probabilities": probabilities, **_told(missing)})
+        case Choice(probabilities, missing, unseen, holes):
+            more = {name: value for name, value in (("unseen", unseen), ("holes", holes)) if value}
+            return json.dumps({"probabilities": probabilities, **_told(missing), **more})
         case Vectors(vectors):
             return json.dumps({"vectors": [_packed(vector) for vector in vectors]})
         case Value(value):
@@ -69,7 +70,8 @@ def from_json(stored: str) -> Answer:
         case {"texts": texts}:
             return Completion(tuple(_text(*row) for row in texts), _missing(content))
         case {"probabilities": probabilities}:
-            return Choice(tuple(tuple(row) for row in probabilities), _missing(content))
+            rows = tuple(tuple(row) for row in probabilities)
+            return Choice(rows, _missing(content), *(tuple(content.get(name, ())) for name in ("unseen", "holes")))
         case {"vectors": vectors}:
             return Vectors(tuple(_unpacked(vector) for vector in vectors))
         case {"value": value}:
@@ -103,10 +105,13 @@ def fault(request: Request, answer: Answer) -> str:
                 or ("" if is_counted else "a count of tokens is none")
                 or ("" if all(text.stop in ("end", "length") for text in texts) else "an end of no known kind")
             )
-        case Choose(contexts, choices), Choice(rows, missing):
+        case Choose(contexts, choices), Choice(rows, missing, unseen, holes):
             told = chain.from_iterable((failure.reason, failure.detail) for failure in missing)
             is_whole = len(rows) + len(missing) == len(contexts) and all(len(row) == len(choices) for row in rows)
-            is_probable = is_whole and all(0.0 <= p <= 1.0 + ROUNDING for row in rows for p in row)
+            is_probable = is_whole and all(0.0 <= p <= 1.0 + ROUNDING for row in (*rows, unseen) for p in row)
+            is_placed = not holes or (len({*holes}) == len(missing) and {*holes} <= {*range(len(contexts))})
+            if len(unseen) not in (0, len(rows)) or not is_placed:
+                return "what is missing has no place"
             return _not_text(told) or ("" if is_probable else "a probability is none, or is missing")
         case Embed(layers=layers, spans=spans), Vectors(vectors):
             is_whole = len(vectors) == len(layers) * len(spans) and all(vectors)
@@ -119,29 +124,36 @@ def fault(request: Request, answer: Answer) -> str:
 def n_passing(answer: Answer) -> int:
     """Draws or contexts that failed for a reason that may pass, where others did not."""
     missing = answer.missing if isinstance(answer, Completion | Choice) else ()
-    return sum(failure.reason in PASSING for failure in missing)
+    return sum(map(_may_pass, missing))
 
 
 def rest_of(request: Request, came: Answer) -> Request:
     """The request for those draws or contexts alone that did not come."""
-    n = n_passing(came)
     if isinstance(request, Choose):
-        return replace(request, contexts=request.contexts[-n:])
+        assert isinstance(came, Choice)
+        both = zip(request.contexts, came.by_context, strict=True)
+        return replace(request, contexts=tuple(context for context, found in both if _may_pass(found)))
     assert isinstance(request, Generate)
+    n = n_passing(came)
     return replace(request, n=n, seed=request.seed + request.n - n)
 
 
 def together(came: Answer, rest: Answer) -> Answer:
     """What came and the rest, as if it had come at once."""
-    assert isinstance(came, Completion | Choice)
-    kept = tuple(failure for failure in came.missing if failure.reason not in PASSING)
     match came, rest:
         case Completion(), Completion():
+            kept = tuple(failure for failure in came.missing if not _may_pass(failure))
             return Completion(came.texts + rest.texts, kept + rest.missing)
-        case Choice(), Choice():
-            return Choice(came.probabilities + rest.probabilities, kept + rest.missing)
-    assert isinstance(rest, Failure)
-    return replace(came, missing=kept + (rest,) * n_passing(came))
+        case Completion(), Failure():
+            return replace(came, missing=tuple(rest if _may_pass(failure) else failure for failure in came.missing))
+        case Choice(), Choice() | Failure():
+            found = iter(rest.by_context if isinstance(rest, Choice) else (rest,) * n_passing(came))
+            return Choice.of([next(found) if _may_pass(old) else old for old in came.by_context])
+    raise AssertionError(f"{type(came).__name__} and {type(rest).__name__} are no answers to one request")
+
+
+def _may_pass(found: object) -> bool:
+    return isinstance(found, Failure) and found.reason in PASSING
 
 
 def _told(missing: Iterable[Failure]) -> dict[str, list[list[str]]]:

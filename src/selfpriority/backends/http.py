@@ -1,34 +1,34 @@
-"""One POST to a chat-completions server until it is answered: connection, tries, and what follows from an error.
+"""One POST to a chat-completions server until it is answered: tries, and what follows from an error.
 
-What an error means is in `server_errors.py`. The key goes into one header and nowhere else, and a server's error texts
-are never passed on.
+What an error means is in `server_errors.py`, how bytes come and go in `transport.py`. A server's error texts are never
+passed on.
 """
 
 from __future__ import annotations
 
-import http.client
-import io
+import asyncio
 import json
 import random
-import socket
-import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from selfpriority.backends.proxies import proxy_handler, proxy_variable
+from selfpriority.backends.pace import Pace
 from selfpriority.backends.server_errors import ServerError, error_inside, server_error
+from selfpriority.backends.transport import Reply, Transport, Unanswered
+from selfpriority.backends.usage import Usage
 from selfpriority.errors import InputError, SelfPriorityError, WorkFailed
 from selfpriority.language_model import Failure
 from selfpriority.recipe import OpenaiBackend
+from selfpriority.records import Message
 
 T = TypeVar("T")
+Json = dict[str, Any]
 
-LONGEST_PAUSE = 60.0  # seconds
+LONGEST_PAUSE = 60.0
+"""Seconds; a longer one only where the server asks for it and the time for all tries allows it."""
 MOST_LOST = 3
 """Requests in a row that were given up, after which the server counts as gone."""
 MOST_ODD = 10
@@ -36,8 +36,8 @@ MOST_ODD = 10
 MOST_GREETINGS = 3
 GREETING = [{"role": "user", "content": "Say hello."}]
 """What a server that is doubted is asked: if it answers this, then its failures are those of the requests."""
-MOST_BYTES = 64_000_000
-"""Of one reply, unpacked."""
+OVERLOADED = frozenset({429, 503, 529})
+"""Statuses that say that fewer requests should be under way."""
 REMEDIES = {
     "max_tokens": "set backend.limit_field=max_completion_tokens",
     "max_completion_tokens": "set backend.limit_field=max_tokens",
@@ -58,88 +58,74 @@ class Refusal(Exception):
     """The server answered that it does not answer this."""
 
 
-class _Again(Exception):
+@dataclass(frozen=True)
+class Address:
+    """Who is asked."""
+
+    settings: OpenaiBackend
+    model: str
+    key: str
+
+    @property
+    def url(self) -> str:
+        """What requests are posted to."""
+        return f"{self.settings.base_url.rstrip('/')}/chat/completions"
+
+
+def chat_body(address: Address, messages: Sequence[Message], max_new_tokens: int, **parameters: object) -> Json:
+    """What is posted, without the parameters that the recipe leaves out."""
+    settings = address.settings
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    sent = {name: value for name, value in parameters.items() if name not in settings.leave_out}
+    return {"model": address.model, "messages": turns, settings.limit_field: max_new_tokens, **sent}
+
+
+@dataclass
+class Standing:
+    """What is known of a server over all calls."""
+
+    pace: Pace
+    usage: Usage
+    answered: int = 0
+    lost: int = 0
+    """Requests given up since the last answer."""
+    odd: int = 0
+    """Replies in a row of which nothing came."""
+    is_gone: bool = False
+
+
+@dataclass(frozen=True)
+class _Again:
     """This try failed; another may not."""
 
-    def __init__(self, reason: str, detail: str, after: float = 0.0) -> None:
-        super().__init__(detail)
-        self.reason, self.detail, self.after = reason, detail, after
-
-
-class _Unmoved(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: it would carry the key to whoever is named."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """None makes the redirect an error."""
-
-
-class _Timed(io.RawIOBase):
-    """What a socket receives, within its time-out in all: each single byte would begin a socket's own anew."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket, self._raw = sock, sock.makefile("rb", buffering=0)
-        self._deadline = time.monotonic() + (sock.gettimeout() or 0.0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._socket.settimeout(left)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Reply(http.client.HTTPResponse):
-    """A reply that is there in time, its status, its interim replies and its headers too."""
-
-    def __init__(self, sock: socket.socket, *arguments: Any, **named: Any) -> None:
-        super().__init__(sock, *arguments, **named)
-        self.fp.close()
-        self.fp = io.BufferedReader(_Timed(sock))
-
-
-class _Connection(http.client.HTTPConnection):
-    response_class = _Reply
-
-
-class _SecureConnection(http.client.HTTPSConnection):
-    response_class = _Reply
-
-
-class _Http(urllib.request.HTTPHandler):
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Connection, req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_SecureConnection, req)
+    reason: str
+    detail: str
+    after: float = 0.0
+    """Seconds that the server asks to wait."""
+    is_overload: bool = False
+    n_tries: int = 1
 
 
 class Endpoint:
-    """An address that requests are posted to, from several threads.
+    """An address that requests are posted to, several at once, in one event loop.
 
     Args:
-        settings: address, key's variable, tries.
-        model: for messages only.
-        key: sent as a bearer token unless empty.
+        address: who is asked.
+        transport: open connections to it.
+        standing: what is known of it; changed here.
     """
 
-    def __init__(self, settings: OpenaiBackend, model: str, key: str) -> None:
-        self._settings, self._model, self._key = settings, model, key
-        self._url = f"{settings.base_url.rstrip('/')}/chat/completions"
-        self._opener = urllib.request.build_opener(_Unmoved, _Http, _Https, proxy_handler(self._url))
-        self._lock, self._greeting = threading.Lock(), threading.Lock()
-        self._answered = self._lost = self._odd = 0
-        self._is_gone = False
+    def __init__(self, address: Address, transport: Transport, standing: Standing) -> None:
+        self._settings, self._model, self._key = address.settings, address.model, address.key
+        self._transport, self._standing = transport, standing
+        self._greeting = asyncio.Lock()
 
-    def post(self, body: dict[str, Any], read: Callable[[Any], T]) -> T | Failure:
+    @property
+    def place(self) -> Pace:
+        """What every post is made within: `async with endpoint.place`."""
+        return self._standing.pace
+
+    async def post(self, body: Json, read: Callable[[Any], T]) -> T | Failure:
         """What `read` makes of the reply to `body`, or why there is none.
 
         `read` raises KeyError, TypeError, IndexError or ValueError when the reply is not what it should be, and
@@ -151,120 +137,127 @@ class Endpoint:
             InputError: wrong key, unknown model, wrong address, or nobody ever answered there.
             WorkFailed: the server has stopped answering.
         """
-        outcome = self._tried(body, read, self._settings.retries)
+        outcome = await self._tried(body, read, self._settings.retries)
         doubt = self._given_up(outcome) if isinstance(outcome, _Again) else self._counted(outcome)
         if doubt is not None:
-            self._greet(doubt, body, read)
+            await self._greet(doubt, body, read)
         return Failure(outcome.reason, outcome.detail) if isinstance(outcome, _Again) else outcome
 
-    def _tried(self, body: dict[str, Any], read: Callable[[Any], T], retries: int) -> T | Failure | _Again:
+    async def once(self, body: Json, read: Callable[[Reply, Any], T]) -> T | Failure:
+        """One try of what the work does not wait for: whatever goes wrong is a failure, and counts for nothing."""
+        try:
+            reply = await self._transport.post(json.dumps(body).encode(), self._settings.timeout)
+            outcome = self._read(reply, lambda said: read(reply, said))
+        except (Unanswered, SelfPriorityError) as error:
+            return Failure("unsupported", str(error))
+        return Failure(outcome.reason, outcome.detail) if isinstance(outcome, _Again) else outcome
+
+    async def _tried(self, body: Json, read: Callable[[Any], T], retries: int) -> T | Failure | _Again:
+        """The outcome of the last try, within the time for all of them."""
+        raw, until = json.dumps(body).encode(), time.monotonic() + self._settings.timeout_in_all
         again = _Again("server_error", "not tried")
         for attempt in range(retries + 1):
             if attempt:
-                time.sleep(self._pause(attempt, again.after))
-            try:
-                return self._try(body, read)
-            except _Again as error:
-                again = error
+                pause = self._pause(attempt, again.after, until - time.monotonic())
+                if time.monotonic() + pause >= until:
+                    break
+                await asyncio.sleep(pause)
+            sent = time.monotonic()
+            outcome = await self._try(raw, read, min(self._settings.timeout, until - sent), attempt + 1)
+            if not isinstance(outcome, _Again):
+                return outcome
+            again = outcome
+            if again.is_overload:
+                self._standing.pace.refused(sent)
         return again
 
     def _counted(self, answer: object) -> SelfPriorityError | None:
         """Counts an answer, which ends a row of failures, or a failure of a request; returns what it gives to fear."""
-        with self._lock:
-            self._lost = 0
-            if not isinstance(answer, Failure):
-                self._answered, self._odd = self._answered + 1, 0
-            elif answer.reason == "refused" and not self._answered:
-                return InputError(
-                    f"backend: {self._settings.base_url} refuses even a greeting ({answer.detail}); check the key, "
-                    f"the account and backend.model"
-                )
-            elif answer.reason in ("refused", "rejected"):
-                return self._odd_reply(answer.detail)
+        standing = self._standing
+        standing.lost = 0
+        standing.pace.answered()
+        if not isinstance(answer, Failure):
+            standing.answered, standing.odd = standing.answered + 1, 0
+        elif answer.reason == "refused" and not standing.answered:
+            return InputError(
+                f"backend: {self._settings.base_url} refuses even a greeting ({answer.detail}); check the key, "
+                f"the account and backend.model"
+            )
+        elif answer.reason in ("refused", "rejected"):
+            return self._odd_reply(answer.detail)
         return None
 
     def _given_up(self, again: _Again) -> SelfPriorityError | None:
         """Counts a request that no try brought through; returns what it gives to fear of the server."""
         where = f"backend: {self._settings.base_url}"
-        tries = self._settings.retries + 1
-        with self._lock:
-            if again.reason == "garbage":
-                return self._odd_reply(again.detail)
-            self._lost += 1
-            if self._answered == 0 and again.reason == "cut":
-                return InputError(f"{where} {again.detail} ({tries} tries); is the server running, is base_url right?")
-            if self._lost < MOST_LOST:
-                return None
+        tries, standing = again.n_tries, self._standing
+        if again.reason == "garbage":
+            return self._odd_reply(again.detail)
+        standing.lost += 1
+        if standing.answered == 0 and again.reason == "cut":
+            return InputError(f"{where} {again.detail} ({tries} tries); is the server running, is base_url right?")
+        if standing.lost < MOST_LOST:
+            return None
         return WorkFailed(
             f"{where} does not answer: {again.detail} ({tries} tries); all answers so far are kept and the same "
             f"command continues"
         )
 
     def _odd_reply(self, detail: str) -> WorkFailed | None:
-        self._odd += 1
-        if self._odd < MOST_ODD:
+        self._standing.odd += 1
+        if self._standing.odd < MOST_ODD:
             return None
         return WorkFailed(
-            f"backend: {self._settings.base_url} took none of the last {self._odd} requests ({detail}): that is "
-            f"the server or the recipe, no single request; all answers so far are kept and the "
+            f"backend: {self._settings.base_url} took none of the last {self._standing.odd} requests ({detail}): that "
+            f"is the server or the recipe, no single request; all answers so far are kept and the "
             f"same command continues"
         )
 
-    def _greet(self, doubt: SelfPriorityError, body: dict[str, Any], read: Callable[[Any], T]) -> None:
+    async def _greet(self, doubt: SelfPriorityError, body: Json, read: Callable[[Any], T]) -> None:
         """Raises the doubt unless the server answers a greeting that is asked for in the same form as `body`."""
-        answered = self._answered
-        with self._greeting:
-            if self._answered > answered:  # meanwhile another thread had an answer
+        standing = self._standing
+        answered = standing.answered
+        async with self._greeting:
+            if standing.answered > answered:  # meanwhile another request had an answer
                 return
             one = {name: 1 if name == "n" else value for name, value in body.items()}
-            said = None if self._is_gone else self._tried({**one, "messages": GREETING}, read, MOST_GREETINGS - 1)
-            if self._is_gone or isinstance(said, Failure | _Again):
-                self._is_gone = True
+            greeting = {**one, "messages": GREETING}
+            said = None if standing.is_gone else await self._tried(greeting, read, MOST_GREETINGS - 1)
+            if standing.is_gone or isinstance(said, Failure | _Again):
+                standing.is_gone = True
                 raise doubt
-            with self._lock:
-                self._answered, self._lost, self._odd = self._answered + 1, 0, 0
+            standing.answered, standing.lost, standing.odd = standing.answered + 1, 0, 0
 
-    def _try(self, body: dict[str, Any], read: Callable[[Any], T]) -> T | Failure:
+    async def _try(self, raw: bytes, read: Callable[[Any], T], seconds: float, number: int) -> T | Failure | _Again:
         try:
-            raw = self._send(body)
-        except urllib.error.HTTPError as error:
-            with error:
-                return self._refused(server_error(error.code, _words(error), dict(error.headers)))
-        except TimeoutError:
-            raise _Again("timeout", f"no reply within {self._settings.timeout:g} s") from None
-        except urllib.error.URLError as error:
-            if isinstance(error.reason, TimeoutError):
-                raise _Again("timeout", f"no reply within {self._settings.timeout:g} s") from None
-            variable = proxy_variable(self._url)
-            by = f" through the proxy that {variable} names (NO_PROXY leaves a host out)" if variable else ""
-            raise _Again("cut", f"cannot be reached{by}: {error.reason}") from None
-        except (http.client.HTTPException, ConnectionError, OSError) as error:
-            raise _Again("cut", f"the connection was cut ({type(error).__name__})") from None
+            outcome = self._read(await self._transport.post(raw, seconds), read)
+        except Unanswered as error:
+            # a server that queues never says no: it falls silent
+            outcome = _Again(error.reason, error.detail, is_overload=error.reason == "timeout")
+        return replace(outcome, n_tries=number) if isinstance(outcome, _Again) else outcome
+
+    def _read(self, reply: Reply, read: Callable[[Any], T]) -> T | Failure | _Again:
+        """What a reply says: an answer, a failure of the request, or that another try may help."""
+        if reply.status >= 300:
+            return self._refused(server_error(reply.status, reply.data.decode("utf-8", "replace"), reply.headers))
         try:
-            reply = json.loads(raw)
-            if (inside := error_inside(reply)) is not None:
+            said = json.loads(reply.data)
+            if (inside := error_inside(said)) is not None:
                 return self._refused(inside)
-            return read(reply)
+            self._standing.usage.add(said)
+            return read(said)
         except Refusal as refusal:
             return Failure("refused", str(refusal))
         except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-            raise _Again("garbage", f"the reply is not a chat completion ({type(error).__name__})") from None
+            return _Again("garbage", f"the reply is not a chat completion ({type(error).__name__})")
 
-    def _send(self, body: dict[str, Any]) -> bytes:
-        headers = {"Content-Type": "application/json", "User-Agent": "selfpriority"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        request = urllib.request.Request(self._url, json.dumps(body).encode(), headers, method="POST")
-        with self._opener.open(request, timeout=self._settings.timeout) as reply:
-            data = _whole(reply)
-            return _unpacked(data) if reply.headers.get("Content-Encoding", "").lower() == "gzip" else data
-
-    def _refused(self, error: ServerError) -> Failure:
+    def _refused(self, error: ServerError) -> Failure | _Again:
         """What follows from an error: a failure of this request, another try, or the end."""
         if error.kind == "again":
             limited = error.status == 429
             reason, detail = ("rate_limited", "too many requests (HTTP 429)") if limited else ("server_error", "")
-            raise _Again(reason, detail or f"HTTP {error.status}", error.pause)
+            pause = error.pause if error.is_asked else min(error.pause, LONGEST_PAUSE)
+            return _Again(reason, detail or f"HTTP {error.status}", pause, error.status in OVERLOADED)
         if error.kind == "refused":
             return Failure("refused", f"the server's content filter (HTTP {error.status})")
         if error.kind == "too_long":
@@ -278,7 +271,7 @@ class Endpoint:
     def _form_refused(self, error: ServerError) -> Failure:
         """A parameter that no request could have brought through before, or else a rejection of this one."""
         remedy = REMEDIES.get(error.parameter)
-        if remedy is not None and not self._answered:
+        if remedy is not None and not self._standing.answered:
             raise InputError(
                 f"backend: {self._settings.base_url} does not take {error.parameter} as it is sent "
                 f"(HTTP {error.status}); {remedy}"
@@ -308,42 +301,8 @@ class Endpoint:
         held = "is wrong or may not use this model" if self._key else "is not set"
         return InputError(f"backend: {url} refuses the key (HTTP {status}): ${variable} {held}")
 
-    def _pause(self, attempt: int, wanted: float) -> float:
-        """Seconds before a further try; spread, so that threads do not come back all at once."""
+    def _pause(self, attempt: int, wanted: float, left: float) -> float:
+        """Seconds before a further try; spread, so that requests do not come back all at once."""
         doubled = self._settings.backoff * 2.0 ** (attempt - 1)
-        return min(max(doubled * random.uniform(0.75, 1.25), wanted), LONGEST_PAUSE)
-
-
-def _words(error: urllib.error.HTTPError) -> str:
-    """The server's error as text, to look for known signs in; never shown."""
-    try:
-        raw = error.read(20_000)
-        packed = error.headers.get("Content-Encoding", "").lower() == "gzip"
-        return (_unpacked(raw) if packed else raw).decode("utf-8", "replace")
-    except (http.client.HTTPException, OSError, _Again):
-        return ""
-
-
-def _whole(reply: http.client.HTTPResponse) -> bytes:
-    """The body, within `MOST_BYTES`."""
-    parts, size = [], 0
-    while part := reply.read1(65_536):
-        parts.append(part)
-        size += len(part)
-        if size > MOST_BYTES:
-            raise _Again("garbage", f"the reply is longer than {MOST_BYTES:,} bytes")
-    if reply.length:  # what was promised and did not come
-        raise http.client.IncompleteRead(b"".join(parts), reply.length)
-    return b"".join(parts)
-
-
-def _unpacked(data: bytes) -> bytes:
-    """The body out of its gzip, where it holds no more than `MOST_BYTES`."""
-    stream = zlib.decompressobj(wbits=31)
-    try:
-        found = stream.decompress(data, MOST_BYTES)
-    except zlib.error as error:
-        raise _Again("garbage", "the reply is not the gzip it says it is") from error
-    if stream.unconsumed_tail:
-        raise _Again("garbage", f"the reply is longer than {MOST_BYTES:,} bytes")
-    return found
+        named = wanted if wanted < left else min(wanted, LONGEST_PAUSE)
+        return max(min(doubled * random.uniform(0.75, 1.25), LONGEST_PAUSE), named)

@@ -1,43 +1,40 @@
 """A server that speaks the protocol of OpenAI's chat completions: answers Generate and Choose.
 
-Knows requests and replies; how a reply comes about (connection, tries) is in `http.py`. The only file that reads a
-key, from the environment. Weights behind an address may change without notice: the fingerprint holds address and
-name, no content.
+Brings requests to an event loop and answers back; what is sent is in `questions.py`, how a reply comes about in
+`http.py`. The only file that reads a key, from the environment. Weights behind an address may change without notice:
+the fingerprint holds address and name, no content.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-import queue
-import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 
-from selfpriority.backends.http import Endpoint, key_variable
-from selfpriority.backends.replies import Position, positions, texts_of
-from selfpriority.errors import InputError, SelfPriorityError
-from selfpriority.language_model import Answer, Choice, Choose, Completion, Failure, Generate, Request, Text
+from selfpriority.backends.abilities import Abilities, Probe
+from selfpriority.backends.background import Background
+from selfpriority.backends.http import Address, Endpoint, Standing, key_variable
+from selfpriority.backends.pace import Pace
+from selfpriority.backends.questions import Questions, Stopped
+from selfpriority.backends.transport import Transport
+from selfpriority.backends.usage import Usage
+from selfpriority.errors import InputError
+from selfpriority.language_model import Answer, Request
 from selfpriority.recipe import OpenaiBackend
-from selfpriority.records import Message
 
-TOP_LOGPROBS = 20
-"""The most that the protocol gives: a choice outside the 20 most probable tokens counts as 0."""
-
-SPACE_FIRST = 0.5
-"""Where bare spaces hold more of the probability, the choice stands behind them."""
-STOPPED = Failure("cut", "the work was stopped")
-
-Json = dict[str, Any]
+PROBED_FROM = 32
+"""Requests of one call that are worth a greeting, to see what the server can do, and a line of what they cost."""
 
 
-class _Stopped(Exception):
-    """The work ends here; some of a request's draws or contexts came before."""
+@dataclass(frozen=True)
+class _Answered:
+    """A batch, by its number."""
 
-    def __init__(self, error: SelfPriorityError, came: Answer) -> None:
-        super().__init__(str(error))
-        self.error, self.came = error, came
+    number: int
+    answers: list[Answer]
 
 
 class OpenaiModel:
@@ -46,152 +43,138 @@ class OpenaiModel:
     Args:
         name: what the model is called, unless the settings name it.
         settings: address, key's variable, concurrency, tries.
+        note: told in one line what the server can do, and what was read and written there.
 
     Raises (while answering):
         InputError: wrong key, unknown model or address, nobody there, or no token probabilities for a `Choose`.
         WorkFailed: the server stopped answering; what was answered has been yielded.
     """
 
-    def __init__(self, name: str, settings: OpenaiBackend) -> None:
+    def __init__(self, name: str, settings: OpenaiBackend, note: Callable[[str], None] = lambda text: None) -> None:
         self._settings = settings
         self._name = settings.model or name
-        self._endpoint = Endpoint(settings, self._name, _key(key_variable(settings)))
-        self._takes_many = True  # until the server refuses n > 1
-        self._gave_probabilities = False
+        self._note = note
+        self._address = Address(settings, self._name, _key(key_variable(settings)))
+        self._standing = Standing(Pace(settings.concurrency), Usage())
+        self._abilities = Abilities()
+        self._told_requests = 0
 
     @property
     def fingerprint(self) -> str:
         """Address and name."""
         return openai_fingerprint(self._name, self._settings)
 
+    @property
+    def usage(self) -> Usage:
+        """What the server says that it read and wrote, since this was opened."""
+        return self._standing.usage
+
+    @property
+    def most_under_way(self) -> int:
+        """The most requests that were under way at once."""
+        return self._standing.pace.most_under_way
+
     def plan(self, requests: Sequence[Request]) -> list[list[int]]:
         """Every request alone, so that each answer is kept as soon as it is there."""
         return [[i] for i in range(len(requests))]
 
     def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
-        """Batches as they finish, `concurrency` at once; after an error those under way are still yielded."""
-        waiting = deque(enumerate(batches))
-        finished: queue.SimpleQueue[tuple[int, list[Answer] | Exception]] = queue.SimpleQueue()
-
-        def work() -> None:
-            while waiting:
-                try:
-                    number, batch = waiting.popleft()
-                except IndexError:  # another thread was faster
-                    return
-                try:
-                    finished.put((number, [self._answer(request) for request in batch]))
-                except _Stopped as stopped:
-                    waiting.clear()
-                    if len(batch) == 1:
-                        finished.put((number, [stopped.came]))
-                    finished.put((number, stopped.error))
-                except Exception as error:  # raised again in the caller's thread
-                    waiting.clear()
-                    finished.put((number, error))
-
-        # daemons: an interrupt must not wait for a server's silence
-        threads = [
-            threading.Thread(target=work, daemon=True) for _ in range(min(self._settings.concurrency, len(batches)))
-        ]
-        for thread in threads:
-            thread.start()
+        """Batches as they finish, several at once; after an error those under way are still yielded."""
+        if not batches:
+            return
+        call = _Call(self._address, self._standing, self._abilities, self._note)
+        work = Background[_Answered](lambda hand_on, is_ending: call.made(batches, hand_on, is_ending))
         try:
-            yield from _collected(finished, threads)
+            for answered in work.results():
+                yield answered.number, answered.answers
         finally:
-            waiting.clear()
+            self._tell()
 
-    def _answer(self, request: Request) -> Answer:
-        match request:
-            case Generate():
-                return self._generate(request)
-            case Choose():
-                return self._choose(request)
-            case _:
-                return Failure("unsupported", "an endpoint shows no hidden states and classifies nothing")
-
-    def _generate(self, request: Generate) -> Answer:
-        if request.max_new_tokens < 1 or not request.messages:
-            return Failure("empty", "nothing to answer")
-        given: list[Text | Failure] = []
-        while len(given) < request.n:
-            missing = request.n - len(given)
-            try:
-                reply = self._endpoint.post(self._draws(request, len(given)), texts_of)
-            except SelfPriorityError as error:
-                raise _Stopped(error, _completion([*given, *[STOPPED] * missing])) from error
-            if isinstance(reply, Failure) and reply.reason == "rejected" and self._takes_many and missing > 1:
-                self._takes_many = False
-            elif isinstance(reply, Failure):  # of the request: another draw would fare no better
-                given += [reply] * missing
-            else:
-                given += reply[:missing]
-        return _completion(given)
-
-    def _draws(self, request: Generate, n_given: int) -> Json:
-        """The body that asks for those draws of a request that are not there yet."""
-        return self._body(
-            request.messages,
-            request.max_new_tokens,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            n=request.n - n_given if self._takes_many else 1,
-            seed=request.seed + n_given,
+    def _tell(self) -> None:
+        """What was read and written, once it is worth a line."""
+        usage = self._standing.usage
+        if usage.requests - self._told_requests < PROBED_FROM:
+            return
+        self._told_requests = usage.requests
+        unseen = self._abilities.told_unseen()
+        self._note(
+            f"backend: {self._address.settings.base_url}: so far {usage.told(self._address.settings.prices)}"
+            f"{'; ' if unseen else ''}{unseen}"
         )
 
-    def _choose(self, request: Choose) -> Answer:
-        rows: list[tuple[float, ...]] = []
-        for context in request.contexts:
-            n_missing = len(request.contexts) - len(rows)
+
+class _Call:
+    """One call of `answer`, in its event loop."""
+
+    def __init__(self, address: Address, standing: Standing, abilities: Abilities, note: Callable[[str], None]) -> None:
+        self._address, self._standing, self._abilities, self._note = address, standing, abilities, note
+        self._error: Exception | None = None
+
+    async def made(
+        self,
+        batches: Sequence[Sequence[Request]],
+        hand_on: Callable[[_Answered], None],
+        is_ending: Callable[[], bool],
+    ) -> None:
+        """Asks all batches; then raises the first error, if there was one."""
+        self._standing.pace.begin()
+        async with Transport(self._address.url, self._address.key, self._address.settings.concurrency) as transport:
+            endpoint = Endpoint(self._address, transport, self._standing)
+            probe = Probe(self._address, transport, endpoint, self._abilities)
+            questions = Questions(self._address, endpoint, probe, is_ending)
+            await questions.prepare(chain.from_iterable(batches))
+            telling = asyncio.create_task(self._told(probe, len(batches)))
+            under_way: set[asyncio.Task[None]] = set()
             try:
-                reply = self._first_words(context)
-            except SelfPriorityError as error:
-                raise _Stopped(error, Choice(tuple(rows), (STOPPED,) * n_missing) if rows else STOPPED) from error
-            if reply is None or (isinstance(reply, Failure) and reply.reason == "rejected"):
-                return self._without_probabilities()
-            if isinstance(reply, Failure):
-                return Choice(tuple(rows), (reply,) * n_missing) if rows else reply
-            rows.append(tuple(min(1.0, sum(p for word, p in reply if word == choice)) for choice in request.choices))
-        return Choice(tuple(rows))
+                await self._begin(questions, batches, hand_on, under_way)
+                await asyncio.gather(*under_way)
+            finally:
+                for task in (telling, *under_way):
+                    task.cancel()
+                await asyncio.gather(telling, *under_way, return_exceptions=True)
+        if self._error is not None:
+            raise self._error
 
-    def _first_words(self, context: Sequence[Message]) -> list[tuple[str, float]] | Failure | None:
-        """(token without the space before it, probability) of what an answer may begin with; None: not given.
+    async def _begin(
+        self,
+        questions: Questions,
+        batches: Sequence[Sequence[Request]],
+        hand_on: Callable[[_Answered], None],
+        under_way: set[asyncio.Task[None]],
+    ) -> None:
+        """Begins every batch, as many at once as the pace allows, or until nothing new should be begun."""
+        waiting = iter(enumerate(batches))
+        while (n_free := await self._standing.pace.room()) and self._error is None and not questions.is_over:
+            begun = [
+                asyncio.create_task(self._asked(questions, number, batch, hand_on))
+                for number, batch in islice(waiting, n_free)
+            ]
+            if not begun:
+                return
+            under_way.update(begun)
+            for task in begun:
+                task.add_done_callback(under_way.discard)
+            for _ in range(2):  # they take their places, or their contexts do
+                await asyncio.sleep(0)
 
-        Where the model begins with a bare space, as SentencePiece has it before a digit, the token behind it counts
-        too, as probable as both together; only then is the server asked for two tokens.
-        """
-        reply = self._positions(context, 1)
-        if reply is None or isinstance(reply, Failure):
-            return reply
-        self._gave_probabilities = True
-        if sum(p for word, p in reply[0].words if not word) <= SPACE_FIRST:
-            return reply[0].words
-        longer = self._positions(context, 2)
-        if longer is None or isinstance(longer, Failure):
-            return longer
-        if len(longer) < 2 or not longer[0].is_space:
-            return reply[0].words
-        p_space = longer[0].probability(longer[0].token)
-        return [*longer[0].words, *((word, p_space * p) for word, p in longer[1].words)]
+    async def _asked(
+        self, questions: Questions, number: int, batch: Sequence[Request], hand_on: Callable[[_Answered], None]
+    ) -> None:
+        try:
+            hand_on(_Answered(number, [await questions.answer(request) for request in batch]))
+        except Stopped as stopped:
+            if len(batch) == 1:
+                hand_on(_Answered(number, [stopped.came]))
+            self._error = self._error or stopped.error
+        except Exception as error:  # raised again in the caller's thread
+            self._error = self._error or error
 
-    def _positions(self, context: Sequence[Message], n: int) -> list[Position] | Failure | None:
-        body = self._body(context, n, temperature=0.0, logprobs=True, top_logprobs=TOP_LOGPROBS)
-        return self._endpoint.post(body, positions)
-
-    def _without_probabilities(self) -> Failure:
-        """Never an answer of another kind in its place: a written rating is another measure."""
-        if self._gave_probabilities:
-            return Failure("unsupported", "this reply came without token probabilities")
-        raise InputError(
-            f"backend: {self._name} at {self._settings.base_url} gives no token probabilities, which expected ratings "
-            f"are read from; set method: verbal, and the judge is asked to write its rating"
-        )
-
-    def _body(self, messages: Sequence[Message], max_new_tokens: int, **parameters: object) -> Json:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        limit: Json = {self._settings.limit_field: max_new_tokens}
-        sent = {name: value for name, value in parameters.items() if name not in self._settings.leave_out}
-        return {"model": self._name, "messages": turns, **limit, **sent}
+    async def _told(self, probe: Probe, n_batches: int) -> None:
+        if n_batches < PROBED_FROM or self._abilities.is_told:
+            return
+        self._abilities.is_told = True
+        if line := await probe.line():
+            self._note(line)
 
 
 def openai_fingerprint(name: str, settings: OpenaiBackend) -> str:
@@ -206,31 +189,3 @@ def _key(variable: str | None) -> str:
     if not (key.isascii() and key.isprintable()):  # the error of whoever sends it would quote it
         raise InputError(f"backend: ${variable} holds characters that no key has")
     return key
-
-
-def _collected(
-    finished: queue.SimpleQueue[tuple[int, list[Answer] | Exception]], threads: Sequence[threading.Thread]
-) -> Iterator[tuple[int, list[Answer]]]:
-    """What the threads finish until all have ended; then the first error, if there was one."""
-    failed: Exception | None = None
-    while True:
-        running = any(thread.is_alive() for thread in threads)  # asked first: what ends later is still in the queue
-        try:
-            number, outcome = finished.get(timeout=0.1 if running else 0.0)
-        except queue.Empty:
-            if not running:
-                break
-            continue
-        if isinstance(outcome, Exception):
-            failed = failed or outcome
-        else:
-            yield number, outcome
-    if failed is not None:
-        raise failed
-
-
-def _completion(given: Sequence[Text | Failure]) -> Completion | Failure:
-    """What was paid for is kept."""
-    texts = tuple(text for text in given if isinstance(text, Text))
-    failures = tuple(failure for failure in given if isinstance(failure, Failure))
-    return Completion(texts, failures) if texts else failures[0]

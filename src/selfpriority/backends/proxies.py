@@ -8,12 +8,15 @@ import urllib.parse
 import urllib.request
 
 
-def proxy_handler(url: str) -> urllib.request.ProxyHandler:
-    """The proxies for an address: those of the environment, and none on the way to this machine.
+def proxy_of(url: str) -> str | None:
+    """The proxy for an address, as the environment or the system names it; None on the way to this machine.
 
     A proxy elsewhere that is asked for 127.0.0.1 looks at itself, and what it finds there is no server of the user's.
     """
-    return urllib.request.ProxyHandler({} if is_this_machine(url) else None)
+    if proxy_variable(url) is None:
+        return None
+    named = urllib.request.getproxies()[urllib.parse.urlsplit(url).scheme]
+    return named if "://" in named else f"http://{named}"
 
 
 def proxy_variable(url: str) -> str | None:

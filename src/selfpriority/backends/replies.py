@@ -7,6 +7,7 @@ request and no address.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,20 @@ class Position:
     def is_space(self) -> bool:
         """Whether a bare space was written; some servers spell SentencePiece's as nothing at all."""
         return self.token is not None and not _word(self.token)
+
+    def of(self, choices: Sequence[str]) -> list[float]:
+        """Probability of each choice in all its spellings; 0 where none is told."""
+        return [sum(p for word, p in self.words if word == choice) for choice in choices]
+
+    def unseen(self, choices: Sequence[str]) -> float:
+        """The most that those choices may hold together of which no spelling is told.
+
+        None of them is more probable than the least probable token that is told, and all tokens hold 1.
+        """
+        told = {word for word, _ in self.words}
+        n_untold = sum(choice not in told for choice in choices)
+        least = min((p for _, p in self.most_probable), default=1.0)
+        return min(n_untold * least, max(0.0, 1.0 - sum(p for _, p in self.most_probable)))
 
     def probability(self, token: str | None) -> float:
         """Of one spelling."""

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
@@ -58,6 +59,8 @@ class ServerError:
     """Of a `form` that is refused: the parameter."""
     pause: float = 0.0
     """Seconds that the server asks to wait."""
+    is_asked: bool = False
+    """Whether `Retry-After` says so; else the pause is read off the limits, of which another may be the one."""
 
 
 def server_error(status: int, words: str, headers: Mapping[str, str] | None = None) -> ServerError:
@@ -72,7 +75,10 @@ def server_error(status: int, words: str, headers: Mapping[str, str] | None = No
     kind, parameter = _kind(status, known), ""
     if kind == "rejected" and (parameter := _parameter(words)):
         kind = "form"
-    return ServerError(kind, status, parameter, pause_wanted(headers or {}) if kind == "again" else 0.0)
+    if kind != "again":
+        return ServerError(kind, status, parameter)
+    is_asked = any(name.lower().startswith("retry-after") for name in headers or {})
+    return ServerError(kind, status, parameter, pause_wanted(headers or {}), is_asked)
 
 
 def _kind(status: int, known: str) -> Kind:
@@ -130,16 +136,19 @@ def _parameter(words: str) -> str:
 def pause_wanted(headers: Mapping[str, str]) -> float:
     """Seconds that a server asks to wait before the next try; 0 where it does not say.
 
-    `Retry-After` counts seconds or names a date; `retry-after-ms` counts milliseconds; the `x-ratelimit-reset` family
-    holds a length of time such as `1m30s`, a number of seconds, or a moment since 1970 in seconds or milliseconds.
+    `Retry-After` counts seconds or names a date; `retry-after-ms` counts milliseconds; the headers of limits
+    (`x-ratelimit-reset-requests`, `anthropic-ratelimit-tokens-reset`, `ratelimit-reset`) hold a length of time such as
+    `1m30s`, a number of seconds, a moment since 1970 in seconds or milliseconds, or a date. Of several limits those
+    count of which nothing remains, where the server says so.
     """
     low = {name.lower(): value.strip() for name, value in headers.items()}
     if "retry-after-ms" in low:
         return _number(low["retry-after-ms"]) / 1000.0
     if "retry-after" in low:
         return _number(low["retry-after"]) or _until_date(low["retry-after"])
-    resets = [value for name, value in low.items() if name.startswith("x-ratelimit-reset")]
-    return max((_until_reset(value) for value in resets), default=0.0)
+    resets = {name: value for name, value in low.items() if "ratelimit" in name and "reset" in name}
+    used_up = [value for name, value in resets.items() if low.get(name.replace("reset", "remaining")) in ("0", "0.0")]
+    return max((_until_reset(value) for value in used_up or resets.values()), default=0.0)
 
 
 def _until_date(text: str) -> float:
@@ -156,10 +165,20 @@ def _until_reset(text: str) -> float:
     if number > 1e8:
         return max(0.0, number - time.time())
     parts = _LENGTH.fullmatch(text)
-    if number or parts is None:
+    if number:
         return number
+    if parts is None:
+        return _until_iso_date(text)
     hours, minutes, seconds, milliseconds = (float(part or 0.0) for part in parts.groups())
     return 3600 * hours + 60 * minutes + seconds + milliseconds / 1000
+
+
+def _until_iso_date(text: str) -> float:
+    try:
+        moment = datetime.fromisoformat(text)
+        return max(0.0, moment.timestamp() - time.time()) if moment.tzinfo else 0.0
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _number(text: str) -> float:

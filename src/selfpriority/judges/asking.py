@@ -86,8 +86,10 @@ def _chosen(answer: Answer, n: int, reading: Reading[_Verdict]) -> tuple[_Verdic
     if isinstance(answer, Failure):
         return (Unrated(answer.reason, answer.detail),) * n
     assert isinstance(answer, Choice)
-    chosen = tuple(reading.of_choice(probabilities) for probabilities in answer.probabilities)
-    return chosen + tuple(Unrated(failure.reason, failure.detail) for failure in answer.missing)
+    return tuple(
+        Unrated(found.reason, found.detail) if isinstance(found, Failure) else reading.of_choice(found.probabilities)
+        for found in answer.by_context
+    )
 
 
 def _written(answer: Answer, reading: Reading[_Verdict]) -> _Verdict | Unrated:

@@ -22,7 +22,7 @@ from selfpriority.formats import counted
 from selfpriority.judges.asking import Conversation, marked
 from selfpriority.judges.labels import LabelledAnswer, anchors_as_labels, prompt_group
 from selfpriority.judges.orientation import Floats, Orientation, Weighed, orient, orient_without
-from selfpriority.language_model import Answer, Choice, Choose, Failure, LanguageModel, ask
+from selfpriority.language_model import Answer, Chances, Choice, Choose, Failure, LanguageModel, ask
 from selfpriority.outside import parse_yaml, read_text
 from selfpriority.rating import Item
 from selfpriority.recipe.section import Section
@@ -235,13 +235,19 @@ def _difference(questions: Sequence[str], said: Answer, baseline: Answer, *, who
     for answer in (said, baseline):
         if isinstance(answer, Failure):
             return answer
+        assert isinstance(answer, Choice)
+        if not answer.probabilities:  # some failed for good, the others for now
+            return answer.missing[0]
     assert isinstance(said, Choice)
     assert isinstance(baseline, Choice)
     for failure in (*said.missing, *baseline.missing):
         if whole and failure.reason in BUSY:
             return failure
-    both = zip(questions, said.probabilities, baseline.probabilities, strict=False)  # the last ones may be missing
-    odds = {question: log_odds(ours) - log_odds(free) for question, ours, free in both}
+    odds = {
+        question: log_odds(ours.probabilities) - log_odds(free.probabilities)
+        for question, ours, free in zip(questions, said.by_context, baseline.by_context, strict=True)
+        if isinstance(ours, Chances) and isinstance(free, Chances)
+    }
     return {question: value for question, value in odds.items() if math.isfinite(value)}
 
 

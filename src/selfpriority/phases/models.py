@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from selfpriority.language_model import LanguageModel
 from selfpriority.models.files import resolve
 from selfpriority.models.fingerprint import fingerprint
@@ -22,8 +24,12 @@ def model_key(name: str, backend: Backend | None = None) -> str:
     return fingerprint(resolve(name))
 
 
-def open_model(name: str, settings: Backend) -> LanguageModel:
-    """The language model `name`, run as the settings say."""
+def _silent(_: str) -> None:
+    """Tells nobody."""
+
+
+def open_model(name: str, settings: Backend, note: Callable[[str], None] = _silent) -> LanguageModel:
+    """The language model `name`, run as the settings say; a server's abilities and costs are told to `note`."""
     if isinstance(settings, ScriptedBackend):
         from selfpriority.backends.scripted import ScriptedModel
 
@@ -31,13 +37,13 @@ def open_model(name: str, settings: Backend) -> LanguageModel:
     if isinstance(settings, OpenaiBackend):
         from selfpriority.backends.openai import OpenaiModel
 
-        return OpenaiModel(name, settings)
+        return OpenaiModel(name, settings, note)
     from selfpriority.backends.hf import HfModel
 
     return HfModel(name, settings)
 
 
-def open_reader(name: str, settings: Backend) -> LanguageModel:
+def open_reader(name: str, settings: Backend, note: Callable[[str], None] = _silent) -> LanguageModel:
     """The model `name` for heads that read its hidden states: a language model, or an encoder."""
     if isinstance(settings, HfBackend):
         from selfpriority.models.loading import is_encoder
@@ -46,7 +52,7 @@ def open_reader(name: str, settings: Backend) -> LanguageModel:
             from selfpriority.backends.encoder import HfEncoder
 
             return HfEncoder(name, settings)
-    return open_model(name, settings)
+    return open_model(name, settings, note)
 
 
 def open_classifier(name: str, settings: Backend) -> LanguageModel:

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 Watcher = Callable[[Progress], None]
 """Told how far the requests of a step are."""
+Opener = Callable[[str, Backend, Callable[[str], None]], LanguageModel]
+"""Opens a model by its name; told in a line what a server can do, and what was read and written there."""
 
 
 class Reporter:
@@ -115,14 +117,12 @@ class Resources:
         """The same for heads that read hidden states, which may be those of an encoder."""
         return self._opened(open_reader, name, backend, self._watcher(step, spent))
 
-    def _opened(
-        self, opens: Callable[[str, Backend], LanguageModel], name: str, settings: Backend, watch: Watcher
-    ) -> LanguageModel:
+    def _opened(self, opens: Opener, name: str, settings: Backend, watch: Watcher) -> LanguageModel:
         if self.stand_ins is not None:
             return self.stand_ins.model(name, settings)
         key = f"{name} {settings.model_dump_json()}"
         if key not in self.models:
-            self.models[key] = Cached(opens(name, settings), self.run.cache, self.reporter.note)
+            self.models[key] = Cached(opens(name, settings, self.reporter.note), self.run.cache, self.reporter.note)
         return Watched(self.models[key], watch)
 
     def close(self, name: str) -> None:

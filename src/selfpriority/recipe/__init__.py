@@ -4,7 +4,7 @@ The only place with defaults; knows nothing of models.
 """
 
 from selfpriority.recipe.align import Align, Lora
-from selfpriority.recipe.backend import Backend, HfBackend, OpenaiBackend, ScriptedBackend
+from selfpriority.recipe.backend import Backend, HfBackend, OpenaiBackend, Prices, ScriptedBackend
 from selfpriority.recipe.branch import (
     TRAINED,
     VANILLA,
@@ -41,6 +41,7 @@ __all__ = [
     "OpenaiBackend",
     "OtherSystem",
     "PairRules",
+    "Prices",
     "Prompts",
     "Recipe",
     "Refine",

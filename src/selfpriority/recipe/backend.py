@@ -43,6 +43,17 @@ class ScriptedBackend(Section):
     """Seconds a batch takes."""
 
 
+class Prices(Section):
+    """What a server charges for a million tokens, in any one currency."""
+
+    read: float = Field(ge=0, le=1e6)
+    """Tokens of prompts."""
+    written: float = Field(ge=0, le=1e6)
+    """Tokens of answers, thinking included."""
+    known: float | None = Field(None, ge=0, le=1e6)
+    """Tokens of prompts that the server finds in its cache; none: as any other."""
+
+
 class OpenaiBackend(Section):
     """A server that speaks the protocol of OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, ..."""
 
@@ -55,14 +66,18 @@ class OpenaiBackend(Section):
     """Whether a key may go over plain http to another machine, where anybody on the way can read it."""
     api_key_env: str | None = Field(None, pattern=VARIABLE, repr=False)
     """Name, in capitals, of the environment variable that holds the key; none: OPENAI_API_KEY, for OpenAI alone."""
-    concurrency: int = Field(8, ge=1, le=256)
-    """Requests under way at once."""
+    concurrency: int = Field(64, ge=1, le=1024)
+    """Most requests under way at once, and most connections; how many the server bears is found out below that."""
     timeout: float = Field(120.0, gt=0, le=86_400)
-    """Seconds after which a request that is not answered whole is tried again."""
+    """Seconds after which a try that is not answered whole is given up, and made again."""
+    timeout_in_all: float = Field(1800.0, gt=0, le=604_800)
+    """Seconds for all tries of a request and the pauses between them."""
     retries: int = Field(5, ge=0, le=20)
     """Further tries after a rate limit, a server error, a cut connection or a time-out."""
     backoff: float = Field(1.0, ge=0, le=3600)
     """Seconds before the first further try; they double with each, unless the server names a time."""
+    prices: Prices | None = None
+    """Of a million tokens; none: the cost is unknown, unless the server names it."""
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls the length limit."""
     leave_out: tuple[Literal["seed", "temperature", "top_p"], ...] = ()
