@@ -187,7 +187,7 @@ def test_the_length_stands_beside_every_score():
     assert found["difference"]["spa_vs_vanilla"]["HH_5"]["words"] == 2.0
     assert found["pairwise"]["spa_vs_vanilla"]["harmlessness"]["words"] == 2.0
     assert found["pairwise"]["spa_vs_vanilla"]["helpfulness"]["words"] == 1.0
-    won = table(found).split("Won / tied / lost:")[1].splitlines()[3]
+    won = table(found).split("Won / tied / lost:")[1].splitlines()[4]
     assert won.endswith("| +2.0 |")
 
 

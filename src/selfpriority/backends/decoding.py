@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from selfpriority.backends.batches import passes, rows_at_once
 from selfpriority.backends.kv_cache import growing_cache, part_of
+from selfpriority.backends.pulse import beat
 from selfpriority.errors import WorkFailed
 
 _COMPACT_AT = 0.875  # share of rows still open under which the finished ones are dropped from the cache
@@ -55,13 +56,16 @@ def generate(
     generator = torch.Generator(device=model.device)
     generator.manual_seed(sampling.seed)
     drawn: list[list[int]] = [[] for _ in range(len(select))]
+    n_tokens = 0
     rows = list(range(len(select)))  # which output each row of the tensors belongs to
     while True:
         tokens = _draw(logits, sampling, generator)
         for row, token in zip(rows, tokens.tolist(), strict=True):
             if not _finished(drawn[row], sampling):
                 drawn[row].append(token)
+                n_tokens += 1
         still_open = [i for i, row in enumerate(rows) if not _finished(drawn[row], sampling)]
+        beat(len(drawn) - len(still_open), n_tokens)
         if not still_open:
             return drawn
         if len(still_open) <= _COMPACT_AT * len(rows):
