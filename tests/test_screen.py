@@ -29,7 +29,7 @@ def a_screen() -> Screen:
         Stage("evaluate"),
     ]
     now = Now("refine", 340, 1920, "118 tok/s", 95.0, 441.0)
-    return Screen("spa run runs/demo", stages, now, 245.0, "at least 12 min")
+    return Screen("spa run runs/demo", stages, now, 245.0, rest="at least 12 min")
 
 
 @pytest.mark.parametrize("width", [40, 80, 140])

@@ -124,7 +124,7 @@ class RunView(Reporter):
                 stage.said = self._parts[stage.title].told()
         in_hand = self._screen.now.rest if self._screen.now else None
         rest = rest_of(self._ahead, _entries(self._run), in_hand)
-        if rest is not None:
+        if rest is not None and rest.seconds >= 1.0:
             self._screen.rest = f"{'about' if rest.is_whole else 'at least'} {duration(rest.seconds)}"
 
     def _read_plan(self, plan: subprocess.Popen[bytes]) -> None:

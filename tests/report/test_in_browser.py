@@ -173,7 +173,7 @@ def test_every_table_fits_a_screen_and_the_key_columns_a_phone(report, four_syst
     assert page.evaluate(f"{wide}.map((each) => each.getAttribute('aria-label'))") == []
     page = report(390)
     heads = page.locator("table.differences").first.locator("thead th")
-    assert heads.all_inner_texts()[:4] == ["Objective", "difference", "95\u2009% interval", "p, corrected"]
+    assert heads.all_inner_texts()[:4] == ["Objective", "difference", "95\u202f% interval", "p, corrected"]
     box = heads.nth(3).bounding_box()
     assert box is not None
     assert box["x"] + box["width"] <= 390
