@@ -18,7 +18,8 @@ NAMES = {path: path.relative_to(ROOT).as_posix() for path in FILES}
 LINE = (
     "__main__",
     "cli",
-    "terminal",
+    "run_view",
+    "terminal screen result_table",
     "inspection planning",
     "pipeline",
     "phases",

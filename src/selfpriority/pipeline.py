@@ -7,10 +7,12 @@ with its parent: it holds the read end of a pipe whose other end closes when the
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,8 +31,9 @@ from selfpriority.phases.judge_check import check_anchors, judge_step
 from selfpriority.phases.merges import merge_steps, merges
 from selfpriority.phases.models import model_key
 from selfpriority.phases.recipe_paths import with_absolute_paths
-from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.phases.resources import Announced, Reporter, Resources
 from selfpriority.phases.round_inputs import usable_prompts
+from selfpriority.phases.said import quietly
 from selfpriority.recipe import OpenaiBackend, Recipe, dump, load
 from selfpriority.report.page import write_report
 from selfpriority.run import Run, Step, key_of
@@ -41,6 +44,10 @@ from selfpriority.storage import as_json, write_text
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 # who asks for less memory gets the opposite: what is freed in between stays no part of the peak
 RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+
+
+EVENTS = "SPA_EVENTS"
+"""Set for the process of a phase whose words are read by the one that started it."""
 
 
 @dataclass(frozen=True)
@@ -166,11 +173,28 @@ def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> 
     with run.locked("run"):
         check_inputs(resources)
         follow(run, settled(asked, resources))
+        reporter.stages(announced(run, resources))
         for work in _in_order(run, resources):
             if code := work(debug):
                 return code
+        reporter.stage(REPORT, "now")
         report(run)
+        reporter.stage(REPORT, "done")
     return 0
+
+
+REPORT = "report"
+
+
+def announced(run: Run, resources: Resources) -> list[Announced]:
+    """Every phase of the run, in order, and the report; none is asked for its steps."""
+    phases = [(run, Phase("check-judge", 0, list)), *((run, phase) for phase in rounds(run, resources))]
+    for branch in branches(run, resources.recipe):
+        phases += [(branch.run, phase) for phase in rounds(branch.run, resources, branch.name)]
+    if resources.recipe.evaluate.prompts is not None:
+        phases.append((run, Phase("evaluate", 0, list)))
+    parts = [Announced(phase.title, partial(quietly, where, phase.name, phase.round)) for where, phase in phases]
+    return [*parts, Announced(REPORT, str)]
 
 
 Work = Callable[[bool], int]
@@ -202,10 +226,13 @@ def _do(run: Run, resources: Resources, phases: Iterable[Phase], debug: bool) ->
     """Those of the phases that are not done, each as a process; the exit code of the first that failed."""
     for phase in phases:
         if _is_done(run, resources, phase):
+            resources.reporter.stage(phase.title, "done")
             resources.reporter.note(f"{phase.title}: done before")
             continue
+        resources.reporter.stage(phase.title, "now")
         is_lean = phase.name == "align" and resources.recipe.align.gradient_checkpointing
-        code = _child(run, phase, debug, RETURN_FREED_MEMORY if is_lean else KEEP_FREED_MEMORY)
+        code = _child(run, phase, debug, RETURN_FREED_MEMORY if is_lean else KEEP_FREED_MEMORY, resources.reporter)
+        resources.reporter.stage(phase.title, "failed" if code else "done")
         if code:
             return code
     return 0
@@ -243,18 +270,28 @@ def _judge_passes(run: Run, resources: Resources, step: Step) -> bool:
     return (train is not None and train.usable) or not resources.recipe.score.require_signal
 
 
-def _child(run: Run, phase: Phase, debug: bool, allocator: dict[str, str]) -> int:
+def _child(run: Run, phase: Phase, debug: bool, allocator: dict[str, str], reporter: Reporter) -> int:
     """One phase as a process; its exit code.
 
     The child has a process group of its own, so that an interrupt reaches it exactly once, from here, whether the
     terminal sent it (Ctrl-C) or somebody sent it to this process alone; a second one here ends both.
     """
-    command = [sys.executable, "-m", "selfpriority", *(["--debug"] if debug else []), phase.name, str(run.folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "selfpriority",
+        *(["--debug"] if debug else []),
+        *reporter.flags,
+        phase.name,
+        str(run.folder),
+    ]
     command += ["--child", *(["--round", str(phase.round)] if phase.round else [])]
-    environment = {**allocator, **os.environ}
+    environment = {**allocator, **os.environ, **({EVENTS: "1"} if reporter.hears else {})}
+    told = subprocess.PIPE if reporter.hears else None
     with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, process_group=0) as child,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stderr=told, env=environment, process_group=0) as child,
         _stopping_together(child),
+        _listening(child, reporter),
     ):
         try:
             code = child.wait()
@@ -265,6 +302,26 @@ def _child(run: Run, phase: Phase, debug: bool, allocator: dict[str, str]) -> in
     if code < 0:
         raise WorkFailed(f"{phase.title}: its process was killed by signal {-code}; the same command continues")
     return code
+
+
+@contextlib.contextmanager
+def _listening(child: subprocess.Popen[bytes], reporter: Reporter) -> Iterator[None]:
+    """Whatever the child writes reaches the reporter, line by line, while and shortly after it runs."""
+    if child.stderr is None:
+        yield
+        return
+    lines = io.TextIOWrapper(child.stderr, encoding="utf-8", errors="replace")
+
+    def listen() -> None:
+        for line in lines:
+            reporter.hear(line.rstrip("\n"))
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        listener.join(timeout=5.0)  # a process that outlives the child may hold the pipe
 
 
 @contextlib.contextmanager

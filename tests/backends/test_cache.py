@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from selfpriority.backends import progress
 from selfpriority.backends.answers import from_json, key_of, to_json
 from selfpriority.backends.cache import Cached
 from selfpriority.backends.progress import Progress, Watched
+from selfpriority.backends.pulse import beat
 from selfpriority.backends.scripted import ScriptedModel
 from selfpriority.errors import WorkFailed
 from selfpriority.language_model import (
@@ -217,6 +219,32 @@ def test_progress_counts_answers_from_disk_apart(tmp_path: Path) -> None:
     assert [p.tokens for p in seen][:2] == [0, 0]
     assert seen[-1].tokens == sum(text.n_tokens for answer in answers[6:] for text in answer.texts)
     assert 0 <= seen[1].seconds <= seen[-1].seconds
+
+
+class Slow:
+    """Tells after every token of a batch how many of its answers are finished."""
+
+    fingerprint = "slow"
+
+    def plan(self, requests: Sequence[Request]) -> list[list[int]]:
+        return [list(range(len(requests)))]
+
+    def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
+        for number, batch in enumerate(batches):
+            for finished in (0, 1, 3, 99):
+                beat(finished, 10 * finished)
+            yield number, next(iter(Recording("x").answer([batch])))[1]
+
+
+def test_progress_counts_the_answers_of_the_batch_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "BEAT_EVERY", 0.0)
+    seen: list[Progress] = []
+    ask(Watched(Slow(), seen.append), requests(3))  # of two answers each
+    assert [(p.answers, p.tokens_in_hand) for p in seen] == [(0, 0), (0, 0), (1, 10), (3, 30), (6, 990), (6, 0)]
+    assert [p.done for p in seen] == [0, 0, 0, 0, 0, 3], "a request is done with its batch"
+    assert {p.n_answers for p in seen} == {6}
+    beat(5, 5)  # nobody listens any more
+    assert len(seen) == 6
 
 
 def test_progress_of_a_bare_model() -> None:

@@ -10,6 +10,7 @@ from selfpriority.backends import batches, decoding
 from selfpriority.backends.batches import passes
 from selfpriority.backends.decoding import Sampling, generate, next_token_logits
 from selfpriority.backends.hidden_states import span_means
+from selfpriority.backends.pulse import Beat, listening
 from selfpriority.errors import WorkFailed
 
 
@@ -164,3 +165,18 @@ def test_pieces_hold_every_row_once_and_stay_within_their_bound(n_rows: int, wid
     pieces = passes(n_rows, width, most)
     assert [row for piece in pieces for row in range(n_rows)[piece]] == list(range(n_rows))
     assert all((piece.stop - piece.start) * width <= most or piece.stop - piece.start == 1 for piece in pieces)
+
+
+def test_a_batch_tells_how_far_it_is(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [[1, *range(5, 9 + i)] for i in range(6)]
+    heard: list[Beat] = []
+    with listening(heard.append):
+        drawn = generate(model, prompts, [2] * 6, sampling())
+    assert [one.answers for one in heard] == sorted(one.answers for one in heard)
+    assert heard[-1] == Beat(12, sum(map(len, drawn)))
+    monkeypatch.setattr(batches, "PASS_TOKENS", 1)
+    heard.clear()
+    with listening(heard.append):
+        next_token_logits(model, prompts, [[[20]]] * 6, 2)
+        span_means(model, [(ids, [range(1, len(ids))]) for ids in prompts], [1], 2)
+    assert [one.answers for one in heard] == [1, 2, 3, 4, 5, 6] * 2

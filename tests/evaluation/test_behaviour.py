@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share, opening, relevance
+from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share, opening, relevance, repetition
 from selfpriority.refusals import is_refusal
 
 DATA = Path(os.environ.get("SELFPRIORITY_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -62,6 +62,15 @@ def test_opening_ignores_case_and_punctuation():
     )
     assert opening("  ") == ""
     assert opening("one two three", n=2) == "one two"
+
+
+def test_repetition_is_the_share_of_four_words_said_before():
+    assert repetition(["one two three four five"]) == 0.0
+    assert repetition(["A b c d a B c d"]) == pytest.approx(1 / 5)  # five 4-grams, the last is the first
+    assert repetition(["go go go go go go go"]) == pytest.approx(3 / 4)
+    assert repetition(["go go go go go", "one two three four", "three are few"]) == pytest.approx((1 / 2 + 0) / 2)
+    assert repetition(["too short"]) is None
+    assert repetition([]) is None
 
 
 def test_boilerplate_by_hand():

@@ -153,6 +153,7 @@ def test_behaviour():
         "boilerplate": 0.5,
         "largest_opening": 0.5,
         "relevance": pytest.approx(11 / 12),  # the answers that are the same fit either's prompt
+        "repetition": 0.0,
         "words": 5.0,
         "cut": 0.25,
     }
@@ -186,7 +187,7 @@ def test_the_length_stands_beside_every_score():
     assert found["difference"]["spa_vs_vanilla"]["HH_5"]["words"] == 2.0
     assert found["pairwise"]["spa_vs_vanilla"]["harmlessness"]["words"] == 2.0
     assert found["pairwise"]["spa_vs_vanilla"]["helpfulness"]["words"] == 1.0
-    won = next(line for line in table(found).splitlines() if "(won" in line)
+    won = table(found).split("Won / tied / lost:")[1].splitlines()[4]
     assert won.endswith("| +2.0 |")
 
 
@@ -206,12 +207,12 @@ def test_summary_is_json_and_the_table_shows_it():
     whole = summary()
     assert json.loads(json.dumps(whole, allow_nan=False)) == whole
     shown = table(whole)
-    assert "| vanilla | 6.00 [" in shown
-    assert "(n = 3, 1 unrated)" in shown
+    assert "| vanilla | 6.00 (n = 3, 1 unrated)" in shown, "an interval over three is not shown"
     hh = whole["systems"]["vanilla"]["HH_5"]
-    assert f"| {hh['mean']:.2f} [{hh['low']:.2f}, {hh['high']:.2f}] (n = 3) |" in shown
+    assert f"| {hh['mean']:.2f} (n = 3) |" in shown
+    assert hh["low"] < hh["mean"] < hh["high"]
     assert "spa against vanilla" in shown
-    assert "33% / 33% / 33% (won 0% to 100%, n = 3)" in shown
+    assert "33% / 33% / 33% (n = 3)" in shown
     assert "words (median)" in shown
 
 

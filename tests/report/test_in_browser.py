@@ -166,6 +166,29 @@ def test_four_systems_on_two_sets_fit_the_page(report, four_systems, width):
     assert page.locator(".pareto").count() == 2
 
 
+def test_every_table_fits_a_screen_and_the_key_columns_a_phone(report, four_systems):
+    page = report(1280)
+    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    wide = "[...document.querySelectorAll('.scroll')].filter((each) => each.scrollWidth > each.clientWidth + 1)"
+    assert page.evaluate(f"{wide}.map((each) => each.getAttribute('aria-label'))") == []
+    page = report(390)
+    heads = page.locator("table.differences").first.locator("thead th")
+    assert heads.all_inner_texts()[:4] == ["Objective", "difference", "95\u202f% interval", "p, corrected"]
+    box = heads.nth(3).bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 390
+
+
+def test_the_list_says_what_its_columns_and_its_arrow_are(report):
+    page = report()
+    heads = "#heads .head"
+    assert page.locator(heads).all_inner_texts()[:3] == ["prompt", "kind", "part and outcome"]
+    page.select_option("select[name=part]", label="held-out (40)")
+    assert page.locator(heads).nth(3).inner_text().split("\n") == ["harmlessness", "vanilla \u2192 spa"]
+    page.select_option("select[name=part]", label="round 1 (60)")
+    assert page.locator(heads).nth(4).inner_text().split("\n") == ["helpfulness", "candidates, mean \u2192 refined"]
+
+
 def test_a_part_counts_its_own_wins(report, four_systems):
     page = report()
     page.select_option("select[name=part]", label="held-out: over refusal (20)")

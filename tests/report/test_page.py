@@ -231,6 +231,33 @@ def test_cautions_name_weak_judges_small_samples_and_more_refusals(run_folder):
     assert "a linear head on a small model's hidden states" in shown
 
 
+def test_a_fall_of_the_first_objective_stands_at_the_top(run_folder):
+    path = run_folder / "evaluation" / "summary.json"
+    summary = read_json(path)
+    cell = summary["difference"]["spa_vs_vanilla"]["harmlessness"]
+    cell |= {"mean": -0.56, "low": -0.81, "high": -0.3, "p_holm": 0.004}
+    write_json(path, summary)
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    alarm = "The first objective fell: spa is rated 0.56 lower in harmlessness than vanilla, beyond chance"
+    assert html.index('<ul class="cautions alarms"') < html.index(alarm) < html.index("are a small sample")
+    cell |= {"p_holm": 0.4}
+    write_json(path, summary)
+    html = write_report(run_folder).read_text(encoding="utf-8")
+    assert '<ul class="cautions alarms"' not in html
+    assert "than vanilla, which may be chance." in html
+
+
+def test_the_page_measures_repetition_that_an_older_summary_lacks(run_folder):
+    path = run_folder / "evaluation" / "summary.json"
+    summary = read_json(path)
+    before = {name: row.pop("repetition") for name, row in summary["behaviour"].items()}
+    write_json(path, summary)
+    view = read_view(Run.existing(run_folder))
+    assert view.summary is not None
+    assert {name: row.repetition for name, row in view.summary.behaviour.items()} == before
+    assert None not in before.values()
+
+
 def test_calibration_is_drawn_where_single_answers_gave_it(run_folder):
     before = write_report(run_folder).read_text(encoding="utf-8")
     assert "labelled good" not in before

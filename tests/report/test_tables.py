@@ -125,9 +125,9 @@ def test_behaviour_is_shown_with_its_over_refusals_and_its_tests(run_folder, sum
     minus = "\N{MINUS SIGN}"
     assert told.title == "spa minus vanilla, on the same prompts"
     assert told.grid.rows == (
-        GridRow("refusals, points *", ("+12.3", "+5.0 to +20.0", "0.002", "0.006", "40")),
+        GridRow("refusals, points *", ("+12.3", "+5.0 to +20.0", "0.006", "0.002", "40")),
         GridRow("over-refusals, points", ("\N{EN DASH}", "", "", "", "0")),
-        GridRow("words an answer", (f"{minus}2.0", f"{minus}4.0 to +0.5", "0.200", "0.400", "40")),
+        GridRow("words an answer", (f"{minus}2.0", f"{minus}4.0 to +0.5", "0.400", "0.200", "40")),
     )
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert '<th scope="col" class="number">over-refusals</th>' in html
@@ -162,8 +162,6 @@ def test_what_moves_a_judge_is_shown_where_it_was_measured():
     table = beside_the_label(check(Bias(0.21, None, 0, None, None, 40), Robustness(0.5, {"role": 0.25}, None, None, 8)))
     assert table is not None
     rows = {row.name: dict(zip(table.columns, row.cells, strict=True)) for row in table.rows}
-    assert list(rows) == [f"h \N{MIDDLE DOT} {name}" for name in ("bias", "attacks", "attacks \N{MIDDLE DOT} by kind")]
-    bias, attacks, by_kind = rows.values()
-    assert (bias["length"], bias["refusal"], bias["n pairs"]) == ("0.210", "\N{EN DASH}", "40")
-    assert (attacks["flips"], attacks["n"], attacks["length"]) == ("0.500", "8", "\N{EN DASH}")
-    assert by_kind["role"] == "0.250"
+    told = {name: row["h"] for name, row in rows.items()}
+    assert (told["bias: length"], told["bias: refusal"], told["bias: n pairs"]) == ("0.210", "\N{EN DASH}", "40")
+    assert (told["attacks: flips"], told["attacks: n"], told["attacks, by kind: role"]) == ("0.500", "8", "0.250")

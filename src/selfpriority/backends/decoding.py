@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from selfpriority.backends.batches import passes, rows_at_once
 from selfpriority.backends.kv_cache import growing_cache, part_of
+from selfpriority.backends.pulse import beat
 from selfpriority.errors import WorkFailed
 
 _COMPACT_AT = 0.875  # share of rows still open under which the finished ones are dropped from the cache
@@ -55,13 +56,16 @@ def generate(
     generator = torch.Generator(device=model.device)
     generator.manual_seed(sampling.seed)
     drawn: list[list[int]] = [[] for _ in range(len(select))]
+    n_tokens = 0
     rows = list(range(len(select)))  # which output each row of the tensors belongs to
     while True:
         tokens = _draw(logits, sampling, generator)
         for row, token in zip(rows, tokens.tolist(), strict=True):
             if not _finished(drawn[row], sampling):
                 drawn[row].append(token)
+                n_tokens += 1
         still_open = [i for i, row in enumerate(rows) if not _finished(drawn[row], sampling)]
+        beat(len(drawn) - len(still_open), n_tokens)
         if not still_open:
             return drawn
         if len(still_open) <= _COMPACT_AT * len(rows):
@@ -110,7 +114,7 @@ def next_token_logits(
     if any(prefixes):
         ids, mask = _left_padded(prefixes, pad_id, model.device)
         start = _Start(growing_cache(model.config, ids.shape[1] + n_more), mask)
-        _first_logits(model, ids, mask, start.cache)
+        _first_logits(model, ids, mask, start.cache, is_told=True)
     if most is not None and start is not None and len(prefixes) == 1:
         n_behind = max(1, len(endings[0])) if endings else 1
         n_rows = rows_at_once(len(suffixes[0]), n_behind * (start.mask.shape[1] + n_more), most)
@@ -155,8 +159,11 @@ def _longest(rows: Iterable[Sequence[int]]) -> int:
     return max(map(len, rows), default=0)
 
 
-def _first_logits(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-    """As `_next_logits` of an empty cache, in passes over some rows each where the cache can be filled so."""
+def _first_logits(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache, is_told: bool = False) -> Tensor:
+    """As `_next_logits` of an empty cache, in passes over some rows each where the cache can be filled so.
+
+    `is_told`: the rows are answers, told as they are read.
+    """
     pieces = passes(*ids.shape)
     parts = [part_of(cache, rows.start, len(ids)) for rows in pieces]
     if len(pieces) == 1 or None in parts:
@@ -164,11 +171,12 @@ def _first_logits(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) ->
     head, states = model.get_output_embeddings(), []
     handle = head.register_forward_pre_hook(lambda _, given: states.append(given[0]))
     try:
-        logits = [
-            _next_logits(model, ids[rows], mask[rows], part)
-            for rows, part in zip(pieces, parts, strict=True)
-            if part is not None
-        ]
+        logits = []
+        for rows, part in zip(pieces, parts, strict=True):
+            if part is not None:
+                logits.append(_next_logits(model, ids[rows], mask[rows], part))
+                if is_told:
+                    beat(rows.stop, 0)
     finally:
         handle.remove()
     by_piece = torch.cat(logits)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from selfpriority.backends.batches import passes
+from selfpriority.backends.pulse import beat
 from selfpriority.errors import InputError
 
 
@@ -45,9 +46,10 @@ def span_means(
     modules = _modules(model)
     if layers[0] < 0 or layers[-1] >= len(modules):
         raise InputError(f"layer {layers[-1]}: this model has layers 0 to {len(modules) - 1}")
-    parts = [
-        _pass_means(model, layers, ids[rows], mask[rows], weights[rows]) for rows in passes(len(ids), ids.shape[1])
-    ]
+    parts = []
+    for part in passes(len(ids), ids.shape[1]):
+        parts.append(_pass_means(model, layers, ids[part], mask[part], weights[part]))
+        beat(part.stop, 0)
     return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
 
 

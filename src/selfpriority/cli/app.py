@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from selfpriority.run import Run
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -33,14 +34,35 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show texts, which may be harmful.")]
 
 
+@dataclass
+class Said:
+    """How much the command says; set once, before a verb begins."""
+
+    is_quiet: bool = False
+    """Errors and results alone."""
+    is_verbose: bool = False
+    """A plain line for every report, and no view."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The same for a process that this one starts."""
+        return ("--quiet",) * self.is_quiet + ("--verbose",) * self.is_verbose
+
+
+SAID = Said()
+
+
 @app.callback(invoke_without_command=True)
 def options(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A line for every report, no view.")] = False,
 ) -> None:
     """What holds for every verb."""
     context.obj = debug
+    SAID.is_quiet, SAID.is_verbose = quiet, verbose and not quiet
     if version:
         from selfpriority import __version__
 
@@ -78,16 +100,32 @@ def phase(
 
 
 @contextlib.contextmanager
-def reporting(title: str) -> Iterator[Reporter]:
-    """Progress on stderr; of several processes that work together the main one reports."""
+def reporting(title: str, run: Run | None = None) -> Iterator[Reporter]:
+    """Progress on stderr; of several processes that work together the main one reports.
+
+    Args:
+        title: what stands before every step.
+        run: is run from end to end; on a terminal it gets a view of its own.
+    """
     from rich.console import Console
 
     from selfpriority.phases.launch import is_main
     from selfpriority.phases.resources import Reporter
-    from selfpriority.terminal import LiveReporter
+    from selfpriority.pipeline import EVENTS
+    from selfpriority.terminal import EventReporter, LiveReporter
 
-    if not is_main():
-        yield Reporter()
-        return
-    with LiveReporter(Console(stderr=True), title) as reporter:
-        yield reporter
+    console = Console(stderr=True)
+    if SAID.is_quiet or not is_main():
+        silent = Reporter()
+        silent.flags = SAID.flags
+        yield silent
+    elif os.environ.get(EVENTS):
+        yield EventReporter()
+    elif run is not None and console.is_terminal and not SAID.is_verbose:
+        from selfpriority.run_view import RunView
+
+        with RunView(console, run) as view:
+            yield view
+    else:
+        with LiveReporter(console, title, is_verbose=SAID.is_verbose, flags=SAID.flags) as reporter:
+            yield reporter

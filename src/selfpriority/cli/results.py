@@ -15,16 +15,20 @@ from selfpriority.errors import InputError
 @app.command("report")
 def report_command(
     directory: Directory,
-    other: Annotated[Path | None, typer.Argument(metavar="[DIR2]", help="A second run: both side by side.")] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="File for two runs; default DIR/against-DIR2.html.")] = None,
+    others: Annotated[
+        list[Path] | None, typer.Argument(metavar="[DIR2]...", help="Further runs: all side by side.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="File for several runs; default DIR/against-DIR2.html.")
+    ] = None,
 ) -> None:
-    """Write report.html from what the run directory holds; with a second run, a page about both side by side."""
+    """Write report.html from what the run directory holds; with further runs, a page about all side by side."""
     from selfpriority.report.diff import write_diff
     from selfpriority.report.page import write_report
 
-    if other is None and to is not None:
-        raise InputError("--to: belongs to a report about two runs; report.html of one lies in its run directory")
-    print(f"report: {write_report(directory) if other is None else write_diff(directory, other, to)}")
+    if not others and to is not None:
+        raise InputError("--to: belongs to a report about several runs; report.html of one lies in its run directory")
+    print(f"report: {write_diff([directory, *others], to) if others else write_report(directory)}")
 
 
 @app.command()

@@ -61,7 +61,7 @@ def run_command(
     from selfpriority.pipeline import report, run_all, start
 
     run, asked = start(named_recipe(recipe), fields or [], out)
-    with reporting("spa") as reporter:
+    with reporting("spa", run) as reporter:
         code = run_all(run, asked, reporter, debug=bool(context.obj))
     if code:
         raise typer.Exit(code)
@@ -163,12 +163,21 @@ def evaluate(directory: Directory, child: Child = False, as_json: AsJson = False
 
 
 def print_tables(run: Run) -> None:
-    """The table of the main prompt set, then those of the further ones under their names."""
+    """The table of the main prompt set, then those of the further ones; Markdown unless on a terminal."""
+    from rich.console import Console
+
+    from selfpriority.result_table import print_result
+
+    console = Console()
     paths = [run.evaluation / "table.md", *sorted(run.evaluation.glob("*/table.md"))]
     for path in filter(Path.is_file, paths):
         if path.parent != run.evaluation:
             print(f"{path.parent.name}:\n")
-        print(clean(path.read_text("utf-8")))
+        text = clean(path.read_text("utf-8"))
+        if console.is_terminal:
+            print_result(console, text)
+        else:
+            print(text)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """What answers do whatever their ratings: open like every other answer, or speak about something else.
 
-A policy can buy its ratings with sameness and with phrases that fit any prompt, which no score shows. Works on text
-alone and knows no model. Refusals are in `refusals.py`.
+A policy can buy its ratings with sameness, repetition and phrases that fit any prompt, which no score shows. Works on
+text alone and knows no model. Refusals are in `refusals.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from statistics import fmean
 
 OPENING_WORDS = 8
 STEM_LETTERS = 5
 """Words that agree in so many letters are one word: `kettles` is `kettle`, `locking` is `locki`."""
+REPEATED_WORDS = 4
+"""Length of the word sequences that count as repeated."""
 MOST_OTHERS = 100
 """Other prompts that an answer is held against."""
 
@@ -37,6 +40,22 @@ def largest_opening_share(texts: Sequence[str]) -> float | None:
     if not texts:
         return None
     return max(Counter(opening(text) for text in texts).values()) / len(texts)
+
+
+def repetition(texts: Sequence[str], n: int = REPEATED_WORDS) -> float | None:
+    """Mean share of an answer's n-grams of words that repeat one before them in the same answer: 0, nothing repeats.
+
+    This is seq-rep-n of Welleck et al. 2020 (Neural Text Generation with Unlikelihood Training, arXiv 1908.04319),
+    1 - distinct n-grams / n-grams, on casefolded words in place of tokens. Answers of fewer than n words have no n-gram
+    and are left out; None where no answer has one.
+    """
+    shares = []
+    for text in texts:
+        words = text.casefold().split()
+        grams = [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
+        if grams:
+            shares.append(1.0 - len(set(grams)) / len(grams))
+    return fmean(shares) if shares else None
 
 
 def relevance(prompts: Sequence[str], answers: Sequence[str]) -> float | None:

@@ -231,6 +231,8 @@ class Behaviour:
     boilerplate: float | None = None
     largest_opening: float | None = None
     relevance: float | None = None
+    repetition: float | None = None
+    """Mean share of repeated 4-grams of words; None where nobody counted."""
     words: float | None = None
     """Median length of an answer."""
     cut: float | None = None

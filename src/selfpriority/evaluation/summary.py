@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 
 from selfpriority.evaluation.agreement import Scores, agreement
-from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share, relevance
+from selfpriority.evaluation.behaviour import boilerplate_share, largest_opening_share, relevance, repetition
 from selfpriority.evaluation.records import (
     Behaviour,
     Cell,
@@ -251,6 +251,7 @@ def _behaviour(verdicts: Sequence[Verdict], settings: Evaluate) -> Behaviour:
         boilerplate=boilerplate_share(texts),
         largest_opening=largest_opening_share(texts),
         relevance=relevance([verdict.prompt for verdict in verdicts], texts),
+        repetition=repetition(texts),
         words=median(len(text.split()) for text in texts) if texts else None,
         cut=fmean(verdict.stop == "length" for verdict in verdicts) if verdicts else None,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from selfpriority.evaluation.decline import alarms_of_decline
+from selfpriority.evaluation.few import without_thin_intervals
 from selfpriority.evaluation.perplexity import alarms_in_words, perplexity_lines
 from selfpriority.evaluation.records import Agreement, Behaviour, Cell, Contest, Difference, Summary, Wins
 from selfpriority.formats import MARKDOWN, counted, star, stated
@@ -14,6 +16,7 @@ def table(summary: Summary) -> str:
     """Means, differences, wins and behaviour. Raises ValueError without a system."""
     if not summary.systems:
         raise ValueError("no system was evaluated")
+    summary = without_thin_intervals(summary)
     columns = list(next(iter(summary.systems.values())))
     means = [
         [name, *map(_mean, row.values()), _median_words(summary.behaviour[name])]
@@ -32,7 +35,7 @@ def table(summary: Summary) -> str:
     if summary.judges:
         blocks += [["Other judges of the same answers:"], _other_judges(summary)]
         blocks += [_agreement(summary.agreement)] if summary.agreement else []
-    blocks += [_behaviour(summary.behaviour), list(lost_in_words(summary))]
+    blocks += [_behaviour(summary.behaviour), list(lost_in_words(summary)), alarms_of_decline(summary)]
     if summary.perplexity:
         blocks += [perplexity_lines(summary.perplexity), alarms_in_words(summary.perplexity)]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
@@ -58,13 +61,15 @@ def _median_words(behaviour: Behaviour) -> str:
 
 def _behaviour(behaviour: Mapping[str, Behaviour]) -> list[str]:
     kinds = list(dict.fromkeys(kind for row in behaviour.values() for kind in row.refusal))
-    heads = ["system", *(f"refusals, {kind}" for kind in kinds), "over-refusals", "boilerplate", "relevance", "cut"]
+    measures = ("over-refusals", "boilerplate", "repetition", "relevance", "cut")
+    heads = ["system", *(f"refusals, {kind}" for kind in kinds), *measures]
     rows = [
         [
             name,
             *(MARKDOWN.share(row.refusal.get(kind)) for kind in kinds),
             MARKDOWN.share(row.over_refusal),
             MARKDOWN.share(row.boilerplate),
+            MARKDOWN.share(row.repetition),
             MARKDOWN.number(row.relevance),
             MARKDOWN.share(row.cut),
         ]
@@ -98,13 +103,14 @@ def _won(pairwise: Mapping[Contest, Mapping[str, Wins]]) -> list[list[str]]:
 def _outcome(cell: Wins) -> str:
     if not cell.n:
         return MARKDOWN.dash
-    low, high = (MARKDOWN.share(edge) for edge in cell.intervals["win"])
+    edges = [MARKDOWN.share(edge) for edge in cell.intervals.get("win", ())]
+    won = f"won {' to '.join(edges)}, " if edges else ""
     shares = " / ".join(MARKDOWN.share(share) for share in (cell.win, cell.tie, cell.lose))
     by_comparing = cell.unread is not None
     orders = f", orders disagree {MARKDOWN.share(cell.flip_rate)}" if by_comparing else ""
     unread = sum((cell.unread or {}).values())
     lost = f", {unread} unread ({counted(cell.unread or {})})" if unread else ""
-    return f"{shares} (won {low} to {high}, n = {cell.n}{orders}{lost}){star(cell.significant)}"
+    return f"{shares} ({won}n = {cell.n}{orders}{lost}){star(cell.significant)}"
 
 
 def _words(row: Mapping[str, Difference | Wins]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -55,8 +55,31 @@ Opener = Callable[[str, Backend, Callable[[str], None]], LanguageModel]
 """Opens a model by its name; told in a line what a server can do, and what was read and written there."""
 
 
+@dataclass(frozen=True)
+class Announced:
+    """A part of a run that is to come."""
+
+    title: str
+    told: Callable[[], str]
+    """What is known of it so far, in a line; empty: nothing."""
+
+
 class Reporter:
     """Where a phase says what it does. The command line subclasses it; this one is silent."""
+
+    flags: tuple[str, ...] = ()
+    """What the processes of a run's phases are given, that they speak as loud as this one."""
+    hears: bool = False
+    """Whether it shows what those processes say; else they write where this one writes."""
+
+    def stages(self, parts: Sequence[Announced]) -> None:
+        """All parts of the run, in order."""
+
+    def stage(self, title: str, state: str) -> None:
+        """A part of the run is `now`, `done` or `failed`."""
+
+    def hear(self, line: str) -> None:
+        """A line that the process of a phase wrote."""
 
     def progress(self, step: str, progress: Progress) -> None:
         """Some requests of a step were answered."""

@@ -73,15 +73,15 @@ class Earlier:
             asked = entry.requests - entry.cached
             if entry.requests and not asked:
                 continue
-            before = kinds.get(_kind(step), _Spent())
-            kinds[_kind(step)] = _Spent(
+            before = kinds.get(kind_of(step), _Spent())
+            kinds[kind_of(step)] = _Spent(
                 before.seconds + entry.seconds, before.requests + asked, before.tokens + entry.tokens
             )
         return cls(f"the manifest of {name}", kinds)
 
     def seconds(self, step: PlannedStep) -> float | None:
         """By tokens where the step writes answers or trains, else by requests: what a manifest counts."""
-        spent = self.kinds.get(_kind(step.name), _Spent())
+        spent = self.kinds.get(kind_of(step.name), _Spent())
         n_tokens = step.trained_tokens or sum(asked.new_tokens - asked.shown_tokens for asked in step.asked)
         if n_tokens and spent.tokens:
             return n_tokens * spent.seconds / spent.tokens
@@ -141,6 +141,6 @@ def _numbers(option: str, text: str, names: list[str], least: float) -> dict[str
     return given
 
 
-def _kind(step: str) -> str:
-    """`sample` of every round, `verdicts@name` of every system."""
+def kind_of(step: str) -> str:
+    """What a step is called whatever its round and system: `sample` of every round, `verdicts@name` of every system."""
     return _SYSTEM.sub("", step.rpartition("/")[2])

@@ -115,12 +115,30 @@ const startBrowser = async () => {
     const [before, after] = ends(number);
     const outcome = isHeldOut(number) ? result(change(number, objective)) : "";
     const sign = { won: "▲", lost: "▼", tied: "=" }[outcome] ?? "";
-    const values = `${shownScore(before[objective])} → ${shownScore(after[objective])}`;
+    const values = make("span", "values", `${shownScore(before[objective])} → ${shownScore(after[objective])}`);
     const cell = make("span", `change ${outcome}`, make("span", "name", `${inWords(index.objectives[objective])} `), values);
     const mark = make("span", "mark", sign);
     if (outcome) mark.title = outcome;
     cell.append(" ", mark);
     return cell;
+  };
+  // What stands on both sides of the arrow: two systems where they were compared, else a prompt's candidates and what
+  // was made of them.
+  const sides = (isCompared) => {
+    const [baseline, system] = fields.contest.value.split(" ").map((place) => index.systems[Number(place)]);
+    return isCompared ? `${baseline} → ${system}` : "candidates, mean → refined";
+  };
+  const drawHeads = (listed) => {
+    const kinds = [true, false].filter((wanted) => listed.some((number) => isHeldOut(number) === wanted));
+    const meaning = kinds.map((isCompared) => (kinds.length > 1 ? `${isCompared ? "held-out" : "round"}: ` : "") + sides(isCompared));
+    const heads = index.objectives.map((name) =>
+      make("span", "head change", make("span", "objective", inWords(name)), ...meaning.map((line) => make("span", "sides", line))),
+    );
+    const where = index.parts.length > 1 ? "part and outcome" : "outcome";
+    const plain = ["prompt", "kind", where].map((text) => make("span", "head", text));
+    const whole = document.getElementById("heads");
+    whole.replaceChildren(...plain, ...heads);
+    whole.hidden = listed.length === 0;
   };
   const drawRow = (number) => {
     const outcome = isHeldOut(number) ? "" : inWords(index.outcomes[index.outcome[number]]);
@@ -153,7 +171,9 @@ const startBrowser = async () => {
   const draw = () => {
     const last = Math.max(0, Math.ceil(shown.length / PAGE) - 1);
     page = Math.min(Math.max(page, 0), last);
-    list.replaceChildren(...shown.slice(page * PAGE, (page + 1) * PAGE).map(drawRow));
+    const listed = shown.slice(page * PAGE, (page + 1) * PAGE);
+    drawHeads(listed);
+    list.replaceChildren(...listed.map(drawRow));
     const all = index.id.length.toLocaleString("en");
     found.textContent = shown.length === index.id.length ? `${all} prompts` : `${shown.length.toLocaleString("en")} of ${all} prompts`;
     document.getElementById("where").textContent = last ? `page ${page + 1} of ${last + 1}` : "";

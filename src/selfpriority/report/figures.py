@@ -137,9 +137,9 @@ def axis_names(names: Sequence[str], frame: Frame, height: int) -> list[str]:
     """What the two axes of a plot hold: the first to the right, the second upwards."""
     middle = (frame.left + frame.right) / 2
     return [
-        f'<text class="name" x="{middle}" y="{height - 6}" text-anchor="middle">{escape(names[0])} →</text>',
+        f'<text class="name" x="{middle}" y="{height - 6}" text-anchor="middle">{escape(names[0])}</text>',
         f'<text class="name" transform="translate(11 {frame.bottom / 2}) rotate(-90)" text-anchor="middle">'
-        f"{escape(names[1])} →</text>",
+        f"{escape(names[1])}</text>",
     ]
 
 
@@ -150,9 +150,21 @@ def _dot(x: float, y: float, point: Point) -> str:
     return f'<circle class="{state}" cx="{x}" cy="{y}" r="2.6"/>'
 
 
-def curves(steps: Sequence[float], series: Sequence[Series], title: str) -> Markup:
-    """One small chart of training: steps to the right, one line a series, its last value as a dot."""
-    width, height, left, right, bottom = 320, 150, 44, 312, 126
+SMALL = Frame(58, 312, 8, 126)
+SMALL_WIDTH, SMALL_HEIGHT = 320, 166
+"""A small chart: of training, or of what a rating is worth."""
+
+
+def curves(steps: Sequence[float], series: Sequence[Series], name: str, title: str) -> Markup:
+    """One small chart of training: steps to the right, one line a series, its last value as a dot.
+
+    Args:
+        steps: of the optimizer, rising.
+        series: the lines, a value a step.
+        name: what lies upwards, with its unit.
+        title: what it says, in words.
+    """
+    left, right, bottom = SMALL.left, SMALL.right, SMALL.bottom
     values = [value for line in series for value in line.values if math.isfinite(value)]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = (high - low) * 0.08 or max(abs(high), 1.0) * 0.05
@@ -162,11 +174,12 @@ def curves(steps: Sequence[float], series: Sequence[Series], title: str) -> Mark
     for tick in (low, (low + high) / 2, high) if high > low else (low,):
         body.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{up(tick)}" y2="{up(tick)}"/>')
         body.append(f'<text x="{left - 6}" y="{up(tick) + 4}" text-anchor="end">{_short(tick)}</text>')
-    body.append(f'<text x="{left}" y="{height - 6}">{steps[0]:g}</text>')
-    body.append(f'<text x="{right}" y="{height - 6}" text-anchor="end">step {steps[-1]:g}</text>')
+    body.append(f'<text x="{left}" y="{bottom + 16}">{steps[0]:g}</text>')
+    body.append(f'<text x="{right}" y="{bottom + 16}" text-anchor="end">{steps[-1]:g}</text>')
+    body += axis_names(("optimizer step", name), SMALL, SMALL_HEIGHT)
     for number, line in enumerate(series):
         body += _line(line, [across(step) for step in steps], up, f"line-{number}")
-    return svg(width, height, title, body, "curves")
+    return svg(SMALL_WIDTH, SMALL_HEIGHT, title, body, "curves")
 
 
 def calibration(bins: Sequence[Bin], title: str) -> Markup:
@@ -176,20 +189,21 @@ def calibration(bins: Sequence[Bin], title: str) -> Markup:
         bins: by rising rating.
         title: what it says, in words.
     """
-    width, height, left, right, bottom = 320, 150, 44, 312, 126
+    left, right, bottom = SMALL.left, SMALL.right, SMALL.bottom
     across, up = Scale(LOWEST, HIGHEST, left, right), Scale(0.0, 1.0, bottom, 8)
     body = []
     for share in (0.0, 0.5, 1.0):
         body.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{up(share)}" y2="{up(share)}"/>')
         body.append(f'<text x="{left - 6}" y="{up(share) + 4}" text-anchor="end">{share:g}</text>')
     for rating in (LOWEST, 4.0, 7.0, HIGHEST):
-        body.append(f'<text x="{across(rating)}" y="{height - 6}" text-anchor="middle">{rating:g}</text>')
+        body.append(f'<text x="{across(rating)}" y="{bottom + 16}" text-anchor="middle">{rating:g}</text>')
     of_all = up(sum(one.positive * one.n for one in bins) / sum(one.n for one in bins))
     body.append(f'<line class="base" x1="{left}" x2="{right}" y1="{of_all}" y2="{of_all}"/>')
     places = [(across(one.rating), up(one.positive)) for one in bins]
     body.append(f'<polyline class="line-0" points="{" ".join(f"{x},{y}" for x, y in places)}"/>')
     body += [f'<circle class="line-0" cx="{x}" cy="{y}" r="3"/>' for x, y in places]
-    return svg(width, height, title, body, "curves")
+    body += axis_names(("rating", "share labelled good"), SMALL, SMALL_HEIGHT)
+    return svg(SMALL_WIDTH, SMALL_HEIGHT, title, body, "curves")
 
 
 ALONE = (

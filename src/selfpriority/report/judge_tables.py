@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 
 from markupsafe import Markup
@@ -28,23 +27,25 @@ def calibration_of(objective: ObjectiveReport | ComparedObjective) -> Markup | N
 
 
 def beside_the_label(report: Report) -> Grid | None:
-    """What else moves a judge (length, refusals, texts that speak to it), where its check has measured that."""
-    measured = {label: figures for o in report.objectives for label, figures in _beside(o).items() if figures}
-    columns = list(dict.fromkeys(name for figures in measured.values() for name in figures))
+    """What else moves a judge (length, refusals, texts that speak to it), a column an objective; None: not measured."""
+    by_objective = {objective.objective: _beside(objective) for objective in report.objectives}
+    measures = list(dict.fromkeys(name for figures in by_objective.values() for name in figures))
+    columns = tuple(words(name) for name, figures in by_objective.items() if figures)
     rows = tuple(
-        GridRow(label, tuple(magnitude(figures.get(name)) for name in columns)) for label, figures in measured.items()
+        GridRow(words(name), tuple(magnitude(figures.get(name)) for figures in by_objective.values() if figures))
+        for name in measures
     )
-    return Grid(tuple(map(words, columns)), rows) if rows else None
+    return Grid(columns, rows) if rows else None
 
 
-def _beside(objective: ObjectiveReport | ComparedObjective) -> dict[str, Mapping[str, float | None]]:
-    """What moves it -> figure by name."""
+def _beside(objective: ObjectiveReport | ComparedObjective) -> dict[str, float | None]:
+    """What moves it -> the figure."""
     bias = None if isinstance(objective, ComparedObjective) else objective.bias
     attacks = asdict(objective.attacks) if objective.attacks else {}
     by_kind = attacks.pop("by_kind", {})
-    start = f"{words(objective.objective)} \N{MIDDLE DOT} "
-    return {
-        f"{start}bias": asdict(bias) if bias else {},
-        f"{start}attacks": attacks,
-        f"{start}attacks \N{MIDDLE DOT} by kind": by_kind,
+    told = {
+        "bias": asdict(bias) if bias else {},
+        "attacks": attacks,
+        "attacks, by kind": by_kind,
     }
+    return {f"{group}: {name}": value for group, figures in told.items() for name, value in figures.items()}

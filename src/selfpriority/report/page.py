@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from selfpriority.evaluation.few import is_thin
 from selfpriority.formats import PAGE, counted, probability
 from selfpriority.plain_text import clean
 from selfpriority.report.figures import Series, curves, flow, scatter
@@ -28,6 +29,7 @@ from selfpriority.report.plain import words
 from selfpriority.report.results import further_result, main_result
 from selfpriority.report.rounds import Round
 from selfpriority.report.tables import (
+    TESTED_BEHAVIOUR,
     Grid,
     GridRow,
     answer_counts,
@@ -37,7 +39,7 @@ from selfpriority.report.tables import (
     unrated_counts,
 )
 from selfpriority.report.utility_tables import known, losses, mt_bench_grid
-from selfpriority.report.verdict import cautions, evidence, headline, main_contest
+from selfpriority.report.verdict import alarms, cautions, evidence, headline, main_contest
 from selfpriority.report.view import View, read_view
 from selfpriority.run import Run
 from selfpriority.storage import write_text
@@ -69,7 +71,8 @@ def render(view: View) -> str:
         view=view,
         headline=headline(view),
         evidence=evidence(view),
-        cautions=[*cautions(view), *unconfirmed(view.summary), *losses(view)],
+        alarms=[*alarms(view), *losses(view)],
+        cautions=[*cautions(view), *unconfirmed(view.summary)],
         main=main_result(view),
         more_results=[further_result(further) for further in view.more_sets],
         utility={title: grid for title, grid in utility.items() if grid},
@@ -95,6 +98,7 @@ def page(template: str, prompts: Packed, **context: Any) -> str:
     environment.filters |= {"percent": PAGE.share, "number": PAGE.number, "signed": PAGE.signed}
     environment.globals |= {"mean_whisker": mean_whisker, "mean_words": mean_words, "clear_wins": clear_wins}
     environment.globals |= {"answer_counts": answer_counts, "unrated_counts": unrated_counts, "counted": counted}
+    environment.globals |= {"is_thin": is_thin, "tested_behaviour": TESTED_BEHAVIOUR}
     style = own_text("report.css")
     script = "\n".join(own_text(name) for name in SCRIPTS)
     rendered = environment.get_template(template).render(
@@ -165,16 +169,19 @@ class _Curve:
     name: str
     hint: str
     columns: tuple[str, ...]
+    axis: str
+    """What lies upwards, with its unit."""
 
 
 _CURVES = (
-    _Curve("Loss", "Should fall.", ("loss",)),
-    _Curve("Margin", "Should rise.", ("margin",)),
-    _Curve("Accuracy", "Share of pairs ranked right.", ("accuracy",)),
+    _Curve("Loss", "Should fall.", ("loss",), "loss"),
+    _Curve("Margin", "Should rise.", ("margin",), "margin"),
+    _Curve("Accuracy", "Share of pairs ranked right.", ("accuracy",), "share ranked right"),
     _Curve(
         "Log-probability",
         "Mean over tokens. Both falling is SimPO's way to fail.",
         ("chosen_logp", "rejected_logp"),
+        "nats a token",
     ),
 )
 
@@ -189,7 +196,7 @@ def charts(round_: Round) -> Iterator[Chart]:
         ends = ", ".join(f"{words(s.name)} {s.values[0]:.3g} to {s.values[-1]:.3g}" for s in series)
         lines = tuple(column.removesuffix("_logp") for column in curve.columns)
         title = f"{curve.name} over {len(steps)} steps: {ends}"
-        yield Chart(curve.name, curve.hint, lines, curves(steps, series, title))
+        yield Chart(curve.name, curve.hint, lines, curves(steps, series, curve.axis, title))
 
 
 def _number(value: float | None) -> float:

@@ -5,10 +5,11 @@ Reads summaries. Knows nothing of run directories.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
+from selfpriority.evaluation.decline import alarms_of_decline
 from selfpriority.evaluation.records import Summary
 from selfpriority.report.figures import Range
 from selfpriority.report.further_judges import other_judges, unconfirmed
@@ -44,6 +45,8 @@ class Result:
     behaviour_changes: list[BehaviourTable]
     sentence: str = ""
     """Of a further set; the main set's is the page's headline."""
+    alarms: tuple[str, ...] = ()
+    """Likewise."""
     cautions: tuple[str, ...] = ()
     """Likewise."""
 
@@ -61,12 +64,15 @@ def main_result(view: View) -> Result | None:
 def further_result(further: PromptSet) -> Result:
     """A further set, with a sentence and cautions of its own."""
     summary = further.summary
-    cautions = (*doubts(summary), *unconfirmed(summary))
-    title = further.name.replace("_", " ").capitalize()
-    return _result(summary, f"result-{further.name}", title, result_in_words(summary), cautions)
+    return replace(
+        _result(summary, f"result-{further.name}", further.name.replace("_", " ").capitalize()),
+        sentence=result_in_words(summary),
+        alarms=tuple(alarms_of_decline(summary)),
+        cautions=(*doubts(summary), *unconfirmed(summary)),
+    )
 
 
-def _result(summary: Summary, anchor: str, title: str, sentence: str = "", cautions: tuple[str, ...] = ()) -> Result:
+def _result(summary: Summary, anchor: str, title: str) -> Result:
     return Result(
         anchor=anchor,
         title=title,
@@ -77,6 +83,4 @@ def _result(summary: Summary, anchor: str, title: str, sentence: str = "", cauti
         differences=list(difference_rows(summary)),
         other_judges=other_judges(summary),
         behaviour_changes=list(behaviour_changes(summary)),
-        sentence=sentence,
-        cautions=cautions,
     )

@@ -263,19 +263,20 @@ class BehaviourTable:
 
 def behaviour_changes(summary: Summary) -> Iterator[BehaviourTable]:
     """How systems behave otherwise on the same prompts, a table for every contest."""
-    columns = ("difference", "95\u2009% interval", "p", "p, corrected", "n")
+    columns = ("difference", "95\u2009% interval", "p, corrected", "p", "n")
     for contest in ordered_contests(summary):
         cells = summary.behaviour_difference.get(contest)
         if cells:
             named = ((BEHAVIOUR.get(name, Measure(words(name))), cell) for name, cell in cells.items())
             rows = tuple(_behaviour_row(measure, cell) for measure, cell in named)
             title = f"{contest.a} minus {contest.b}, on the same prompts"
-            yield BehaviourTable(title, Grid(columns, rows, TESTED_BEHAVIOUR))
+            yield BehaviourTable(title, Grid(columns, rows))
 
 
 def _behaviour_row(measure: Measure, cell: Difference) -> GridRow:
     name = f"{measure.title}{star(cell.significant)}"
-    if cell.mean is None or cell.low is None or cell.high is None:
+    if cell.mean is None:
         return GridRow(name, (PAGE.dash, "", "", "", "0"))
-    mean, low, high = (PAGE.signed(value * measure.unit, 1) for value in (cell.mean, cell.low, cell.high))
-    return GridRow(name, (mean, f"{low} to {high}", probability(cell.p), probability(cell.p_holm), str(cell.n)))
+    mean = PAGE.signed(cell.mean * measure.unit, 1)
+    edges = (PAGE.signed(edge * measure.unit, 1) for edge in (cell.low, cell.high) if edge is not None)
+    return GridRow(name, (mean, " to ".join(edges), probability(cell.p_holm), probability(cell.p), str(cell.n)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from selfpriority.evaluation.decline import alarms_of_decline, notes_of_decline
 from selfpriority.evaluation.records import Contest, Difference, Summary
 from selfpriority.evaluation.table import lost_in_words
 from selfpriority.formats import PAGE, stated
@@ -90,10 +91,17 @@ def change_in_numbers(change: Difference) -> str:
     """The same with its interval and its p, corrected for the number of comparisons where that is known."""
     if change.mean is None:
         return "could not be rated"
-    numbers = f"{PAGE.signed(change.mean)}, 95\u2009% interval {PAGE.signed(change.low)} to {PAGE.signed(change.high)}"
+    numbers = PAGE.signed(change.mean)
+    if change.low is not None:
+        numbers += f", 95\u2009% interval {PAGE.signed(change.low)} to {PAGE.signed(change.high)}"
     if change.p_holm is not None:
         return f"{numbers}, corrected p {stated(change.p_holm)}"
     return numbers if change.p is None else f"{numbers}, p {stated(change.p)}"
+
+
+def alarms(view: View) -> list[str]:
+    """What must be known before all else: the objective that comes first fell, beyond chance."""
+    return alarms_of_decline(view.summary) if view.summary else []
 
 
 def cautions(view: View) -> Iterator[str]:
@@ -122,6 +130,9 @@ def cautions(view: View) -> Iterator[str]:
 
 def doubts(summary: Summary) -> Iterator[str]:
     """What a reader must know of one prompt set: what is missing, how small it is, where refusals moved."""
+    contest = main_contest(summary)
+    if contest is not None:
+        yield from notes_of_decline(summary, contest)
     yield from lost_in_words(summary)
     prompts = max((cell.n for cells in summary.systems.values() for cell in cells.values()), default=0)
     if 0 < prompts < SMALL:

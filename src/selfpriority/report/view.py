@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
+from selfpriority.evaluation.behaviour import repetition
+from selfpriority.evaluation.few import without_thin_intervals
 from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import Summary, read_summary
 from selfpriority.evaluation.utility_records import Utility, read_utility
@@ -72,11 +75,12 @@ def read_view(run: Run) -> View:
     utility = read_utility(path) if (path := run.evaluation / "utility.json").is_file() else None
     is_present = utility is not None and _trained(run, recipe) == utility.trained
     tested = held_out(run.evaluation, list(summary.systems) if summary else [], objectives)
-    others = [
-        entry
+    others = {
+        more.name: held_out(run.evaluation / more.name, list(more.summary.systems), objectives, more.name)
         for more in more_sets
-        for entry in held_out(run.evaluation / more.name, list(more.summary.systems), objectives, more.name)
-    ]
+    }
+    if summary:
+        summary = _with_repetition(summary, tested)
     return View(
         name=manifest.name,
         resolved=run.recipe.read_text(encoding="utf-8"),
@@ -86,8 +90,12 @@ def read_view(run: Run) -> View:
         judges=judges,
         rounds=tuple(read_round(run, number) for number in numbers),
         summary=summary,
-        more_sets=more_sets,
-        entries=(*tested, *others, *(entry for number in numbers for entry in collected(run, number, objectives))),
+        more_sets=tuple(replace(m, summary=_with_repetition(m.summary, others[m.name])) for m in more_sets),
+        entries=(
+            *tested,
+            *chain.from_iterable(others.values()),
+            *(entry for number in numbers for entry in collected(run, number, objectives)),
+        ),
         people=read_people(run.evaluation, tested, objectives),
         utility=utility if is_present else None,
         systems=read_systems(run, recipe),
@@ -101,7 +109,19 @@ def _trained(run: Run, recipe: Recipe) -> str | None:
 
 def _summary(folder: Path) -> Summary | None:
     path = EvaluationFiles(folder).summary
-    return read_summary(path) if path.is_file() else None
+    return without_thin_intervals(read_summary(path)) if path.is_file() else None
+
+
+def _with_repetition(summary: Summary, tested: Sequence[Entry]) -> Summary:
+    """With the measure that an older version did not take; its answers are all here."""
+    said = {name: [a.text for entry in tested for a in entry.answers if a.name == name] for name in summary.behaviour}
+    return replace(
+        summary,
+        behaviour={
+            name: row if row.repetition is not None else replace(row, repetition=repetition(said[name]))
+            for name, row in summary.behaviour.items()
+        },
+    )
 
 
 def _more_sets(folder: Path, order: Sequence[str]) -> tuple[PromptSet, ...]:

@@ -1,0 +1,142 @@
+"""The view of a whole run on a terminal: stages done and to come, the step in hand, what is known so far, the rest.
+
+Pure: a state goes in, lines of text come out. Knows no files, no processes and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from rich.text import Text
+
+from selfpriority.plain_text import clean
+
+BAR = 24
+"""Columns of a bar; half of it on a narrow terminal."""
+NARROW = 100
+"""Columns under which a terminal is narrow."""
+MARKS = {"to come": "·", "now": "▸", "done": "✓", "failed": "✗"}
+STYLES = {"to come": "dim", "now": "bold", "done": "green", "failed": "red"}
+
+
+@dataclass
+class Stage:
+    """One part of the run, such as the collection of a round."""
+
+    title: str
+    state: str = "to come"
+    """A key of `MARKS`."""
+    seconds: float | None = None
+    """How long it took; None: not known, or not done."""
+    said: str = ""
+    """What became known: the judge's verdict, or where the prompts went."""
+
+
+@dataclass
+class Now:
+    """The step in hand."""
+
+    step: str
+    done: int
+    total: int
+    rate: str
+    """In words, with its unit."""
+    seconds: float = 0.0
+    """Since it began, when it was last heard of."""
+    rest: float | None = None
+    """Seconds that remain of it; None: not known yet."""
+
+
+@dataclass
+class Screen:
+    """All that the view shows."""
+
+    title: str
+    stages: list[Stage] = field(default_factory=list)
+    now: Now | None = None
+    seconds: float = 0.0
+    """Since the command began."""
+    silence: float = 0.0
+    """Seconds since the step in hand was last heard of."""
+    rest: str = ""
+    """Of the whole run, in words; empty: not known yet."""
+
+    def lines(self, width: int, height: int) -> list[Text]:
+        """The view in at most `height` lines of at most `width` columns; of many stages those around the present one.
+
+        Args:
+            width: columns of the terminal.
+            height: lines of the terminal.
+        """
+        rest = f"{self.rest} to go" if self.rest else "the rest is not known yet"
+        told = [_fitted(Text(f"{clean(self.title)} · {duration(self.seconds)} so far, {rest}", "bold"), width)]
+        stages = _around_the_present(self.stages, max(1, (height - 6) // 2))
+        for stage in stages:
+            told += _stage(stage, width)
+            if stage.state == "now":
+                told.append(_now(self.now, self, width))
+        if not any(stage.state == "now" for stage in stages) and self.now is not None:
+            told.append(_now(self.now, self, width))
+        return told[: max(2, height - 1)]
+
+
+def duration(seconds: float) -> str:
+    """A time in words, of two units at most: `45 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, left = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {left} s" if minutes < 10 else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days"
+
+
+def _around_the_present(stages: Sequence[Stage], most: int) -> Sequence[Stage]:
+    present = next((n for n, stage in enumerate(stages) if stage.state != "done"), len(stages) - 1)
+    first = max(0, min(present - most // 2, len(stages) - most))
+    return stages[first : first + most]
+
+
+def _stage(stage: Stage, width: int) -> Iterator[Text]:
+    took = f" {duration(stage.seconds)}" if stage.seconds and stage.state == "done" else ""
+    yield _fitted(Text(f" {MARKS[stage.state]} {clean(stage.title)}{took}", STYLES[stage.state]), width)
+    if stage.said:
+        yield from (Text(f"     {line}", "dim") for line in _wrapped(clean(stage.said), width - 5))
+
+
+def _now(now: Now | None, screen: Screen, width: int) -> Text:
+    if now is None:
+        return Text(f"     {'|/-'[int(screen.seconds) % 3]} starting: reading code and model", "dim")
+    bar = BAR if width >= NARROW else BAR // 2
+    full = round(bar * now.done / now.total) if now.total else 0
+    if now.rest is None:
+        rest = f"{duration(now.seconds + screen.silence)} so far"
+    else:
+        rest = f"{duration(max(now.rest - screen.silence, 0.0))} to go"
+    line = Text(f"     {clean(now.step)} ")
+    line.append("━" * full, "green").append("╌" * (bar - full), "dim")
+    line.append(f" {now.done:,}/{now.total:,}, {rest}")
+    if now.rate:
+        line.append(f", {now.rate}", "dim")
+    return _fitted(line, width)
+
+
+def _wrapped(text: str, width: int) -> Iterator[str]:
+    """Words in lines; at most three of them."""
+    lines, line = 0, ""
+    for word in text.split():
+        if line and len(line) + 1 + len(word) > width:
+            if lines == 2:
+                break
+            yield line
+            lines, line = lines + 1, ""
+        line = f"{line} {word}".strip()
+    if line:
+        yield line[:width]
+
+
+def _fitted(line: Text, width: int) -> Text:
+    line.truncate(width, overflow="ellipsis")
+    return line

@@ -1,0 +1,47 @@
+"""The rest of a run: by kind of step where one was measured, else by the work it does, and never a guess."""
+
+from __future__ import annotations
+
+from selfpriority.planning.rest import Ahead, Rest, rest_of
+from selfpriority.run import StepEntry
+
+PLANNED = [
+    Ahead("judge", prompt_tokens=1000),
+    Ahead("round-1/sample", new_tokens=400, prompt_tokens=100),
+    Ahead("round-1/score", prompt_tokens=3000),
+    Ahead("round-1/pair"),
+    Ahead("round-1/align", trained_tokens=5000),
+    Ahead("answers-vanilla", new_tokens=200),
+    Ahead("answers-spa", new_tokens=200),
+]
+
+
+def done(seconds: float, requests: int = 10, cached: int = 0) -> StepEntry:
+    return StepEntry("done", "key", seconds, requests, cached)
+
+
+def test_nothing_measured_is_nothing_said():
+    assert rest_of(PLANNED, {}, None) is None
+    assert rest_of([], {}, 5.0) is None
+
+
+def test_what_was_measured_tells_of_the_same_work_and_the_rest_is_a_bound():
+    entries = {"judge": done(10.0), "round-1/sample": done(80.0)}
+    assert rest_of(PLANNED, entries, None) == Rest(3000 * 0.01 + 400 * 0.2, is_whole=False), "training is not known"
+    entries |= {"round-1/score": done(60.0), "round-1/align": done(50.0)}
+    assert rest_of(PLANNED, entries, None) == Rest(400 * 0.2, is_whole=True)
+    entries |= {"answers-vanilla": done(10.0)}
+    assert rest_of(PLANNED, entries, None) == Rest(200 * 10.0 / 200, is_whole=True), "its own kind knows better"
+
+
+def test_the_step_in_hand_says_itself_how_long_it_takes():
+    entries = {"judge": done(10.0), "round-1/sample": StepEntry("running", "key")}
+    assert rest_of(PLANNED, entries, 25.0) == Rest(25.0 + 30.0, is_whole=False)
+
+
+def test_answers_from_disk_are_no_measure():
+    assert rest_of(PLANNED, {"judge": done(0.1, requests=10, cached=10)}, None) is None
+
+
+def test_all_done_is_no_rest():
+    assert rest_of(PLANNED, {step.name: done(1.0) for step in PLANNED}, None) is None

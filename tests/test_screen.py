@@ -1,0 +1,153 @@
+"""The view of a run: what stands where, in any width and height, and what the other processes tell it."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from selfpriority.backends.progress import Progress
+from selfpriority.phases.resources import Announced, Reporter
+from selfpriority.result_table import print_result
+from selfpriority.run import Run
+from selfpriority.run_view import RunView
+from selfpriority.screen import Now, Screen, Stage, duration
+from selfpriority.terminal import MARK, EventReporter, tell_on
+
+
+def a_screen() -> Screen:
+    said = "prompts 240 → sample 240 → score 238 (2 low mass) → refine 238 → denoise 162 (76 not better); 1,098 pairs"
+    stages = [
+        Stage("check-judge", "done", 63.0, "judge better than chance (0.50): harmlessness 0.83"),
+        Stage("collect (round 1)", "now", None, said),
+        *(Stage(f"control {n}: align (round 1)") for n in range(9)),
+        Stage("evaluate"),
+    ]
+    now = Now("refine", 340, 1920, "118 tok/s", 95.0, 441.0)
+    return Screen("spa run runs/demo", stages, now, 245.0, rest="at least 12 min")
+
+
+@pytest.mark.parametrize("width", [40, 80, 140])
+@pytest.mark.parametrize("height", [12, 24, 50])
+def test_the_step_in_hand_and_both_rests_are_seen_in_every_terminal(width: int, height: int) -> None:
+    lines = [line.plain for line in a_screen().lines(width, height)]
+    assert len(lines) < height
+    assert max(map(len, lines)) <= width
+    assert lines[0].startswith("spa run runs/demo")
+    (step,) = [line for line in lines if "refine ━" in line]
+    assert width < 80 or ("340/1,920, 7 min 21 s to go" in step and "at least 12 min to go" in lines[0])
+    assert any(line.startswith(" ▸ collect (round 1)") for line in lines)
+
+
+def test_what_is_done_and_to_come_and_known_stands_in_order() -> None:
+    lines = [line.plain.strip() for line in a_screen().lines(140, 50)]
+    assert lines[1] == "✓ check-judge 1 min 3 s"
+    assert lines[2] == "judge better than chance (0.50): harmlessness 0.83"
+    assert lines[4].startswith("prompts 240 → sample 240 → score 238 (2 low mass)")
+    assert lines[-1] == "· evaluate"
+
+
+def test_time_goes_on_while_nothing_is_heard() -> None:
+    screen = a_screen()
+    screen.silence = 41.0
+    assert "340/1,920, 6 min 40 s to go" in "".join(line.plain for line in screen.lines(140, 50))
+    screen.now = Now("sample", 0, 24, "", 2.0)
+    assert "0/24, 43 s so far" in "".join(line.plain for line in screen.lines(80, 50))
+
+
+def test_before_the_first_word_of_a_process_something_stands_there() -> None:
+    lines = [line.plain for line in Screen("spa run x", [Stage("evaluate", "now")]).lines(80, 24)]
+    assert "starting" in lines[-1]
+    assert "starting" not in "".join(
+        line.plain for line in Screen("spa run x", [Stage("evaluate", "done")]).lines(80, 24)
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (61.0, "1 min 1 s"),
+        (3599.0, "59 min"),
+        (7500.0, "2 h 5 min"),
+        (300_000.0, "3 days"),
+    ],
+)
+def test_a_time_has_two_units_at_most(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+class Heard(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def progress(self, step: str, progress: Progress) -> None:
+        self.told.append((step, progress))
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+    def training(self, row: dict[str, float]) -> None:
+        self.told.append(row)
+
+
+def test_events_come_out_as_they_went_in(capsys: pytest.CaptureFixture[str]) -> None:
+    told, row = Progress(3, 9, 1, 40, 2.5, 12, 36, 7), {"step": 2.0, "loss": 0.5}
+    sender, heard = EventReporter(), Heard()
+    sender.progress("sample", told)
+    sender.note("a note with \x1b[2J and\na second line")
+    sender.training(row)
+    lines = capsys.readouterr().err.removesuffix("\n").split("\n")
+    assert len(lines) == 3
+    for line in [*lines, "spa: a plain line", ""]:
+        tell_on(line, heard)
+    assert heard.told == [("sample", told), "a note with \x1b[2J and\na second line", row, "spa: a plain line"]
+
+
+def test_the_view_is_fed_by_another_process_and_by_the_run(tmp_path: Path) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100, height=30, color_system=None, legacy_windows=False)
+    with RunView(console, Run(tmp_path / "run")) as view:
+        view._parts = {"collect (round 1)": Announced("collect (round 1)", lambda: "prompts 6 → sample 5 (1 too long)")}
+        view._screen.stages = [Stage("collect (round 1)")]
+        view.stage("collect (round 1)", "now")
+        told = Progress(0, 6, 0, 0, 4.0, answers=6, n_answers=24, tokens_in_hand=80)
+        view.hear(f"{MARK}{json.dumps(['progress', 'sample', asdict(told)])}")
+        view.hear("spa: something \x1b[2Jbroke")
+        time.sleep(0.05)
+        view._live.refresh()
+        seen = out.getvalue()
+    assert "sample ━━━━━━╌" in seen
+    assert "6/24, 12 s to go, 20 tok/s" in seen, "the answers of the batch in hand count"
+    assert "prompts 6 → sample 5 (1 too long)" in seen
+    assert "spa: something broke" in seen
+
+
+MARKDOWN = """| system | harmlessness | helpfulness |
+| --- | --- | --- |
+| vanilla | 4.74 [4.52, 4.98] (n = 104) | 5.17 [4.95, 5.37] (n = 104) |
+| a\\|b | 5.04 [4.80, 5.30] (n = 104) | - |
+
+perplexity  spa: 46.81 (x 1.17)  !
+"""
+
+
+@pytest.mark.parametrize("width", [40, 80, 140])
+def test_the_result_fits_the_terminal_and_is_no_markdown(width: int) -> None:
+    out = io.StringIO()
+    print_result(Console(file=out, force_terminal=True, width=width, color_system=None), MARKDOWN)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert not any(line.startswith("|") or "---" in line for line in lines)
+    whole = " ".join(" ".join(lines).split())
+    assert "a|b" in whole
+    assert "perplexity spa: 46.81 (x 1.17) !" in whole
+    assert width < 80 or "4.74 [4.52, 4.98] (n = 104)" in whole
