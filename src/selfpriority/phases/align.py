@@ -61,6 +61,9 @@ def align(run: Run, resources: Resources, number: int) -> None:
     """Trains one round, from its last checkpoint if there is one for the very same inputs.
 
     With `align.processes` this process starts that many, each of which comes here again; the main one alone writes.
+
+    Raises:
+        KeyboardInterrupt: interrupted; what was trained is in a checkpoint, or it is done and its policy saved.
     """
     step = align_step(run, resources, number)
     if run.is_done(step):
@@ -110,6 +113,9 @@ def align(run: Run, resources: Resources, number: int) -> None:
     shutil.rmtree(checkpoints, ignore_errors=True)
     for text in _told(trained, resources.recipe):
         resources.reporter.note(f"{step.name}: {text}")
+    if trained.is_interrupted:
+        resources.reporter.note(f"{step.name}: it was interrupted when all steps were done; its policy is saved")
+        raise KeyboardInterrupt
 
 
 def _told(trained: Trained, recipe: Recipe) -> Iterator[str]:
