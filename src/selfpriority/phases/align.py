@@ -18,6 +18,7 @@ from selfpriority.phases.round_inputs import start_of_round, with_places
 from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.recipe import Recipe
 from selfpriority.records import PairedPool, Pool, Sifted
+from selfpriority.report.cards import write_policy_cards
 from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Step, key_of
 from selfpriority.storage import read_rows
 
@@ -111,6 +112,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
         )
         run.write_funnel(number, replace(funnel, pairs=pairs))
     shutil.rmtree(checkpoints, ignore_errors=True)
+    write_policy_cards(run)
     for text in _told(trained, resources.recipe):
         resources.reporter.note(f"{step.name}: {text}")
     if trained.is_interrupted:

@@ -21,6 +21,7 @@ from selfpriority.phases.judge_names import comparing, judge_entry
 from selfpriority.phases.kept_answers import kept_answers
 from selfpriority.phases.made_heads import n_layers
 from selfpriority.phases.models import in_process
+from selfpriority.phases.readiness import check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.rating import Judge
@@ -151,7 +152,9 @@ def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporte
     recipe = with_absolute_paths(load(path, fields), path.parent)
     given = read_own_labels(labels, reporter) if labels else None
     with kept_answers(recipe, reporter) as run:
-        return check_judges(Resources(recipe, run, reporter), given)
+        resources = Resources(recipe, run, reporter)
+        check_ready(resources.recipe, resources.constitution.names, trains=False)
+        return check_judges(resources, given)
 
 
 def fit(

@@ -13,6 +13,7 @@ from selfpriority.recipe.method import Denoise, PairRules, Refine, Sample
 from selfpriority.recipe.prompts import Prompts
 from selfpriority.recipe.recipe import Recipe
 from selfpriority.recipe.section import Section
+from selfpriority.recipe.unused import unused_fields, unused_in_training
 
 __all__ = [
     "Align",
@@ -44,4 +45,6 @@ __all__ = [
     "parse",
     "parse_judge",
     "trained_systems",
+    "unused_fields",
+    "unused_in_training",
 ]
