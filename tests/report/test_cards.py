@@ -85,8 +85,20 @@ def test_a_card_is_no_content_of_a_policy(tmp_path: Path) -> None:
     write_policy_cards(run)
     assert (run.policy(1) / "README.md").read_text("utf-8").startswith("---\n")
     assert run.is_done(step)
+    (run.policy(1) / "README.md").write_text("mine")
+    write_policy_cards(run)
+    assert (run.policy(1) / "README.md").read_text("utf-8") == "mine"
     (run.policy(1) / "model.safetensors").write_bytes(b"others")
     assert not run.is_done(step)
+
+
+def test_no_card_goes_where_a_link_leads(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    run.round(1).mkdir()
+    (tmp_path / "base").mkdir()
+    run.policy(1).symlink_to(tmp_path / "base")
+    write_policy_cards(run)
+    assert list((tmp_path / "base").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from selfpriority.wording import FOLDER
 
 CARD = "README.md"
 PAPER = "https://arxiv.org/abs/2511.06222"
+OURS = "<!-- Written by selfpriority, and written again with the report. Without this line it stays as it is. -->"
 _METHOD = ("sample", "refine", "denoise", "pair", "align")
 
 
@@ -42,13 +43,19 @@ class DataFacts:
 
 
 def write_policy_cards(run: Run) -> None:
-    """A card into the policy folder of every round that is trained; best effort, for no figure rests on it."""
-    recipe = load(run.recipe)
-    for number in range(1, recipe.rounds + 1):
-        folder = run.policy(number)
-        if folder.is_dir():
-            with contextlib.suppress(OSError, SelfPriorityError):
+    """A card into the policy folder of every round that is trained; best effort, for no figure rests on it.
+
+    None into a link, which leads to somebody else's folder, and none over a card that somebody made their own.
+    """
+    with contextlib.suppress(OSError, SelfPriorityError):
+        for number in range(1, load(run.recipe).rounds + 1):
+            folder = run.policy(number)
+            if folder.is_dir() and not folder.is_symlink() and _is_ours(folder / CARD):
                 write_text(folder / CARD, [policy_card(run, number)])
+
+
+def _is_ours(card: Path) -> bool:
+    return not card.exists() or OURS in card.read_text("utf-8", errors="replace")
 
 
 def policy_card(run: Run, number: int) -> str:
@@ -71,6 +78,8 @@ def policy_card(run: Run, number: int) -> str:
     return "\n".join(
         [
             *_front(head),
+            OURS,
+            "",
             f"# {base}, aligned by its own priorities",
             "",
             f"{base} after round {number} of {recipe.rounds} of Self-Priority Alignment ([paper]({PAPER})): it sampled "
@@ -95,7 +104,7 @@ def dataset_card(run: Run, facts: DataFacts) -> str:
     """
     recipe = load(run.recipe)
     names = load_constitution(recipe.constitution).names
-    head = {
+    head: dict[str, object] = {
         "configs": [{"config_name": "default", "data_files": facts.file_name}],
         "tags": ["self-priority-alignment", "preference-optimization", "harmful-text"],
         "license": "other",
