@@ -121,6 +121,15 @@ def tiny_llama(n_tokens: int, **changes: Any) -> Any:
         return LlamaForCausalLM(config).float()
 
 
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of the module's own, for tests of commands that keep there what tiny models answered."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder / "selfpriority"
+
+
 @pytest.fixture
 def hears_interrupts() -> Iterator[None]:
     """Processes that the test starts hear signals, even where the tests run in the background or under nohup.

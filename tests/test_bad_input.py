@@ -129,7 +129,7 @@ ROWS: list[tuple[str, Damage, str]] = [
     (
         "a judge without its reward models",
         judged_by(more_judges={"other": {"judge": "r", "method": "reward"}}),
-        "evaluate.more_judges.other: rewards: no model for harmlessness",
+        "evaluate.more_judges.other.rewards: no model for harmlessness",
     ),
     ("held-out prompts that train", heldout_is_training, "no prompt is left that training never saw"),
 ]

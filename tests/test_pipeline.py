@@ -159,6 +159,7 @@ def test_new_prompts_per_round_are_dealt_out_without_overlap(tiny_model: Path, t
     assert not ids(1) & ids(2)
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_a_judge_at_chance_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, tiny_model, score={"require_signal": True})
     done = spa("run", recipe, "--out", tmp_path / "run", check=3)

@@ -132,6 +132,8 @@ def test_an_interrupt_stops_all_processes(collected: Path, tmp_path: Path) -> No
         assert process.returncode == 130
     assert told(errors) == ["spa: interrupted; what is done is kept and the same command continues"]
     assert processes_of(run) == {}
+    saved = [int(path.parent.name.rpartition("-")[2]) for path in run.rglob("complete")]
+    assert saved == trained_steps(run)[-1:], "the last step is in a checkpoint"
 
 
 @pytest.mark.slow

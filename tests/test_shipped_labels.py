@@ -34,7 +34,6 @@ from selfpriority.phases.judge_names import SHIPPED_HEADS, shipped_heads
 from selfpriority.recipe import ScriptedBackend
 from selfpriority.records import Message
 
-
 CONTRAST = "demo-contrast"
 
 

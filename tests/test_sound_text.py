@@ -57,6 +57,7 @@ def test_cells_of_any_length(tmp_path: Path) -> None:
     assert loaded.kept[0].text == long
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_halves_in_labels_are_replaced_and_told_once(tmp_path: Path) -> None:
     row = {"prompt": "a\ud800", "chosen": "\udfff", "rejected": "b\U0001f600", "objective": "o"}
     labels = read_labels(file(tmp_path / "l.jsonl", json.dumps(row)))

@@ -30,11 +30,12 @@ from selfpriority.phases.evaluate import check_evaluation, evaluate_steps
 from selfpriority.phases.judge_check import check_anchors, judge_step
 from selfpriority.phases.merges import merge_steps, merges
 from selfpriority.phases.models import model_key
+from selfpriority.phases.readiness import check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Announced, Reporter, Resources
 from selfpriority.phases.round_inputs import usable_prompts
 from selfpriority.phases.said import quietly
-from selfpriority.recipe import OpenaiBackend, Recipe, dump, load
+from selfpriority.recipe import OpenaiBackend, Recipe, dump, load, unused_fields, unused_in_training
 from selfpriority.report.page import write_report
 from selfpriority.run import Run, Step, key_of
 from selfpriority.storage import as_json, write_text
@@ -106,10 +107,12 @@ def check_inputs(resources: Resources) -> None:
     """Reads every input before any work: a mistake shows in the first second, not after the first hour.
 
     Raises:
-        InputError: constitution, prompts, personas, model, held-out prompts or a judge of the evaluation are wrong.
+        InputError: constitution, prompts, personas, model, held-out prompts or a judge are wrong, or this machine lacks
+            what is left to do needs: a package, a key's variable, GPUs.
     """
     recipe = resources.recipe
     check_anchors(resources)  # reads the constitution
+    _check_machine(resources)
     model_key(recipe.model)  # of its files, which training needs whoever generates
     if recipe.align.start is not None:
         model_key(recipe.align.start)
@@ -119,6 +122,8 @@ def check_inputs(resources: Resources) -> None:
         resources.reporter.note(note)
     for reason, n in prompts.reasons.items():
         resources.reporter.note(f"prompts: {n} dropped: {reason}")
+    for unused in unused_fields(recipe):
+        resources.reporter.note(unused)
     if strange := recipe.align.strange_beta:
         resources.reporter.note(strange)
     for branch in branches(resources.run, recipe):  # what is wrong with one is found here
@@ -129,10 +134,34 @@ def check_inputs(resources: Resources) -> None:
     _check_training(resources)
 
 
+def _check_machine(resources: Resources) -> None:
+    """Whether this machine has what is left to do needs; a run that is done needs nothing."""
+    run = resources.run
+    trains, is_over = True, False
+    if run.manifest.steps:  # else its keys would fetch models, which comes after all that costs nothing
+        with contextlib.suppress(InputError):  # told where what is wrong is looked at by itself
+            trains = _trains_yet(resources)
+            phases = (*_around(run, resources), *rounds(run, resources))
+            is_over = not trains and all(_is_done(run, resources, phase) for phase in phases)
+    if not is_over:
+        check_ready(resources.recipe, resources.constitution.names, trains=trains)
+
+
+def _trains_yet(resources: Resources) -> bool:
+    """Whether a training is left to do, of the run or of a system beside it; rounds are looked at in order."""
+    beside = branches(resources.run, resources.recipe)
+    for theirs in (resources, *(Resources(each.recipe, each.run, resources.reporter) for each in beside)):
+        for number in range(1, theirs.recipe.rounds + 1):
+            if not theirs.run.is_done(align_step(theirs.run, theirs, number)):
+                return True
+    return False
+
+
 def _check_branch(branch: Branch, reporter: Reporter) -> None:
     place = f"evaluate.more_systems.{branch.name}.train"
-    if strange := branch.recipe.align.strange_beta:
-        reporter.note(f"{place}: {strange}")
+    told = [*unused_in_training(branch.recipe.align), branch.recipe.align.strange_beta]
+    for line in filter(None, told):
+        reporter.note(f"{place}: {line}")
     theirs = Resources(branch.recipe, branch.run, reporter)
     try:
         Order.of(branch.recipe.pair, theirs.constitution.names)
@@ -203,17 +232,22 @@ Work = Callable[[bool], int]
 
 def _in_order(run: Run, resources: Resources) -> Iterator[Work]:
     """The judge's check, the rounds, those of every further system that is trained here, merges, the evaluation."""
-    check = Phase("check-judge", 0, lambda: [judge_step(run, resources)])
+    check, *behind = _around(run, resources)
     yield lambda debug: _do(run, resources, [check], debug)
     yield lambda debug: _do(run, resources, rounds(run, resources), debug)
     for branch in branches(run, resources.recipe):
         yield partial(_train_branch, branch, run, resources)
+    yield lambda debug: _do(run, resources, behind, debug)
+
+
+def _around(run: Run, resources: Resources) -> list[Phase]:
+    """The check of the judge, which comes before all rounds, then merges and the evaluation, if there are any."""
+    found = [Phase("check-judge", 0, lambda: [judge_step(run, resources)])]
     if merges(run, resources.recipe):
-        merging = Phase("merge", 0, lambda: merge_steps(run, resources))
-        yield lambda debug: _do(run, resources, [merging], debug)
+        found.append(Phase("merge", 0, lambda: merge_steps(run, resources)))
     if resources.recipe.evaluate.prompts is not None:
-        evaluation = Phase("evaluate", 0, lambda: evaluate_steps(run, resources))
-        yield lambda debug: _do(run, resources, [evaluation], debug)
+        found.append(Phase("evaluate", 0, lambda: evaluate_steps(run, resources)))
+    return found
 
 
 def _train_branch(branch: Branch, run: Run, resources: Resources, debug: bool) -> int:

@@ -144,9 +144,12 @@ def write_text(path: Path, parts: Iterable[str]) -> None:
 
 
 def content_of(path: Path) -> Content:
-    """What is in a file, or in all files of a folder together with their names; read once while nobody changes it."""
+    """What is in a file, or in all files of a folder together with their names; read once while nobody changes it.
+
+    A folder's card (`README.md`) is none of it: it is written again when there is more to say, and nothing reads it.
+    """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
+        files = sorted(file for file in path.rglob("*") if file.is_file() and file != path / "README.md")
         named = [(file.relative_to(path).as_posix(), content_of(file).sha256) for file in files]
         return Content(hashlib.sha256(repr(named).encode()).hexdigest())
     status = path.stat()

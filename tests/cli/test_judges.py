@@ -35,7 +35,7 @@ def write(path: Path, rows: list[dict[str, object]]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tiny_model: Path, own_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Single answers on harmlessness, pairs on helpfulness, both in one file, and a recipe whose heads know them."""
     folder = tmp_path_factory.mktemp("labels")
     singles = [single(number, "harmlessness", label) for number in range(N) for label in (1, 0)]

@@ -208,6 +208,10 @@ def test_cut_answers_by_side(sequences):
     assert check.figures["chosen"] == pytest.approx(6 / 19)
     assert check.figures["rejected"] == pytest.approx(2 / 19)
     assert check.ok
+    often = [replace(row, chosen_stop="length") for row in sequences.rows[:16]]
+    mostly = cut_answers(replace(sequences, rows=[*often, *sequences.rows[16:]]))
+    assert not mostly.ok  # 84 % of them say nothing of how to stop
+    assert "little teaches the policy to stop, raise sample.max_new_tokens" in mostly.sentence
     never_stops = replace(sequences, rows=[replace(row, chosen_stop="length") for row in sequences.rows])
     assert not cut_answers(never_stops).ok
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.recipe import Recipe
 from selfpriority.run import Run
 from selfpriority.storage import read_json
+from selfpriority.training import align as training
 from selfpriority.training.checkpoints import MARKER
 from tests.test_pipeline import SMALL
 
@@ -174,3 +176,24 @@ def test_a_training_tells_what_of_its_movement_was_saved(tiny_model, tmp_path):
     assert pairs is not None
     assert pairs.survived == 1.0
     assert not any("only" in note for note in given.reporter.notes)  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("hears_interrupts")
+def test_an_interrupt_behind_the_last_step_loses_no_step(tiny_model, tmp_path, monkeypatch):
+    """No checkpoint holds the steps since the last one any more, so what is trained is saved before the end."""
+    settle = training.settle
+
+    def interrupted(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return settle(*arguments)
+
+    monkeypatch.setattr(training, "settle", interrupted)
+    given = opened(tmp_path / "run", tiny_model)
+    work(given, collect)
+    with pytest.raises(KeyboardInterrupt):
+        work(given, align)
+    assert given.run.is_done(align_step(given.run, given, 1))
+    assert given.reporter.notes[-1] == "round-1/align: it was interrupted when all steps were done; its policy is saved"
+    trained = given.reporter.rows
+    work(given, align)
+    assert given.reporter.rows == trained != []

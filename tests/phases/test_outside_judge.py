@@ -33,7 +33,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def heads(encoder: Path) -> Path:
+def heads(encoder: Path, own_cache: Path) -> Path:
     """Heads for both objectives, as `spa fit-judge` fits them."""
     rows = [
         {"prompt": f"a knife {'sharp ' * n}", "response": text, "objective": objective, "label": label}

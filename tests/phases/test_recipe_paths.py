@@ -92,6 +92,7 @@ def test_the_name_of_heads_alone_means_a_probe(tmp_path: Path) -> None:
     assert found.evaluate.judge == ByProbe(kind="probe", judge="demo-eval")
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_the_check_of_a_judge_finds_what_a_run_finds(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

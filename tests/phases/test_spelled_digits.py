@@ -48,6 +48,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "recipe.yaml"
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_check_judge_reads_every_rating(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,7 +109,8 @@ def test_a_loss_with_a_reference_measures_beside_training_and_holds_no_second_mo
     assert spa["training"]["choices"] == dpo["training"]["choices"] == kto["training"]["choices"]
 
 
-def test_a_model_that_is_not_here_is_not_fetched(written, spa_plan, embedded_model):
+def test_a_model_that_is_not_here_is_not_fetched(written, spa_plan, embedded_model, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # a run would ask the hub for it
     # the judge's heads read the embedded model, which is here
     recipe = written(model="nobody/no-such-model", score={"judge": "demo-train"}, backend={"kind": "hf"})
     told = json.loads(spa_plan(recipe, "--json").out)
@@ -119,7 +120,8 @@ def test_a_model_that_is_not_here_is_not_fetched(written, spa_plan, embedded_mod
     assert "unknown" in spa_plan(recipe).out
 
 
-def test_heads_of_a_model_that_is_not_here_are_planned_without_it(written, spa_plan, tmp_path):
+def test_heads_of_a_model_that_is_not_here_are_planned_without_it(written, spa_plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     heads = shutil.copytree(SHIPPED_HEADS / "demo-train", tmp_path / "heads")
     card = json.loads((heads / "card.json").read_text())
     (heads / "card.json").write_text(json.dumps({**card, "model": "nobody/no-such-model"}))

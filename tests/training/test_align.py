@@ -76,6 +76,9 @@ def test_a_run_moves_the_margin_and_leaves_a_loadable_policy(tiny_model, pools, 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "policy")
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(tiny_model).chat_template
     assert sorted(path.name for path in tmp_path.iterdir()) == ["policy", "training.jsonl"]
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    assert {path.stat().st_mode for path in (tmp_path / "policy").iterdir()} == {usual}
 
 
 def test_saved_configuration_is_that_of_the_source(tiny_model, pools, tmp_path):

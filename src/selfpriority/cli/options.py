@@ -30,7 +30,9 @@ KeyVariable = Annotated[
 class HowJudged:
     """How a judge that is named is asked."""
 
-    method: Annotated[str, typer.Option("--method", help="expected, verbal or probe.")] = "expected"
+    method: Annotated[
+        str | None, typer.Option("--method", help="expected, verbal or probe; default: expected, of heads probe.")
+    ] = None
     base_url: BaseUrl = None
     api_key_env: KeyVariable = None
 

@@ -95,10 +95,17 @@ def export(
     to: Annotated[Path, typer.Option("--to", help="File or folder to write.")],
     form: Annotated[str, typer.Option("--format", help="trl, llama-factory or parquet.")] = "trl",
     number: Annotated[int | None, typer.Option("--round", min=1, help="One round; default: all.")] = None,
+    keep_cut: Annotated[
+        bool, typer.Option("--keep-cut", help="Also pairs with a cut answer, to which other trainers add an end token.")
+    ] = False,
 ) -> None:
     """The preference data for other trainers. It holds harmful text by nature."""
+    from selfpriority.inspection.export import Wanted
     from selfpriority.inspection.export import export as work
     from selfpriority.run import Run
 
-    written = work(Run.existing(directory), form, to, number)
+    written = work(Run.existing(directory), to, Wanted(form, number, keep_cut))
     print(f"{written.rows} pairs: {written.path}")
+    if written.n_cut:
+        are = "among them" if keep_cut else "left out (--keep-cut keeps them)"
+        print(f"{written.n_cut} pairs with an answer that was cut at the length limit are {are}")

@@ -1,6 +1,7 @@
 """The preference data for other trainers: TRL, LLaMA-Factory, parquet. `trl_rows` needs no run directory.
 
-Data is harmful by nature, so a hazard notice goes with it; nothing that exists is overwritten.
+Data is harmful by nature, so a hazard notice and a card go with it; nothing that exists is overwritten. Other trainers
+put an end token behind every answer, so pairs with an answer that was cut are left out unless somebody wants them.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from selfpriority.errors import InputError
 from selfpriority.inspection.run_files import objectives_of, paired_of, recipe_of, rounds_with
 from selfpriority.method.pair import WeightGap, weighing_gap
-from selfpriority.records import Message, PairedPool
+from selfpriority.records import Message, PairedPool, Stop
+from selfpriority.report.cards import DataFacts, dataset_card
 from selfpriority.run import PAIRS, Run
 from selfpriority.storage import write_json, write_text
 from selfpriority.wording import FOLDER
@@ -37,10 +39,36 @@ class Preference:
     rejected: list[Message]
     score_chosen: float
     score_rejected: float
+    scores_chosen: dict[str, float]
+    """By objective; a column each in the row."""
+    scores_rejected: dict[str, float]
     gap: float
     weight: float
     decided_by: str
     prompt_id: str
+    stop_chosen: Stop
+    stop_rejected: Stop
+
+    def row(self) -> Json:
+        """The columns, in order."""
+        row: Json = {}
+        for name, value in asdict(self).items():
+            by_objective = name in ("scores_chosen", "scores_rejected")
+            side = name.removeprefix("scores_")
+            row |= {f"score_{side}_{o}": score for o, score in value.items()} if by_objective else {name: value}
+        return row
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which pairs are written, and how."""
+
+    form: str = "trl"
+    """`trl` (JSONL), `llama-factory` (JSON with its dataset_info.json) or `parquet`."""
+    number: int | None = None
+    """One round only; None: all so far."""
+    keep_cut: bool = False
+    """Whether pairs stay with an answer that was cut, for trainers that are told of it by the `stop` columns."""
 
 
 @dataclass(frozen=True)
@@ -50,54 +78,90 @@ class Exported:
     rows: int
     path: Path
     """The data file."""
+    n_cut: int = 0
+    """Pairs with an answer that was cut at the length limit: left out, or among the rows if they were wanted."""
 
 
-def export(run: Run, form: str, to: Path, number: int | None = None) -> Exported:
-    """Writes the pairs of all rounds so far, or of round `number`, with HAZARD.txt beside them.
+def export(run: Run, to: Path, wanted: Wanted) -> Exported:
+    """Writes pairs with HAZARD.txt and a card beside them.
 
     Args:
         run: a run with pairs.
-        form: `trl` (JSONL), `llama-factory` (JSON with its dataset_info.json) or `parquet`.
         to: a new or empty folder, or a file that is not there yet, with the format's ending.
-        number: one round only.
+        wanted: which pairs, in which format.
 
     Raises:
-        InputError: no such format, no pairs, or `to` is taken.
+        InputError: no such format, no pairs, none without a cut answer, or `to` is taken.
     """
+    form = wanted.form
     if form not in FORMATS:
         raise InputError(f"--format: {form!r} is none of {', '.join(FORMATS)}")
     path = _target(form, to)
-    numbers = rounds_with(run, PAIRS) or [1] if number is None else [number]
+    numbers = rounds_with(run, PAIRS) or [1] if wanted.number is None else [wanted.number]
     settings = recipe_of(run).align
-    paired = [entry for n in numbers for entry in paired_of(run, n)]
+    found = [entry for n in numbers for entry in paired_of(run, n)]
+    finished = [without_cut(entry) for entry in found]
+    n_cut = _n_pairs(found) - _n_pairs(finished)
+    if not wanted.keep_cut and not _n_pairs(finished):
+        raise InputError(
+            f"{run.folder}: all {n_cut} pairs hold an answer that was cut at the length limit, and other trainers put "
+            f"an end token behind it; raise sample.max_new_tokens, or write them with --keep-cut"
+        )
+    paired = found if wanted.keep_cut else finished
     rows = preference_records(paired, objectives_of(run), settings.gap_exponent, settings.weight_gap)
+    _write(path, form, rows, run.folder.name)
+    exported = Exported(len(rows), path, n_cut)
+    write_text(path.with_name(HAZARD), [(FOLDER / "hazard.txt").read_text("utf-8")])
+    write_text(_card_of(path, to), [dataset_card(run, DataFacts(path.name, len(rows), n_cut, wanted.keep_cut))])
+    return exported
+
+
+def _write(path: Path, form: str, rows: Sequence[Preference], name: str) -> None:
     if form == "parquet":
         _write_parquet(path, rows)
     elif form == "trl":
-        write_text(path, (json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+        write_text(path, (json.dumps(row.row(), ensure_ascii=False) + "\n" for row in rows))
     else:
         write_json(path, [_llama_factory_row(row) for row in rows])
-        write_json(path.with_name("dataset_info.json"), _dataset_info(run.folder.name, path.name))
-    write_text(path.with_name(HAZARD), [(FOLDER / "hazard.txt").read_text("utf-8")])
-    return Exported(len(rows), path)
+        write_json(path.with_name("dataset_info.json"), _dataset_info(name, path.name))
+
+
+def _n_pairs(paired: Sequence[PairedPool]) -> int:
+    return sum(len(entry.pairs) for entry in paired)
+
+
+def without_cut(entry: PairedPool) -> PairedPool:
+    """The pool with those of its pairs whose answers both ended by themselves."""
+
+    def ended(index: int) -> bool:
+        return entry.pool.responses[index].response.stop == "end"
+
+    return replace(entry, pairs=tuple(pair for pair in entry.pairs if ended(pair.chosen) and ended(pair.rejected)))
 
 
 def trl_rows(
-    paired: Sequence[PairedPool], objectives: Sequence[str], alpha: float, weight_gap: WeightGap = "signed"
+    paired: Sequence[PairedPool],
+    objectives: Sequence[str],
+    alpha: float,
+    weight_gap: WeightGap = "signed",
+    keep_cut: bool = False,
 ) -> list[Json]:
     """One row a pair, as TRL's preference trainers take them.
 
     Columns: `prompt`, `chosen`, `rejected` (messages), `score_chosen`, `score_rejected` (sums over the
-    objectives), `gap` (absolute difference of the sums, Eq. 3), `weight` ((gap / mean gap) ^ alpha, the mean
-    over all rows), `decided_by`, `prompt_id`.
+    objectives), the same for every objective (`score_chosen_NAME`), `gap` (absolute difference of the sums, Eq. 3),
+    `weight` ((gap / mean gap) ^ alpha, the mean over all rows), `decided_by`, `prompt_id`, `stop_chosen` and
+    `stop_rejected` (`end`, or `length` where the answer was cut).
 
     Args:
         paired: pools with their pairs.
         objectives: their names, in priority order.
         alpha: exponent of the weight; 0 makes every weight 1.
         weight_gap: which gap weighs a pair; Eq. 3 takes that of the column `gap` (docs/deviations.md 5).
+        keep_cut: whether pairs stay with an answer that was cut, behind which TRL puts an end token.
     """
-    return [asdict(row) for row in preference_records(paired, objectives, alpha, weight_gap)]
+    kept = paired if keep_cut else [without_cut(entry) for entry in paired]
+    return [record.row() for record in preference_records(kept, objectives, alpha, weight_gap)]
 
 
 def preference_records(
@@ -117,10 +181,14 @@ def preference_records(
                 rejected=[Message("assistant", rejected.response.text)],
                 score_chosen=sum(chosen.scores),
                 score_rejected=sum(rejected.scores),
+                scores_chosen=dict(zip(objectives, chosen.scores, strict=True)),
+                scores_rejected=dict(zip(objectives, rejected.scores, strict=True)),
                 gap=pair.gap,
                 weight=next(weights),
                 decided_by=objectives[pair.decided_by],
                 prompt_id=entry.pool.prompt.id,
+                stop_chosen=chosen.response.stop,
+                stop_rejected=rejected.response.stop,
             )
             rows.append(row)
     return rows
@@ -140,6 +208,8 @@ def _target(form: str, to: Path) -> Path:
         return to / name
     if to.suffix != Path(name).suffix:
         raise InputError(f"--to: {to}: {form} is a {Path(name).suffix} file; name one, or a folder")
+    if (card := _card_of(to, to)).exists():
+        raise InputError(f"--to: {card} exists already; name another file or a new folder")
     info = to.with_name("dataset_info.json")
     if form == "llama-factory" and info.exists():
         raise InputError(f"--to: {info} exists already; name a new folder")
@@ -149,13 +219,18 @@ def _target(form: str, to: Path) -> Path:
     return to
 
 
+def _card_of(path: Path, to: Path) -> Path:
+    """The data set's card: README.md in a folder of its own, else beside the file under its name."""
+    return path.with_name(f"{path.name}.card.md" if path == to else "README.md")
+
+
 def _write_parquet(path: Path, rows: Sequence[Preference]) -> None:
     import pyarrow as pa  # comes with datasets; the other formats do without
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), temporary)
+    pq.write_table(pa.Table.from_pylist([row.row() for row in rows]), temporary)
     temporary.replace(path)
 
 
@@ -168,7 +243,7 @@ def _llama_factory_row(row: Preference) -> Json:
     def turn(message: Message) -> dict[str, str]:
         return {"from": _SPEAKERS[message.role], "value": message.content}
 
-    columns = {name: value for name, value in asdict(row).items() if name != "prompt"}
+    columns = {name: value for name, value in row.row().items() if name != "prompt"}
     conversations = [turn(message) for message in row.prompt]
     return {
         **columns,

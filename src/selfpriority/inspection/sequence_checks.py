@@ -19,6 +19,8 @@ from selfpriority.chat_template import ChatTemplate
 from selfpriority.preferences import PreferenceRow
 from selfpriority.records import Message, PairedPool, Response
 
+MANY_CUT = 0.5
+"""Share of chosen answers cut at the length limit from which training hardly sees how an answer ends."""
 MANY_TOO_LONG = 0.1
 """Share of answers over `align.max_length` from which training loses too much."""
 ONE_SIDED = 0.95
@@ -179,13 +181,14 @@ def equal_prefix(sequences: Sequences) -> Check:
 
 
 def cut_answers(sequences: Sequences) -> Check:
-    """How many chosen and rejected answers were cut; bad when no chosen one shows how to stop."""
+    """How many chosen and rejected answers were cut; bad when few of the chosen ones show how to stop."""
     chosen = fmean(row.chosen_stop == "length" for row in sequences.rows)
     rejected = fmean(row.rejected_stop == "length" for row in sequences.rows)
     sentence = f"cut at the length limit: {chosen:.0%} of the chosen, {rejected:.0%} of the rejected answers"
-    if chosen == 1.0:
-        sentence += "; nothing teaches the policy to stop, raise sample.max_new_tokens"
-    return Check("cut answers", chosen < 1.0, sentence, {"chosen": chosen, "rejected": rejected})
+    if chosen > MANY_CUT:
+        how_little = "nothing" if chosen == 1.0 else "little"
+        sentence += f"; {how_little} teaches the policy to stop, raise sample.max_new_tokens and refine.max_new_tokens"
+    return Check("cut answers", chosen <= MANY_CUT, sentence, {"chosen": chosen, "rejected": rejected})
 
 
 def empty_answers(sequences: Sequences) -> Check:

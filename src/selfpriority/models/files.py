@@ -68,6 +68,24 @@ def described(name: str) -> dict[str, str] | None:
     return described(base) if base else None
 
 
+def out_of_reach(name: str) -> str | None:
+    """Why the files of `name` cannot be had, where that is known without asking the hub; None where it is not.
+
+    A hub id that is neither in the hub's cache nor, with HF_HUB_OFFLINE, to be fetched. Nothing is fetched here.
+    """
+    from huggingface_hub import constants
+
+    hub_id = name
+    if name in EMBEDDED:
+        if find_folder(EMBEDDED[name]) is not None or find_gguf(EMBEDDED[name]) is not None:
+            return None
+        hub_id = EMBEDDED[name].hub_id
+    if not constants.HF_HUB_OFFLINE or not _is_hub_id(hub_id) or snapshot(hub_id) is not None:
+        return None
+    called = name if name == hub_id else f"{name} ({hub_id})"
+    return f"{called} is not on this machine, and HF_HUB_OFFLINE forbids to ask the hub; fetch it first, or unset that"
+
+
 def embedded_models() -> list[str]:
     """Names of the embedded models."""
     return sorted(EMBEDDED)

@@ -18,6 +18,7 @@ from selfpriority.phases.round_inputs import start_of_training, with_places
 from selfpriority.preferences import PreferenceRow, paired_pools
 from selfpriority.recipe import Recipe
 from selfpriority.records import PairedPool, Pool, Sifted
+from selfpriority.report.cards import write_policy_cards
 from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Step, key_of
 from selfpriority.storage import read_rows
 
@@ -61,6 +62,9 @@ def align(run: Run, resources: Resources, number: int) -> None:
     """Trains one round, from its last checkpoint if there is one for the very same inputs.
 
     With `align.processes` this process starts that many, each of which comes here again; the main one alone writes.
+
+    Raises:
+        KeyboardInterrupt: interrupted; what was trained is in a checkpoint, or it is done and its policy saved.
     """
     step = align_step(run, resources, number)
     if run.is_done(step):
@@ -108,8 +112,12 @@ def align(run: Run, resources: Resources, number: int) -> None:
         )
         run.write_funnel(number, replace(funnel, pairs=pairs))
     shutil.rmtree(checkpoints, ignore_errors=True)
+    write_policy_cards(run)
     for text in _told(trained, resources.recipe):
         resources.reporter.note(f"{step.name}: {text}")
+    if trained.is_interrupted:
+        resources.reporter.note(f"{step.name}: it was interrupted when all steps were done; its policy is saved")
+        raise KeyboardInterrupt
 
 
 def _told(trained: Trained, recipe: Recipe) -> Iterator[str]:

@@ -5,7 +5,6 @@ Checks the training judge, every judge of the evaluation and, beside heads or re
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -19,8 +18,10 @@ from selfpriority.judges.labels import Labels, read_labels
 from selfpriority.judges.reports import COMPARER, TRAIN, JudgeChecks, read_checks, write_checks
 from selfpriority.outside import mended_note
 from selfpriority.phases.judge_names import comparing, judge_entry
+from selfpriority.phases.kept_answers import kept_answers
 from selfpriority.phases.made_heads import n_layers
 from selfpriority.phases.models import in_process
+from selfpriority.phases.readiness import check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.rating import Judge
@@ -144,40 +145,50 @@ def _sparse(constitution: Constitution) -> Constitution:
 
 
 def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporter: Reporter) -> JudgeChecks:
-    """`spa check-judge`: the judges of a recipe, checked without a run directory."""
+    """`spa check-judge`: the judges of a recipe, checked without a run directory.
+
+    What was asked is kept beside the models: stopped, the same command goes on where it was.
+    """
     recipe = with_absolute_paths(load(path, fields), path.parent)
     given = read_own_labels(labels, reporter) if labels else None
-    with tempfile.TemporaryDirectory() as folder:
-        return check_judges(Resources(recipe, Run(Path(folder)), reporter), given)
+    with kept_answers(recipe, reporter) as run:
+        resources = Resources(recipe, run, reporter)
+        check_ready(resources.recipe, resources.constitution.names, trains=False)
+        return check_judges(resources, given)
 
 
 def fit(
     labels: Sequence[Path], recipe: Recipe, to: Path, layers: Sequence[int] | None, c: float | None, reporter: Reporter
 ) -> Any:
-    """`spa fit-judge`: heads for the recipe's model from labelled answers, written to `to`; returns the card."""
+    """`spa fit-judge`: heads for the recipe's model from labelled answers, written to `to`; returns the card.
+
+    Hidden states are kept as the answers of a check are.
+    """
     from selfpriority.judges.fit import FitSettings, fit_heads
     from selfpriority.judges.heads import write_heads
 
     merged = Labels.joined(read_own_labels(path, reporter) for path in labels)
     model = recipe.model
     to.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        resources = Resources(recipe, Run(Path(folder)), reporter)
-        watched = resources.reader(model, "hidden states", Spent(), in_process(recipe.backend))
+    with kept_answers(recipe, reporter) as run:
+        reader = Resources(recipe, run, reporter).reader
+        watched = reader(model, "hidden states", Spent(), in_process(recipe.backend))
         heads = fit_heads(merged, watched, model, FitSettings(tuple(layers or middle(model)), c or FitSettings.c))
     write_heads(to, heads)
     return read_json(to / "card.json")
 
 
 def fit_without_labels(recipe: Recipe, to: Path, reporter: Reporter) -> Any:
-    """`spa fit-judge --contrast`: heads for the recipe's model from answers of its own; returns the card."""
+    """`spa fit-judge --contrast`: heads for the recipe's model from answers of its own; returns the card.
+
+    Answers and hidden states are kept as those of a check are.
+    """
     from selfpriority.judges.contrast import contrast_objectives, fit_contrast
     from selfpriority.judges.heads import write_heads
 
     to.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        resources = Resources(recipe, Run(Path(folder)), reporter)
-        watched = resources.model(recipe.model, "answers and hidden states", Spent())
+    with kept_answers(recipe, reporter) as run:
+        watched = Resources(recipe, run, reporter).model(recipe.model, "answers and hidden states", Spent())
         write_heads(to, fit_contrast(watched, recipe.model, n_layers(recipe.model), contrast_objectives()))
     return read_json(to / "card.json")
 

@@ -19,9 +19,9 @@ from selfpriority.judges.battery import BUSY
 from selfpriority.judges.check import check_judge
 from selfpriority.judges.labels import Labels
 from selfpriority.judges.methods import Comparison, Method, MethodCell, MethodRow, compared
-from selfpriority.models.cache import cache_folder
 from selfpriority.phases.judge_check import need_anchors, read_own_labels
 from selfpriority.phases.judge_names import judge_backend, judge_entry
+from selfpriority.phases.kept_answers import kept_answers
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.recipe import (
@@ -33,11 +33,10 @@ from selfpriority.recipe import (
     JudgeSection,
     OpenaiBackend,
     Recipe,
-    dump,
     load,
 )
-from selfpriority.run import Run, Spent, key_of
-from selfpriority.storage import Damaged, read_record, write_record, write_text
+from selfpriority.run import Spent, key_of
+from selfpriority.storage import Damaged, read_record, write_record
 
 METHODS = ("expected", "verbal", "battery", "contrast", "probe", "reward")
 _VERSION = 1  # raise it when the same judge and labels would give another row
@@ -71,13 +70,14 @@ def compare_recipe(
         raise InputError(f"--method: {unknown[0]!r} is none of {', '.join(METHODS)}")
     recipe = with_absolute_paths(load(path, fields), path.parent)
     given = read_own_labels(labels, reporter) if labels else None
-    resources = Resources(recipe, _kept(recipe), reporter)
-    if given is None:
-        need_anchors(resources)
-    wanted = [one for one in candidates(resources.recipe) if not only or one.section.method in only]
-    if not wanted:
-        raise InputError(f"--method: the recipe has no judge by {' or '.join(only)}; name one in score or evaluate")
-    return compared(recipe.model, tuple(_row(resources, one, given) for one in wanted))
+    with kept_answers(recipe, reporter) as run:
+        resources = Resources(recipe, run, reporter)
+        if given is None:
+            need_anchors(resources)
+        wanted = [one for one in candidates(resources.recipe) if not only or one.section.method in only]
+        if not wanted:
+            raise InputError(f"--method: the recipe has no judge by {' or '.join(only)}; name one in score or evaluate")
+        return compared(recipe.model, tuple(_row(resources, one, given) for one in wanted))
 
 
 def candidates(recipe: Recipe) -> list[Candidate]:
@@ -169,12 +169,3 @@ def _read(path: Path) -> MethodRow | None:
         return read_record(path, MethodRow) if path.is_file() else None
     except Damaged:
         return None
-
-
-def _kept(recipe: Recipe) -> Run:
-    """Where the answers of a model are kept between two commands: a run directory without rounds."""
-    key = key_of("check-judge", recipe.model, recipe.backend.model_dump(mode="json"))[:16]
-    run = Run(cache_folder() / "checks" / key)
-    if not run.recipe.is_file():
-        write_text(run.recipe, [dump(recipe)])
-    return run

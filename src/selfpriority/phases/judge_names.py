@@ -128,19 +128,27 @@ def of_model(section: JudgeSection, model: str) -> JudgeSection:
 
 
 def meant(section: JudgeSection) -> JudgeSection:
-    """A judge as it is on this disk: the name of fitted heads means those where a model in words could be meant.
+    """A judge as it is on this disk: the name of fitted heads means those where nothing says how a model is asked.
 
     Raises:
-        InputError: heads are named where a model is fitted on itself.
+        InputError: heads are named, and a method or a field that is of another kind of judge.
     """
     is_heads = section.judge != "self" and heads_folder(section.judge) is not None
-    if is_heads and isinstance(section, ByContrast | ByBattery):
-        does = "makes heads of its own" if isinstance(section, ByContrast) else "asks a model"
+    if not is_heads or isinstance(section, ByProbe):
+        return section
+    if not isinstance(section, InWords):
+        does = {"contrast": "makes heads of its own", "battery": "asks a model"}
+        what = does.get(section.method, "asks the models that rewards names")
         raise InputError(
-            f"judge: {section.judge!r} names fitted heads, and method {section.method} {does}; say judge=self, "
-            f"or name a model"
+            f"judge: {section.judge!r} names fitted heads, and method {section.method} {what}; say judge=self"
+            f"{'' if isinstance(section, ByReward) else ', or name a model'}"
         )
-    return ByProbe(kind="probe", judge=section.judge) if is_heads and isinstance(section, InWords) else section
+    if said := section.said:
+        raise InputError(
+            f"judge: {section.judge!r} names fitted heads, which read no {' or '.join(said)}; leave that out or say "
+            f"method=probe alone, or name a model (judge=self: the recipe's)"
+        )
+    return ByProbe(kind="probe", judge=section.judge)
 
 
 def heads_folder(name: str) -> Path | None:

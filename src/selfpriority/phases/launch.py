@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from selfpriority.errors import InputError, SelfPriorityError, WorkFailed
 
+SECONDS_TO_STOP = 900
+"""That an interrupted training has on several processes, for the step under way and its checkpoint."""
+
 if TYPE_CHECKING:  # `--help` needs none of it
     from selfpriority.run import Run
 
@@ -94,6 +97,8 @@ def launch(arguments: Sequence[str], n_processes: int, phase: str) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # told below in one line
+    # the processes end their step and write a checkpoint before they stop; torch would kill them after 30 s
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_STOP))
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // n_processes, 1)))
     alive = _die_with_this()
     with tempfile.TemporaryDirectory(prefix="spa-") as folder:

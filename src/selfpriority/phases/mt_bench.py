@@ -82,7 +82,7 @@ class NamedJudge:
         """
         if self.name is None:
             return None
-        return other_judge(self.name, self.method or "expected", self.base_url, self.api_key_env)
+        return other_judge(self.name, self.method, self.base_url, self.api_key_env)
 
 
 def mt_bench_of(path: Path | None, limit: int | None, max_new_tokens: int, judge: NamedJudge) -> MtBench | None:

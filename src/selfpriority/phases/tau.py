@@ -88,16 +88,20 @@ def _twice_rated(pools: Sequence[Pool], given: Sequence[Ratings]) -> list[TwiceR
     return prompts
 
 
-def other_judge(judge: str, method: str, base_url: str | None, api_key_env: str | None) -> JudgeSection:
+def other_judge(judge: str, method: str | None, base_url: str | None, api_key_env: str | None) -> JudgeSection:
     """A judge named on the command line; `api_key_env` names the variable that holds the server's key.
 
+    Without a method a model is asked for digits, and the name of fitted heads means those.
+
     Raises:
-        InputError: the method, the address or the variable is none, or there is a variable and no address.
+        InputError: the method, the address or the variable is none, heads are asked as a model is, or there is a
+            variable and no address.
     """
     if api_key_env is not None and base_url is None:
         raise InputError("--api-key-env: names the key's variable for --base-url URL, which is not given")
     backend = None if base_url is None else {"kind": "openai", "base_url": base_url, "api_key_env": api_key_env}
-    return meant(parse_judge({"judge": judge, "method": method, "backend": backend}, "judge"))
+    how = {} if method is None else {"method": method}
+    return meant(parse_judge({"judge": judge, "backend": backend, **how}, "judge"))
 
 
 def tau_text(found: Curve) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from selfpriority.phases.batch_tokens import with_batch_tokens
 from selfpriority.phases.branches import Branch, branches
+from selfpriority.phases.readiness import check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter
 from selfpriority.planning.memory import Held, Trained, held, trained
@@ -119,11 +120,12 @@ def plan(
         prices: of servers.
 
     Raises:
-        InputError: whatever would stop the run in its first second.
+        InputError: whatever would stop the run in its first second, but for what only the hub knows.
     """
     recipe = with_absolute_paths(load(path, overrides), path.parent)
     run = Run(out or Path("runs") / path.stem)
     rehearsal = Rehearsal(recipe, run, Reporter())
+    check_ready(rehearsal.recipe, rehearsal.constitution.names, trains=True)
     rehearsal.recipe = recipe = with_batch_tokens(rehearsal.recipe, run)
     steps = list(planned_steps(rehearsal))
     pace = rates or (Earlier.of(run.manifest, str(run.folder)) if run.manifest.steps else None)

@@ -22,6 +22,7 @@ from selfpriority.recipe.named import with_named
 from selfpriority.recipe.prompts import Prompts
 from selfpriority.recipe.recipe import Recipe
 from selfpriority.recipe.section import Section
+from selfpriority.recipe.unused import unused_fields, unused_in_training
 
 __all__ = [
     "TRAINED",
@@ -59,5 +60,7 @@ __all__ = [
     "parse",
     "parse_judge",
     "trained_systems",
+    "unused_fields",
+    "unused_in_training",
     "with_named",
 ]

@@ -30,6 +30,15 @@ class InWords(Section):
     max_new_tokens: Count = 512
     """Longest written verdict in tokens (`verbal`)."""
 
+    @property
+    def said(self) -> list[str]:
+        """Fields about how the model is asked that somebody wrote: the method, and what is not the default."""
+        return [name for name in ("method", "backend", "mass_floor", "max_new_tokens") if self._is_said(name)]
+
+    def _is_said(self, name: str) -> bool:
+        is_default = getattr(self, name) == type(self).model_fields[name].default
+        return name in self.model_fields_set and (name == "method" or not is_default)
+
     @field_validator("method", mode="before")
     @classmethod
     def _flat_method(cls, value: Any) -> Any:
@@ -102,17 +111,22 @@ _KINDS: dict[str, type[Section]] = {
     "reward": ByReward,
 }
 _EVERY = {"judge", "method", "rewards", "backend"}
-"""What a judge that version 0.1.0 wrote out names, whatever its kind: what its kind does not need says nothing."""
+"""What a judge that version 0.1.0 wrote out names, whatever its kind: a default there says nothing."""
+_WRITTEN_OUT = {name: InWords.model_fields[name].default for name in ("method", "mass_floor", "max_new_tokens")}
 
 
 def _with_kind(value: Any) -> Any:
     """The flat spelling with `method` read as the kind; what is empty there says nothing about another kind."""
-    if not isinstance(value, dict) or "kind" in value:
+    if not isinstance(value, dict):
         return value
+    if "kind" in value:  # who writes that a model is asked in words has said how
+        return {"method": "expected", **value} if value["kind"] == "words" else value
     method = value.get("method")
     kind = method if method in _KINDS else "words"
     known = {name for section in _KINDS.values() for name in section.model_fields} - {*_KINDS[kind].model_fields}
-    idle = {name for name in known if value.keys() >= _EVERY or value.get(name) in (None, {})}
+    idle = {name for name in known if value.get(name) in (None, {})}
+    if value.keys() >= _EVERY:  # all that says no more than the default does
+        idle |= {name for name in _WRITTEN_OUT if value.get(name) == _WRITTEN_OUT[name]}
     idle |= set() if kind == "words" else {"method"}
     return {"kind": kind, **{name: given for name, given in value.items() if name not in idle}}
 

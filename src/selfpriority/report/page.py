@@ -21,6 +21,7 @@ from markupsafe import Markup
 from selfpriority.evaluation.few import is_thin
 from selfpriority.formats import PAGE, counted, probability
 from selfpriority.plain_text import clean
+from selfpriority.report.cards import write_policy_cards
 from selfpriority.report.figures import Series, curves, flow, scatter
 from selfpriority.report.further_judges import unconfirmed
 from selfpriority.report.judge_tables import agreement_whisker, beside_the_label, calibration_of
@@ -58,6 +59,7 @@ def write_report(run: Path) -> Path:
     opened = Run.existing(run)
     path = opened.folder / "report.html"
     write_text(path, [render(read_view(opened))])
+    write_policy_cards(opened)  # which know the results from now on
     return path
 
 

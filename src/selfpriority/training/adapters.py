@@ -6,7 +6,6 @@ bfloat16 weights need `optimizer.MasterAdamW`. Knows peft and the recipe's `alig
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -26,6 +25,7 @@ from selfpriority.models.embedded import EMBEDDED
 from selfpriority.models.files import adapter_base, folder_of
 from selfpriority.models.weights import open_adapter, open_model, save_tokenizer, silent
 from selfpriority.recipe import Align, Lora
+from selfpriority.training.extras import missing_quantiser
 
 
 @dataclass(frozen=True)
@@ -151,16 +151,28 @@ def save_policy(policy: Policy, folder: Path, weights: dict[str, Tensor] | None 
         model.config.save_pretrained(partial)
     (partial / "README.md").unlink(missing_ok=True)  # peft's empty form, which names the base's place
     save_tokenizer(policy.tokenizer, partial)
+    _as_readable_as_any(partial)
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(partial, folder)
 
 
+def _as_readable_as_any(folder: Path) -> None:
+    """Gives all files here the mode of a file that is simply written: safetensors makes its own for the owner alone."""
+    usual = folder / ".usual"
+    usual.touch()
+    mode = usual.stat().st_mode & 0o777
+    usual.unlink()
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)
+
+
 def _quantization(settings: Align) -> BitsAndBytesConfig | None:
     if settings.lora is None or settings.lora.quantize == "none":
         return None
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError("align.lora.quantize: nf4 needs bitsandbytes; install it with selfpriority[qlora]")
+    if lines := list(missing_quantiser()):
+        raise InputError(*lines)
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

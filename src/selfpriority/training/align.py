@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from selfpriority.errors import WorkFailed
 from selfpriority.models.probed_chat import probed_chat
@@ -22,6 +23,7 @@ from selfpriority.training.checkpoints import Checkpoints, mark_of, step_of, wri
 from selfpriority.training.encode import EncodedPool, encode_all
 from selfpriority.training.engines import accelerator_for
 from selfpriority.training.groups import plan_steps
+from selfpriority.training.interrupts import deferred_interrupts
 from selfpriority.training.journal import Journal, Record
 from selfpriority.training.logps import choose_form
 from selfpriority.training.objective import n_light, weigh
@@ -55,6 +57,8 @@ class _Done:
     trainer: Trainer
     resumed_from: int
     alarms: Mapping[str, int]
+    is_interrupted: bool
+    """Behind the last step."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class Trained:
     """What of the movement is in the saved policy; None in a process that saved none."""
     damaged: tuple[str, ...] = ()
     """Names of the checkpoints behind it that could not be read any more."""
+    is_interrupted: bool = False
+    """A signal to stop came behind the last step, as the policy was being saved: it is saved, and nothing lost."""
 
 
 def train(
@@ -102,6 +108,7 @@ def train(
         on_step: called with every record of the log.
 
     Raises:
+        KeyboardInterrupt: interrupted before the last step was done; the steps that were are in a checkpoint.
         WorkFailed: no pool is left to train on, loss or gradient is not finite, or memory or the disk is full.
         InputError: the model cannot be loaded or has no usable chat template.
     """
@@ -114,9 +121,11 @@ def train(
     checkpoints = Checkpoints(places.checkpoints, mark)
     damaged = tuple(checkpoints.damaged())
     done = _train(policy, course, seed, places, checkpoints, on_step)
-    survival = _save(done.trainer, policy, str(model), places)
+    with deferred_interrupts(_is_alone(done.trainer.accelerator)) as late:  # no checkpoint holds the last steps
+        survival = _save(done.trainer, policy, str(model), places)
     summary = _summary(course, sifted.dropped, done.resumed_from, done.alarms)
-    return replace(summary, damaged=damaged, survival=survival)
+    is_interrupted = done.is_interrupted or bool(late)
+    return replace(summary, damaged=damaged, survival=survival, is_interrupted=is_interrupted)
 
 
 def _encode(paired: Sequence[PairedPool], policy: Policy, settings: Align, name: str) -> Sifted[EncodedPool]:
@@ -153,15 +162,22 @@ def _train(
     journal = Journal(places.log, resumed_from, on_step) if is_main else None
     trackers = Trackers(course.settings, places.log.with_name("tensorboard")) if is_main else None
     trainer = Trainer(policy.model, course, accelerator, seed, checkpoints)
+    late: list[int] = []
     try:
         with written(places.checkpoints, "the last whole checkpoint, if there is one,"):
             trainer.train(checkpoint, journal, trackers)
     except torch.OutOfMemoryError as error:
         raise WorkFailed("out of memory while training; lower align.tokens_per_batch") from error
     finally:
-        if trackers:
-            trackers.finish()
-    return _Done(trainer, resumed_from, journal.alarms if journal else {})
+        if trackers:  # which may have much to send yet
+            with deferred_interrupts(_is_alone(accelerator)) as late:
+                trackers.finish()
+    return _Done(trainer, resumed_from, journal.alarms if journal else {}, bool(late))
+
+
+def _is_alone(accelerator: Accelerator) -> bool:
+    """Whether a second signal of a kind is a second wish, and not the launcher's copy of the terminal's."""
+    return bool(accelerator.num_processes == 1)
 
 
 def _save(trainer: Trainer, policy: Policy, start: str, places: Places) -> Survival | None:

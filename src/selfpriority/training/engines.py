@@ -18,6 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataPara
 from selfpriority.errors import InputError
 from selfpriority.models.arithmetic import keep_attention_off_cudnn
 from selfpriority.recipe import Align
+from selfpriority.training.extras import missing_gpus
 
 CONFIGS = Path(__file__).parent / "accelerate"
 FILES = {"ddp": "ddp.yaml", "fsdp": "fsdp2.yaml"}
@@ -25,9 +26,8 @@ FILES = {"ddp": "ddp.yaml", "fsdp": "fsdp2.yaml"}
 
 def check_engine(settings: Align) -> None:
     """Raises InputError when the recipe asks for GPUs that are not there."""
-    n_gpus = torch.cuda.device_count()
-    if 0 < n_gpus < settings.processes:
-        raise InputError(f"align.processes: {settings.processes}, but this machine has {n_gpus} GPUs, one a process")
+    if line := missing_gpus(settings.processes):
+        raise InputError(line)
 
 
 def accelerator_for(settings: Align) -> Accelerator:

@@ -5,7 +5,6 @@ They receive settings and the numbers of `training.jsonl`, never a text of a poo
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from selfpriority.errors import InputError
 from selfpriority.recipe import Align
+from selfpriority.training.extras import missing_trackers
 
 _PROJECTS = {"wandb": "WANDB_PROJECT", "mlflow": "MLFLOW_EXPERIMENT_NAME", "trackio": "TRACKIO_PROJECT"}
 """Environment variables that name the project, as these packages' users know them."""
@@ -51,10 +51,9 @@ class Trackers:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises InputError when a tracker's package is not installed."""
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise InputError(f"align.report_to: {name} is not installed; pip install {name}, or leave it out")
+    """Raises InputError when a tracker's package cannot be imported."""
+    if lines := list(missing_trackers(names)):
+        raise InputError(*lines)
 
 
 def _tracker(name: str, folder: Path) -> GeneralTracker:

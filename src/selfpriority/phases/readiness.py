@@ -1,0 +1,162 @@
+"""Whether this machine has what a recipe asks for, as far as that can be known before any work.
+
+Packages, variables, GPUs, folders of heads and, where the hub must not be asked, models. Opens no model and fetches
+none, so that a plan may ask too; all that is missing is told at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from selfpriority.backends.http import key_variable
+from selfpriority.errors import InputError
+from selfpriority.judges.heads import Heads
+from selfpriority.models.files import out_of_reach
+from selfpriority.phases.judge_names import comparing, fitted_heads, named_model
+from selfpriority.recipe import (
+    Align,
+    Backend,
+    ByBattery,
+    ByContrast,
+    ByProbe,
+    ByReward,
+    InWords,
+    JudgeSection,
+    OpenaiBackend,
+    Recipe,
+    branch_of,
+    trained_systems,
+)
+from selfpriority.training.extras import missing_extras
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A judge by fitted heads, and what its folder holds."""
+
+    place: str
+    section: ByProbe
+    heads: Heads | None
+    why: str
+    """There are none; empty where there are."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A model whose weights are opened on this machine."""
+
+    place: str
+    name: str
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A training, and what stands before its fields in a message."""
+
+    prefix: str
+    settings: Align
+
+
+def check_ready(recipe: Recipe, objectives: tuple[str, ...], *, trains: bool) -> None:
+    """Looks for everything that the steps of a run will need.
+
+    Args:
+        recipe: with absolute paths, its judges as they are meant.
+        objectives: of its constitution.
+        trains: whether anything is left to be trained.
+
+    Raises:
+        InputError: one line for everything that is missing: field, value, remedy.
+    """
+    probes = list(_probes(recipe))
+    lines = [*_judges(recipe, probes, objectives), *_keys(recipe), *_models(recipe, probes)]
+    for training in _trainings(recipe) if trains else ():
+        lines += [f"{training.prefix}{line}" for line in missing_extras(training.settings)]
+    if lines:
+        raise InputError(*dict.fromkeys(lines))
+
+
+def roles(recipe: Recipe) -> dict[str, JudgeSection]:
+    """Place in the recipe -> every judge that will be asked."""
+    found = {"score": recipe.score.judge}
+    if recipe.evaluate.prompts is None:
+        return found
+    found["evaluate"] = recipe.evaluate.judge
+    found |= {f"evaluate.more_judges.{name}": judge for name, judge in recipe.evaluate.more_judges.items()}
+    comparer = comparing(recipe)
+    return found if comparer is None else {**found, "evaluate.comparer": comparer}
+
+
+def _probes(recipe: Recipe) -> Iterator[_Probe]:
+    for place, section in roles(recipe).items():
+        if isinstance(section, ByProbe):
+            try:
+                yield _Probe(place, section, fitted_heads(section.judge), "")
+            except InputError as error:
+                yield _Probe(place, section, None, error.lines[0])
+
+
+def _judges(recipe: Recipe, probes: Sequence[_Probe], objectives: tuple[str, ...]) -> Iterator[str]:
+    """What is missing in folders of heads, and objectives that nobody rates."""
+    for probe in probes:
+        if probe.heads is None:
+            yield f"{probe.place}: {probe.why}"
+        elif missing := [name for name in objectives if name not in probe.heads.by_objective]:
+            yield (
+                f"{probe.place}.judge: {probe.section.judge}: no fitted head for {', '.join(missing)}; there are heads "
+                f"for {', '.join(probe.heads.by_objective) or 'nothing'}; `spa fit-judge` fits them to labelled answers"
+            )
+    for place, section in roles(recipe).items():
+        if isinstance(section, ByReward) and (missing := [name for name in objectives if name not in section.rewards]):
+            yield f"{place}.rewards: no model for {', '.join(missing)}; name a sequence classifier of one label"
+
+
+def _keys(recipe: Recipe) -> Iterator[str]:
+    for place, backend in _servers(recipe).items():
+        variable = key_variable(backend)
+        if variable and not os.environ.get(variable, "").strip():
+            yield (
+                f"{place}.api_key_env: ${variable}, the key for {backend.base_url}, is not set; export {variable}=..., "
+                f"or name the variable that holds it"
+            )
+
+
+def _servers(recipe: Recipe) -> dict[str, OpenaiBackend]:
+    """Place in the recipe -> every server that will be asked."""
+    found: dict[str, Backend | None] = {"backend": recipe.backend}
+    for place, section in roles(recipe).items():
+        found[f"{place}.backend"] = section.backend if isinstance(section, InWords | ByBattery) else None
+    return {place: backend for place, backend in found.items() if isinstance(backend, OpenaiBackend)}
+
+
+def _models(recipe: Recipe, probes: Sequence[_Probe]) -> Iterator[str]:
+    """Those that run here, where they neither are here nor can be fetched."""
+    for opened in _opened_here(recipe, probes):
+        if why := out_of_reach(opened.name):
+            yield f"{opened.place}: {why}"
+
+
+def _opened_here(recipe: Recipe, probes: Sequence[_Probe]) -> Iterator[_Opened]:
+    yield _Opened("model", recipe.model)
+    yield from (_Opened(f"{probe.place}.judge", probe.heads.model) for probe in probes if probe.heads is not None)
+    for place, section in roles(recipe).items():
+        match section:
+            case ByReward():
+                yield from (_Opened(f"{place}.rewards.{name}", model) for name, model in section.rewards.items())
+            case ByContrast():
+                yield _Opened(f"{place}.judge", named_model(section, recipe.model))
+            case InWords() | ByBattery() if not isinstance(section.backend or recipe.backend, OpenaiBackend):
+                yield _Opened(f"{place}.judge", named_model(section, recipe.model))
+    others = recipe.evaluate.more_systems.items() if recipe.evaluate.prompts is not None else ()
+    for name, other in others:
+        if other.model != "self":
+            yield _Opened(f"evaluate.more_systems.{name}.model", other.model)
+
+
+def _trainings(recipe: Recipe) -> Iterator[_Training]:
+    yield _Training("", recipe.align)
+    for name in trained_systems(recipe):
+        place = f"evaluate.more_systems.{name}.train"
+        yield _Training(f"{place}: ", branch_of(recipe, recipe.evaluate.more_systems[name].train, place).align)

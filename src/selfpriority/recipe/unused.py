@@ -1,0 +1,68 @@
+"""Fields that somebody wrote and that nothing reads, because another field says so: told, for a value is no wish lost.
+
+They are no mistakes: whoever tries another method on a recipe leaves the old one's values where they are. What would
+make another judge or another training of it is refused where it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from selfpriority.recipe.align import Align
+from selfpriority.recipe.evaluate import Evaluate
+from selfpriority.recipe.judge import InWords, JudgeSection
+from selfpriority.recipe.method import Refine
+from selfpriority.recipe.recipe import Recipe
+from selfpriority.recipe.section import Section
+
+_BY_LOSS: Mapping[str, tuple[str, ...]] = {
+    "simpo": ("alpha", "weight_gap"),
+    "dpo": ("gamma",),
+    "ipo": ("gamma",),
+    "sft": ("beta", "gamma"),
+}
+_BY_RATING: Mapping[str, tuple[str, ...]] = {"expected": ("max_new_tokens",), "verbal": ("mass_floor",)}
+
+
+def unused_fields(recipe: Recipe) -> list[str]:
+    """One line for every field with a value of its own that nothing reads: field, value, why."""
+    judges = {"score.judge": recipe.score.judge}
+    if recipe.evaluate.prompts is not None:
+        judges |= {"evaluate.judge": recipe.evaluate.judge}
+        judges |= {f"evaluate.more_judges.{name}": judge for name, judge in recipe.evaluate.more_judges.items()}
+    in_judges = [line for place, judge in judges.items() for line in _of_judge(place, judge)]
+    return [*in_judges, *_of_refine(recipe.refine), *unused_in_training(recipe.align), *_of_evaluate(recipe.evaluate)]
+
+
+def unused_in_training(align: Align) -> list[str]:
+    """The same of `align` alone, as a further system of the evaluation trains too."""
+    lines = list(_idle(align, "align", _BY_LOSS.get(align.method, ()), f"method {align.method}"))
+    if align.learn is not None and align.method != "sft" and not align.nll:
+        lines.append(f"align.learn: {align.learn} is not used: method {align.method} with nll 0 learns no likelihood")
+    return lines
+
+
+def _of_judge(place: str, judge: JudgeSection) -> Iterator[str]:
+    if isinstance(judge, InWords):
+        yield from _idle(judge, place, _BY_RATING[judge.method], f"method {judge.method}")
+
+
+def _of_refine(refine: Refine) -> Iterator[str]:
+    if refine.n == 1:
+        yield from _idle(refine, "refine", ("keep",), "one refinement a prompt (refine.n: 1)")
+
+
+def _of_evaluate(evaluate: Evaluate) -> Iterator[str]:
+    if evaluate.prompts is None:
+        others = tuple(name for name in Evaluate.model_fields if name != "prompts")
+        yield from _idle(evaluate, "evaluate", others, "a recipe without evaluate.prompts, which evaluates nothing")
+    elif evaluate.comparer is not None and not evaluate.pairwise:
+        yield "evaluate.comparer: is not used with evaluate.pairwise: false, which compares nothing"
+
+
+def _idle(section: Section, place: str, names: tuple[str, ...], by: str) -> Iterator[str]:
+    for name in names:
+        value = getattr(section, name)
+        if value != type(section).model_fields[name].get_default():
+            told = "" if isinstance(value, Section | dict) else f" {value}"
+            yield f"{place}.{name}:{told} is not used by {by}"

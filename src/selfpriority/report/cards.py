@@ -1,0 +1,235 @@
+"""The cards of what a run gives away: of a policy folder and of an export, for whoever finds them without the run.
+
+A model is called by its public name and a file by its own, never by a place on this machine. Cards rest on what the
+run holds so far; what it does not hold, they say is not known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from selfpriority.constitution import load_constitution
+from selfpriority.errors import SelfPriorityError
+from selfpriority.formats import MARKDOWN
+from selfpriority.intervals import Interval
+from selfpriority.judges.reports import JudgeReport, read_checks
+from selfpriority.models.public import hub_id, licence, public_name
+from selfpriority.plain_text import one_line
+from selfpriority.recipe import Recipe, load
+from selfpriority.run import Run
+from selfpriority.storage import write_text
+from selfpriority.wording import FOLDER
+
+CARD = "README.md"
+PAPER = "https://arxiv.org/abs/2511.06222"
+OURS = "<!-- Written by selfpriority, and written again with the report. Without this line it stays as it is. -->"
+_METHOD = ("sample", "refine", "denoise", "pair", "align")
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What an export holds."""
+
+    file_name: str
+    rows: int
+    n_cut: int
+    """Pairs with an answer that was cut."""
+    keeps_cut: bool
+
+
+def write_policy_cards(run: Run) -> None:
+    """A card into the policy folder of every round that is trained; best effort, for no figure rests on it.
+
+    None into a link, which leads to somebody else's folder, and none over a card that somebody made their own.
+    """
+    with contextlib.suppress(OSError, SelfPriorityError):
+        for number in range(1, load(run.recipe).rounds + 1):
+            folder = run.policy(number)
+            if folder.is_dir() and not folder.is_symlink() and _is_ours(folder / CARD):
+                write_text(folder / CARD, [policy_card(run, number)])
+
+
+def _is_ours(card: Path) -> bool:
+    return not card.exists() or OURS in card.read_text("utf-8", errors="replace")
+
+
+def policy_card(run: Run, number: int) -> str:
+    """The card of the policy of round `number`, in Markdown with the hub's front matter.
+
+    Raises:
+        InputError: the run's recipe or constitution cannot be read.
+    """
+    recipe = load(run.recipe)
+    base, known = public_name(recipe.model), hub_id(recipe.model)
+    names = load_constitution(recipe.constitution).names
+    head: dict[str, object] = {
+        "library_name": "transformers" if recipe.align.lora is None else "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["self-priority-alignment", "preference-optimization", recipe.align.method],
+        "license": licence(recipe.model) or "other",
+    }
+    if known is not None:
+        head["base_model"] = known
+    return "\n".join(
+        [
+            *_front(head),
+            OURS,
+            "",
+            f"# {base}, aligned by its own priorities",
+            "",
+            f"{base} after round {number} of {recipe.rounds} of Self-Priority Alignment ([paper]({PAPER})): it sampled "
+            f"answers to prompts, a judge rated them, and it was trained on the pairs whose ratings could be trusted. "
+            f"The objectives in strict order of priority: {', '.join(names)}.",
+            "",
+            *_weights(recipe, base),
+            *_judge(run),
+            *_pairs(run, number),
+            *(_results(run) if number == recipe.rounds else ["## Results", "", "Of the last round alone.", ""]),
+            *_limits(recipe),
+            *_recipe(recipe),
+        ]
+    )
+
+
+def dataset_card(run: Run, facts: DataFacts) -> str:
+    """The card of an export.
+
+    Raises:
+        InputError: the run's recipe or constitution cannot be read.
+    """
+    recipe = load(run.recipe)
+    names = load_constitution(recipe.constitution).names
+    head: dict[str, object] = {
+        "configs": [{"config_name": "default", "data_files": facts.file_name}],
+        "tags": ["self-priority-alignment", "preference-optimization", "harmful-text"],
+        "license": "other",
+    }
+    cut = f"{facts.n_cut} pairs with an answer that was cut at the length limit are "
+    cut += "among them (`stop_chosen` or `stop_rejected` is `length`): put no end token behind those answers."
+    left_out = f"{cut.partition(' are ')[0]} are left out, for trainers put an end token behind every answer."
+    return "\n".join(
+        [
+            *_front(head),
+            "# Preference pairs of a model's own answers",
+            "",
+            f"{facts.rows} pairs of answers that {public_name(recipe.model)} wrote to prompts of "
+            f"{_source(recipe.prompts.source)}, made by Self-Priority Alignment ([paper]({PAPER})). "
+            f"{cut if facts.keeps_cut else left_out}",
+            "",
+            "## Columns",
+            "",
+            "- the prompt, the chosen and the rejected answer, as messages",
+            "- `score_chosen`, `score_rejected`: the sum of the judge's ratings, each from 1 to 10",
+            *(f"- `score_chosen_{name}`, `score_rejected_{name}`: the rating of {name} alone" for name in names),
+            "- `gap`: the difference of the sums; `weight`: (gap / mean gap) ^ alpha, of Eq. 3",
+            f"- `decided_by`: the objective that decided, in the order {', '.join(names)}",
+            "- `stop_chosen`, `stop_rejected`: `end`, or `length` where the answer was cut",
+            "- `prompt_id`: the prompt's",
+            "",
+            *_judge(run),
+            *_hazard(),
+            "## Licence",
+            "",
+            f"That of the prompts, and what the licence of {public_name(recipe.model)} says of its output"
+            f"{_named(licence(recipe.model))}.",
+            "",
+            *_recipe(recipe),
+        ]
+    )
+
+
+def _front(head: dict[str, object]) -> list[str]:
+    return ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", ""]
+
+
+def _source(name: str) -> str:
+    """A shipped set or a hub data set by its name, a file without its place."""
+    return f"the file {Path(name).name}" if Path(name).is_absolute() else name
+
+
+def _named(told: str | None) -> str:
+    return f" ({told})" if told else ", which is not known on the machine that trained"
+
+
+def _weights(recipe: Recipe, base: str) -> Iterator[str]:
+    kind = "All weights." if recipe.align.lora is None else f"An adapter (LoRA, rank {recipe.align.lora.r}) on {base}."
+    yield from ("## Weights", "", kind)
+    yield f"Licence: that of the base model, {base}{_named(licence(recipe.model))}."
+    yield ""
+
+
+def _judge(run: Run) -> Iterator[str]:
+    yield from ("## The judge, and how good it is", "")
+    path = run.folder / "judge.json"
+    train = read_checks(path).train if path.is_file() else None
+    if train is None:
+        yield from ("It was not checked.", "")
+        return
+    yield f"{public_name(train.judge)}, method `{train.method}`. On labelled answers that it was checked with:"
+    yield ""
+    yield from _agreement(train)
+    yield ""
+
+
+def _agreement(report: JudgeReport) -> Iterator[str]:
+    yield "| objective | AUC (95 %) | pairs right (95 %) | unrated |"
+    yield "|---|---|---|---|"
+    for row in report.objectives:
+        figures = f"{_interval(row.auc)} | {_interval(row.pair_accuracy)} | {row.unrated:.0%}"
+        yield f"| {row.objective} | {figures} |"
+    if not report.usable:
+        yield ""
+        yield f"**Not shown to be better than chance**: {'; '.join(report.reasons)}."
+
+
+def _interval(found: Interval | None) -> str:
+    if found is None:
+        return "not measured"
+    return f"{MARKDOWN.number(found.estimate)} {MARKDOWN.edges(found.low, found.high)}"
+
+
+def _pairs(run: Run, number: int) -> Iterator[str]:
+    pairs = run.funnel(number).pairs
+    if pairs is not None and pairs.trained is not None:
+        decided = ", ".join(f"{n} by {name}" for name, n in (pairs.decided_by or {}).items())
+        yield from ("## Training", "", f"{pairs.trained} pairs{f' (decided: {decided})' if decided else ''}.", "")
+
+
+def _results(run: Run) -> Iterator[str]:
+    yield from ("## Results", "")
+    path = run.evaluation / "table.md"
+    if path.is_file():
+        yield from ("On held-out prompts, `spa` is this model and `vanilla` the one it started from.", "")
+        yield path.read_text("utf-8").strip()
+    else:
+        yield "It was not evaluated: whether it is better than the model it started from is not known."
+    yield ""
+
+
+def _limits(recipe: Recipe) -> Iterator[str]:
+    yield from ("## Limits", "")
+    yield "- It is as good as the judge above, the prompts and the constitution; it is no proof of safety."
+    yield f"- One training with seed {recipe.seed}. Another seed or another machine may end otherwise."
+    yield "- What it knows beside this may have suffered; nothing here says that it has not, unless a table does."
+    yield ""
+    yield from _hazard()
+
+
+def _hazard() -> Iterator[str]:
+    yield from ("## Hazard", "")
+    text = (FOLDER / "hazard.txt").read_text("utf-8").partition("\n\n")[2]
+    yield text.strip().replace("in this folder", "of this run")
+    yield ""
+
+
+def _recipe(recipe: Recipe) -> Iterator[str]:
+    """The method's fields, without any that may name a place."""
+    sections = recipe.model_dump(mode="json", include={*_METHOD, "rounds", "seed"})
+    sections["sample"].pop("personas")
+    told = {"constitution": one_line(_source(recipe.constitution)), "prompts": _source(recipe.prompts.source)}
+    yield from ("## Recipe", "", "```yaml", yaml.safe_dump({**told, **sections}, sort_keys=False).strip(), "```", "")

@@ -1,0 +1,133 @@
+"""No field of a recipe is dropped in silence: it makes the judge, or is refused, or is told to be without effect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from selfpriority.errors import InputError
+from selfpriority.phases.judge_names import meant
+from selfpriority.phases.tau import other_judge
+from selfpriority.recipe import ByProbe, InWords, Recipe, parse, unused_fields
+
+HEADS = "demo-train"
+SMALL: dict[str, Any] = {"model": "m", "prompts": "p"}
+HELD_OUT = {"prompts": {"source": "q"}}
+
+
+def recipe(**changes: Any) -> Recipe:
+    return parse({**SMALL, **changes}, "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("score", "told"),
+    [
+        (
+            {"method": "reward", "rewards": {"a": "b"}},
+            "method reward asks the models that rewards names; say judge=self",
+        ),
+        ({"method": "battery"}, "method battery asks a model; say judge=self, or name a model"),
+        ({"method": "contrast"}, "method contrast makes heads of its own; say judge=self, or name a model"),
+        ({"method": "expected"}, "which read no method; leave that out or say method=probe alone, or name a model"),
+        ({"method": "verbal", "max_new_tokens": 9}, "which read no method or max_new_tokens; leave"),
+        ({"mass_floor": 0.3}, "which read no mass_floor; leave"),
+        ({"backend": {"kind": "hf", "device": "cpu"}}, "which read no backend; leave"),
+        ({"judge": {"kind": "words", "judge": HEADS}}, "which read no method; leave"),
+    ],
+)
+def test_what_is_said_beside_the_name_of_heads_is_not_dropped(score: dict[str, Any], told: str) -> None:
+    given = recipe(score={"judge": HEADS, **score}).score.judge
+    with pytest.raises(InputError) as caught:
+        meant(given)
+    assert told in caught.value.lines[0]
+    assert caught.value.lines[0].startswith(f"judge: {HEADS!r} names fitted heads, ")
+
+
+@pytest.mark.parametrize("score", [{}, {"method": "probe"}, {"rewards": {}, "backend": None}])
+def test_the_name_of_heads_alone_means_them(score: dict[str, Any]) -> None:
+    assert meant(recipe(score={"judge": HEADS, **score}).score.judge) == ByProbe(kind="probe", judge=HEADS)
+
+
+def written_out(**changes: Any) -> dict[str, Any]:
+    """A judge as version 0.1.0 wrote it into a run, every field of every kind."""
+    every = {"method": "expected", "rewards": {}, "backend": None, "mass_floor": 0.5, "max_new_tokens": 512}
+    return {"judge": "self", **every, **changes}
+
+
+def test_what_an_old_run_wrote_out_says_no_more_than_it_did() -> None:
+    assert meant(recipe(score=written_out(judge=HEADS)).score.judge) == ByProbe(kind="probe", judge=HEADS)
+    assert meant(recipe(score=written_out(judge=HEADS, method="probe")).score.judge) == ByProbe(
+        kind="probe", judge=HEADS
+    )
+    assert recipe(score=written_out()).score.judge == InWords(judge="self")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"rewards": {"harmlessness": "r"}}, "rewards"),
+        ({"method": "probe", "judge": HEADS, "backend": {"kind": "hf"}}, "backend"),
+        ({"method": "probe", "judge": HEADS, "mass_floor": 0.3}, "mass_floor"),
+    ],
+)
+def test_all_fields_side_by_side_hide_none_of_another_kind(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError, match=rf"score.{field}: unknown field"):
+        recipe(score=written_out(**changes))
+
+
+def test_the_command_line_asks_heads_as_heads_and_refuses_another_way() -> None:
+    assert other_judge(HEADS, None, None, None) == ByProbe(kind="probe", judge=HEADS)
+    assert other_judge("big", None, None, None) == InWords(judge="big")
+    with pytest.raises(InputError, match="which read no method"):
+        other_judge(HEADS, "verbal", None, None)
+    with pytest.raises(InputError, match="which read no backend"):
+        other_judge(HEADS, None, "http://localhost:1/v1", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"align": {"method": "dpo", "gamma": 0.3}}, "align.gamma: 0.3 is not used by method dpo"),
+        ({"align": {"method": "simpo", "alpha": 2}}, "align.alpha: 2.0 is not used by method simpo"),
+        ({"align": {"method": "sft", "beta": 3}}, "align.beta: 3.0 is not used by method sft"),
+        (
+            {"align": {"learn": "winners"}},
+            "align.learn: winners is not used: method spa with nll 0 learns no likelihood",
+        ),
+        (
+            {"score": {"method": "verbal", "mass_floor": 0.3}},
+            "score.judge.mass_floor: 0.3 is not used by method verbal",
+        ),
+        ({"score": {"max_new_tokens": 9}}, "score.judge.max_new_tokens: 9 is not used by method expected"),
+        (
+            {"refine": {"keep": "consistent"}},
+            "refine.keep: consistent is not used by one refinement a prompt (refine.n: 1)",
+        ),
+        (
+            {"evaluate": {"judge": "big"}},
+            "evaluate.judge: is not used by a recipe without evaluate.prompts, which evaluates nothing",
+        ),
+        (
+            {"evaluate": {**HELD_OUT, "pairwise": False, "comparer": {"judge": "big"}}},
+            "evaluate.comparer: is not used with evaluate.pairwise: false, which compares nothing",
+        ),
+    ],
+)
+def test_a_field_without_effect_is_told(changes: dict[str, Any], told: str) -> None:
+    assert unused_fields(recipe(**changes)) == [told]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"align": {"method": "dpo"}},
+        {"align": {"method": "sft", "learn": "winners"}},
+        {"align": {"nll": 1, "learn": "winners"}},
+        {"refine": {"n": 2, "keep": "consistent"}},
+        {"evaluate": {**HELD_OUT, "comparer": {"judge": "big"}}},
+    ],
+)
+def test_a_field_with_effect_is_not(changes: dict[str, Any]) -> None:
+    assert unused_fields(recipe(**changes)) == []
