@@ -217,11 +217,11 @@ REPORT = "report"
 
 def announced(run: Run, resources: Resources) -> list[Announced]:
     """Every phase of the run, in order, and the report; none is asked for its steps."""
-    phases = [(run, Phase("check-judge", 0, list)), *((run, phase) for phase in rounds(run, resources))]
+    check, *behind = _around(run, resources)
+    phases = [(run, check), *((run, phase) for phase in rounds(run, resources))]
     for branch in branches(run, resources.recipe):
         phases += [(branch.run, phase) for phase in rounds(branch.run, resources, branch.name)]
-    if resources.recipe.evaluate.prompts is not None:
-        phases.append((run, Phase("evaluate", 0, list)))
+    phases += [(run, phase) for phase in behind]
     parts = [Announced(phase.title, partial(quietly, where, phase.name, phase.round)) for where, phase in phases]
     return [*parts, Announced(REPORT, str)]
 
