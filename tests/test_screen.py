@@ -63,9 +63,10 @@ def test_time_goes_on_while_nothing_is_heard() -> None:
 def test_before_the_first_word_of_a_process_something_stands_there() -> None:
     lines = [line.plain for line in Screen("spa run x", [Stage("evaluate", "now")]).lines(80, 24)]
     assert "starting" in lines[-1]
-    assert "starting" not in "".join(
-        line.plain for line in Screen("spa run x", [Stage("evaluate", "done")]).lines(80, 24)
-    )
+    ended = [line.plain for line in Screen("spa run x", [Stage("evaluate", "done")]).lines(80, 24)]
+    assert ended == ["spa run x · done after 0 s", " ✓ evaluate"]
+    failed = Screen("spa run x", [Stage("collect", "done"), Stage("align", "failed"), Stage("evaluate")], seconds=62.0)
+    assert [line.plain for line in failed.lines(80, 24)][::2] == ["spa run x · stopped after 1 min 2 s", " ✗ align"]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,6 @@ class RunView(Reporter):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._screen.now = None
         with contextlib.suppress(ProcessLookupError):
             if self._plan is not None:
                 self._plan.kill()

@@ -69,8 +69,7 @@ class Screen:
             width: columns of the terminal.
             height: lines of the terminal.
         """
-        rest = f"{self.rest} to go" if self.rest else "the rest is not known yet"
-        told = [_fitted(Text(f"{clean(self.title)} · {duration(self.seconds)} so far, {rest}", "bold"), width)]
+        told = [_fitted(Text(f"{clean(self.title)} · {self._time()}", "bold"), width)]
         stages = _around_the_present(self.stages, max(1, (height - 6) // 2))
         for stage in stages:
             told += _stage(stage, width)
@@ -79,6 +78,12 @@ class Screen:
         if not any(stage.state == "now" for stage in stages) and self.now is not None:
             told.append(_now(self.now, self, width))
         return told[: max(2, height - 1)]
+
+    def _time(self) -> str:
+        states = {stage.state for stage in self.stages}
+        if states == {"done"} or "failed" in states:
+            return f"{'stopped' if 'failed' in states else 'done'} after {duration(self.seconds)}"
+        return f"{duration(self.seconds)} so far, {f'{self.rest} to go' if self.rest else 'the rest is not known yet'}"
 
 
 def duration(seconds: float) -> str:
