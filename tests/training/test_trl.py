@@ -1,4 +1,4 @@
-"""Ten steps of DPO, IPO and KTO beside TRL's own trainers on the same rows. Skipped where TRL is not installed."""
+"""Ten steps of DPO, IPO and KTO beside TRL's trainers on the same rows; skipped without TRL (`make bench` has it)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from selfpriority.training.trainer import Trainer
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    pytest.importorskip("trl", reason="TRL is not installed: pip install --no-deps trl")
+    pytest.importorskip("trl", reason="TRL is not installed: `make bench`, or pip install --no-deps trl, does so")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those are TRL's own
 N_STEPS, RATE, BETA = 10, 3e-4, 0.1
