@@ -7,15 +7,14 @@ import math
 import pytest
 import torch
 
-from selfpriority.method.loss import (
+from selfpriority.method.loss import dpo_reward, pair_losses
+from selfpriority.method.rival_losses import (
     Balance,
     bfpo_losses,
     bfpo_targets,
-    dpo_reward,
     kto_balance,
     kto_baseline,
     kto_losses,
-    pair_losses,
     safedpo_targets,
 )
 

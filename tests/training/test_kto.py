@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from selfpriority.errors import WorkFailed
-from selfpriority.method.loss import Balance
+from selfpriority.method.rival_losses import Balance
 from selfpriority.recipe import Align
 from selfpriority.training.checkpoints import Checkpoints
 from selfpriority.training.desirable import Kto, balance_of, mismatched, sides, signed_shares

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from selfpriority.errors import WorkFailed
-from selfpriority.method.loss import Balance, kto_balance
+from selfpriority.method.rival_losses import Balance, kto_balance
 from selfpriority.training.encode import EncodedPool
 
 

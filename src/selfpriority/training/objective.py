@@ -14,19 +14,16 @@ import torch
 from torch import Tensor
 
 from selfpriority.method.loss import (
-    bfpo_losses,
-    bfpo_targets,
     dpo_reward,
     gap_weights,
     ipo_losses,
-    kto_losses,
     negative_log_likelihood,
     pair_losses,
     pair_shares,
     reward,
-    safedpo_targets,
     token_shares,
 )
+from selfpriority.method.rival_losses import bfpo_losses, bfpo_targets, kto_losses, safedpo_targets
 from selfpriority.recipe import Align
 from selfpriority.training.desirable import Kto, balance_of, signed_shares
 from selfpriority.training.encode import EncodedPool

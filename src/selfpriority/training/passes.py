@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from selfpriority.method.loss import kto_baseline
+from selfpriority.method.rival_losses import kto_baseline
 from selfpriority.recipe import Align
 from selfpriority.training.attention import attending
 from selfpriority.training.desirable import Kto, balance_of, mismatched
