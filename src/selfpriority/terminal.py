@@ -128,7 +128,8 @@ class EventReporter(Reporter):
         self._tell("note", text)
 
     def _tell(self, kind: str, *content: object) -> None:
-        print(f"{MARK}{json.dumps([kind, *content])}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{MARK}{json.dumps([kind, *content])}\n")
+        sys.stderr.flush()
 
 
 def tell_on(line: str, reporter: Reporter) -> None:
