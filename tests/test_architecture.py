@@ -40,7 +40,7 @@ LINE = (
 HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.split()}
 # beside the line: the outside world, opened by phases; the others know its progress and how it counts
 BACKENDS_MAY_IMPORT = {"language_model", "chat", "chat_template", "records", "recipe", "outside", "errors", "models"}
-MAY_IMPORT_BACKENDS = {"phases", "terminal", "run_view", "inspection", "planning"}
+MAY_IMPORT_BACKENDS = {"phases", "run_view", "terminal", "inspection", "planning"}
 # inside one line
 NEIGHBOURS = {("shipped", "constitution"), ("refusals", "wording")}
 
