@@ -56,7 +56,7 @@ HEAVY = {
     "sklearn",
     "lm_eval",
 }
-MAY_BE_HEAVY = re.compile(r"backends/.*|models/.*|training/.*|judges/.*|method/loss\.py")
+MAY_BE_HEAVY = re.compile(r"backends/.*|models/.*|training/.*|judges/.*|method/(rival_losses|loss)\.py")
 MAX_LINES, MAX_METHOD_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 400, 150, 60, 6
 
 every_file = pytest.mark.parametrize("path", FILES, ids=NAMES.values())
