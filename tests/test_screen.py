@@ -63,6 +63,8 @@ def test_time_goes_on_while_nothing_is_heard() -> None:
 def test_before_the_first_word_of_a_process_something_stands_there() -> None:
     lines = [line.plain for line in Screen("spa run x", [Stage("evaluate", "now")]).lines(80, 24)]
     assert "starting" in lines[-1]
+    between = [[], [Stage("collect", "done"), Stage("align")]]
+    assert all("starting" in Screen("spa run x", stages).lines(80, 24)[-1].plain for stages in between)
     ended = [line.plain for line in Screen("spa run x", [Stage("evaluate", "done")]).lines(80, 24)]
     assert ended == ["spa run x · done after 0 s", " ✓ evaluate"]
     failed = Screen("spa run x", [Stage("collect", "done"), Stage("align", "failed"), Stage("evaluate")], seconds=62.0)

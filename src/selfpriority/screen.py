@@ -75,14 +75,18 @@ class Screen:
             told += _stage(stage, width)
             if stage.state == "now":
                 told.append(_now(self.now, self, width))
-        if not any(stage.state == "now" for stage in stages) and self.now is not None:
+        if not any(stage.state == "now" for stage in stages) and not self._end():
             told.append(_now(self.now, self, width))
         return told[: max(2, height - 1)]
 
-    def _time(self) -> str:
+    def _end(self) -> str:
+        """How the run ended; empty: it goes on."""
         states = {stage.state for stage in self.stages}
-        if states == {"done"} or "failed" in states:
-            return f"{'stopped' if 'failed' in states else 'done'} after {duration(self.seconds)}"
+        return "stopped" if "failed" in states else "done" if states == {"done"} else ""
+
+    def _time(self) -> str:
+        if end := self._end():
+            return f"{end} after {duration(self.seconds)}"
         return f"{duration(self.seconds)} so far, {f'{self.rest} to go' if self.rest else 'the rest is not known yet'}"
 
 
