@@ -21,7 +21,7 @@ def test_a_run_is_shown_whatever_the_encoding(finished_run: Path, encoding: str,
         check=False,
         cwd=finished_run,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == (verb == "doctor"), done.stderr  # the answers of this run were cut, which is bad
     text = done.stdout.decode(encoding)
     assert text
     if verb == "doctor":
