@@ -12,7 +12,7 @@ from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.recipe import Align, OtherSystem, Recipe, branch_of, check_merges, in_order, trained_systems
-from selfpriority.recipe.named import SHIPPED, read_system, shipped_systems
+from selfpriority.recipe.named import SHIPPED, read_system, shipped_systems, with_named
 from selfpriority.shipped import system_lines
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -153,3 +153,16 @@ def test_files_that_need_each_other_are_no_endless_way(tmp_path: Path) -> None:
     b = write(tmp_path, "b", train=ORDERED, start="a")
     with pytest.raises(InputError, match="itself"):
         in_order(asking(tmp_path, b))
+
+
+def test_all_leaves_out_what_is_of_another_number_of_objectives() -> None:
+    found = with_named({}, ("all",), (), ("a", "b", "c"))
+    assert not [name for name in found if name.startswith("mix_")]
+    assert {"soup_6_4", "kto"} <= set(found)
+    assert "mix_6_4" in with_named({}, ("all",), (), ("a", "b"))
+
+
+def test_a_file_that_is_named_goes_before_an_entry_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("{title: new, source: ours, train: {align: {epochs: 3}}}")
+    given = {"mine": OtherSystem(title="old", train={"align": {"epochs": 2}})}
+    assert with_named(given, ("mine.yaml",), (tmp_path,), ("a", "b"))["mine"].title == "new"

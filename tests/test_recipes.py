@@ -582,14 +582,14 @@ def test_what_only_a_judge_in_words_has_belongs_to_it(tmp_path):
 
 
 def test_a_judge_as_version_0_1_0_wrote_it_out_is_read(tmp_path):
-    """Every field of every kind stood there, whatever the method, with its default where nobody had set it."""
+    """Every field of every kind stood there, whatever the method."""
     whole = {
         "judge": "demo-train",
         "method": "probe",
         "rewards": {},
         "backend": None,
-        "mass_floor": 0.5,
-        "max_new_tokens": 512,
+        "mass_floor": 0.3,
+        "max_new_tokens": 64,
     }
     assert recipe.load(write(tmp_path, SMALL + yaml.safe_dump({"score": whole}))).score.judge == PROBE
 

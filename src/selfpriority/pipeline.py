@@ -13,10 +13,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.judges.reports import read_checks
@@ -30,7 +31,7 @@ from selfpriority.phases.evaluate import check_evaluation, evaluate_steps
 from selfpriority.phases.judge_check import check_anchors, judge_step
 from selfpriority.phases.merges import merge_steps, merges
 from selfpriority.phases.models import model_key
-from selfpriority.phases.readiness import check_ready
+from selfpriority.phases.readiness import Ahead, check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Announced, Reporter, Resources
 from selfpriority.phases.round_inputs import usable_prompts
@@ -127,7 +128,7 @@ def check_inputs(resources: Resources) -> None:
     if strange := recipe.align.strange_beta:
         resources.reporter.note(strange)
     for branch in branches(resources.run, recipe):  # what is wrong with one is found here
-        _check_branch(branch, resources.reporter)
+        _check_branch(branch, recipe.evaluate.more_systems[branch.name].train, resources.reporter)
     merges(resources.run, recipe)
     if recipe.evaluate.prompts is not None:
         check_evaluation(resources)
@@ -137,14 +138,15 @@ def check_inputs(resources: Resources) -> None:
 def _check_machine(resources: Resources) -> None:
     """Whether this machine has what is left to do needs; a run that is done needs nothing."""
     run = resources.run
-    trains, is_over = True, False
+    ahead, is_over = Ahead(), False
     if run.manifest.steps:  # else its keys would fetch models, which comes after all that costs nothing
         with contextlib.suppress(InputError):  # told where what is wrong is looked at by itself
             trains = _trains_yet(resources)
+            ahead = Ahead(collects=trains and _collects_yet(resources), trains=trains)
             phases = (*_around(run, resources), *rounds(run, resources))
             is_over = not trains and all(_is_done(run, resources, phase) for phase in phases)
     if not is_over:
-        check_ready(resources.recipe, resources.constitution.names, trains=trains)
+        check_ready(resources.recipe, resources.constitution.names, ahead)
 
 
 def _trains_yet(resources: Resources) -> bool:
@@ -157,9 +159,18 @@ def _trains_yet(resources: Resources) -> bool:
     return False
 
 
-def _check_branch(branch: Branch, reporter: Reporter) -> None:
+def _collects_yet(resources: Resources) -> bool:
+    """Whether candidates are left to be drawn; of a later round that is not known before the one before is trained."""
+    run = resources.run
+    for phase in rounds(run, resources):
+        if not _is_done(run, resources, phase):
+            return phase.name == "collect" or phase.round < resources.recipe.rounds
+    return False
+
+
+def _check_branch(branch: Branch, changes: Mapping[str, Any], reporter: Reporter) -> None:
     place = f"evaluate.more_systems.{branch.name}.train"
-    told = [*unused_in_training(branch.recipe.align), branch.recipe.align.strange_beta]
+    told = [*unused_in_training(branch.recipe.align, changes.get("align", {})), branch.recipe.align.strange_beta]
     for line in filter(None, told):
         reporter.note(f"{place}: {line}")
     theirs = Resources(branch.recipe, branch.run, reporter)

@@ -310,6 +310,8 @@ class Run:
                 if temporary and not is_alive(int(temporary[1])):  # `spa report` writes without a lock
                     path.unlink(missing_ok=True)
             shutil.rmtree(folder / "policy.partial", ignore_errors=True)
+        for path in (self.folder / MERGED).glob("*.partial"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def trained_key(

@@ -14,9 +14,11 @@ import pytest
 from selfpriority.errors import InputError
 from selfpriority.phases.judge_check import check_recipe
 from selfpriority.phases.judge_names import SHIPPED_HEADS
+from selfpriority.phases.readiness import Ahead, check_ready
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.pipeline import check_inputs, follow, start
 from selfpriority.planning.plan import plan
+from selfpriority.recipe import Recipe
 from selfpriority.run import Step
 from tests.test_pipeline import write_recipe
 
@@ -58,7 +60,7 @@ def test_packages_of_a_training_are_missed_before_anything_is_asked(
     assert told[0].startswith("align.report_to: mlflow ")
     assert told[0].endswith("; pip install mlflow, or leave it out")
     assert told[1].startswith("align.lora.quantize: nf4 needs bitsandbytes, which ")
-    assert told[1].endswith("; install it with selfpriority[qlora]")
+    assert told[0].endswith("; install it with selfpriority[qlora]")
     assert told[2].startswith("evaluate.more_systems.dpo.train: align.report_to: mlflow ")
 
 
@@ -113,11 +115,11 @@ def test_models_that_the_hub_may_not_be_asked_for(
     others = {"big": {"model": "nobody/no-such-model"}}
     told = refused(tmp_path, tiny_model, score={"judge": "self", **rewards}, evaluate={"more_systems": others})
     assert [line.partition(": ")[0] for line in told] == [
+        "evaluate.more_systems.big.model",
         "score.rewards.harmlessness",
         "score.rewards.helpfulness",
-        "evaluate.more_systems.big.model",
     ]
-    assert told[0].endswith(
+    assert told[1].endswith(
         "nobody/no-such-reward is not on this machine, and HF_HUB_OFFLINE forbids to ask the hub; fetch it first, or "
         "unset that"
     )
@@ -144,3 +146,25 @@ def test_what_is_done_needs_nothing_any_more(
     ]
     monkeypatch.setattr(pipeline, "_is_done", lambda *_: True)
     check_inputs(given)
+
+
+def test_a_check_of_a_served_judge_needs_no_model_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "k")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    recipe = Recipe.model_validate({"model": "nobody/no-such-model", "prompts": "demo", "backend": SERVER})
+    names = ("harmlessness", "helpfulness")
+    check_ready(recipe, names, Ahead(collects=False, trains=False, evaluates=False))
+    with pytest.raises(InputError, match="model: nobody/no-such-model"):
+        check_ready(recipe, names, Ahead(collects=False))
+
+
+def test_what_is_collected_needs_no_key_of_its_server(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    score = {"judge": "demo-train", "method": "probe"}
+    given = {"model": str(tiny_model), "prompts": "demo", "backend": SERVER, "score": score}
+    recipe, names = Recipe.model_validate(given), ("harmlessness", "helpfulness")
+    check_ready(recipe, names, Ahead(collects=False))
+    with pytest.raises(InputError, match=r"backend.api_key_env: \$JUDGE_KEY"):
+        check_ready(recipe, names, Ahead())

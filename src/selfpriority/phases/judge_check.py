@@ -21,7 +21,7 @@ from selfpriority.phases.judge_names import comparing, judge_entry
 from selfpriority.phases.kept_answers import kept_answers
 from selfpriority.phases.made_heads import n_layers
 from selfpriority.phases.models import in_process
-from selfpriority.phases.readiness import check_ready
+from selfpriority.phases.readiness import Ahead, check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.rating import Judge
@@ -153,7 +153,9 @@ def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporte
     given = read_own_labels(labels, reporter) if labels else None
     with kept_answers(recipe, reporter) as run:
         resources = Resources(recipe, run, reporter)
-        check_ready(resources.recipe, resources.constitution.names, trains=False)
+        check_ready(
+            resources.recipe, resources.constitution.names, Ahead(collects=False, trains=False, evaluates=False)
+        )
         return check_judges(resources, given)
 
 

@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from selfpriority.models.cache import cache_folder
 from selfpriority.phases.resources import Reporter
-from selfpriority.recipe import Recipe, dump
+from selfpriority.recipe import Backend, OpenaiBackend, Recipe, dump
 from selfpriority.run import Run, key_of
 from selfpriority.storage import write_text
 
@@ -25,11 +26,12 @@ def kept_answers(recipe: Recipe, reporter: Reporter) -> Iterator[Run]:
 
     Where that cannot be written, as all that lies there, it is done without: the reporter is told that nothing stays.
     """
-    folder = (
-        cache_folder() / "checks" / key_of("check-judge", recipe.model, recipe.backend.model_dump(mode="json"))[:16]
-    )
+    folder = cache_folder() / "checks" / key_of("check-judge", recipe.model, _asked(recipe.backend))[:16]
     if (error := _trouble(folder)) is None:
-        yield _described(Run(folder), recipe)
+        run = Run(folder)
+        if isinstance(recipe.backend, OpenaiBackend) and run.cache.is_file():
+            reporter.note(f"what {recipe.backend.base_url} answered before is in {folder}; delete it to ask anew")
+        yield _described(run, recipe)
         return
     reporter.note(
         f"{folder}: {error.strerror}; so nothing is kept if this command is interrupted: let XDG_CACHE_HOME name a "
@@ -37,6 +39,12 @@ def kept_answers(recipe: Recipe, reporter: Reporter) -> Iterator[Run]:
     )
     with tempfile.TemporaryDirectory(prefix="spa-") as temporary:
         yield _described(Run(Path(temporary)), recipe)
+
+
+def _asked(backend: Backend) -> dict[str, Any]:
+    """Who is asked; of a server how fast and at what price is left out, which changes no answer."""
+    fields = {"kind", "base_url", "leave_out", "limit_field"} if isinstance(backend, OpenaiBackend) else None
+    return backend.model_dump(mode="json", include=fields)
 
 
 def _trouble(folder: Path) -> OSError | None:

@@ -59,20 +59,29 @@ class _Training:
     settings: Align
 
 
-def check_ready(recipe: Recipe, objectives: tuple[str, ...], *, trains: bool) -> None:
+@dataclass(frozen=True)
+class Ahead:
+    """What is left to do, beside asking judges."""
+
+    collects: bool = True
+    trains: bool = True
+    evaluates: bool = True
+
+
+def check_ready(recipe: Recipe, objectives: tuple[str, ...], ahead: Ahead) -> None:
     """Looks for everything that the steps of a run will need.
 
     Args:
         recipe: with absolute paths, its judges as they are meant.
         objectives: of its constitution.
-        trains: whether anything is left to be trained.
+        ahead: what is done needs nothing any more.
 
     Raises:
         InputError: one line for everything that is missing: field, value, remedy.
     """
     probes = list(_probes(recipe))
-    lines = [*_judges(recipe, probes, objectives), *_keys(recipe), *_models(recipe, probes)]
-    for training in _trainings(recipe) if trains else ():
+    lines = [*_judges(recipe, probes, objectives), *_keys(recipe, ahead), *_models(recipe, probes, ahead)]
+    for training in _trainings(recipe) if ahead.trains else ():
         lines += [f"{training.prefix}{line}" for line in missing_extras(training.settings)]
     if lines:
         raise InputError(*dict.fromkeys(lines))
@@ -113,8 +122,8 @@ def _judges(recipe: Recipe, probes: Sequence[_Probe], objectives: tuple[str, ...
             yield f"{place}.rewards: no model for {', '.join(missing)}; name a sequence classifier of one label"
 
 
-def _keys(recipe: Recipe) -> Iterator[str]:
-    for place, backend in _servers(recipe).items():
+def _keys(recipe: Recipe, ahead: Ahead) -> Iterator[str]:
+    for place, backend in _servers(recipe, ahead).items():
         variable = key_variable(backend)
         if variable and not os.environ.get(variable, "").strip():
             yield (
@@ -123,23 +132,34 @@ def _keys(recipe: Recipe) -> Iterator[str]:
             )
 
 
-def _servers(recipe: Recipe) -> dict[str, OpenaiBackend]:
+def _servers(recipe: Recipe, ahead: Ahead) -> dict[str, OpenaiBackend]:
     """Place in the recipe -> every server that will be asked."""
-    found: dict[str, Backend | None] = {"backend": recipe.backend}
-    for place, section in roles(recipe).items():
-        found[f"{place}.backend"] = section.backend if isinstance(section, InWords | ByBattery) else None
+    served = {place: each for place, each in roles(recipe).items() if isinstance(each, InWords | ByBattery)}
+    found: dict[str, Backend | None] = {f"{place}.backend": section.backend for place, section in served.items()}
+    if ahead.collects or None in found.values():  # a judge without a backend of its own is asked where the recipe's is
+        found = {"backend": recipe.backend, **found}
     return {place: backend for place, backend in found.items() if isinstance(backend, OpenaiBackend)}
 
 
-def _models(recipe: Recipe, probes: Sequence[_Probe]) -> Iterator[str]:
+def _models(recipe: Recipe, probes: Sequence[_Probe], ahead: Ahead) -> Iterator[str]:
     """Those that run here, where they neither are here nor can be fetched."""
-    for opened in _opened_here(recipe, probes):
+    for opened in (*_answering(recipe, ahead), *_judging(recipe, probes)):
         if why := out_of_reach(opened.name):
             yield f"{opened.place}: {why}"
 
 
-def _opened_here(recipe: Recipe, probes: Sequence[_Probe]) -> Iterator[_Opened]:
-    yield _Opened("model", recipe.model)
+def _answering(recipe: Recipe, ahead: Ahead) -> Iterator[_Opened]:
+    """Models that are trained or answer; only one round's candidates may come from a server."""
+    is_collected_here = ahead.collects and not isinstance(recipe.backend, OpenaiBackend)
+    if is_collected_here or ahead.trains or ahead.evaluates:
+        yield _Opened("model", recipe.model)
+    others = recipe.evaluate.more_systems.items() if ahead.evaluates and recipe.evaluate.prompts is not None else ()
+    for name, other in others:
+        if other.model != "self":
+            yield _Opened(f"evaluate.more_systems.{name}.model", other.model)
+
+
+def _judging(recipe: Recipe, probes: Sequence[_Probe]) -> Iterator[_Opened]:
     yield from (_Opened(f"{probe.place}.judge", probe.heads.model) for probe in probes if probe.heads is not None)
     for place, section in roles(recipe).items():
         match section:
@@ -149,10 +169,6 @@ def _opened_here(recipe: Recipe, probes: Sequence[_Probe]) -> Iterator[_Opened]:
                 yield _Opened(f"{place}.judge", named_model(section, recipe.model))
             case InWords() | ByBattery() if not isinstance(section.backend or recipe.backend, OpenaiBackend):
                 yield _Opened(f"{place}.judge", named_model(section, recipe.model))
-    others = recipe.evaluate.more_systems.items() if recipe.evaluate.prompts is not None else ()
-    for name, other in others:
-        if other.model != "self":
-            yield _Opened(f"evaluate.more_systems.{name}.model", other.model)
 
 
 def _trainings(recipe: Recipe) -> Iterator[_Training]:

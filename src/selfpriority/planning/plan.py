@@ -9,7 +9,7 @@ from pathlib import Path
 
 from selfpriority.phases.batch_tokens import with_batch_tokens
 from selfpriority.phases.branches import Branch, branches
-from selfpriority.phases.readiness import check_ready
+from selfpriority.phases.readiness import Ahead, check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter
 from selfpriority.planning.memory import Held, Trained, held, trained
@@ -125,7 +125,7 @@ def plan(
     recipe = with_absolute_paths(load(path, overrides), path.parent)
     run = Run(out or Path("runs") / path.stem)
     rehearsal = Rehearsal(recipe, run, Reporter())
-    check_ready(rehearsal.recipe, rehearsal.constitution.names, trains=True)
+    check_ready(rehearsal.recipe, rehearsal.constitution.names, Ahead())
     rehearsal.recipe = recipe = with_batch_tokens(rehearsal.recipe, run)
     steps = list(planned_steps(rehearsal))
     pace = rates or (Earlier.of(run.manifest, str(run.folder)) if run.manifest.steps else None)

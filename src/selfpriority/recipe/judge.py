@@ -111,7 +111,7 @@ _KINDS: dict[str, type[Section]] = {
     "reward": ByReward,
 }
 _EVERY = {"judge", "method", "rewards", "backend"}
-"""What a judge that version 0.1.0 wrote out names, whatever its kind: a default there says nothing."""
+"""What a judge that version 0.1.0 wrote out names, whatever its kind: what is not of it says nothing, nor a default."""
 _WRITTEN_OUT = {name: InWords.model_fields[name].default for name in ("method", "mass_floor", "max_new_tokens")}
 
 
@@ -124,7 +124,7 @@ def _with_kind(value: Any) -> Any:
     method = value.get("method")
     kind = method if method in _KINDS else "words"
     known = {name for section in _KINDS.values() for name in section.model_fields} - {*_KINDS[kind].model_fields}
-    idle = {name for name in known if value.get(name) in (None, {})}
+    idle = {name for name in known if value.keys() >= _EVERY or value.get(name) in (None, {})}
     if value.keys() >= _EVERY:  # all that says no more than the default does
         idle |= {name for name in _WRITTEN_OUT if value.get(name) == _WRITTEN_OUT[name]}
     idle |= set() if kind == "words" else {"method"}

@@ -36,6 +36,8 @@ class NamedSystem(OtherSystem):
     """What it is, in a few words."""
     source: str = Field(min_length=1)
     """Where it is from: a paper, or whose reading it is."""
+    objectives: int | None = None
+    """How many objectives a constitution must have for it; none: any number."""
     own: bool = False
     """Every run has it: the model as it is, and the policy that the recipe trains."""
 
@@ -81,9 +83,9 @@ def with_named(
         InputError: no such system, or a file that is wrong.
     """
     found = dict(given)
-    paths = dict(_paths(asked, folders))
+    paths = dict(_paths(asked, folders, objectives))
     for name, path in paths.items():
-        if name not in found:
+        if name not in found or (found[name] is given.get(name) and path.parent != SHIPPED):  # a named file is meant
             _add(name, path, found, objectives)
     for name in paths:
         if name in found and not found[name].evaluated:
@@ -104,7 +106,7 @@ def _add(name: str, path: Path, found: dict[str, OtherSystem], objectives: Seque
     system = read_system(path, objectives)
     if system.own:
         return
-    found[name] = OtherSystem.model_validate(system.model_dump(exclude={"source", "own"}))
+    found[name] = OtherSystem.model_validate(system.model_dump(exclude={"source", "own", "objectives"}))
     for other in needs(system):
         places = (folder / f"{other}.yaml" for folder in (path.parent, SHIPPED))
         place = next((place for place in places if place.is_file()), None)
@@ -115,11 +117,12 @@ def _add(name: str, path: Path, found: dict[str, OtherSystem], objectives: Seque
     found[name] = found.pop(name)  # to the end
 
 
-def _paths(asked: Sequence[str], folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+def _paths(asked: Sequence[str], folders: Sequence[Path], objectives: Sequence[str]) -> Iterator[tuple[str, Path]]:
     """(name, file) of every system that is asked for."""
     for name in asked:
         if name == EVERY:
-            yield from ((shipped, SHIPPED / f"{shipped}.yaml") for shipped in shipped_systems())
+            every = {shipped: SHIPPED / f"{shipped}.yaml" for shipped in shipped_systems()}
+            yield from ((shipped, path) for shipped, path in every.items() if _fits(path, objectives))
         elif _NAME.fullmatch(name):
             yield name, _shipped_path(name)
         else:
@@ -129,6 +132,11 @@ def _paths(asked: Sequence[str], folders: Sequence[Path]) -> Iterator[tuple[str,
             if not path.is_file():
                 raise _unknown(name)
             yield path.stem, path
+
+
+def _fits(path: Path, objectives: Sequence[str]) -> bool:
+    """Whether the system in a file is one of so many objectives."""
+    return read_system(path, objectives).objectives in (None, len(objectives))
 
 
 def _shipped_path(name: str) -> Path:

@@ -6,7 +6,7 @@ make another judge or another training of it is refused where it is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from selfpriority.recipe.align import Align
 from selfpriority.recipe.evaluate import Evaluate
@@ -20,7 +20,12 @@ _BY_LOSS: Mapping[str, tuple[str, ...]] = {
     "dpo": ("gamma",),
     "ipo": ("gamma",),
     "sft": ("beta", "gamma"),
+    "kto": ("gamma", "alpha", "weight_gap"),
+    "bfpo": ("gamma", "alpha", "weight_gap"),
+    "safedpo": ("gamma", "alpha", "weight_gap"),
 }
+_BY_SAFETY: Mapping[str, tuple[str, ...]] = {"safe_from": ("bfpo", "safedpo"), "unsafe_margin": ("safedpo",)}
+"""Field -> the methods that read it."""
 _BY_RATING: Mapping[str, tuple[str, ...]] = {"expected": ("max_new_tokens",), "verbal": ("mass_floor",)}
 
 
@@ -34,10 +39,18 @@ def unused_fields(recipe: Recipe) -> list[str]:
     return [*in_judges, *_of_refine(recipe.refine), *unused_in_training(recipe.align), *_of_evaluate(recipe.evaluate)]
 
 
-def unused_in_training(align: Align) -> list[str]:
-    """The same of `align` alone, as a further system of the evaluation trains too."""
-    lines = list(_idle(align, "align", _BY_LOSS.get(align.method, ()), f"method {align.method}"))
-    if align.learn is not None and align.method != "sft" and not align.nll:
+def unused_in_training(align: Align, said: Collection[str] | None = None) -> list[str]:
+    """The same of `align` alone, as a further system of the evaluation trains too.
+
+    Args:
+        align: how it is trained.
+        said: fields that may be told of; none: all.
+    """
+    idle = [*_BY_LOSS.get(align.method, ()), *(name for name, by in _BY_SAFETY.items() if align.method not in by)]
+    named = tuple(name for name in idle if said is None or name in said)
+    lines = list(_idle(align, "align", named, f"method {align.method}"))
+    is_said = said is None or "learn" in said
+    if is_said and align.learn is not None and align.method != "sft" and not align.nll:
         lines.append(f"align.learn: {align.learn} is not used: method {align.method} with nll 0 learns no likelihood")
     return lines
 
