@@ -60,7 +60,7 @@ def test_packages_of_a_training_are_missed_before_anything_is_asked(
     assert told[0].startswith("align.report_to: mlflow ")
     assert told[0].endswith("; pip install mlflow, or leave it out")
     assert told[1].startswith("align.lora.quantize: nf4 needs bitsandbytes, which ")
-    assert told[0].endswith("; install it with selfpriority[qlora]")
+    assert told[1].endswith("; install it with selfpriority[qlora]")
     assert told[2].startswith("evaluate.more_systems.dpo.train: align.report_to: mlflow ")
 
 
