@@ -35,11 +35,21 @@ LINE = (
     "records",
     "recipe",
     "outside",
-    "errors formats plain_text thinking",
+    "errors formats interrupts plain_text thinking",
 )
 HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.split()}
 # beside the line: the outside world, opened by phases; the others know its progress and how it counts
-BACKENDS_MAY_IMPORT = {"language_model", "chat", "chat_template", "records", "recipe", "outside", "errors", "models"}
+BACKENDS_MAY_IMPORT = {
+    "language_model",
+    "chat",
+    "chat_template",
+    "records",
+    "recipe",
+    "outside",
+    "errors",
+    "models",
+    "interrupts",
+}
 MAY_IMPORT_BACKENDS = {"phases", "run_view", "terminal", "inspection", "planning"}
 # inside one line
 NEIGHBOURS = {("shipped", "constitution"), ("refusals", "wording")}

@@ -26,13 +26,13 @@ class Busy:
         respond: the reply to a body; a pair of status and reply where it is none of 200.
         queue: requests at once, above which it answers 503.
         seconds: what each request takes.
-        beside: replies to other paths, the posted body given.
+        beside: replies to other paths, the posted body given; the same pair where it is no 200.
     """
 
     respond: Callable[[Json], Any] = lambda body: said("Yes.")
     queue: int = 10**9
     seconds: float = 0.0
-    beside: dict[str, Callable[[Json], Json]] = field(default_factory=dict)
+    beside: dict[str, Callable[[Json], Any]] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     bodies: list[Json] = field(default_factory=list)
     connections: set[int] = field(default_factory=set)
@@ -77,7 +77,9 @@ class Busy:
         body = await request.json() if request.can_read_body else {}
         if request.path != "/v1/chat/completions":
             reply = self.beside.get(request.path)
-            return web.json_response(reply(body) if reply else {"error": "no such page"}, status=200 if reply else 404)
+            found = reply(body) if reply else (404, {"error": "no such page"})
+            status, content = found if isinstance(found, tuple) else (200, found)
+            return web.json_response(content, status=status)
         self.connections.add(id(request.transport))
         if self._under_way >= self.queue:
             self.refused += 1

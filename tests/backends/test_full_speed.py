@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import re
@@ -11,12 +10,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from selfpriority.backends.cache import Cached
+from selfpriority.backends.ending import Ending
 from selfpriority.backends.openai import PROBED_FROM, OpenaiModel
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.language_model import Chances, Choice, Choose, Completion, Failure, Generate, ask
@@ -90,14 +89,12 @@ def test_all_tries_have_a_time_together():
 def test_how_long_a_pause_is(monkeypatch, headers, most):
     """Nobody waits here: the pauses are only written down."""
     pauses: list[float] = []
-    asleep = asyncio.sleep
 
-    async def sleep(seconds: float) -> None:
+    async def sleep(self: Ending, seconds: float) -> None:
         pauses.append(seconds)
-        await asleep(0)
 
     with Busy(respond=lambda body: (429, {}), headers=headers) as server:
-        monkeypatch.setattr("selfpriority.backends.http.asyncio", SimpleNamespace(sleep=sleep, Lock=asyncio.Lock))
+        monkeypatch.setattr(Ending, "sleep", sleep)
         (answer,) = ask(OpenaiModel("m", settings(server, retries=1)), questions(1))
     assert answer == Failure("rate_limited", "too many requests (HTTP 429)")
     assert pauses == [pytest.approx(most)]
@@ -286,6 +283,7 @@ def test_whoever_stops_reading_stops_the_work():
         answers = OpenaiModel("m", settings(server, concurrency=2)).answer([[request] for request in questions(200)])
         next(answers)
         answers.close()
+        time.sleep(0.1)  # what was on its way arrives
         n = len(server.bodies)
         time.sleep(0.3)
         assert len(server.bodies) == n < 20

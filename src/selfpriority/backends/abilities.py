@@ -7,7 +7,6 @@ several draws and the probabilities of tokens. What it does not tell is unknown,
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 
 from selfpriority.backends.http import GREETING, Address, Endpoint, Json, chat_body
 from selfpriority.backends.replies import positions
-from selfpriority.backends.transport import Reply, Transport, Unanswered, root_of
+from selfpriority.backends.transport import Reply, root_of
 from selfpriority.language_model import Failure
 from selfpriority.records import Message
 
@@ -92,18 +91,22 @@ class Probe:
 
     Args:
         address: who is asked.
-        transport: open connections.
         endpoint: where greetings go.
         abilities: what is known already; learned here.
     """
 
-    def __init__(self, address: Address, transport: Transport, endpoint: Endpoint, abilities: Abilities) -> None:
-        self._address, self._transport, self._endpoint = address, transport, endpoint
+    def __init__(self, address: Address, endpoint: Endpoint, abilities: Abilities) -> None:
+        self._address, self._endpoint = address, endpoint
         self.abilities = abilities
         self._lock = asyncio.Lock()
 
     async def ids_of(self, choices: tuple[str, ...]) -> tuple[int, ...]:
-        """The tokens that spell the choices, each with and without a space before it, where the server tells."""
+        """The tokens that spell the choices, each with and without a space before it, where the server tells.
+
+        Raises:
+            InputError: nobody ever answered there.
+            WorkFailed: whether it tells cannot be found out now. Answers read in another way are another measure.
+        """
         known = self.abilities.ids
         if choices not in known:
             async with self._lock:
@@ -162,39 +165,30 @@ class Probe:
         if (await self._card()).owner != "vllm":
             return ()
         spellings = [spelling for choice in choices for spelling in (choice, f" {choice}")]
-        cut = [await self._tokens(spelling) for spelling in spellings]
-        alone = [tokens[0] if len(tokens) == 1 else None for tokens in cut]
+        alone: list[int | None] = []
+        for spelling in spellings:
+            if (tokens := await self._tokens(spelling)) is None:  # what one of them lacks would be missing in silence
+                return ()
+            alone.append(tokens[0] if len(tokens) == 1 else None)
         by_choice = zip(alone[::2], alone[1::2], strict=True)
         if any(plain is None and spaced is None for plain, spaced in by_choice):
             return ()
         ids = tuple(sorted({token for token in alone if token is not None}))
         return ids if len(ids) <= MOST_IDS else ()
 
-    async def _tokens(self, text: str) -> list[int]:
+    async def _tokens(self, text: str) -> list[int] | None:
+        """How the server cuts a text; None where it does not say."""
         body = {"model": self._address.model, "prompt": text, "add_special_tokens": False}
-        found = await self._asked("POST", f"{root_of(self._address.settings.base_url)}/tokenize", body)
-        tokens = found.get("tokens")
-        return tokens if isinstance(tokens, list) and all(type(token) is int for token in tokens) else []
+        url = f"{root_of(self._address.settings.base_url)}/tokenize"
+        tokens = (await self._endpoint.beside("POST", url, body, PATIENCE) or {}).get("tokens")
+        return tokens if isinstance(tokens, list) and all(type(token) is int for token in tokens) else None
 
     async def _card(self) -> Card:
         if self.abilities.card is None:
-            listed = await self._asked("GET", f"{self._address.settings.base_url.rstrip('/')}/models")
+            url = f"{self._address.settings.base_url.rstrip('/')}/models"
+            listed = await self._endpoint.beside("GET", url, None, PATIENCE) or {}
             self.abilities.card = _card_of(listed, self._address.model)
         return self.abilities.card
-
-    async def _asked(self, method: str, url: str, body: Json | None = None) -> Json:
-        """The object that a server answers; empty where it answers anything else, three times if it falls silent."""
-        raw = None if body is None else json.dumps(body).encode()
-        for _ in range(3):
-            try:
-                reply = await self._transport.ask(method, url, raw, PATIENCE)
-                found = json.loads(reply.data) if reply.status < 300 else {}
-            except Unanswered:
-                continue
-            except (ValueError, RecursionError):
-                return {}
-            return found if isinstance(found, dict) else {}
-        return {}
 
 
 def _card_of(listed: Json, model: str) -> Card:

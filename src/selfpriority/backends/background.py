@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from selfpriority.interrupts import deferred_interrupts
 
 T = TypeVar("T")
 
@@ -46,28 +49,33 @@ class Background(Generic[T]):
     def results(self) -> Iterator[T]:
         """Every result as it comes, then the error that ended the work, if one did.
 
-        An interrupt begins nothing new, hands on what is finished within `GRACE`, and goes on as an interrupt. Whoever
-        closes the generator ends the work at once.
+        An interrupt begins nothing new, hands on what is finished within `GRACE`, and goes on as an interrupt; also one
+        that comes while a result is being kept, for until the end it only is noted. A second one ends all at once, and
+        so does whoever closes the generator.
         """
         self._thread.start()
         try:
-            while not isinstance(results := self._next(), _End):
-                yield from results
-            if results.error is not None:
-                raise results.error
-        except KeyboardInterrupt:
-            self._is_ending = True
-            yield from self._last()
-            raise
+            with deferred_interrupts(at_once_if_repeated=True) as received:
+                while not isinstance(results := self._next(received), _End | None):
+                    yield from results
+                if received:
+                    self._is_ending = True
+                    yield from self._last()
         finally:
             self._is_ending = True
             self._cancel()
+        if received:
+            signal.raise_signal(received[0])  # whoever heard signals before hears of it now
+            raise KeyboardInterrupt
+        if results is not None and results.error is not None:
+            raise results.error
 
-    def _next(self) -> list[T] | _End:
-        """The next results; looks up now and then, for a signal may come to another thread."""
-        while True:
+    def _next(self, received: list[int]) -> list[T] | _End | None:
+        """The next results, None once there is an interrupt: looks up now and then, for it may come at any time."""
+        while not received:
             with contextlib.suppress(queue.Empty):
                 return self._results.get(timeout=LOOK_UP)
+        return None
 
     def _last(self) -> Iterator[T]:
         until = time.monotonic() + GRACE

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from selfpriority.backends.answers import fault, key_of, n_passing, read_answer, rest_of, to_json, together
 from selfpriority.errors import WorkFailed
-from selfpriority.language_model import PASSING, Answer, Completion, Failure, LanguageModel, Request
+from selfpriority.language_model import PASSING, Answer, Choose, Completion, Failure, LanguageModel, Request
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -31,7 +32,33 @@ ON CONFLICT (key) DO UPDATE SET answer = excluded.answer, times_asked = times_as
 """
 _PARTLY = "+"
 """Follows the key of a completion some of whose draws are to be asked for again."""
+_EXACT = " exactly"
+"""Follows a server's fingerprint in the keys of choices that it is asked for by their tokens."""
 _LOOKUP_SIZE = 500  # under SQLite's limit on the variables of one statement
+
+
+@runtime_checkable
+class Exacting(Protocol):
+    """A model that may read choices in two ways, which are two measures."""
+
+    def reads_exactly(self, choices: tuple[str, ...]) -> bool:
+        """Whether every choice's probability is told, however small; the usual is the most probable tokens'."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Keys:
+    fingerprint: str
+    exactly: frozenset[tuple[str, ...]] = frozenset()
+    """Choices that are read exactly."""
+
+    def of(self, batches: Sequence[Sequence[Request]]) -> list[list[str]]:
+        """By batch and request."""
+        return [[key_of(self._reader(request), request) for request in batch] for batch in batches]
+
+    def _reader(self, request: Request) -> str:
+        is_exact = isinstance(request, Choose) and request.choices in self.exactly
+        return f"{self.fingerprint}{_EXACT}" if is_exact else self.fingerprint
 
 
 @dataclass
@@ -79,8 +106,7 @@ class Cached:
 
     def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
         """First the batches that are stored whole, then the others as their missing requests are answered."""
-        fingerprint = self.fingerprint
-        keys = [[key_of(fingerprint, request) for request in batch] for batch in batches]
+        keys = self._keys(batches)
         known = self._known([key for batch in keys for key in batch])
         n_known, incomplete = len(known), []
         for number, batch in enumerate(batches):
@@ -102,6 +128,24 @@ class Cached:
             number = incomplete[position]
             others = {key: r for key, r in zip(keys[number], batches[number], strict=True) if key in known}
             yield number, self._merged(keys[number], self._stored(others), new)
+
+    def _keys(self, batches: Sequence[Sequence[Request]]) -> list[list[str]]:
+        """The keys of all requests. Those of choices that a server is asked for exactly are keys of their own.
+
+        So what was read from the most probable tokens alone never stands beside it in one call. The server is asked
+        which it is only where not all is stored in either way.
+        """
+        usual = _Keys(self.fingerprint)
+        weighed = [request for batch in batches for request in batch if isinstance(request, Choose)]
+        if not weighed or not isinstance(self.model, Exacting):
+            return usual.of(batches)
+        exact = _Keys(self.fingerprint, frozenset(request.choices for request in weighed))
+        for keys in (usual, exact):
+            (wanted,) = keys.of([weighed])
+            if self._known(wanted) == {*wanted}:
+                return keys.of(batches)
+        exactly = frozenset(choices for choices in exact.exactly if self.model.reads_exactly(choices))
+        return _Keys(self.fingerprint, exactly).of(batches)
 
     def _asked(self, batches: Sequence[dict[str, Request]]) -> Iterator[tuple[int, dict[str, Answer]]]:
         """(batch number, its answers by key) as each is answered, checked and kept; draws that came are not asked."""

@@ -11,12 +11,13 @@ import json
 import random
 import time
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from selfpriority.backends.ending import Ending
 from selfpriority.backends.pace import Pace
-from selfpriority.backends.server_errors import ServerError, error_inside, server_error
+from selfpriority.backends.server_errors import ServerError, error_inside, pause_wanted, server_error
 from selfpriority.backends.transport import Reply, Transport, Unanswered
 from selfpriority.backends.usage import Usage
 from selfpriority.errors import InputError, SelfPriorityError, WorkFailed
@@ -29,6 +30,8 @@ Json = dict[str, Any]
 
 LONGEST_PAUSE = 60.0
 """Seconds; a longer one only where the server asks for it and the time for all tries allows it."""
+USUAL_IN_ALL = 1800.0
+"""Seconds for all tries of a request, at least, where the recipe does not say."""
 MOST_LOST = 3
 """Requests in a row that were given up, after which the server counts as gone."""
 MOST_ODD = 10
@@ -38,6 +41,8 @@ GREETING = [{"role": "user", "content": "Say hello."}]
 """What a server that is doubted is asked: if it answers this, then its failures are those of the requests."""
 OVERLOADED = frozenset({429, 503, 529})
 """Statuses that say that fewer requests should be under way."""
+PASSING = frozenset({408, 409, 425, 429})
+"""Statuses below 500 of the moment; 501 is none, for it says that there is no such thing here."""
 REMEDIES = {
     "max_tokens": "set backend.limit_field=max_completion_tokens",
     "max_completion_tokens": "set backend.limit_field=max_tokens",
@@ -52,6 +57,12 @@ def key_variable(settings: OpenaiBackend) -> str | None:
     """The environment variable whose key is sent; a key meant for OpenAI goes to no other server unless told to."""
     at_home = urllib.parse.urlsplit(settings.base_url)[:2] == ("https", "api.openai.com")
     return settings.api_key_env or ("OPENAI_API_KEY" if at_home else None)
+
+
+def time_in_all(settings: OpenaiBackend) -> float:
+    """Seconds for all tries of a request; unless the recipe says, each of them has its whole time."""
+    tries = settings.timeout * (settings.retries + 1) + LONGEST_PAUSE * settings.retries
+    return max(USUAL_IN_ALL, tries) if settings.timeout_in_all is None else settings.timeout_in_all
 
 
 class Refusal(Exception):
@@ -113,11 +124,12 @@ class Endpoint:
         address: who is asked.
         transport: open connections to it.
         standing: what is known of it; changed here.
+        ending: once it is over, no request is posted again.
     """
 
-    def __init__(self, address: Address, transport: Transport, standing: Standing) -> None:
+    def __init__(self, address: Address, transport: Transport, standing: Standing, ending: Ending) -> None:
         self._settings, self._model, self._key = address.settings, address.model, address.key
-        self._transport, self._standing = transport, standing
+        self._transport, self._standing, self.ending = transport, standing, ending
         self._greeting = asyncio.Lock()
 
     @property
@@ -137,7 +149,9 @@ class Endpoint:
             InputError: wrong key, unknown model, wrong address, or nobody ever answered there.
             WorkFailed: the server has stopped answering.
         """
-        outcome = await self._tried(body, read, self._settings.retries)
+        outcome = await self._posted(body, read, self._settings.retries)
+        if isinstance(outcome, _Again) and self.ending.is_over:  # it was not tried to the end
+            return Failure(outcome.reason, outcome.detail)
         doubt = self._given_up(outcome) if isinstance(outcome, _Again) else self._counted(outcome)
         if doubt is not None:
             await self._greet(doubt, body, read)
@@ -152,18 +166,51 @@ class Endpoint:
             return Failure("unsupported", str(error))
         return Failure(outcome.reason, outcome.detail) if isinstance(outcome, _Again) else outcome
 
-    async def _tried(self, body: Json, read: Callable[[Any], T], retries: int) -> T | Failure | _Again:
-        """The outcome of the last try, within the time for all of them."""
-        raw, until = json.dumps(body).encode(), time.monotonic() + self._settings.timeout_in_all
+    async def beside(self, method: str, url: str, body: Json | None, seconds: float) -> Json | None:
+        """The object that the server answers at another of its addresses; None where it says that it answers none.
+
+        What may pass is tried again as a post is: what is read from here decides how all else is asked.
+
+        Raises:
+            InputError: nobody ever answered there.
+            WorkFailed: it does not say.
+        """
+        raw = None if body is None else json.dumps(body).encode()
+        found = await self._tried(
+            lambda left: self._transport.ask(method, url, raw, min(seconds, left)), _object, self._settings.retries
+        )
+        if not isinstance(found, _Again):
+            return found
+        if not self._standing.answered and found.reason == "cut":
+            raise self._nobody(found)
+        raise WorkFailed(
+            f"backend: {url} does not answer: {found.detail} ({found.n_tries} tries), and how ratings are asked for "
+            f"depends on it; all answers so far are kept and the same command continues"
+        )
+
+    async def _posted(self, body: Json, read: Callable[[Any], T], retries: int) -> T | Failure | _Again:
+        """The outcome of the last try of a post."""
+        raw, seconds = json.dumps(body).encode(), self._settings.timeout
+        return await self._tried(
+            lambda left: self._transport.post(raw, min(seconds, left)), lambda reply: self._read(reply, read), retries
+        )
+
+    async def _tried(
+        self, send: Callable[[float], Awaitable[Reply]], read: Callable[[Reply], T | _Again], retries: int
+    ) -> T | _Again:
+        """The outcome of the last try, within the time for all of them; `send` is told what is left of it."""
+        until = time.monotonic() + time_in_all(self._settings)
         again = _Again("server_error", "not tried")
         for attempt in range(retries + 1):
             if attempt:
                 pause = self._pause(attempt, again.after, until - time.monotonic())
                 if time.monotonic() + pause >= until:
                     break
-                await asyncio.sleep(pause)
+                await self.ending.sleep(pause)
             sent = time.monotonic()
-            outcome = await self._try(raw, read, min(self._settings.timeout, until - sent), attempt + 1)
+            if attempt and (self.ending.is_over or sent >= until):  # a sleep may last longer than it should
+                break
+            outcome = await self._try(send(until - sent), read, attempt + 1)
             if not isinstance(outcome, _Again):
                 return outcome
             again = outcome
@@ -195,12 +242,18 @@ class Endpoint:
             return self._odd_reply(again.detail)
         standing.lost += 1
         if standing.answered == 0 and again.reason == "cut":
-            return InputError(f"{where} {again.detail} ({tries} tries); is the server running, is base_url right?")
+            return self._nobody(again)
         if standing.lost < MOST_LOST:
             return None
         return WorkFailed(
             f"{where} does not answer: {again.detail} ({tries} tries); all answers so far are kept and the same "
             f"command continues"
+        )
+
+    def _nobody(self, again: _Again) -> InputError:
+        return InputError(
+            f"backend: {self._settings.base_url} {again.detail} ({again.n_tries} tries); is the server running, is "
+            f"base_url right?"
         )
 
     def _odd_reply(self, detail: str) -> WorkFailed | None:
@@ -222,15 +275,17 @@ class Endpoint:
                 return
             one = {name: 1 if name == "n" else value for name, value in body.items()}
             greeting = {**one, "messages": GREETING}
-            said = None if standing.is_gone else await self._tried(greeting, read, MOST_GREETINGS - 1)
+            said = None if standing.is_gone else await self._posted(greeting, read, MOST_GREETINGS - 1)
+            if isinstance(said, _Again) and self.ending.is_over:  # it had no time to answer
+                return
             if standing.is_gone or isinstance(said, Failure | _Again):
                 standing.is_gone = True
                 raise doubt
             standing.answered, standing.lost, standing.odd = standing.answered + 1, 0, 0
 
-    async def _try(self, raw: bytes, read: Callable[[Any], T], seconds: float, number: int) -> T | Failure | _Again:
+    async def _try(self, sent: Awaitable[Reply], read: Callable[[Reply], T | _Again], number: int) -> T | _Again:
         try:
-            outcome = self._read(await self._transport.post(raw, seconds), read)
+            outcome = read(await sent)
         except Unanswered as error:
             # a server that queues never says no: it falls silent
             outcome = _Again(error.reason, error.detail, is_overload=error.reason == "timeout")
@@ -306,3 +361,14 @@ class Endpoint:
         doubled = self._settings.backoff * 2.0 ** (attempt - 1)
         named = wanted if wanted < left else min(wanted, LONGEST_PAUSE)
         return max(min(doubled * random.uniform(0.75, 1.25), LONGEST_PAUSE), named)
+
+
+def _object(reply: Reply) -> Json | _Again | None:
+    """The object in a reply beside the protocol; None where the server says that it has none."""
+    if reply.status in PASSING or (reply.status >= 500 and reply.status != 501):
+        return _Again("server_error", f"HTTP {reply.status}", min(pause_wanted(reply.headers), LONGEST_PAUSE))
+    try:
+        found = json.loads(reply.data) if reply.status < 300 else None
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

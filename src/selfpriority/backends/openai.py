@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 
 from selfpriority.backends.abilities import Abilities, Probe
 from selfpriority.backends.background import Background
+from selfpriority.backends.ending import Ending
 from selfpriority.backends.http import Address, Endpoint, Standing, key_variable
 from selfpriority.backends.pace import Pace
 from selfpriority.backends.questions import Questions, Stopped
 from selfpriority.backends.transport import Transport
 from selfpriority.backends.usage import Usage
-from selfpriority.errors import InputError
+from selfpriority.errors import InputError, SelfPriorityError
 from selfpriority.language_model import Answer, Request
 from selfpriority.recipe import OpenaiBackend
 
@@ -74,6 +76,18 @@ class OpenaiModel:
         """The most requests that were under way at once."""
         return self._standing.pace.most_under_way
 
+    def reads_exactly(self, choices: tuple[str, ...]) -> bool:
+        """Whether just these choices' probabilities are asked for; the server is asked once.
+
+        Raises:
+            InputError: nobody ever answered there.
+            WorkFailed: it does not say.
+        """
+        if choices not in self._abilities.ids:
+            call = _Call(self._address, self._standing, self._abilities, self._note)
+            list(Background[None](lambda _, is_ending: call.learned(choices, is_ending)).results())
+        return bool(self._abilities.ids[choices])
+
     def plan(self, requests: Sequence[Request]) -> list[list[int]]:
         """Every request alone, so that each answer is kept as soon as it is there."""
         return [[i] for i in range(len(requests))]
@@ -118,10 +132,8 @@ class _Call:
     ) -> None:
         """Asks all batches; then raises the first error, if there was one."""
         self._standing.pace.begin()
-        async with Transport(self._address.url, self._address.key, self._address.settings.concurrency) as transport:
-            endpoint = Endpoint(self._address, transport, self._standing)
-            probe = Probe(self._address, transport, endpoint, self._abilities)
-            questions = Questions(self._address, endpoint, probe, is_ending)
+        async with self._connected(is_ending) as (endpoint, probe):
+            questions = Questions(self._address, endpoint, probe)
             await questions.prepare(chain.from_iterable(batches))
             telling = asyncio.create_task(self._told(probe, len(batches)))
             under_way: set[asyncio.Task[None]] = set()
@@ -135,6 +147,17 @@ class _Call:
         if self._error is not None:
             raise self._error
 
+    async def learned(self, choices: tuple[str, ...], is_ending: Callable[[], bool]) -> None:
+        """Asks nothing but how such choices are asked for."""
+        async with self._connected(is_ending) as (_, probe):
+            await probe.ids_of(choices)
+
+    @asynccontextmanager
+    async def _connected(self, is_ending: Callable[[], bool]) -> AsyncIterator[tuple[Endpoint, Probe]]:
+        async with Transport(self._address.url, self._address.key, self._address.settings.concurrency) as transport:
+            endpoint = Endpoint(self._address, transport, self._standing, Ending(is_ending))
+            yield endpoint, Probe(self._address, endpoint, self._abilities)
+
     async def _begin(
         self,
         questions: Questions,
@@ -144,7 +167,7 @@ class _Call:
     ) -> None:
         """Begins every batch, as many at once as the pace allows, or until nothing new should be begun."""
         waiting = iter(enumerate(batches))
-        while (n_free := await self._standing.pace.room()) and self._error is None and not questions.is_over:
+        while (n_free := await self._standing.pace.room()) and self._error is None and not questions.ending.is_over:
             begun = [
                 asyncio.create_task(self._asked(questions, number, batch, hand_on))
                 for number, batch in islice(waiting, n_free)
@@ -173,8 +196,9 @@ class _Call:
         if n_batches < PROBED_FROM or self._abilities.is_told:
             return
         self._abilities.is_told = True
-        if line := await probe.line():
-            self._note(line)
+        with suppress(SelfPriorityError):  # nothing waits for it; what does will say so
+            if line := await probe.line():
+                self._note(line)
 
 
 def openai_fingerprint(name: str, settings: OpenaiBackend) -> str:

@@ -7,7 +7,7 @@ what the server can do in `abilities.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from selfpriority.backends.abilities import TOP_LOGPROBS, Probe
@@ -48,17 +48,12 @@ class Questions:
         address: who is asked.
         endpoint: where posts go.
         probe: what the server can do; learned from replies here too.
-        is_ending: whether nothing new should be posted.
     """
 
-    def __init__(self, address: Address, endpoint: Endpoint, probe: Probe, is_ending: Callable[[], bool]) -> None:
+    def __init__(self, address: Address, endpoint: Endpoint, probe: Probe) -> None:
         self._address, self._endpoint, self._probe, self._abilities = address, endpoint, probe, probe.abilities
-        self._is_ending, self._has_failed = is_ending, False
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing new is posted: an error has ended the work, or somebody has."""
-        return self._has_failed or self._is_ending()
+        self.ending = endpoint.ending
+        """Once it is over, nothing new is posted."""
 
     async def prepare(self, requests: Iterable[Request]) -> None:
         """Asks what the answers to these depend on, so that all are asked alike."""
@@ -85,7 +80,8 @@ class Questions:
         given: list[Text | Failure] = []
         async with self._endpoint.place:
             while len(given) < request.n:
-                given += [STOPPED] * (request.n - len(given)) if self.is_over else await self._drawn(request, given)
+                left = request.n - len(given)
+                given += [STOPPED] * left if self.ending.is_over else await self._drawn(request, given)
         return _completion(given)
 
     async def _drawn(self, request: Generate, given: Sequence[Text | Failure]) -> list[Text | Failure]:
@@ -94,7 +90,7 @@ class Questions:
         try:
             reply = await self._endpoint.post(self._draws(request, len(given)), texts_of)
         except SelfPriorityError as error:
-            self._has_failed = True
+            self.ending.fail()
             raise Stopped(error, _completion([*given, *[STOPPED] * missing])) from error
         if not isinstance(reply, Failure):
             return reply[:missing]
@@ -123,13 +119,13 @@ class Questions:
 
         async def one(context: Sequence[Message]) -> Chances | Failure:
             async with self._endpoint.place:
-                if failed or self.is_over:
+                if failed or self.ending.is_over:
                     return failed[0] if failed else STOPPED
                 try:
                     found = await self._chances(context, request.choices, ids)
                 except SelfPriorityError as error:
                     errors.append(error)
-                    self._has_failed = True
+                    self.ending.fail()
                     found = STOPPED
                 if isinstance(found, Failure) and found.reason in PASSING:
                     failed.append(found)

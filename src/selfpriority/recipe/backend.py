@@ -70,8 +70,8 @@ class OpenaiBackend(Section):
     """Most requests under way at once, and most connections; how many the server bears is found out below that."""
     timeout: float = Field(120.0, gt=0, le=86_400)
     """Seconds after which a try that is not answered whole is given up, and made again."""
-    timeout_in_all: float = Field(1800.0, gt=0, le=604_800)
-    """Seconds for all tries of a request and the pauses between them."""
+    timeout_in_all: float | None = Field(None, gt=0, le=604_800)
+    """Seconds for all tries of a request and the pauses between them; none: 1,800, or more where `timeout` wants it."""
     retries: int = Field(5, ge=0, le=20)
     """Further tries after a rate limit, a server error, a cut connection or a time-out."""
     backoff: float = Field(1.0, ge=0, le=3600)

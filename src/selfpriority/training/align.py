@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 
 from selfpriority.errors import WorkFailed
+from selfpriority.interrupts import deferred_interrupts
 from selfpriority.models.probed_chat import probed_chat
 from selfpriority.recipe import Align
 from selfpriority.records import Drop, PairedPool, Sifted
@@ -23,7 +24,6 @@ from selfpriority.training.checkpoints import Checkpoints, mark_of, step_of, wri
 from selfpriority.training.encode import EncodedPool, encode_all
 from selfpriority.training.engines import accelerator_for
 from selfpriority.training.groups import plan_steps
-from selfpriority.training.interrupts import deferred_interrupts
 from selfpriority.training.journal import Journal, Record
 from selfpriority.training.logps import choose_form
 from selfpriority.training.objective import n_light, weigh

@@ -20,13 +20,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from selfpriority.errors import WorkFailed
+from selfpriority.interrupts import deferred_interrupts
 from selfpriority.recipe import Align
 from selfpriority.training.alarms import alarms, fall
 from selfpriority.training.average import Average
 from selfpriority.training.checkpoints import Checkpoints
 from selfpriority.training.engines import is_sharded
 from selfpriority.training.groups import Step
-from selfpriority.training.interrupts import deferred_interrupts
 from selfpriority.training.journal import Journal, Record
 from selfpriority.training.objective import n_light
 from selfpriority.training.optimizer import MasterAdamW, join

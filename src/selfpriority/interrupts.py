@@ -1,4 +1,4 @@
-"""Interrupts that wait for the end of a step, so that its work is not lost. Knows signals, nothing of training."""
+"""Interrupts that wait for the end of a step, so that its work is not lost. Knows signals, and no kind of work."""
 
 from __future__ import annotations
 
