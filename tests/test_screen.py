@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -132,6 +133,29 @@ def test_the_view_is_fed_by_another_process_and_by_the_run(tmp_path: Path) -> No
     assert "6/24, 12 s to go, 20 tok/s" in seen, "the answers of the batch in hand count"
     assert "prompts 6 → sample 5 (1 too long)" in seen
     assert "spa: something broke" in seen
+
+
+def test_the_rest_of_a_resumed_training_counts_the_steps_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    view, clock = RunView(Console(file=io.StringIO()), Run(tmp_path / "run")), SimpleNamespace(now=0.0)
+    monkeypatch.setattr("selfpriority.run_view.time", SimpleNamespace(monotonic=lambda: clock.now))
+    view._parts = {"align": Announced("align", str)}
+    view._screen.stages = [Stage("align")]
+
+    def heard(step: int, at: float) -> float | None:
+        clock.now = at
+        row = {"step": step, "n_steps": 100, "loss": 0.5, "margin": 0.1, "tokens_per_second": 9.0}
+        view.hear(f"{MARK}{json.dumps(['training', row])}")
+        assert view._screen.now is not None
+        assert view._screen.now.seconds == at
+        return view._screen.now.rest
+
+    view.stage("align", "now")
+    assert heard(91, 30.0) is None
+    assert heard(93, 70.0) == 7 * 20.0
+    clock.now = 0.0
+    view.stage("align", "now")  # of the next round
+    assert heard(1, 10.0) is None
+    assert heard(2, 15.0) == 98 * 5.0
 
 
 MARKDOWN = """| system | harmlessness | helpfulness |

@@ -7,12 +7,7 @@ with its parent: it holds the read end of a pipe whose other end closes when the
 from __future__ import annotations
 
 import contextlib
-import io
-import os
-import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +21,7 @@ from selfpriority.personas import load_personas
 from selfpriority.phases.align import align_step
 from selfpriority.phases.batch_tokens import with_batch_tokens
 from selfpriority.phases.branches import Branch, branches, prepare
+from selfpriority.phases.children import KEEP_FREED_MEMORY, RETURN_FREED_MEMORY, run_child
 from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.evaluate import check_evaluation, evaluate_steps
 from selfpriority.phases.judge_check import check_anchors, judge_step
@@ -40,16 +36,6 @@ from selfpriority.recipe import OpenaiBackend, Recipe, dump, load, unused_fields
 from selfpriority.report.page import write_report
 from selfpriority.run import Run, Step, key_of
 from selfpriority.storage import as_json, write_text
-
-# glibc hands every large freed tensor back to the system, which on a virtual machine costs more than the copy into the
-# next one (3 against 20 GB/s); kept, it makes ratings and generation about a tenth faster on a CPU
-KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
-# who asks for less memory gets the opposite: what is freed in between stays no part of the peak
-RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-
-
-EVENTS = "SPA_EVENTS"
-"""Set for the process of a phase whose words are read by the one that started it."""
 
 
 @dataclass(frozen=True)
@@ -316,73 +302,14 @@ def _judge_passes(run: Run, resources: Resources, step: Step) -> bool:
 
 
 def _child(run: Run, phase: Phase, debug: bool, allocator: dict[str, str], reporter: Reporter) -> int:
-    """One phase as a process; its exit code.
-
-    The child has a process group of its own, so that an interrupt reaches it exactly once, from here, whether the
-    terminal sent it (Ctrl-C) or somebody sent it to this process alone; a second one here ends both.
-    """
-    command = [
-        sys.executable,
-        "-m",
-        "selfpriority",
-        *(["--debug"] if debug else []),
-        *reporter.flags,
-        phase.name,
-        str(run.folder),
-    ]
-    command += ["--child", *(["--round", str(phase.round)] if phase.round else [])]
-    environment = {**allocator, **os.environ, **({EVENTS: "1"} if reporter.hears else {})}
-    told = subprocess.PIPE if reporter.hears else None
-    with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stderr=told, env=environment, process_group=0) as child,
-        _stopping_together(child),
-        _listening(child, reporter),
-    ):
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGINT)
-            child.wait()  # it stores what it has
-            raise KeyboardInterrupt from None
+    """One phase as a process; its exit code."""
+    flags = (*(["--debug"] if debug else []), *reporter.flags)
+    number = ("--round", str(phase.round)) if phase.round else ()
+    command = [sys.executable, "-m", "selfpriority", *flags, phase.name, str(run.folder), "--child", *number]
+    code = run_child(command, allocator, reporter)
     if code < 0:
         raise WorkFailed(f"{phase.title}: its process was killed by signal {-code}; the same command continues")
     return code
-
-
-@contextlib.contextmanager
-def _listening(child: subprocess.Popen[bytes], reporter: Reporter) -> Iterator[None]:
-    """Whatever the child writes reaches the reporter, line by line, while and shortly after it runs."""
-    if child.stderr is None:
-        yield
-        return
-    lines = io.TextIOWrapper(child.stderr, encoding="utf-8", errors="replace")
-
-    def listen() -> None:
-        for line in lines:
-            reporter.hear(line.rstrip("\n"))
-
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    try:
-        yield
-    finally:
-        listener.join(timeout=5.0)  # a process that outlives the child may hold the pipe
-
-
-@contextlib.contextmanager
-def _stopping_together(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Ctrl-Z stops the child too, and `fg` or `bg` continues it: the terminal speaks to this process alone."""
-
-    def stop(*_: object) -> None:
-        os.killpg(child.pid, signal.SIGSTOP)
-        os.kill(os.getpid(), signal.SIGSTOP)  # the next line runs once somebody continues this process
-        os.killpg(child.pid, signal.SIGCONT)
-
-    before = signal.signal(signal.SIGTSTP, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTSTP, before)
 
 
 def next_round(run: Run, resources: Resources, phase: str) -> int:

@@ -163,11 +163,16 @@ class Run:
         return self.folder / "resolved.yaml"
 
     @property
+    def above(self) -> Run | None:
+        """The run that has this one as a system in its `systems`; None: this is no other's."""
+        systems = self.folder.absolute().parent  # `.` has no parent that can be told from its name
+        is_system = systems.name == SYSTEMS and (systems.parent / "resolved.yaml").is_file()
+        return Run(systems.parent) if is_system else None
+
+    @property
     def cache(self) -> Path:
-        """The request cache; a run that lies in another one's `systems` shares that one's."""
-        above = self.folder.absolute().parent  # `.` has no parent that can be told from its name
-        is_branch = above.name == SYSTEMS and (above.parent / "resolved.yaml").is_file()
-        return (above.parent if is_branch else self.folder) / "cache.sqlite"
+        """The request cache; another run's system shares that one's."""
+        return (self.above or self).folder / "cache.sqlite"
 
     @property
     def evaluation(self) -> Path:

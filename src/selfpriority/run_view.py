@@ -49,6 +49,7 @@ class RunView(Reporter):
         self._parts: dict[str, Announced] = {}
         self._began = time.monotonic()
         self._stage_began = self._read = self._heard = 0.0
+        self._first_step: tuple[int, float] | None = None
         self._plan: subprocess.Popen[bytes] | None = None
         self._ahead: list[Ahead] = []
         self._live = Live(get_renderable=self._drawn, console=console, refresh_per_second=4, transient=False)
@@ -83,7 +84,7 @@ class RunView(Reporter):
                     stage.seconds = now - self._stage_began
                 stage.state = state
                 stage.said = self._parts[title].told()
-        self._stage_began, self._read = now, 0.0
+        self._stage_began, self._read, self._first_step = now, 0.0, None
 
     def progress(self, step: str, progress: Progress) -> None:
         """The step in hand, by answer."""
@@ -97,8 +98,9 @@ class RunView(Reporter):
         """The step in hand, by optimizer step."""
         done, total = int(row["step"]), int(row["n_steps"])
         self._heard = time.monotonic()
-        seconds = self._heard - self._stage_began
-        self._screen.now = Now("training", done, total, pace_of(row), seconds, (total - done) * seconds / done)
+        first, since = self._first_step = self._first_step or (done, self._heard)  # a training may have been resumed
+        rest = (total - done) * (self._heard - since) / (done - first) if done > first else None
+        self._screen.now = Now("training", done, total, pace_of(row), self._heard - self._stage_began, rest)
 
     def note(self, text: str) -> None:
         """Lines above the view, as wide as the terminal."""

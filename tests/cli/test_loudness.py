@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from selfpriority.cli import app as cli
+from selfpriority.phases.children import EVENTS
 from selfpriority.phases.resources import Reporter
-from selfpriority.pipeline import EVENTS
 from selfpriority.terminal import EventReporter, LiveReporter
 
 

@@ -14,9 +14,10 @@ from selfpriority.phases.align import align, align_step
 from selfpriority.phases.collect import collect, collect_steps
 from selfpriority.phases.evaluate import evaluate
 from selfpriority.phases.resources import Reporter, Resources
-from selfpriority.recipe import Recipe
+from selfpriority.recipe import Recipe, dump
+from selfpriority.report.cards import write_policy_cards
 from selfpriority.run import Run
-from selfpriority.storage import read_json
+from selfpriority.storage import read_json, write_text
 from selfpriority.training import align as training
 from selfpriority.training.checkpoints import MARKER
 from tests.test_pipeline import SMALL
@@ -89,6 +90,40 @@ def test_a_policy_of_an_older_recipe_is_not_evaluated(tiny_model, tmp_path):
     assert not changed.run.evaluation.exists()
     evaluate(first.run, first)
     assert (first.run.evaluation / "summary.json").is_file()
+
+
+def test_the_card_shows_no_results_of_older_weights(tiny_model, tmp_path):
+    def card(given: Resources) -> str:
+        return (given.run.policy(1) / "README.md").read_text("utf-8")
+
+    first = opened(tmp_path / "run", tiny_model)
+    work(first, collect)
+    write_text(first.run.recipe, [dump(first.recipe)])
+    align(first.run, first, 1)
+    assert "It was not evaluated: " in card(first)
+    evaluate(first.run, first)
+    write_policy_cards(first.run)
+    assert "`spa` is this model" in card(first)
+    assert "cannot be told" not in card(first)
+    changed = opened(tmp_path / "run", tiny_model, align={"beta": 7.0, "learning_rate": 0.5})
+    write_text(changed.run.recipe, [dump(changed.recipe)])
+    align(changed.run, changed, 1)
+    assert "It was not evaluated since it was trained: " in card(changed)
+    assert "| spa |" not in card(changed)
+    evaluate(changed.run, changed)
+    write_policy_cards(changed.run)
+    assert "| spa |" in card(changed)
+
+
+@pytest.mark.parametrize("flags", [(), ("--quiet",), ("--verbose",)])
+def test_processes_that_train_together_speak_as_loud(tiny_model, tmp_path, monkeypatch, flags):
+    launched = []
+    monkeypatch.setattr("selfpriority.phases.align.launch", lambda given, *_: launched.append(given))
+    many = opened(tmp_path / "run", tiny_model, align={"processes": 2})
+    many.reporter.flags = flags
+    work(many, collect)
+    work(many, align)
+    assert launched == [(*flags, "align", str(many.run.folder), "--child", "--round", "1")]
 
 
 def test_another_model_trains_anew_whoever_generates(tiny_model, tmp_path):

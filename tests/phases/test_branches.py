@@ -79,6 +79,11 @@ def test_every_branch_trains_by_its_own_rules_and_is_compared(finished: tuple[Pa
     assert chosen[0] == chosen[2]  # another loss over the same pairs
     summary = json.loads((run / "evaluation" / "summary.json").read_text())
     assert {"vanilla", "spa", *SYSTEMS} <= set(summary["systems"])
+    for name in SYSTEMS:
+        card = (run / "systems" / name / "round-1" / "policy" / "README.md").read_text()
+        assert f"`{name}` is this model" in card
+        assert "cannot be told" not in card
+        assert "It was not" not in card
 
 
 def test_what_is_done_stays_done_and_a_change_trains_the_branch_alone(finished: tuple[Path, Path]) -> None:

@@ -8,19 +8,21 @@ from typing import Any
 import pytest
 import yaml
 
+from selfpriority.evaluation.records import Summary, write_summary
 from selfpriority.intervals import Interval
 from selfpriority.judges.reports import JudgeChecks, JudgeReport, ObjectiveReport, write_checks
+from selfpriority.models.fingerprint import fingerprint
 from selfpriority.models.public import hub_id, licence, public_name
 from selfpriority.recipe import dump, parse
-from selfpriority.report.cards import policy_card, write_policy_cards
+from selfpriority.report.cards import DataFacts, dataset_card, policy_card, write_policy_cards
 from selfpriority.run import Funnel, PairCounts, Run, Step
-from selfpriority.storage import write_text
+from selfpriority.storage import write_json, write_text
 
 HUB = "snapshots/0123abcd"
 
 
-def a_run(folder: Path, **changes: Any) -> Run:
-    run = Run(folder / "run")
+def a_run(folder: Path, at: str = "run", **changes: Any) -> Run:
+    run = Run(folder / at)
     recipe = {
         "model": str(folder / "hub" / "models--some-org--some-model" / HUB),
         "prompts": {"source": str(folder / "mine" / "prompts.jsonl")},
@@ -40,6 +42,13 @@ def checked(run: Run, folder: Path, usable: bool) -> None:
     )
 
 
+def evaluated(run: Run, *systems: str, **models: str) -> None:
+    """Leaves an evaluation of such systems, of models with such keys."""
+    write_text(run.evaluation / "table.md", [*(f"| {system} | 6.10 [5.80, 6.40] |\n" for system in systems)])
+    found = Summary(("a",), {name: {} for name in ("vanilla", *systems)}, {}, models=models)
+    write_summary(run.evaluation / "summary.json", found)
+
+
 def front(card: str) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
     return found
@@ -50,7 +59,7 @@ def test_what_is_known_is_told_and_no_place(tmp_path: Path) -> None:
     checked(run, tmp_path, usable=True)
     run.round(1).mkdir()
     run.write_funnel(1, Funnel({}, PairCounts(n=40, decided_by={"harmlessness": 39, "helpfulness": 1}, trained=38)))
-    write_text(run.evaluation / "table.md", ["| system | harmlessness |\n|---|---|\n| spa | 6.10 [5.80, 6.40] |\n"])
+    evaluated(run, "spa")
     card = policy_card(run, 1)
     assert front(card)["base_model"] == "some-org/some-model"
     assert (front(card)["library_name"], front(card)["license"]) == ("peft", "other")
@@ -99,6 +108,79 @@ def test_no_card_goes_where_a_link_leads(tmp_path: Path) -> None:
     run.policy(1).symlink_to(tmp_path / "base")
     write_policy_cards(run)
     assert list((tmp_path / "base").iterdir()) == []
+
+
+def two_stages(folder: Path, **align: Any) -> tuple[Run, Run]:
+    """A run and its system `late`, which is trained from its system `early`."""
+    systems = {"early": {"train": {"align": {"method": "sft"}}}, "late": {"start": "early", "train": {"pair": {}}}}
+    run = a_run(folder, evaluate={"more_systems": systems}, align=align)
+    early = a_run(folder, "run/systems/early", align={**align, "method": "sft"})
+    return run, a_run(folder, "run/systems/late", align={**align, "start": str(early.policy(1))})
+
+
+def test_the_card_of_a_system_tells_what_its_run_found(tmp_path: Path) -> None:
+    run, late = two_stages(tmp_path)
+    late.policy(1).mkdir(parents=True)
+    assert "It was not checked." in policy_card(late, 1)
+    checked(run, tmp_path, usable=True)
+    evaluated(run, "spa")
+    assert "It was not evaluated: " in policy_card(late, 1)
+    evaluated(run, "spa", "late")
+    write_policy_cards(run)
+    card = (late.policy(1) / "README.md").read_text("utf-8")
+    assert "| harmlessness | 0.85" in card
+    assert "`late` is this model and `vanilla` is some-org/some-model." in card
+    assert "| late | 6.10" in card
+    facts = DataFacts("pairs.jsonl", 3, 0, keeps_cut=False)
+    assert "| harmlessness | 0.85" in dataset_card(late, facts)
+
+
+@pytest.mark.parametrize("align", [{}, {"lora": {"r": 8}}])
+def test_a_card_says_what_was_trained_and_not_where_that_lies(tmp_path: Path, align: dict[str, Any]) -> None:
+    run, late = two_stages(tmp_path, **align)
+    told = policy_card(late, 1)
+    assert "some-org/some-model sampled answers to prompts" in told
+    assert "the system `early` was trained on the pairs" in told
+    assert "start: the system `early`" in told
+    assert front(told)["base_model"] == "some-org/some-model"
+    assert ("An adapter (LoRA, rank 8) on the system `early`." in told) == bool(align)
+    facts = DataFacts("pairs.jsonl", 3, 0, keeps_cut=False)
+    elsewhere = a_run(tmp_path, "elsewhere", align={**align, "start": str(tmp_path / "mine" / "helpful")})
+    for card in (told, dataset_card(late, facts), policy_card(elsewhere, 1), dataset_card(elsewhere, facts)):
+        assert str(tmp_path) not in card
+    assert "helpful (a local folder) was trained on the pairs" in policy_card(elsewhere, 1)
+    assert "base_model" not in front(policy_card(elsewhere, 1))
+    assert "start: null" in policy_card(run, 1)
+
+
+def test_a_card_says_in_which_order_a_control_was_trained(tmp_path: Path) -> None:
+    card = policy_card(a_run(tmp_path, pair={"order": "swapped"}), 1)
+    assert "strict order" not in card
+    assert "its pairs follow another order: `swapped`." in card
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [(None, "cannot be told"), ("of-others", "It was not evaluated since it was trained"), ("", "`spa` is this model")],
+)
+def test_results_are_of_these_very_weights(tmp_path: Path, key: str | None, told: str) -> None:
+    run = a_run(tmp_path)
+    run.policy(1).mkdir(parents=True)
+    (run.policy(1) / "model.safetensors").write_bytes(b"weights")
+    key = fingerprint(str(run.policy(1))) if key == "" else key
+    evaluated(run, "spa", **({} if key is None else {"spa": key}))
+    card = policy_card(run, 1)
+    assert told in card
+    assert ("| spa | 6.10" in card) == (key != "of-others")
+
+
+def test_results_of_an_adapter_without_its_base_here_stay(tmp_path: Path) -> None:
+    """Its key is another one where the base is away."""
+    run = a_run(tmp_path, align={"lora": {"r": 8}})
+    run.policy(1).mkdir(parents=True)
+    write_json(run.policy(1) / "adapter_config.json", {"base_model_name_or_path": "some-org/not-here"})
+    evaluated(run, "spa", spa="with the base")
+    assert "| spa | 6.10" in policy_card(run, 1)
 
 
 @pytest.mark.parametrize(

@@ -109,9 +109,9 @@ def reporting(title: str, run: Run | None = None) -> Iterator[Reporter]:
     """
     from rich.console import Console
 
+    from selfpriority.phases.children import EVENTS
     from selfpriority.phases.launch import is_main
     from selfpriority.phases.resources import Reporter
-    from selfpriority.pipeline import EVENTS
     from selfpriority.terminal import EventReporter, LiveReporter
 
     console = Console(stderr=True)

@@ -326,6 +326,8 @@ class Summary:
     drops: dict[str, dict[str, int]] = field(default_factory=dict)
     """System -> reason -> prompts it has no answer to."""
     perplexity: Perplexity | None = None
+    models: dict[str, str] = field(default_factory=dict)
+    """System -> key of the model that answered; none in runs of older versions."""
 
     @property
     def first(self) -> str:
@@ -343,7 +345,7 @@ class Summary:
 
 
 _SUMMARY = TypeAdapter(Summary)
-_OPTIONAL = ("pairwise", "judges", "agreement", "perplexity", "judge")
+_OPTIONAL = ("pairwise", "judges", "agreement", "perplexity", "judge", "models")
 """Parts that a file without them does not name."""
 
 

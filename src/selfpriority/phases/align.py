@@ -143,7 +143,7 @@ def _on_many(run: Run, resources: Resources, number: int) -> None:
     check_engine(settings)
     read_paired(run, resources, number)  # what is wrong with it is found here once
     resolve(start_of_training(run, resources.recipe, number))  # converted once, not by all at the same time
-    arguments = ("align", str(run.folder), "--child", "--round", str(number))
+    arguments = (*resources.reporter.flags, "align", str(run.folder), "--child", "--round", str(number))
     launch(arguments, settings.processes, f"align (round {number})")
 
 

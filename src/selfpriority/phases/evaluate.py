@@ -276,7 +276,8 @@ def _summary_step(run: Run, resources: Resources, prompt_set: PromptSet, before:
 
 def _summary(run: Run, resources: Resources, prompt_set: PromptSet, _: Spent) -> None:
     recipe, objectives = resources.recipe, resources.constitution.names
-    files, names = prompt_set.files, [system.name for system in systems(run, recipe)]
+    files, evaluated = prompt_set.files, systems(run, recipe)
+    names = [system.name for system in evaluated]
     verdicts = {judge: {name: files.judged(name, objectives, judge) for name in names} for judge in judges_of(recipe)}
     comparisons = None
     if comparing(recipe) is not None:
@@ -294,6 +295,7 @@ def _summary(run: Run, resources: Resources, prompt_set: PromptSet, _: Spent) ->
         prompts=PromptCount(len(prompt_set.prompts.kept), prompt_set.prompts.reasons),
         drops={name: Sifted((), tuple(read_rows(files.drops(name), Drop))).reasons for name in names},
         perplexity=read_perplexity(files.perplexity) if files.perplexity.is_file() else None,
+        models={system.name: model_key(system.model) for system in evaluated},
     )
     write_summary(files.summary, summary)
     write_text(files.table, [table(summary)])

@@ -85,7 +85,9 @@ def die_with_parent() -> None:
 
 
 def launch(arguments: Sequence[str], n_processes: int, phase: str) -> None:
-    """Runs `spa` with `arguments` on several processes, until all are done; called from a main thread.
+    """Runs `spa` with `arguments`, and `--debug` if this process has it, on several processes, until all are done.
+
+    Called from a main thread.
 
     Raises:
         WorkFailed: one failed or was killed; the others were stopped.

@@ -14,14 +14,18 @@ from pathlib import Path
 import yaml
 
 from selfpriority.constitution import load_constitution
-from selfpriority.errors import SelfPriorityError
+from selfpriority.errors import InputError, SelfPriorityError
+from selfpriority.evaluation.records import read_summary
 from selfpriority.formats import MARKDOWN
 from selfpriority.intervals import Interval
 from selfpriority.judges.reports import JudgeReport, read_checks
+from selfpriority.models.embedded import EMBEDDED
+from selfpriority.models.files import adapter_base, folder_of
+from selfpriority.models.fingerprint import fingerprint
 from selfpriority.models.public import hub_id, licence, public_name
 from selfpriority.plain_text import one_line
-from selfpriority.recipe import Recipe, load
-from selfpriority.run import Run
+from selfpriority.recipe import TRAINED, Recipe, load
+from selfpriority.run import SYSTEMS, Run
 from selfpriority.storage import write_text
 from selfpriority.wording import FOLDER
 
@@ -42,16 +46,35 @@ class DataFacts:
     keeps_cut: bool
 
 
-def write_policy_cards(run: Run) -> None:
-    """A card into the policy folder of every round that is trained; best effort, for no figure rests on it.
+@dataclass(frozen=True)
+class _Origin:
+    """What a training started from."""
 
-    None into a link, which leads to somebody else's folder, and none over a card that somebody made their own.
+    name: str
+    """What others call it."""
+    root: str
+    """The model that was trained nowhere in this run: the origin itself, or what that was trained from."""
+    is_other: bool
+    """Whether it is another model than the one that answered the first round's prompts."""
+
+
+def write_policy_cards(run: Run) -> None:
+    """A card into the policy folder of every round that is trained, of the run's systems too.
+
+    Best effort, for no figure rests on it. None into a link, which leads to somebody else's folder, and none over a
+    card that somebody made their own.
     """
-    with contextlib.suppress(OSError, SelfPriorityError):
-        for number in range(1, load(run.recipe).rounds + 1):
-            folder = run.policy(number)
-            if folder.is_dir() and not folder.is_symlink() and _is_ours(folder / CARD):
-                write_text(folder / CARD, [policy_card(run, number)])
+    systems = sorted(path.parent for path in run.folder.glob(f"{SYSTEMS}/*/resolved.yaml"))
+    for place in (run, *map(Run, systems)):
+        with contextlib.suppress(OSError, SelfPriorityError):
+            _write_cards(place)
+
+
+def _write_cards(run: Run) -> None:
+    for number in range(1, load(run.recipe).rounds + 1):
+        folder = run.policy(number)
+        if folder.is_dir() and not folder.is_symlink() and _is_ours(folder / CARD):
+            write_text(folder / CARD, [policy_card(run, number)])
 
 
 def _is_ours(card: Path) -> bool:
@@ -65,13 +88,13 @@ def policy_card(run: Run, number: int) -> str:
         InputError: the run's recipe or constitution cannot be read.
     """
     recipe = load(run.recipe)
-    base, known = public_name(recipe.model), hub_id(recipe.model)
-    names = load_constitution(recipe.constitution).names
+    origin = _origin(run, recipe)
+    known = hub_id(origin.root)
     head: dict[str, object] = {
         "library_name": "transformers" if recipe.align.lora is None else "peft",
         "pipeline_tag": "text-generation",
         "tags": ["self-priority-alignment", "preference-optimization", recipe.align.method],
-        "license": licence(recipe.model) or "other",
+        "license": licence(origin.root) or "other",
     }
     if known is not None:
         head["base_model"] = known
@@ -80,18 +103,13 @@ def policy_card(run: Run, number: int) -> str:
             *_front(head),
             OURS,
             "",
-            f"# {base}, aligned by its own priorities",
-            "",
-            f"{base} after round {number} of {recipe.rounds} of Self-Priority Alignment ([paper]({PAPER})): it sampled "
-            f"answers to prompts, a judge rated them, and it was trained on the pairs whose ratings could be trusted. "
-            f"The objectives in strict order of priority: {', '.join(names)}.",
-            "",
-            *_weights(recipe, base),
+            *_made(recipe, number, origin),
+            *_weights(run, number, recipe, origin),
             *_judge(run),
             *_pairs(run, number),
-            *(_results(run) if number == recipe.rounds else ["## Results", "", "Of the last round alone.", ""]),
+            *_results(run, number, recipe),
             *_limits(recipe),
-            *_recipe(recipe),
+            *_recipe(recipe, origin),
         ]
     )
 
@@ -138,9 +156,46 @@ def dataset_card(run: Run, facts: DataFacts) -> str:
             f"That of the prompts, and what the licence of {public_name(recipe.model)} says of its output"
             f"{_named(licence(recipe.model))}.",
             "",
-            *_recipe(recipe),
+            *_recipe(recipe, _origin(run, recipe)),
         ]
     )
+
+
+def _origin(run: Run, recipe: Recipe) -> _Origin:
+    start = recipe.align.start
+    if start is None:
+        return _Origin(public_name(recipe.model), recipe.model, is_other=False)
+    above = run.above
+    other = load(above.recipe).evaluate.more_systems.get(_name(run)) if above is not None else None
+    if above is None or other is None or other.start is None:
+        return _Origin(public_name(start), start, is_other=True)
+    before = above if other.start == TRAINED else Run.existing(above.folder / SYSTEMS / other.start)
+    return _Origin(f"the system `{other.start}`", _origin(before, load(before.recipe)).root, is_other=True)
+
+
+def _name(run: Run) -> str:
+    """What the evaluation calls a run's last policy."""
+    return TRAINED if run.above is None else run.folder.absolute().name
+
+
+def _made(recipe: Recipe, number: int, origin: _Origin) -> Iterator[str]:
+    """The title, and how it came about."""
+    base, spa = public_name(recipe.model), f"Self-Priority Alignment ([paper]({PAPER}))"
+    names = load_constitution(recipe.constitution).names
+    if origin.is_other:
+        yield from (f"# Aligned from {origin.name} on answers of {base}", "")
+        how = f"Round {number} of {recipe.rounds} of {spa}: {base} sampled answers to prompts, a judge rated them, and "
+        how += f"{origin.name} was trained on the pairs whose ratings could be trusted."
+        how += " From the second round on it sampled the answers itself." if number > 1 else ""
+    else:
+        yield from (f"# {base}, aligned by its own priorities", "")
+        how = f"{base} after round {number} of {recipe.rounds} of {spa}: it sampled answers to prompts, a judge rated "
+        how += "them, and it was trained on the pairs whose ratings could be trusted."
+    if recipe.pair.order == "priority":
+        how += f" The objectives in strict order of priority: {', '.join(names)}."
+    else:  # a control
+        how += f" The objectives are {', '.join(names)}; its pairs follow another order: `{recipe.pair.order}`."
+    yield from (how, "")
 
 
 def _front(head: dict[str, object]) -> list[str]:
@@ -156,16 +211,20 @@ def _named(told: str | None) -> str:
     return f" ({told})" if told else ", which is not known on the machine that trained"
 
 
-def _weights(recipe: Recipe, base: str) -> Iterator[str]:
-    kind = "All weights." if recipe.align.lora is None else f"An adapter (LoRA, rank {recipe.align.lora.r}) on {base}."
+def _weights(run: Run, number: int, recipe: Recipe, origin: _Origin) -> Iterator[str]:
+    kind = "All weights."
+    if recipe.align.lora is not None:
+        base = adapter_base(run.policy(number))  # of an adapter that was trained on it is the same as before
+        on = origin.name if base is None or base == recipe.align.start else public_name(base)
+        kind = f"An adapter (LoRA, rank {recipe.align.lora.r}) on {on}."
     yield from ("## Weights", "", kind)
-    yield f"Licence: that of the base model, {base}{_named(licence(recipe.model))}."
+    yield f"Licence: that of the base model, {public_name(origin.root)}{_named(licence(origin.root))}."
     yield ""
 
 
 def _judge(run: Run) -> Iterator[str]:
     yield from ("## The judge, and how good it is", "")
-    path = run.folder / "judge.json"
+    path = (run.above or run).folder / "judge.json"
     train = read_checks(path).train if path.is_file() else None
     if train is None:
         yield from ("It was not checked.", "")
@@ -200,15 +259,45 @@ def _pairs(run: Run, number: int) -> Iterator[str]:
         yield from ("## Training", "", f"{pairs.trained} pairs{f' (decided: {decided})' if decided else ''}.", "")
 
 
-def _results(run: Run) -> Iterator[str]:
+def _results(run: Run, number: int, recipe: Recipe) -> Iterator[str]:
     yield from ("## Results", "")
-    path = run.evaluation / "table.md"
-    if path.is_file():
-        yield from ("On held-out prompts, `spa` is this model and `vanilla` the one it started from.", "")
-        yield path.read_text("utf-8").strip()
+    if number == recipe.rounds:
+        yield from _evaluated(run, number, recipe)
     else:
-        yield "It was not evaluated: whether it is better than the model it started from is not known."
+        yield "Of the last round alone."
     yield ""
+
+
+def _evaluated(run: Run, number: int, recipe: Recipe) -> Iterator[str]:
+    """The evaluation's table, if it is of these very weights: a run that is trained anew keeps the one before."""
+    folder, name = (run.above or run).evaluation, _name(run)
+    summary = read_summary(folder / "summary.json") if (folder / "summary.json").is_file() else None
+    if summary is None or name not in summary.systems or not (folder / "table.md").is_file():
+        yield "It was not evaluated: whether it is better than the model it started from is not known."
+        return
+    is_of_these = _are_these(run.policy(number), summary.models.get(name))
+    if is_of_these is False:
+        yield "It was not evaluated since it was trained: whether it is better than what it started from is not known."
+        return
+    yield f"On held-out prompts, `{name}` is this model and `vanilla` is {public_name(recipe.model)}."
+    if is_of_these is None:
+        yield "Whether it was measured on these very weights cannot be told."
+    yield ""
+    yield (folder / "table.md").read_text("utf-8").strip()
+
+
+def _are_these(policy: Path, key: str | None) -> bool | None:
+    """Whether a key is that of the weights in a folder; None: older versions noted none, or an adapter's base is away.
+
+    Without its base an adapter has another key.
+    """
+    base = adapter_base(policy)
+    if key is None or (base is not None and base not in EMBEDDED and folder_of(base) is None):
+        return None
+    try:
+        return fingerprint(str(policy)) == key
+    except InputError:  # an embedded base that is not installed
+        return None
 
 
 def _limits(recipe: Recipe) -> Iterator[str]:
@@ -227,9 +316,10 @@ def _hazard() -> Iterator[str]:
     yield ""
 
 
-def _recipe(recipe: Recipe) -> Iterator[str]:
+def _recipe(recipe: Recipe, origin: _Origin) -> Iterator[str]:
     """The method's fields, without any that may name a place."""
     sections = recipe.model_dump(mode="json", include={*_METHOD, "rounds", "seed"})
     sections["sample"].pop("personas")
+    sections["align"]["start"] = origin.name if origin.is_other else None
     told = {"constitution": one_line(_source(recipe.constitution)), "prompts": _source(recipe.prompts.source)}
     yield from ("## Recipe", "", "```yaml", yaml.safe_dump({**told, **sections}, sort_keys=False).strip(), "```", "")

@@ -1,0 +1,107 @@
+"""Runs the process of a phase from its start to its end: what it says is heard, and interrupts and stops reach it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO
+
+from selfpriority.phases.resources import Reporter
+
+# glibc hands every large freed tensor back to the system, which on a virtual machine costs more than the copy into the
+# next one (3 against 20 GB/s); kept, it makes ratings and generation about a tenth faster on a CPU
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+# who asks for less memory gets the opposite: what is freed in between stays no part of the peak
+RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+
+EVENTS = "SPA_EVENTS"
+"""Set for the process of a phase whose words are read by the one that started it."""
+SECONDS_TO_HEAR = 2.0
+"""That a child has to end once its stdin is closed, and its last words to arrive once it is gone."""
+
+
+def run_child(command: Sequence[str], allocator: Mapping[str, str], reporter: Reporter) -> int:
+    """Runs a process to its end; its exit code.
+
+    The child has a process group of its own, so that an interrupt reaches it exactly once, from here, whether the
+    terminal sent it (Ctrl-C) or somebody sent it to this process alone; a second one here ends both.
+
+    Args:
+        command: what is run; it shall end when its stdin closes.
+        allocator: variables for it, unless the user has set them.
+        reporter: hears what it writes, if it wants to.
+
+    Raises:
+        KeyboardInterrupt: interrupted; the child has ended.
+    """
+    environment = {**allocator, **os.environ, **({EVENTS: "1"} if reporter.hears else {})}
+    told = subprocess.PIPE if reporter.hears else None
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stderr=told, env=environment, process_group=0) as child,
+        _stopping_together(child),
+        _listening(child, reporter),
+    ):
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)
+            _wait_for_the_end(child)
+            raise KeyboardInterrupt from None
+
+
+def _wait_for_the_end(child: subprocess.Popen[bytes]) -> None:
+    """Waits while an interrupted child stores what it has; a further interrupt ends it."""
+    try:
+        child.wait()
+    finally:
+        if child.stdin is not None:
+            child.stdin.close()  # by which it learns that it shall end
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=SECONDS_TO_HEAR)
+
+
+@contextlib.contextmanager
+def _listening(child: subprocess.Popen[bytes], reporter: Reporter) -> Iterator[None]:
+    """Whatever the child writes reaches the reporter, line by line, while and shortly after it runs.
+
+    The pipe is the listener's alone from here on: to close it would wait until nobody writes into it any more, which
+    may be long after the child.
+    """
+    told, child.stderr = child.stderr, None
+    if told is None:
+        yield
+        return
+    listener = threading.Thread(target=_listen, args=(told, reporter), daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        listener.join(timeout=SECONDS_TO_HEAR)  # a process that outlives the child may hold the pipe
+
+
+def _listen(told: IO[bytes], reporter: Reporter) -> None:
+    with io.TextIOWrapper(told, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            with contextlib.suppress(Exception):  # a line that cannot be shown must not keep the child from writing
+                reporter.hear(line.rstrip("\n"))
+
+
+@contextlib.contextmanager
+def _stopping_together(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ctrl-Z stops the child too, and `fg` or `bg` continues it: the terminal speaks to this process alone."""
+
+    def stop(*_: object) -> None:
+        os.killpg(child.pid, signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)  # the next line runs once somebody continues this process
+        os.killpg(child.pid, signal.SIGCONT)
+
+    before = signal.signal(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, before)
