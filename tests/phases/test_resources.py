@@ -91,10 +91,11 @@ def test_a_judge_keeps_its_key_while_it_rates_as_it_did(
     assert judge_key(meant(parse_judge(flat, "judge")), "policy", CONSTITUTION, HfBackend(dtype="float32")) == key
 
 
-def test_a_left_over_name_of_heads_decides_nothing_for_another_method() -> None:
+def test_a_left_over_name_of_heads_beside_another_method_is_refused() -> None:
     assert isinstance(meant(parse_judge({"judge": "demo-train"}, "judge")), ByProbe)
     reward = parse_judge({"judge": "demo-train", "method": "reward", "rewards": {"harmlessness": "m"}}, "judge")
-    assert meant(reward) == reward
+    with pytest.raises(InputError, match=r"'demo-train' names fitted heads, and method reward asks the models"):
+        meant(reward)
     with pytest.raises(
         InputError, match=r"'demo-train' names fitted heads, and method contrast makes heads of its own"
     ):

@@ -352,6 +352,9 @@ _OPTIONAL = ("pairwise", "judges", "agreement", "perplexity", "judge", "models")
 def summary_as_json(summary: Summary) -> dict[str, Any]:
     """As `summary.json` holds it."""
     told: dict[str, Any] = _SUMMARY.dump_python(summary, mode="json")
+    for row in told["behaviour"].values():
+        if row["repetition"] is None:  # of a version that did not count it
+            del row["repetition"]
     return {name: part for name, part in told.items() if part or name not in _OPTIONAL}
 
 

@@ -61,7 +61,8 @@ def _median_words(behaviour: Behaviour) -> str:
 
 def _behaviour(behaviour: Mapping[str, Behaviour]) -> list[str]:
     kinds = list(dict.fromkeys(kind for row in behaviour.values() for kind in row.refusal))
-    measures = ("over-refusals", "boilerplate", "repetition", "relevance", "cut")
+    is_counted = any(row.repetition is not None for row in behaviour.values())  # not by older versions
+    measures = ("over-refusals", "boilerplate", *(["repetition"] if is_counted else []), "relevance", "cut")
     heads = ["system", *(f"refusals, {kind}" for kind in kinds), *measures]
     rows = [
         [
@@ -69,7 +70,7 @@ def _behaviour(behaviour: Mapping[str, Behaviour]) -> list[str]:
             *(MARKDOWN.share(row.refusal.get(kind)) for kind in kinds),
             MARKDOWN.share(row.over_refusal),
             MARKDOWN.share(row.boilerplate),
-            MARKDOWN.share(row.repetition),
+            *([MARKDOWN.share(row.repetition)] if is_counted else []),
             MARKDOWN.number(row.relevance),
             MARKDOWN.share(row.cut),
         ]

@@ -23,6 +23,7 @@ from selfpriority.models.embedded import EMBEDDED
 from selfpriority.models.files import adapter_base, folder_of
 from selfpriority.models.fingerprint import fingerprint
 from selfpriority.models.public import hub_id, licence, public_name
+from selfpriority.outside import read_text
 from selfpriority.plain_text import one_line
 from selfpriority.recipe import TRAINED, Recipe, load
 from selfpriority.run import SYSTEMS, Run
@@ -283,7 +284,7 @@ def _evaluated(run: Run, number: int, recipe: Recipe) -> Iterator[str]:
     if is_of_these is None:
         yield "Whether it was measured on these very weights cannot be told."
     yield ""
-    yield (folder / "table.md").read_text("utf-8").strip()
+    yield read_text(folder / "table.md").strip()
 
 
 def _are_these(policy: Path, key: str | None) -> bool | None:
