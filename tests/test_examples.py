@@ -32,7 +32,11 @@ def test_own_objectives():
 
 def test_pairs_for_trl(tmp_path):
     lines = run("pairs_for_trl.py", str(tmp_path / "to"))
-    columns = "prompt, chosen, rejected, score_chosen, score_rejected, gap, weight, decided_by, prompt_id"
+    each = ", ".join(
+        f"score_{role}_{name}" for role in ("chosen", "rejected") for name in ("harmlessness", "helpfulness")
+    )
+    columns = f"prompt, chosen, rejected, score_chosen, score_rejected, {each}, gap, weight, decided_by, prompt_id"
+    columns += ", stop_chosen, stop_rejected"
     assert lines[0] == f"5 pairs with {columns}"
     assert [line.split()[0] for line in lines[1:]] == ["harmlessness"] * 2 + ["helpfulness"] * 3
     rows = [json.loads(line) for line in (tmp_path / "to" / "pairs.jsonl").read_text("utf-8").splitlines()]

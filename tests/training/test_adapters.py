@@ -33,7 +33,9 @@ def test_types_of_weights_and_arithmetic(tiny_model, settings, weights, arithmet
 
 @pytest.mark.skipif(HAS_BITSANDBYTES, reason="bitsandbytes is installed")
 def test_quantised_adapters_without_bitsandbytes_name_the_extra(tiny_model):
-    with pytest.raises(InputError, match=r"nf4 needs bitsandbytes; install it with selfpriority\[qlora\]"):
+    with pytest.raises(
+        InputError, match=r"nf4 needs bitsandbytes, which is not installed; install it with selfpriority\[qlora\]"
+    ):
         load_policy(tiny_model, QLORA, 0)
 
 
