@@ -52,7 +52,7 @@ def test_equals_pairwise_simpo(llama, encoded_pools, pairwise_simpo, settings, f
     pools = encoded_pools(4)
     wanted = pairwise_simpo(llama, pools, settings)
     loss, _ = batch_loss(llama, pools, settings, form=form)
-    assert loss.item() == pytest.approx(wanted.item(), rel=5e-6)  # the number of threads moves a float32 sum
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
     in_float32, of_reference = gradients(llama, loss), gradients(llama, wanted)
     exact = copy.deepcopy(llama).double()
     loss, wanted = batch_loss(exact, pools, settings, form=form)[0], pairwise_simpo(exact, pools, settings)
