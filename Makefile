@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
+# test files run side by side, each process with one thread
+PROCESSES ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -15,7 +17,7 @@ demo: $(VENV)/.ready
 	@echo "report: $(CURDIR)/runs/demo/report.html"
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

@@ -170,7 +170,8 @@ def test_a_judge_at_chance_is_refused(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_phases_work_on_their_own(tiny_model: Path, tmp_path: Path) -> None:
-    recipe, run = write_recipe(tmp_path, tiny_model), tmp_path / "run"
+    whole = {"max_new_tokens": 64}  # so that most answers end: doctor calls a round bad that shows no endings
+    recipe, run = write_recipe(tmp_path, tiny_model, sample=whole, refine=whole), tmp_path / "run"
     spa("run", recipe, "--out", run)
     (run / "round-1" / "5-pairs.jsonl").unlink()
     spa("collect", run)

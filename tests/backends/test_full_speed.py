@@ -18,7 +18,7 @@ from selfpriority.backends.cache import Cached
 from selfpriority.backends.ending import Ending
 from selfpriority.backends.openai import PROBED_FROM, OpenaiModel
 from selfpriority.errors import InputError, WorkFailed
-from selfpriority.language_model import Chances, Choice, Choose, Completion, Failure, Generate, ask
+from selfpriority.language_model import Answer, Chances, Choice, Choose, Completion, Failure, Generate, ask
 from selfpriority.recipe import OpenaiBackend, Prices
 from selfpriority.records import Message
 from tests.backends.busy import Busy, said
@@ -293,10 +293,13 @@ def test_an_error_that_ends_all_work_comes_after_what_was_under_way():
     def respond(body: dict[str, Any]) -> Any:
         return (402, {"error": "no credits"}) if text_of(body) == "q3" else said("Yes.")
 
-    came: list[int] = []
+    came: list[Answer] = []
     with Busy(respond=respond, seconds=0.02) as server:
-        model = OpenaiModel("m", settings(server, concurrency=4))
+        answers = OpenaiModel("m", settings(server, concurrency=4)).answer([[request] for request in questions(20)])
         with pytest.raises(WorkFailed, match="money or quota"):
-            until_it_ends(model, questions(20), came)
-    assert len(came) == server.answered + 1  # the stopped one too
+            came.extend(answer for _, batch in answers for answer in batch)
+    given = [answer for answer in came if not isinstance(answer, Failure)]
+    assert len(given) == server.answered
+    # the stopped one too, and any that was begun and not yet sent: nothing of them is taken for an answer
+    assert {answer.reason for answer in came if isinstance(answer, Failure)} == {"cut"}
     assert len(server.bodies) < 15
