@@ -231,7 +231,15 @@ PERSONAS: list[tuple[str, str | bytes, str]] = [
     ("digits", f"- {{name: {'9' * 5000}, text: a}}\n", "is no int"),
     ("latin", b"- {name: caf\xe9, text: a}\n", "not UTF-8"),
     ("no list", "a: b\n", "personas are a list"),
-    ("no text", "- {name: a}\n", "persona 1 needs a name and a text"),
+    ("no text", "- {name: a}\n", "persona 1 needs a name and a text or an opening"),
+    ("no name", "- {opening: a}\n", "persona 1 needs a name and a text or an opening"),
+    (
+        "another field",
+        "- {name: a, text: b, opens: c}\n",
+        "persona 1 has a field 'opens'; allowed: name, text, opening",
+    ),
+    ("a number", "- {name: a, opening: 7}\n", "persona 1: its fields are texts"),
+    ("no row", "- a\n", "persona 1 needs a name and a text or an opening"),
     ("names alike but for a code", '- {name: a, text: b}\n- {name: "a\\e", text: c}\n', "persona names must differ"),
     ("empty", "", "personas are a list"),
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from selfpriority.records import Message, Stop
@@ -27,6 +27,8 @@ class Generate:
     top_p: float
     max_new_tokens: int
     seed: int
+    opening: str = field(default="", repr=False)  # draws are seeded by what is shown, and stay what they were
+    """How every answer begins, put into the model's mouth; the answer goes on from it and holds it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""System prompts that spread the sampled answers: shipped, or a YAML file of {name, text} rows.
+"""What spreads the sampled answers: system prompts, and openings that an answer goes on from.
+
+Shipped, or a YAML file of {name, text, opening} rows, where a row has one of the two or both. A small model follows no
+system prompt of this kind, but it does go on as its own answer begins.
 
 Used for sampling only. Knows nothing of models.
 """
@@ -16,34 +19,47 @@ from selfpriority.plain_text import one_line
 
 @dataclass(frozen=True)
 class Persona:
-    """A system prompt and its name."""
+    """A way to answer, and its name."""
 
     name: str
-    text: str
+    text: str = ""
+    """A system prompt, seen by the sampling alone."""
+    opening: str = ""
+    """How the answer begins; a part of the answer, rated and trained as the rest of it."""
 
 
-PLAIN = Persona("plain", "")
-"""No system prompt."""
+PLAIN = Persona("plain")
+"""The model as it is."""
+_SHIPPED = {"default": "personas.yaml", "openings": "openings.yaml"}
 
 
 def load_personas(name: str) -> tuple[Persona, ...]:
-    """Personas of `default`, `none` or a YAML file.
+    """Personas of `default`, `openings`, `none` or a YAML file.
 
     Raises:
-        InputError: no such file, or rows that are not {name, text} with distinct names.
+        InputError: no such file, or rows that are not {name, text, opening} with distinct names.
     """
     if name == "none":
         return ()
-    path = Path(str(files("selfpriority"))) / "text" / "personas.yaml" if name == "default" else Path(name)
+    shipped = _SHIPPED.get(name)
+    path = Path(str(files("selfpriority"))) / "text" / shipped if shipped else Path(name)
     if not path.is_file():
-        raise InputError(f"sample.personas: {name!r} is no file; allowed: default, none, or a YAML file")
+        raise InputError(f"sample.personas: {name!r} is no file; allowed: {', '.join(_SHIPPED)}, none, or a YAML file")
     rows = parse_yaml(read_text(path), str(path))
     if not isinstance(rows, list) or not rows:
-        raise InputError(f"{path}: personas are a list of {{name, text}} rows")
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or not all(isinstance(row.get(k), str) and row[k] for k in ("name", "text")):
-            raise InputError(f"{path}: persona {number} needs a name and a text")
-    personas = tuple(Persona(one_line(row["name"]), row["text"].strip()) for row in rows)
+        raise InputError(f"{path}: personas are a list of {{name, text, opening}} rows")
+    personas = tuple(_persona(row, f"{path}: persona {number}") for number, row in enumerate(rows, start=1))
     if len({persona.name for persona in personas}) != len(personas):
         raise InputError(f"{path}: persona names must differ")
     return personas
+
+
+def _persona(row: object, where: str) -> Persona:
+    given = row if isinstance(row, dict) else {}
+    if unknown := [str(field) for field in given if field not in ("name", "text", "opening")]:
+        raise InputError(f"{where} has a field {unknown[0]!r}; allowed: name, text, opening")
+    if not all(isinstance(value, str) and value.strip() for value in given.values()):
+        raise InputError(f"{where}: its fields are texts")
+    if "name" not in given or len(given) < 2:
+        raise InputError(f"{where} needs a name and a text or an opening")
+    return Persona(one_line(given["name"]), given.get("text", "").strip(), given.get("opening", "").strip())

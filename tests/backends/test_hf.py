@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForSequenceClassification
 
+from selfpriority.backends.answers import key_of
 from selfpriority.backends.hf import HfClassifier, HfModel
 from selfpriority.chat import Chat
 from selfpriority.errors import InputError
@@ -68,6 +69,32 @@ def test_greedy_equals_generate(model: HfModel, plain, chat: Chat) -> None:
         ids = torch.tensor([chat.prompt_ids(user(text))])
         out = plain.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
         assert texts(answer) == [chat.response_text(out[0, ids.shape[1] :].tolist())]
+
+
+def test_an_answer_that_is_begun_goes_on_and_holds_its_beginning(model: HfModel, plain, chat: Chat) -> None:
+    opening = "The safe way is"
+    requests = [write(text, temperature=0.0, opening=opening) for text in PROMPTS]
+    begun = chat.response_ids(opening, "length")
+    for text, answer in zip(PROMPTS, ask(model, requests), strict=True):
+        ids = torch.tensor([[*chat.prompt_ids(user(text)), *begun]])
+        out = plain.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
+        written = out[0, ids.shape[1] :].tolist()
+        assert texts(answer) == [chat.response_text([*begun, *written])]
+        assert texts(answer)[0].startswith(opening)
+        assert isinstance(answer, Completion)
+        assert answer.texts[0].n_tokens == len(begun) + len(written)
+
+
+def test_openings_differ_in_their_draws_and_their_keys_and_none_is_as_before(model: HfModel) -> None:
+    plain, begun, other = write("Hello", n=4), write("Hello", n=4, opening="Yes,"), write("Hello", n=4, opening="No,")
+    assert len({key_of("m", request) for request in (plain, begun, other)}) == 3
+    # the key that stored answers have had since before answers were begun
+    assert key_of("m", plain) == "ab66c44c850962253991251e0c405cc48986cb0079f3b7d7dee57f82a57cf714"
+    answers = ask(model, [begun, other])
+    tails = [
+        {text[len(of.opening) :] for text in texts(answer)} for of, answer in zip((begun, other), answers, strict=True)
+    ]
+    assert tails[0].isdisjoint(tails[1])
 
 
 def test_samples_of_one_request_differ_and_seeds_matter(model: HfModel) -> None:

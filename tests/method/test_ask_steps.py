@@ -84,6 +84,15 @@ def test_without_personas_one_request_draws_all() -> None:
     assert model.asked[0].messages == prompt().messages
 
 
+def test_a_persona_may_begin_the_answer() -> None:
+    model = Model(lambda request: Completion((Text(f"{request.opening} I go on.", 4, "end"),)))
+    sifted = sample(
+        [prompt()], model, settings(2), (Persona("a", opening="No,"), Persona("b", "Be b.", "Yes,")), seed=0
+    )
+    assert {(r.opening, len(r.messages) - len(prompt().messages)) for r in model.asked} == {("No,", 0), ("Yes,", 1)}
+    assert {r.text for r in sifted.kept[0].responses} == {"No, I go on.", "Yes, I go on."}
+
+
 def test_plain_share_is_drawn_without_a_persona() -> None:
     sifted = sample([prompt()], Model(echo), settings(6, plain=0.5), PERSONAS, seed=0)
     assert [r.persona for r in sifted.kept[0].responses].count("plain") == 3
@@ -140,6 +149,9 @@ def test_a_prompt_nobody_answered_is_dropped_whole() -> None:
 def test_shipped_personas_load() -> None:
     assert len(load_personas("default")) >= 8
     assert load_personas("none") == ()
+    openings = load_personas("openings")
+    assert len(openings) >= 8
+    assert all(persona.opening and not persona.text for persona in openings)
 
 
 def candidates(texts: Sequence[str], name: str = "p1") -> Candidates:

@@ -91,6 +91,20 @@ def test_keys_of_all_servers_are_missed_at_once(
     check_inputs(Resources(asked.recipe, run, Reporter()))
 
 
+def test_a_server_goes_on_from_no_opening(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "k")
+    (tmp_path / "mine.yaml").write_text("- {name: a, text: Be a.}\n- {name: b, text: Be b., opening: 'No,'}\n")
+    changes: dict[str, Any] = {"backend": SERVER, "score": {"judge": "self"}}
+    for personas in ("openings", str(tmp_path / "mine.yaml")):
+        [line] = refused(tmp_path, tiny_model, sample={"personas": personas}, **changes)
+        assert line == (
+            f"sample.personas: {personas} holds openings, and the server at https://h.example/v1 goes on from none; "
+            f"use personas without them, or backend.kind=hf"
+        )
+    run, asked = start(write_recipe(tmp_path, tiny_model, **changes), [], tmp_path / "run")
+    check_inputs(Resources(asked.recipe, run, Reporter()))
+
+
 def test_folders_of_heads_are_complete_and_know_every_objective(tiny_model: Path, tmp_path: Path) -> None:
     for name in ("cut", "other"):
         shutil.copytree(SHIPPED_HEADS / "demo-train", tmp_path / name)

@@ -6,6 +6,7 @@ import pytest
 
 from selfpriority.report.further_judges import other_judges, unconfirmed
 from selfpriority.report.page import write_report
+from selfpriority.report.verdict import alarms, headline
 from selfpriority.report.view import View, read_view
 from selfpriority.run import Run
 from selfpriority.storage import read_json, write_json
@@ -64,6 +65,37 @@ def test_a_claim_that_another_judge_does_not_share_is_doubted_at_the_top(run_fol
     assert list(unconfirmed(view.summary)) == ([said] if sees else [])
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert (said in html.partition('id="result"')[0]) is bool(sees)
+
+
+FALLS = change(-0.3, True)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "told"),
+    [
+        (change(0.1, False), FALLS, "; but second, a further judge, sees helpfulness fall by 0.30."),
+        (change(0.4, True), FALLS, "; but second, a further judge, sees helpfulness fall by 0.30."),
+        (FALLS, FALLS, "; helpfulness fell by 0.30."),
+        (change(0.1, False), change(-0.3, False), "; helpfulness shows no clear change."),
+        (change(0.1, False), change(0.3, True), "; helpfulness shows no clear change."),
+    ],
+    ids=["unseen", "the opposite", "both", "chance", "a rise"],
+)
+def test_the_headline_tells_what_a_further_judge_alone_sees_fall(run_folder, ours, theirs, told):
+    rose = change(0.5, True)
+    both = {"harmlessness": rose, "helpfulness": ours}, {"harmlessness": rose, "helpfulness": theirs}
+    view = view_with(run_folder, *both)
+    assert headline(view).endswith(told)
+    assert alarms(view) == []
+
+
+def test_a_fall_of_the_first_objective_for_a_further_judge_is_an_alarm(run_folder):
+    view = view_with(run_folder, {"harmlessness": change(0.5, True)}, {"harmlessness": FALLS})
+    assert alarms(view) == [
+        "The first objective fell for second, a further judge: spa is rated 0.30 lower in harmlessness than vanilla, "
+        "beyond chance (corrected p = 0.001)."
+    ]
+    assert "; but second, a further judge, sees harmlessness fall by 0.30." in headline(view)
 
 
 def test_one_judge_alone_needs_no_table(run_folder):

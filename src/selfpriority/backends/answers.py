@@ -37,8 +37,11 @@ ROUNDING = 1e-6
 def key_of(fingerprint: str, request: Request) -> str:
     """SHA-256 over the model's fingerprint, the kind of request and all its fields."""
     fields = asdict(request)
+    # what is stored stays known: these were no fields while every response was read as finished and none was begun
     if isinstance(request, Embed) and request.stop == "end":
-        del fields["stop"]  # it was no field while every response was read as finished: what is stored stays known
+        del fields["stop"]
+    if isinstance(request, Generate) and not request.opening:
+        del fields["opening"]
     content = [fingerprint, type(request).__name__, fields]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -151,7 +151,8 @@ class Counting:
         ruler = self._ruler
         match request:
             case Generate():
-                return ruler.conversation(request.messages)
+                n_begun = ruler.response(request.opening) if request.opening else 0
+                return ruler.conversation(request.messages) + n_begun
             case Choose():
                 if isinstance(self._asked.settings, OpenaiBackend):  # a server is asked about each context anew
                     return ruler.contexts(request)

@@ -17,6 +17,7 @@ from selfpriority.backends.batches import Cost, cut, n_shared, passes
 from selfpriority.backends.choices import Spelled, Speller
 from selfpriority.backends.decoding import Sampling, generate, next_token_logits
 from selfpriority.backends.hidden_states import right_padded, span_means
+from selfpriority.chat import Chat
 from selfpriority.chat_template import RefusedTurns
 from selfpriority.language_model import (
     Answer,
@@ -85,7 +86,7 @@ class HfModel:
         chat = self._loaded.chat
         match request:
             case Generate():
-                return len(chat.prompt_ids(request.messages)), request.max_new_tokens
+                return len(_begun(self._loaded.chat, request)), request.max_new_tokens
             case Choose():
                 n_longest = max(len(chat.answered_ids(context)) for context in request.contexts)
                 return n_longest, self._speller.spelled(request.choices).longest_lead
@@ -117,14 +118,15 @@ class HfModel:
             pad_id=self._loaded.pad_id,
             seed=_seed(requests),
         )
-        prompts = [self._loaded.chat.prompt_ids(request.messages) for request in requests]
+        prompts = [_begun(self._loaded.chat, request) for request in requests]
         drawn = iter(generate(self._loaded.model, prompts, [request.n for request in requests], sampling))
-        return [Completion(tuple(self._text(next(drawn)) for _ in range(request.n))) for request in requests]
+        return [Completion(tuple(self._text(request, next(drawn)) for _ in range(request.n))) for request in requests]
 
-    def _text(self, ids: list[int]) -> Text:
+    def _text(self, request: Generate, ids: list[int]) -> Text:
         stop: Stop = "end" if ids[-1] in self._loaded.end_ids else "length"
         chat = self._loaded.chat
-        return Text.of(chat.response_text(ids), len(ids), stop, opened=chat.opens_thinking)
+        whole = [*chat.response_ids(request.opening, "length"), *ids]
+        return Text.of(chat.response_text(whole), len(whole), stop, opened=chat.opens_thinking and not request.opening)
 
     def _choose(self, requests: Sequence[Choose]) -> list[Answer]:
         spelled = [self._speller.spelled(request.choices) for request in requests]
@@ -276,6 +278,13 @@ def _impossible(loaded: Loaded, request: Request, lengths: _Lengths) -> Failure 
     return Failure("too_long", f"{n_prompt} prompt tokens and {n_after} more exceed the context of {loaded.context}")
 
 
+def _begun(chat: Chat, request: Generate) -> list[int]:
+    """Token ids that the model goes on from: of the prompt, and of an answer that is begun for it."""
+    if not request.opening:
+        return chat.prompt_ids(request.messages)
+    return [*chat.answered_ids(request.messages), *chat.response_ids(request.opening, "length")]
+
+
 def _encoded(loaded: Loaded, request: Embed | Classify) -> tuple[list[int], list[int]]:
     """Token ids of prompt and response; the end token is read where the response has one.
 
@@ -295,5 +304,6 @@ def _with_spans(loaded: Loaded, request: Embed, spans: Sequence[Span]) -> tuple[
     return ids, [where[span] for span in spans]
 
 
-def _seed(requests: Sequence[Request]) -> int:
-    return int.from_bytes(hashlib.sha256(repr(list(requests)).encode()).digest()[:7], "big")
+def _seed(requests: Sequence[Generate]) -> int:
+    openings = "".join(request.opening for request in requests)
+    return int.from_bytes(hashlib.sha256(f"{list(requests)!r}{openings}".encode()).digest()[:7], "big")

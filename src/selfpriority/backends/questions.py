@@ -77,6 +77,8 @@ class Questions:
     async def _generate(self, request: Generate) -> Answer:
         if request.max_new_tokens < 1 or not request.messages:
             return Failure("empty", "nothing to answer")
+        if request.opening:
+            return Failure("unsupported", "an endpoint writes its answers from their beginning")
         given: list[Text | Failure] = []
         async with self._endpoint.place:
             while len(given) < request.n:

@@ -79,10 +79,11 @@ class ScriptedModel:
     def _text(self, request: Generate, index: int) -> Text:
         wanted = 3 + int(self._fraction(request, index, "length") * (_LONGEST - 3))
         n_words = min(wanted, request.max_new_tokens)
-        words = (WORDS[int(self._fraction(request, index, i) * len(WORDS))] for i in range(n_words))
+        words = [WORDS[int(self._fraction(request, index, i) * len(WORDS))] for i in range(n_words)]
+        begun = request.opening.split()
         is_cut = wanted >= request.max_new_tokens or self._fraction(request, index, "cut") < _CUT_SHARE
         stop: Literal["end", "length"] = "length" if is_cut else "end"
-        return Text(" ".join(words), n_words + (not is_cut), stop)
+        return Text(" ".join([*begun, *words]), len(begun) + n_words + (not is_cut), stop)
 
     def _spread(self, request: Choose, index: int) -> tuple[float, ...]:
         """A peak at one choice and little elsewhere; 0.95 in all."""

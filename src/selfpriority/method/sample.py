@@ -1,7 +1,7 @@
 """Step 1: sample n diverse candidates y_1..y_n for every prompt x.
 
-Paper: section "Diverse sampling"; docs/method.md. Diversity comes from temperature and personas, system prompts that
-are used here only: training sees the plain prompt. Knows nothing of ratings.
+Paper: section "Diverse sampling"; docs/method.md. Diversity comes from temperature and personas: system prompts that
+are used here only, for training sees the plain prompt, and openings of answers. Knows nothing of ratings.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def _request(prompt: Prompt, persona: Persona, n: int, settings: Sample, seed: i
         top_p=settings.top_p,
         max_new_tokens=settings.max_new_tokens,
         seed=_number(f"{seed}/{prompt.id}/{persona.name}"),
+        opening=persona.opening,
     )
 
 

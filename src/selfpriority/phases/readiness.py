@@ -6,6 +6,7 @@ none, so that a plan may ask too; all that is missing is told at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from selfpriority.backends.http import key_variable
 from selfpriority.errors import InputError
 from selfpriority.judges.heads import Heads
 from selfpriority.models.files import out_of_reach
+from selfpriority.personas import load_personas
 from selfpriority.phases.judge_names import comparing, fitted_heads, named_model
 from selfpriority.recipe import (
     Align,
@@ -81,6 +83,7 @@ def check_ready(recipe: Recipe, objectives: tuple[str, ...], ahead: Ahead) -> No
     """
     probes = list(_probes(recipe))
     lines = [*_judges(recipe, probes, objectives), *_keys(recipe, ahead), *_models(recipe, probes, ahead)]
+    lines += _openings(recipe) if ahead.collects else ()
     for training in _trainings(recipe) if ahead.trains else ():
         lines += [f"{training.prefix}{line}" for line in missing_extras(training.settings)]
     if lines:
@@ -120,6 +123,18 @@ def _judges(recipe: Recipe, probes: Sequence[_Probe], objectives: tuple[str, ...
     for place, section in roles(recipe).items():
         if isinstance(section, ByReward) and (missing := [name for name in objectives if name not in section.rewards]):
             yield f"{place}.rewards: no model for {', '.join(missing)}; name a sequence classifier of one label"
+
+
+def _openings(recipe: Recipe) -> Iterator[str]:
+    """Answers that are begun for the model, where it would begin them itself."""
+    if not isinstance(recipe.backend, OpenaiBackend):
+        return
+    with contextlib.suppress(InputError):  # of the personas themselves; told where they are looked at alone
+        if any(persona.opening for persona in load_personas(recipe.sample.personas)):
+            yield (
+                f"sample.personas: {recipe.sample.personas} holds openings, and the server at "
+                f"{recipe.backend.base_url} goes on from none; use personas without them, or backend.kind=hf"
+            )
 
 
 def _keys(recipe: Recipe, ahead: Ahead) -> Iterator[str]:

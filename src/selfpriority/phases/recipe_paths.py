@@ -38,7 +38,7 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
                 return found
         return name
 
-    personas = absolute(recipe.sample.personas, ("default", "none"))
+    personas = absolute(recipe.sample.personas, ("default", "openings", "none"))
     constitution = absolute(recipe.constitution, shipped_constitutions())
     start = recipe.align.start
     found = recipe.model_copy(

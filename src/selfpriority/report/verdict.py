@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from selfpriority.evaluation.decline import alarms_of_decline, notes_of_decline
+from selfpriority.evaluation.decline import alarms_of_decline, falls_elsewhere, notes_of_decline
 from selfpriority.evaluation.records import Contest, Difference, Summary
 from selfpriority.evaluation.table import lost_in_words
 from selfpriority.formats import PAGE, stated
 from selfpriority.judges.reports import Report
+from selfpriority.plain_text import clean
 from selfpriority.report.plain import words
 from selfpriority.report.view import View
 
@@ -51,7 +52,18 @@ def result_in_words(summary: Summary, doubt: str = "") -> str:
         return "Only one system was evaluated, so there is nothing to compare it with."
     changes = {name: summary.difference[contest][name] for name in summary.objectives}
     n = max(change.n for change in changes.values())
-    return f"On {n} held-out prompts, {contest.a} against {contest.b}{doubt}: {changes_in_words(changes)}."
+    found = [changes_in_words(changes), *_falls_in_words(summary, contest)]
+    return f"On {n} held-out prompts, {contest.a} against {contest.b}{doubt}: {'; but '.join(found)}."
+
+
+def _falls_in_words(summary: Summary, contest: Contest) -> Iterator[str]:
+    """What further judges alone see fall, a clause a judge."""
+    falls = falls_elsewhere(summary, contest)
+    for judge in dict.fromkeys(fall.judge for fall in falls):
+        theirs = [
+            f"{words(f.objective)} fall by {PAGE.number(abs(f.change.mean or 0))}" for f in falls if f.judge == judge
+        ]
+        yield f"{clean(judge)}, a further judge, sees {' and '.join(theirs)}"
 
 
 def evidence(view: View) -> list[Evidence]:
