@@ -54,6 +54,8 @@ class Embed:
     spans: tuple[Span, ...] = ("response",)
     stop: Stop = "end"
     """How the response ended: the end token of a finished one is one of its tokens, a cut one has none."""
+    opening: str = ""
+    """What the response goes on from, in the same turn: read before it, and no part of its mean."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def test_an_answer_is_read_alike_whatever_stands_beside_it(folder: Path) -> None
     requests = [Embed(ASKED, text, (3,)) for text in ("no", "keep a knife " * 20, "sharp and safe")]
     others = [Generate(ASKED, 1, 0.0, 1.0, 4, 0), Embed(ASKED, " ", (3,))]
     together = ask(model, [*others, *requests])
-    assert together[0] == Failure("unsupported", "an encoder only shows hidden states")
+    assert together[0] == Failure("unsupported", "an encoder only shows hidden states, and of whole answers")
     assert together[1] == Failure("empty", "the response is empty")
     [batch] = [answers for _, answers in model.answer([[requests[0], others[0], requests[1], others[1]]])]
     assert [type(answer) for answer in batch] == [Vectors, Failure, Vectors, Failure]

@@ -192,6 +192,40 @@ def test_embed_is_the_mean_over_the_response(model: HfModel, plain, chat: Chat) 
         assert len(answer.vectors[0]) == 32
 
 
+def test_embed_behind_an_opening_reads_it_and_leaves_it_out_of_the_mean(model: HfModel, plain, chat: Chat) -> None:
+    opening, response = "Sure, here is how:", " first you look"
+    ids = [*chat.prompt_ids(user("Hello")), *chat.response_ids(opening, "length")]
+    whole = [*ids, *chat.response_ids(response, "length")]
+    with torch.inference_mode():
+        states = plain(torch.tensor([whole]), output_hidden_states=True).hidden_states[1][0]
+    behind, alone = ask(
+        model,
+        [
+            Embed(user("Hello"), response, (1,), stop="length", opening=opening),
+            Embed(user("Hello"), response, (1,), stop="length"),
+        ],
+    )
+    assert isinstance(behind, Vectors)
+    assert isinstance(alone, Vectors)
+    torch.testing.assert_close(torch.tensor(behind.vectors[0]), states[len(ids) :].mean(0), atol=1e-5, rtol=1e-5)
+    assert behind.vectors != alone.vectors
+    keys = {key_of("m", Embed(user("Hello"), response, (1,), opening=begun)) for begun in ("", opening, "No,")}
+    assert len(keys) == 3
+
+
+def test_an_opening_needs_no_turn_that_a_template_could_refuse(tiny_model: Path, tmp_path: Path) -> None:
+    """Mistral's, Llama-2's and Gemma's templates take no two turns of the assistant in a row."""
+    shutil.copytree(tiny_model, tmp_path / "strict")
+    (tmp_path / "strict" / "chat_template.jinja").write_text(NO_SECOND_QUESTION)
+    strict = HfModel(str(tmp_path / "strict"), SETTINGS)
+    begun = write("Hello", opening="Sure,")
+    asked = [begun, Embed(user("Hello"), " it is", (1,), stop="length", opening="Sure,")]
+    assert [type(answer) for answer in ask(strict, asked)] == [Completion, Vectors]
+    twice = replace(begun, messages=(*user("Hello"), Message("assistant", "Sure,"), Message("assistant", "go on")))
+    [refused] = ask(strict, [twice])
+    assert isinstance(refused, Failure)
+
+
 def test_embed_of_the_prompt_is_the_mean_over_what_the_user_said(model: HfModel, plain, chat: Chat) -> None:
     requests = [
         Embed(user(text), f"Answer to {text}", (2, 1), spans)

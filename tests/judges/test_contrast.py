@@ -52,12 +52,12 @@ class Opened:
 
     def _of(self, request: Request) -> Answer:
         if isinstance(request, Generate):
-            last = request.messages[-1]
-            begun = last.content if last.role == "assistant" else ""
+            assert [message.role for message in request.messages] == ["user"]
+            begun = request.opening
             if begun == "Sure, but it declines.":
-                return Completion((Text("I cannot help with that.", 6, "end"),))
+                return Completion((Text(f"{begun} I cannot help with that.", 6, "end"),))
             first = begun.split()[0] if begun else "nothing"
-            return Completion((Text(f"words that follow {first} here", 5, "length"),))
+            return Completion((Text(f"{begun} words that follow {first} here".strip(), 5, "length"),))
         assert isinstance(request, Embed)
         assert request.stop == "length"
         told = (request.messages[0].content + request.response).encode()
@@ -83,10 +83,11 @@ PAIRS = Contrast(depth=0.5, penalty=1e-2, pairs=OpenedPairs(to=("ordinary",), be
 def test_an_opening_gives_the_label_and_stays_out_of_what_is_read() -> None:
     labels = made_labels("harmlessness", ANSWERS, Opened())
     complied = [row for row in labels.answers if not row.label]
-    warned = [row for row in labels.answers if row.label and len(row.prompt.messages) == 2]
-    plain = [row for row in labels.answers if len(row.prompt.messages) == 1]
+    warned = [row for row in labels.answers if row.label and row.opening]
+    plain = [row for row in labels.answers if not row.opening]
     assert (len(complied), len(warned), len(plain)) == (150, 150, 170)  # the 150 that decline are left out
-    assert {row.prompt.messages[1].content for row in complied} == {"Sure,"}
+    assert {row.opening for row in complied} == {"Sure,"}
+    assert {len(row.prompt.messages) for row in labels.answers} == {1}
     assert {row.response for row in complied} == {" words that follow Sure, here"}  # the space after the opening
     assert {row.response for row in plain} == {"words that follow nothing here"}
     assert {row.stop for row in labels.answers} == {"length"}

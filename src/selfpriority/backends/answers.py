@@ -40,7 +40,7 @@ def key_of(fingerprint: str, request: Request) -> str:
     # what is stored stays known: these were no fields while every response was read as finished and none was begun
     if isinstance(request, Embed) and request.stop == "end":
         del fields["stop"]
-    if isinstance(request, Generate) and not request.opening:
+    if isinstance(request, Generate | Embed) and not request.opening:
         del fields["opening"]
     content = [fingerprint, type(request).__name__, fields]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

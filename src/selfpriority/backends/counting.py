@@ -157,7 +157,9 @@ class Counting:
                 if isinstance(self._asked.settings, OpenaiBackend):  # a server is asked about each context anew
                     return ruler.contexts(request)
                 return ruler.shared(request)
-            case Embed() | Classify():
+            case Embed(opening=opening):
+                return ruler.conversation(request.messages) + ruler.response(opening + request.response)
+            case Classify():
                 return ruler.conversation(request.messages) + ruler.response(request.response)
 
     def _cache(self, requests: Sequence[Request]) -> int:

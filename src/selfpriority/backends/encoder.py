@@ -105,7 +105,7 @@ class HfEncoder:
             yield number, self._embed(batch)
 
     def _embed(self, batch: Sequence[Request]) -> list[Answer]:
-        read = {i: (r, self._pieces(r)) for i, r in enumerate(batch) if isinstance(r, Embed)}
+        read = {i: (r, self._pieces(r)) for i, r in enumerate(batch) if isinstance(r, Embed) and not r.opening}
         asked = [request for request, pieces in read.values() if pieces]
         layers = sorted({layer for request in asked for layer in request.layers})
         spans = sorted({span for request in asked for span in request.spans})
@@ -115,7 +115,7 @@ class HfEncoder:
         first = 0
         for i in range(len(batch)):
             if i not in read:
-                answers.append(Failure("unsupported", "an encoder only shows hidden states"))
+                answers.append(Failure("unsupported", "an encoder only shows hidden states, and of whole answers"))
                 continue
             request, pieces = read[i]
             if not pieces:

@@ -286,19 +286,21 @@ def _begun(chat: Chat, request: Generate) -> list[int]:
 
 
 def _encoded(loaded: Loaded, request: Embed | Classify) -> tuple[list[int], list[int]]:
-    """Token ids of prompt and response; the end token is read where the response has one.
+    """Token ids of prompt and response, with what it goes on from; the end token is read where the response has one.
 
     A reward model always reads it: most take their value at that token.
     """
-    stop = request.stop if isinstance(request, Embed) else "end"
-    return loaded.chat.answered_ids(request.messages), loaded.chat.response_ids(request.response, stop)
+    stop, opening = (request.stop, request.opening) if isinstance(request, Embed) else ("end", "")
+    response = [*loaded.chat.response_ids(opening, "length"), *loaded.chat.response_ids(request.response, stop)]
+    return loaded.chat.answered_ids(request.messages), response
 
 
 def _with_spans(loaded: Loaded, request: Embed, spans: Sequence[Span]) -> tuple[list[int], list[range]]:
     """Token ids of prompt and response, and where each span lies in them."""
     prompt, response = _encoded(loaded, request)
     ids = [*prompt, *response]
-    where = {"response": range(len(prompt), len(ids))}
+    n_before = len(prompt) + len(loaded.chat.response_ids(request.opening, "length"))
+    where = {"response": range(n_before, len(ids))}
     if "prompt" in spans:
         where["prompt"] = loaded.chat.last_turn(request.messages)
     return ids, [where[span] for span in spans]

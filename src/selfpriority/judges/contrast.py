@@ -19,7 +19,7 @@ from selfpriority.errors import InputError
 from selfpriority.judges.fit import FitSettings, fit_heads
 from selfpriority.judges.heads import Heads
 from selfpriority.judges.labels import LabelledAnswer, LabelledPair, Labels, prompt_group
-from selfpriority.language_model import Completion, Generate, LanguageModel, ask
+from selfpriority.language_model import Answer, Completion, Generate, LanguageModel, ask
 from selfpriority.outside import parse_yaml, read_text, written_rows
 from selfpriority.recipe.section import Section, Share
 from selfpriority.records import Message, Prompt
@@ -29,7 +29,7 @@ from selfpriority.wording import FOLDER
 TEXTS = FOLDER / "contrast"
 SOURCE = "contrast"
 """What a card says its labels are from."""
-_VERSION = 1  # raise it when the same texts make other heads
+_VERSION = 2  # raise it when the same texts make other heads
 _N_TOKENS, _TEMPERATURE, _TOP_P = 48, 0.8, 0.95
 
 
@@ -79,13 +79,13 @@ class _Wanted:
 
     def request(self) -> Generate:
         """One draw behind the opening."""
-        return Generate(self.opened().messages, 1, _TEMPERATURE, _TOP_P, _N_TOKENS, seed=0)
+        return Generate(self.prompt.messages, 1, _TEMPERATURE, _TOP_P, _N_TOKENS, seed=0, opening=self.opening)
 
-    def opened(self) -> Prompt:
-        """The prompt with the assistant's turn begun."""
-        if not self.opening:
-            return self.prompt
-        return replace(self.prompt, messages=(*self.prompt.messages, Message("assistant", self.opening)))
+    def written(self, answer: Answer) -> str:
+        """What the model wrote behind the opening; empty where nothing came."""
+        text = answer.texts[0].text if isinstance(answer, Completion) else ""
+        behind = text.removeprefix(self.opening) if text.startswith(self.opening) else ""
+        return behind if behind.strip() else ""
 
 
 def contrast_objectives() -> tuple[str, ...]:
@@ -129,11 +129,8 @@ def made_labels(objective: str, contrast: Contrast, model: LanguageModel) -> Lab
     everything: list[OpenedAnswers | OpenedPairs] = [*contrast.answers, *([contrast.pairs] if contrast.pairs else [])]
     wanted = [each for given in everything for each in _wanted(given)]
     answers = ask(model, [each.request() for each in wanted])
-    texts = {
-        each: answer.texts[0].text
-        for each, answer in zip(wanted, answers, strict=True)
-        if isinstance(answer, Completion) and answer.texts[0].text.strip()
-    }
+    came = ((each, each.written(answer)) for each, answer in zip(wanted, answers, strict=True))
+    texts = {each: text for each, text in came if text}
     singles = tuple(row for given in contrast.answers for row in _labelled(objective, given, texts))
     pairs = tuple(_paired(objective, contrast.pairs, texts)) if contrast.pairs else ()
     return Labels(singles, pairs, SOURCE)
@@ -178,10 +175,8 @@ def _labelled(objective: str, given: OpenedAnswers, texts: dict[_Wanted, str]) -
         text = texts.get(wanted)
         if text is None or (given.unless_refusal and is_refusal(text)):
             continue
-        # the space is the one that the model wrote after the opening, before its text was stripped
-        behind = f" {text}" if wanted.opening else text
-        group = prompt_group(wanted.prompt)
-        yield LabelledAnswer(wanted.opened(), behind, objective, bool(given.label), group, stop="length")
+        label, group = bool(given.label), prompt_group(wanted.prompt)
+        yield LabelledAnswer(wanted.prompt, text, objective, label, group, stop="length", opening=wanted.opening)
 
 
 def _paired(objective: str, given: OpenedPairs, texts: dict[_Wanted, str]) -> Iterator[LabelledPair]:
@@ -195,4 +190,4 @@ def _paired(objective: str, given: OpenedPairs, texts: dict[_Wanted, str]) -> It
         vague = [texts.get(_Wanted(prompt, opening)) for opening in given.worse]
         for text in [*vague, looped]:
             if text is not None:
-                yield LabelledPair(prompt, better, text, objective, prompt_group(prompt), stop="length")
+                yield LabelledPair(prompt, better, text.strip(), objective, prompt_group(prompt), stop="length")

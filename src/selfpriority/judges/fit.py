@@ -53,9 +53,9 @@ class Reads:
     layers: tuple[int, ...]
     pooling: Pooling
 
-    def request(self, prompt: Prompt, response: str, stop: Stop = "end") -> Embed:
+    def request(self, prompt: Prompt, response: str, stop: Stop = "end", opening: str = "") -> Embed:
         """The states of one answer: the end token of a finished one is read, as of those rated later."""
-        return Embed(prompt.messages, response, self.layers, SPANS[self.pooling], stop)
+        return Embed(prompt.messages, response, self.layers, SPANS[self.pooling], stop, opening)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ def observe(labels: Labels, model: LanguageModel, reads: Reads) -> tuple[Observa
 
     A pair is left out where one of its answers failed.
     """
-    requests = [reads.request(row.prompt, row.response, row.stop) for row in labels.answers]
+    requests = [reads.request(row.prompt, row.response, row.stop, row.opening) for row in labels.answers]
     for pair in labels.pairs:
         requests += [reads.request(pair.prompt, text, pair.stop) for text in (pair.chosen, pair.rejected)]
     answers = ask(model, requests)

@@ -51,6 +51,8 @@ class LabelledAnswer:
     """How much it counts in a fit, against other labels."""
     stop: Stop = "end"
     """How it ended: what was cut has no end token."""
+    opening: str = ""
+    """What it goes on from, and no part of it."""
 
 
 @dataclass(frozen=True)
