@@ -17,6 +17,7 @@ from selfpriority.shipped import system_lines
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NAMES = load_constitution("harmless-helpful").names
+ABLATIONS = {"without_consistency", "without_informativeness", "without_denoising"}
 ORDERED = {"pair": {"order": "swapped"}}
 
 
@@ -36,13 +37,29 @@ def write(folder: Path, name: str, **fields: object) -> str:
 @pytest.mark.parametrize("of", ["demo", "llama-3.1-8b-saferlhf", "mistral-7b-honeset-8gpu"])
 def test_every_shipped_system_can_be_trained_by_shipped_recipes(of: str) -> None:
     found = with_absolute_paths(recipe.load(RECIPES / f"{of}.yaml", ["evaluate.systems=[all]"]), RECIPES)
-    assert {*found.evaluate.more_systems, "vanilla", "spa"} == set(shipped_systems())
+    assert {*found.evaluate.more_systems, "vanilla", "spa", *ABLATIONS} == set(shipped_systems())
     check_merges(found)
     own = branch_of(found, {"pair": {}}, of)
     for name in in_order(found):
         theirs = branch_of(found, found.evaluate.more_systems[name].train, name)
         assert theirs.align.strange_beta is None
         assert theirs != own, f"{name} differs in nothing"
+
+
+def test_ablations_leave_out_a_part_each() -> None:
+    found = with_absolute_paths(
+        recipe.load(RECIPES / "llama-3.1-8b-saferlhf.yaml", ["evaluate.systems=[ablations]"]), RECIPES
+    )
+    assert set(found.evaluate.more_systems) == ABLATIONS
+    denoise = {name: branch_of(found, found.evaluate.more_systems[name].train, name).denoise for name in ABLATIONS}
+    assert found.denoise.consistency == "strict"
+    assert found.denoise.keep_lowest is not None
+    assert found.denoise.keep_lowest < 1
+    assert {name: (each.consistency, each.keep_lowest) for name, each in denoise.items()} == {
+        "without_consistency": ("off", found.denoise.keep_lowest),
+        "without_informativeness": ("strict", 1.0),
+        "without_denoising": ("off", 1.0),
+    }
 
 
 def test_reward_soups_and_sacpo_are_what_their_papers_say(tmp_path: Path) -> None:

@@ -219,14 +219,22 @@ def test_the_command_continues_what_is_done_and_prints_one_table(made: tuple[Pat
 
 
 def test_without_held_out_prompts_nothing_is_compared(tiny_model: Path, tmp_path: Path) -> None:
+    from selfpriority.cli.options import CompareOptions
     from selfpriority.cli.work import compared_fields
 
     path = write_recipe(tmp_path, tiny_model)
-    assert compared_fields(path, [], "")[-1] == 'evaluate.systems=["all"]'
-    assert compared_fields(path, ["evaluate.systems=[sum]"], "") == ["evaluate.systems=[sum]"]
-    assert compared_fields(path, ["seed=1"], " sft, ./a.yaml") == ["seed=1", 'evaluate.systems=["sft", "./a.yaml"]']
+    named, all_of_them, varied = (
+        CompareOptions(" sft, ./a.yaml"),
+        CompareOptions(),
+        CompareOptions(vary=["pair.margin=2"]),
+    )
+    margin = 'evaluate.more_systems.margin_2={"title": "pair.margin = 2", "train": {"pair": {"margin": 2}}}'
+    assert compared_fields(path, [], all_of_them)[-1] == 'evaluate.systems=["all"]'
+    assert compared_fields(path, ["evaluate.systems=[sum]"], all_of_them) == ["evaluate.systems=[sum]"]
+    assert compared_fields(path, ["seed=1"], named) == ["seed=1", 'evaluate.systems=["sft", "./a.yaml"]']
+    assert compared_fields(path, ["seed=1"], varied) == ["seed=1", margin]
     with pytest.raises(InputError, match=r"evaluate\.prompts: not set"):
-        compared_fields(path, ["evaluate.prompts=null"], "sft")
+        compared_fields(path, ["evaluate.prompts=null"], named)
 
 
 def test_a_merge_waits_for_what_it_is_made_of(made: tuple[Path, Resources], tmp_path: Path) -> None:

@@ -79,6 +79,22 @@ class FitOptions:
                 raise InputError(f"fit-judge: {option} goes with --labels; --contrast knows its own")
 
 
+@dataclass(frozen=True)
+class CompareOptions:
+    """What is compared."""
+
+    systems: Annotated[
+        str,
+        typer.Option(
+            "--systems", help="Names (`spa systems`) or YAML files, e.g. sft,spa_dpo,./mine.yaml; or all, or ablations."
+        ),
+    ] = ""
+    vary: Annotated[
+        list[str] | None,
+        typer.Option("--vary", help="FIELD=V1,V2: a system for each value, e.g. pair.margin=0.5,2; repeat to combine."),
+    ] = None
+
+
 PILOT = 20
 """Prompts of a pilot of which no number is said."""
 

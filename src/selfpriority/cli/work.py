@@ -21,7 +21,7 @@ from selfpriority.cli.app import (
     phase,
     reporting,
 )
-from selfpriority.cli.options import PlanOptions, UtilityOptions, spread
+from selfpriority.cli.options import CompareOptions, PlanOptions, UtilityOptions, spread
 from selfpriority.plain_text import clean
 
 if TYPE_CHECKING:
@@ -70,27 +70,25 @@ def run_command(
 
 
 @app.command("compare")
+@spread
 def compare_command(
     context: typer.Context,
     recipe: RecipeArgument,
+    options: CompareOptions,
     fields: Fields = None,
-    systems: Annotated[
-        str,
-        typer.Option("--systems", help="Names (`spa systems`) or YAML files, e.g. sft,spa_dpo,./mine.yaml; or all."),
-    ] = "",
     out: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/<recipe name>.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """`run` with named systems, trained on the same answers: all of them in one table. The same again continues.
 
-    Without --systems they are those that the recipe names in evaluate.systems, or else all that ship.
+    Without --systems and --vary they are those that the recipe names in evaluate.systems, or else all that ship.
     """
     from selfpriority.inspection.comparison import comparison, comparison_text
     from selfpriority.pipeline import report, run_all, start
     from selfpriority.storage import json_text
 
     path = named_recipe(recipe)
-    run, asked = start(path, compared_fields(path, fields or [], systems), out)
+    run, asked = start(path, compared_fields(path, fields or [], options), out)
     with reporting("spa") as reporter:
         code = run_all(run, asked, reporter, debug=bool(context.obj))
     if code:
@@ -101,23 +99,25 @@ def compare_command(
         print(f"\nreport: {report(run)}")
 
 
-def compared_fields(recipe: Path, fields: list[str], systems: str) -> list[str]:
-    """The fields with that of the systems to compare.
+def compared_fields(recipe: Path, fields: list[str], options: CompareOptions) -> list[str]:
+    """The fields with those of the systems to compare.
 
     Raises:
-        InputError: the recipe cannot be read, or has no held-out prompts to compare on.
+        InputError: the recipe cannot be read, has no held-out prompts to compare on, or what is varied may not be.
     """
     from selfpriority.errors import InputError
     from selfpriority.recipe import load
+    from selfpriority.recipe.varied import varied
 
-    evaluate = load(recipe, fields).evaluate
+    loaded = load(recipe, fields)
+    evaluate, fields = loaded.evaluate, [*fields, *varied(loaded, options.vary or [])]
     if evaluate.prompts is None:
         raise InputError(
             f"{recipe}: evaluate.prompts: not set, so there is nothing to compare on; name held-out prompts"
         )
-    if not systems and evaluate.systems:
+    if not options.systems and (evaluate.systems or options.vary):
         return fields
-    names = [name.strip() for name in (systems or "all").split(",") if name.strip()]
+    names = [name.strip() for name in (options.systems or "all").split(",") if name.strip()]
     return [*fields, f"evaluate.systems={json.dumps(names)}"]
 
 

@@ -71,7 +71,7 @@ def _fell_beyond_chance(cell: Difference) -> bool:
 
 
 def _beyond(cell: Difference) -> str:
-    return f"beyond chance (corrected p {stated(cell.p_holm)})"
+    return "beyond chance" if cell.p_holm is None else f"beyond chance (corrected p {stated(cell.p_holm)})"
 
 
 def _told(summary: Summary, contest: Contest, cell: Difference) -> str:

@@ -21,8 +21,8 @@ from selfpriority.recipe.evaluate import OtherSystem
 from selfpriority.recipe.mistakes import mistake_lines
 
 SHIPPED = Path(str(files("selfpriority"))) / "text" / "systems"
-EVERY = "all"
-"""Stands for every system that ships."""
+EVERY, ABLATIONS = "all", "ablations"
+"""Stand for every system that ships, and for the method with one part or another left out."""
 FIRST, LAST = "{first}", "{last}"
 """Stand in a file for the names of the constitution's first and last objective."""
 _NAME = re.compile(r"[a-z0-9_]+")
@@ -38,6 +38,8 @@ class NamedSystem(OtherSystem):
     """Where it is from: a paper, or whose reading it is."""
     objectives: int | None = None
     """How many objectives a constitution must have for it; none: any number."""
+    ablation: bool = False
+    """The method with a part of it left out: one of `ablations`, and not of `all`."""
     own: bool = False
     """Every run has it: the model as it is, and the policy that the recipe trains."""
 
@@ -75,7 +77,7 @@ def with_named(
 
     Args:
         given: `evaluate.more_systems`, which goes before what ships under the same name.
-        asked: names that ship, `all` of them, or paths of files.
+        asked: names that ship, `all` of them or the `ablations`, or paths of files.
         folders: where paths count from, the first that has the file.
         objectives: of the constitution.
 
@@ -106,7 +108,7 @@ def _add(name: str, path: Path, found: dict[str, OtherSystem], objectives: Seque
     system = read_system(path, objectives)
     if system.own:
         return
-    found[name] = OtherSystem.model_validate(system.model_dump(exclude={"source", "own", "objectives"}))
+    found[name] = OtherSystem.model_validate(system.model_dump(exclude={"source", "own", "objectives", "ablation"}))
     for other in needs(system):
         places = (folder / f"{other}.yaml" for folder in (path.parent, SHIPPED))
         place = next((place for place in places if place.is_file()), None)
@@ -120,9 +122,9 @@ def _add(name: str, path: Path, found: dict[str, OtherSystem], objectives: Seque
 def _paths(asked: Sequence[str], folders: Sequence[Path], objectives: Sequence[str]) -> Iterator[tuple[str, Path]]:
     """(name, file) of every system that is asked for."""
     for name in asked:
-        if name == EVERY:
+        if name in (EVERY, ABLATIONS):
             every = {shipped: SHIPPED / f"{shipped}.yaml" for shipped in shipped_systems()}
-            yield from ((shipped, path) for shipped, path in every.items() if _fits(path, objectives))
+            yield from ((shipped, path) for shipped, path in every.items() if _is_in(name, path, objectives))
         elif _NAME.fullmatch(name):
             yield name, _shipped_path(name)
         else:
@@ -134,9 +136,10 @@ def _paths(asked: Sequence[str], folders: Sequence[Path], objectives: Sequence[s
             yield path.stem, path
 
 
-def _fits(path: Path, objectives: Sequence[str]) -> bool:
-    """Whether the system in a file is one of so many objectives."""
-    return read_system(path, objectives).objectives in (None, len(objectives))
+def _is_in(group: str, path: Path, objectives: Sequence[str]) -> bool:
+    """Whether the system in a file is of this group, and one of so many objectives."""
+    system = read_system(path, objectives)
+    return system.ablation == (group == ABLATIONS) and system.objectives in (None, len(objectives))
 
 
 def _shipped_path(name: str) -> Path:
