@@ -31,7 +31,7 @@ LINE = (
     "run prompts preferences rating chat constitution personas wording intervals refusals shipped text_table",
     "chat_template",
     "storage locks",
-    "language_model prompt_rows",
+    "language_model prompt_rows prompt_sets",
     "records",
     "recipe",
     "outside",

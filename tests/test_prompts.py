@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfpriority.errors import InputError, WorkFailed
+from selfpriority.prompt_sets import prompt_sets
 from selfpriority.prompts import load_prompts, shipped_prompts
 from selfpriority.recipe import Prompts
 from selfpriority.records import Message, Prompt, Sifted
@@ -370,7 +371,7 @@ def test_a_missing_file_suggests_the_nearest(tmp_path):
 
 def test_a_missing_file_with_nothing_near(tmp_path):
     path = tmp_path / "zzz.jsonl"
-    assert refusal(path) == f"{path}: no such file; shipped sets: demo"
+    assert refusal(path) == f"{path}: no such file; known sets: demo, {', '.join(prompt_sets())}"
 
 
 def test_a_missing_folder(tmp_path):

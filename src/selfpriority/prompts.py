@@ -13,10 +13,13 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterable
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.outside import mended_note
@@ -31,12 +34,15 @@ from selfpriority.prompt_rows import (
     read_prompt_rows,
     wanted_columns,
 )
+from selfpriority.prompt_sets import prompt_sets, written_out
 from selfpriority.recipe import Prompts
 from selfpriority.records import Drop, Message, Prompt, Sifted, under
 
 SHIPPED = Path(str(files("selfpriority"))) / "text" / "prompts"
 
 _ROLES = ("system", "user", "assistant")
+_SECONDS = 5
+"""That the hub has to answer at all."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -67,6 +73,7 @@ def load_prompts(source: Prompts, seed: int) -> Loaded:
         InputError: the source does not exist, cannot be read, or a row is not a prompt (file and line named).
         WorkFailed: the hub cannot be reached.
     """
+    source = written_out(source)
     rows = _rows(source)
     if not rows:
         raise InputError(f"{source.source}: holds no prompts")
@@ -87,6 +94,7 @@ def said_in(prompt: Prompt) -> tuple[tuple[str, str], ...]:
 def row_places(source: Prompts) -> dict[str, str]:
     """Id -> place of its row, as messages call it (`prompts.jsonl:12`). Reads the source once more."""
     places: dict[str, str] = {}
+    source = written_out(source)
     for row in _rows(source):
         with contextlib.suppress(InputError):  # a bad row past the limit holds no prompt that anybody took
             places.setdefault(_prompt(row, source).id, row.place)
@@ -131,8 +139,9 @@ def _check_file(path: Path) -> None:
     if not path.parent.is_dir():
         raise InputError(f"{path}: no such file, nor the folder {path.parent}")
     near = [entry.name for entry in path.parent.iterdir() if entry.is_file() and is_readable(entry)]
-    close = difflib.get_close_matches(path.name, [*near, *shipped_prompts()], n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else f"shipped sets: {', '.join(shipped_prompts())}"
+    named = [*shipped_prompts(), *prompt_sets()]
+    close = difflib.get_close_matches(path.name, [*near, *named], n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"known sets: {', '.join(named)}"
     raise InputError(f"{path}: no such file; {hint}")
 
 
@@ -142,7 +151,8 @@ def _hub_rows(source: Prompts) -> list[PromptRow]:
 
     name = source.source
     try:
-        loaded = datasets.load_dataset(name, source.config, split=source.split)
+        with _hub_asked_if_there(datasets):
+            loaded = datasets.load_dataset(name, source.config, split=source.split)
     except ConnectionError as error:
         raise WorkFailed(f"{name}: neither a file here nor reachable on the hub: {error}") from None
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
@@ -153,6 +163,31 @@ def _hub_rows(source: Prompts) -> list[PromptRow]:
         loaded = next(iter(loaded.values()))
     rows = loaded.select_columns(wanted_columns(loaded.column_names, name, source)).to_list()
     return [PromptRow(f"{name}: row {number}", number, columns) for number, columns in enumerate(rows, start=1)]
+
+
+@contextlib.contextmanager
+def _hub_asked_if_there(datasets: Any) -> Iterator[None]:
+    """The hub is asked for what lies in no cache, unless nobody is there: its library would try for half a minute."""
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE
+    try:
+        if not offline and not _answers(constants.ENDPOINT):
+            constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = offline
+
+
+def _answers(address: str) -> bool:
+    asked = urllib.request.Request(address, method="HEAD")
+    try:
+        with urllib.request.urlopen(asked, timeout=_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _sift(rows: Iterable[PromptRow], source: Prompts) -> Loaded:
@@ -191,7 +226,7 @@ def _prompt(row: PromptRow, source: Prompts) -> Prompt:
     messages = _messages(row, source.column)
     kind = row.columns.get(source.kind_column)
     # the id is the row's, so that one prompt has one id under every system prompt
-    return Prompt(_id(row, messages), under(source.system or "", messages), "" if kind is None else str(kind))
+    return Prompt(_id(row, messages), under(source.system or "", messages), source.kind if kind is None else str(kind))
 
 
 def _messages(row: PromptRow, column: str) -> tuple[Message, ...]:

@@ -26,6 +26,14 @@ def systems() -> None:
 
 
 @app.command()
+def prompts() -> None:
+    """What prompt sets of others are known by name: splits, licence, gate and hazard."""
+    from selfpriority.prompt_sets import prompt_set_lines
+
+    print(prompt_set_lines())
+
+
+@app.command()
 def constitutions(name: Annotated[str | None, typer.Argument(help="Print this one.")] = None) -> None:
     """What constitutions ship, one line each; with a name, its text."""
     from selfpriority.shipped import constitution_lines, constitution_text

@@ -14,6 +14,7 @@ from selfpriority.errors import InputError
 from selfpriority.models.files import embedded_models
 from selfpriority.outside import sound
 from selfpriority.phases.judge_names import meant, shipped_heads, with_judges
+from selfpriority.prompt_sets import prompt_sets, written_out
 from selfpriority.prompts import shipped_prompts
 from selfpriority.recipe import ByReward, Evaluate, JudgeSection, OtherSystem, Prompts, Recipe, with_named
 
@@ -75,7 +76,8 @@ def _evaluate(section: Evaluate, absolute: Locate) -> Evaluate:
 
 
 def _prompts(section: Prompts, absolute: Locate) -> Prompts:
-    return section.model_copy(update={"source": absolute(section.source, shipped_prompts())})
+    known = (*shipped_prompts(), *prompt_sets())
+    return written_out(section.model_copy(update={"source": absolute(section.source, known)}))
 
 
 def _system(section: OtherSystem, absolute: Locate) -> OtherSystem:

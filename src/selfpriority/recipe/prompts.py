@@ -9,7 +9,7 @@ class Prompts(Section):
     """Where prompts come from."""
 
     source: str
-    """A .jsonl, .csv, .parquet or .txt file, a hub data set id, or a shipped set (`demo`)."""
+    """A .jsonl, .csv, .parquet or .txt file, a hub id, a shipped set (`demo`) or a known one (`spa prompts`)."""
     config: str | None = None
     """Configuration of a hub data set that has several."""
     split: str | None = None
@@ -19,6 +19,8 @@ class Prompts(Section):
     """Column that holds the prompt."""
     kind_column: str = "kind"
     """Column, if there is one, that says what a prompt is (harmful, ordinary, ...), for the reports."""
+    kind: str = ""
+    """What all prompts are whose row does not say it."""
     limit: Count | None = None
     """Take at most this many prompts."""
     shuffle: bool = False
