@@ -138,12 +138,25 @@ def align(directory: Directory, number: Round = None, child: Child = False) -> N
     phase(directory, "align", number, child, work)
 
 
-@app.command(hidden=True)
-def merge(directory: Directory, child: Child = False) -> None:
-    """Make the models that are merged of trained ones; a part of `run` of its own for its memory."""
+@app.command()
+def merge(
+    directory: Directory,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder to write; there must be none yet.")] = None,
+    system: Annotated[str, typer.Option("--system", help="Which of the trained systems.")] = "spa",
+    child: Child = False,
+) -> None:
+    """Write what a run trained as one whole model, an adapter merged into its base, for any engine to load."""
+    from selfpriority.errors import InputError
+    from selfpriority.inspection.whole_model import write_whole_model
     from selfpriority.phases.merges import merge as work
+    from selfpriority.run import Run
 
-    phase(directory, "merge", 0, child, lambda run, resources, _: work(run, resources))
+    if child:  # the part of `run` that makes the systems which are merged of others, apart for its memory
+        phase(directory, "merge", 0, child, lambda run, resources, _: work(run, resources))
+        return
+    if to is None:
+        raise InputError("--to: names no folder; `spa merge RUN --to FOLDER` writes a whole model there")
+    print(f"model: {write_whole_model(Run.existing(directory), to, system)}")
 
 
 @app.command()

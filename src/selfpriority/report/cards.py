@@ -82,8 +82,13 @@ def _is_ours(card: Path) -> bool:
     return not card.exists() or OURS in card.read_text("utf-8", errors="replace")
 
 
-def policy_card(run: Run, number: int) -> str:
+def policy_card(run: Run, number: int, is_whole: bool = False) -> str:
     """The card of the policy of round `number`, in Markdown with the hub's front matter.
+
+    Args:
+        run: whose policy it is.
+        number: of the round.
+        is_whole: whether its adapter is merged into the base where the card will lie.
 
     Raises:
         InputError: the run's recipe or constitution cannot be read.
@@ -92,7 +97,7 @@ def policy_card(run: Run, number: int) -> str:
     origin = _origin(run, recipe)
     known = hub_id(origin.root)
     head: dict[str, object] = {
-        "library_name": "transformers" if recipe.align.lora is None else "peft",
+        "library_name": "transformers" if recipe.align.lora is None or is_whole else "peft",
         "pipeline_tag": "text-generation",
         "tags": ["self-priority-alignment", "preference-optimization", recipe.align.method],
         "license": licence(origin.root) or "other",
@@ -105,7 +110,7 @@ def policy_card(run: Run, number: int) -> str:
             OURS,
             "",
             *_made(recipe, number, origin),
-            *_weights(run, number, recipe, origin),
+            *_weights(run, number, recipe, origin, is_whole),
             *_judge(run),
             *_pairs(run, number),
             *_results(run, number, recipe),
@@ -212,12 +217,13 @@ def _named(told: str | None) -> str:
     return f" ({told})" if told else ", which is not known on the machine that trained"
 
 
-def _weights(run: Run, number: int, recipe: Recipe, origin: _Origin) -> Iterator[str]:
+def _weights(run: Run, number: int, recipe: Recipe, origin: _Origin, is_whole: bool) -> Iterator[str]:
     kind = "All weights."
     if recipe.align.lora is not None:
         base = adapter_base(run.policy(number))  # of an adapter that was trained on it is the same as before
         on = origin.name if base is None or base == recipe.align.start else public_name(base)
-        kind = f"An adapter (LoRA, rank {recipe.align.lora.r}) on {on}."
+        kind = f"An adapter (LoRA, rank {recipe.align.lora.r}) on {on}"
+        kind = f"All weights: {kind[0].lower()}{kind[1:]}, merged into it." if is_whole else f"{kind}."
     yield from ("## Weights", "", kind)
     yield f"Licence: that of the base model, {public_name(origin.root)}{_named(licence(origin.root))}."
     yield ""
