@@ -29,6 +29,7 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python scripts/tree.py --write
+	$(BIN)/python scripts/picture.py --write
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python -c 'import trl' 2>/dev/null || $(PIP) --no-deps trl

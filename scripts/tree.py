@@ -1,6 +1,6 @@
-"""Print the README's tree: every file of the package with the first line of its docstring.
+"""Print the tree of CONTRIBUTING: every file of the package with the first sentence of its docstring.
 
-`--write` puts it into README.md between its two markers. A test compares the two.
+`--write` puts it into CONTRIBUTING.md between its two markers. A test compares the two.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 import argparse
 import ast
 import re
-import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+PAGE = ROOT / "CONTRIBUTING.md"
 BEGIN, END = "<!-- tree: written by scripts/tree.py -->\n```\n", "```\n<!-- end of tree -->"
-COLUMN, WIDTH = 30, 118
+COLUMN = 30
 
 AROUND = {
     "recipes/": "what ships to start from, one YAML file a run; every one is parsed in the tests",
@@ -26,11 +25,11 @@ AROUND = {
     "src/selfpriority/": "",
 }
 LISTED = ("examples/", "benchmarks/", "scripts/", "src/selfpriority/")
-_OPEN = re.compile(r"[({][^)}]*$")
 ASSETS = {
     "accelerate": "config files of accelerate launch: ddp, fsdp2",
     "constitutions": "objectives in order of priority, their scales, questions and anchors",
     "heads": "fitted judges for the embedded model: numbers and a card each",
+    "prompt_sets": "sets of others by a short name, one YAML file a set",
     "prompts": "shipped prompt sets",
     "systems": "what `spa compare` knows by name, one YAML file a system",
     "text": "what models are told, as text files: templates, constitutions, personas, prompts",
@@ -72,28 +71,19 @@ def first_line(path: Path) -> str:
 
 def _line(name: str, text: str, depth: int) -> str:
     head = "  " * depth + name
-    return f"{head:<{COLUMN}}{_shortened(text, WIDTH - COLUMN)}".rstrip()
-
-
-def _shortened(text: str, width: int) -> str:
-    """The longest head of the text that fits and ends where a clause does."""
-    if len(text) <= width:
-        return text
-    heads = [text[: match.start()] for match in re.finditer(r"[:;,](?=\s)", text) if match.start() <= width]
-    whole = [head for head in heads if len(head) > width // 3 and not _OPEN.search(head)]
-    return whole[-1] if whole else textwrap.shorten(text, width, placeholder=" ...")
+    return f"{head:<{COLUMN}}{text}".rstrip()
 
 
 def main() -> None:
-    """Print the tree, or write it into the README."""
+    """Print the tree, or write it into its page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write it into README.md")
+    parser.add_argument("--write", action="store_true", help="write it into CONTRIBUTING.md")
     if not parser.parse_args().write:
         print(tree(), end="")
         return
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    README.write_text(before + BEGIN + tree() + END + after, encoding="utf-8")
+    PAGE.write_text(before + BEGIN + tree() + END + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

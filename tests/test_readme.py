@@ -1,7 +1,8 @@
-"""What the README says is true of the disk and of the Makefile."""
+"""What the README and CONTRIBUTING say is true of the disk and of the Makefile."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,12 +10,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def tree_lines() -> list[str]:
-    block = re.search(r"<!-- tree: written by scripts/tree.py -->\n```\n(.*?)```\n<!-- end of tree -->", README, re.S)
-    assert block, "the README has no tree"
+    block = re.search(
+        r"<!-- tree: written by scripts/tree.py -->\n```\n(.*?)```\n<!-- end of tree -->", CONTRIBUTING, re.S
+    )
+    assert block, "CONTRIBUTING has no tree"
     return block.group(1).splitlines()
 
 
@@ -45,6 +49,17 @@ def test_the_tree_names_every_source_file():
     assert files - set(named_paths()) == set()
 
 
+def test_the_picture_is_what_its_script_draws():
+    drawn = subprocess.run([sys.executable, "scripts/picture.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    picture = (ROOT / "docs" / "demo.svg").read_text(encoding="utf-8")
+    assert picture == drawn.stdout, "run `make format`"
+    assert "docs/demo.svg" in README
+
+
+def test_a_stranger_reads_the_readme_to_its_end():
+    assert len(README.splitlines()) <= 120
+
+
 def test_the_two_commands_are_in_the_makefile():
     commands = re.findall(r"^make (\w+)", README, re.M)
     assert {"demo", "test"} <= set(commands)
@@ -65,6 +80,31 @@ def test_python_in_the_readme_names_what_there_is():
     for names in re.findall(r"^from selfpriority import (.*)$", README, re.M):
         for name in names.split(", "):
             assert name in selfpriority.__all__
+
+
+def test_python_in_the_readme_runs_as_it_is_printed():
+    [code] = re.findall(r"```python\n(.*?)```", README, re.S)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT / "src")})  # fmt: skip
+    assert done.stdout.splitlines()[0] == "I cannot say. > Burn it."
+    assert done.stderr == ""
+
+
+def test_the_recipe_in_the_readme_is_complete(tmp_path):
+    from selfpriority import load_recipe
+
+    [recipe] = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    (tmp_path / "my.yaml").write_text(recipe)
+    found = load_recipe(tmp_path / "my.yaml")
+    assert (found.model, found.evaluate.prompts.source) == ("ORG/MODEL", "heldout.jsonl")
+
+
+def test_commands_of_spa_in_the_readme_exist():
+    from selfpriority.cli import entry  # noqa: F401  registers the verbs
+    from selfpriority.cli.app import app
+
+    known = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
+    assert set(re.findall(r"`?spa ([a-z][a-z-]+)", README)) <= known
 
 
 def test_functions_named_in_the_method_page_exist():
