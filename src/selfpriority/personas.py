@@ -8,7 +8,7 @@ Used for sampling only. Knows nothing of models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class Persona:
     name: str
     text: str = ""
     """A system prompt, seen by the sampling alone."""
-    opening: str = ""
+    opening: str = field(default="", repr=False)  # what is shown is in the keys of runs from before there were any
     """How the answer begins; a part of the answer, rated and trained as the rest of it."""
 
 

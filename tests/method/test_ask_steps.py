@@ -93,6 +93,11 @@ def test_a_persona_may_begin_the_answer() -> None:
     assert {r.text for r in sifted.kept[0].responses} == {"No, I go on.", "Yes, I go on."}
 
 
+def test_a_persona_without_an_opening_is_shown_as_it_was() -> None:
+    """It stands in the keys of runs from before there were openings."""
+    assert str(Persona("a", "Be a.")) == "Persona(name='a', text='Be a.')"
+
+
 def test_plain_share_is_drawn_without_a_persona() -> None:
     sifted = sample([prompt()], Model(echo), settings(6, plain=0.5), PERSONAS, seed=0)
     assert [r.persona for r in sifted.kept[0].responses].count("plain") == 3

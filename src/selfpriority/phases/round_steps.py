@@ -107,7 +107,8 @@ class RoundStep:
 def _sample_key(here: Round) -> object:
     recipe = here.recipe
     prompts = [asdict(prompt) for prompt in round_prompts(recipe, here.number).kept]
-    return prompts, here.made_by, recipe.sample.model_dump(), load_personas(recipe.sample.personas), recipe.seed
+    personas = [asdict(each) if each.opening else each for each in load_personas(recipe.sample.personas)]
+    return prompts, here.made_by, recipe.sample.model_dump(), personas, recipe.seed
 
 
 def _sample(here: Round, prompts: Sequence[Prompt], spent: Spent) -> Sifted[Candidates]:
