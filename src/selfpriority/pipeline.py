@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpriority.errors import InputError, WorkFailed
+from selfpriority.interrupts import INTERRUPTED
 from selfpriority.judges.reports import read_checks
 from selfpriority.method.order import Order
 from selfpriority.personas import load_personas
@@ -200,9 +201,8 @@ def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> 
         check_inputs(resources)
         follow(run, settled(asked, resources))
         reporter.stages(announced(run, resources))
-        for work in _in_order(run, resources):
-            if code := work(debug):
-                return code
+        if code := _all_phases(run, resources, debug):
+            return code
         reporter.stage(REPORT, "now")
         report(run)
         reporter.stage(REPORT, "done")
@@ -223,18 +223,18 @@ def announced(run: Run, resources: Resources) -> list[Announced]:
     return [*parts, Announced(REPORT, str)]
 
 
-Work = Callable[[bool], int]
-"""Phases of one run that are done one after the other: whether errors show their traceback -> an exit code."""
+def _all_phases(run: Run, resources: Resources, debug: bool) -> int:
+    """The judge's check, the rounds, those of every further system that is trained here, merges, the evaluation.
 
-
-def _in_order(run: Run, resources: Resources) -> Iterator[Work]:
-    """The judge's check, the rounds, those of every further system that is trained here, merges, the evaluation."""
+    Returns the exit code of the first that failed.
+    """
     check, *behind = _around(run, resources)
-    yield lambda debug: _do(run, resources, [check], debug)
-    yield lambda debug: _do(run, resources, rounds(run, resources), debug)
-    for branch in branches(run, resources.recipe):
-        yield partial(_train_branch, branch, run, resources)
-    yield lambda debug: _do(run, resources, behind, debug)
+    return (
+        _do(run, resources, [check], debug)
+        or _do(run, resources, rounds(run, resources), debug)
+        or _train_branches(run, resources, debug)
+        or _do(run, resources, behind, debug)
+    )
 
 
 def _around(run: Run, resources: Resources) -> list[Phase]:
@@ -247,10 +247,32 @@ def _around(run: Run, resources: Resources) -> list[Phase]:
     return found
 
 
+def _train_branches(run: Run, resources: Resources, debug: bool) -> int:
+    """Every further system. One that fails holds up those that start from it and the evaluation, and no other."""
+    failed: dict[str, int] = {}
+    for branch in branches(run, resources.recipe):
+        start = resources.recipe.evaluate.more_systems[branch.name].start or ""
+        code = failed.get(start) or _train_branch(branch, run, resources, debug)
+        if code == INTERRUPTED:
+            return code
+        if code:
+            failed[branch.name] = code
+    if failed:
+        resources.reporter.note(
+            f"not trained: {', '.join(failed)} (see above); every other system is. Mend what they lack or leave them "
+            f"out, and the same command goes on to the evaluation"
+        )
+    return next(iter(failed.values()), 0)
+
+
 def _train_branch(branch: Branch, run: Run, resources: Resources, debug: bool) -> int:
-    with branch.run.locked("run"):
-        theirs = prepare(branch, run, resources)
-        return _do(branch.run, theirs, rounds(branch.run, theirs, branch.name), debug)
+    try:
+        with branch.run.locked("run"):
+            theirs = prepare(branch, run, resources)
+            return _do(branch.run, theirs, rounds(branch.run, theirs, branch.name), debug)
+    except WorkFailed as error:  # its process was killed; what a process says of itself, it has said
+        resources.reporter.note(str(error))
+        return WorkFailed.exit_code
 
 
 def _do(run: Run, resources: Resources, phases: Iterable[Phase], debug: bool) -> int:

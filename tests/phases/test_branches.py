@@ -40,6 +40,22 @@ def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return recipe, folder / "run"
 
 
+def test_a_system_that_cannot_be_trained_holds_up_no_other(tiny_model: Path, tmp_path: Path) -> None:
+    hopeless = {"train": {"pair": {"margin": 18.0}}}
+    behind = {"train": {"align": {"method": "dpo"}}, "start": "hopeless"}
+    systems = {"hopeless": hopeless, "behind": behind, "swapped": SYSTEMS["swapped"]}
+    run = tmp_path / "run"
+    told = spa("run", recipe_with(tmp_path, tiny_model, systems), "--out", run, check=1).stderr
+    assert "no prompt is left" in told
+    assert "not trained: hopeless, behind (see above); every other system is." in told
+    assert (run / "systems" / "swapped" / "round-1" / "policy").is_dir()
+    assert not (run / "systems" / "behind" / "round-1" / "policy").exists()
+    assert not (run / "evaluation" / "summary.json").exists()
+    again = spa("run", recipe_with(tmp_path, tiny_model, {"swapped": SYSTEMS["swapped"]}), "--out", run).stderr
+    assert "swapped: align (round 1): done before" in again
+    assert (run / "evaluation" / "summary.json").is_file()
+
+
 def times_asked(run: Path) -> list[int]:
     with sqlite3.connect(run / "cache.sqlite") as cache:
         return [n for (n,) in cache.execute("SELECT DISTINCT times_asked FROM answers")]

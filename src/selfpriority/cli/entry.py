@@ -14,13 +14,13 @@ import typer
 from selfpriority.cli import judges, results, shipped, work
 from selfpriority.cli.app import app
 from selfpriority.errors import InputError, SelfPriorityError
+from selfpriority.interrupts import INTERRUPTED
 from selfpriority.outside import sound
 from selfpriority.plain_text import clean, message, shown
 
 VERBS = (work, judges, results, shipped)
 """Importing them makes them known to the app, in the order of `--help`."""
 
-INTERRUPTED = 130
 _WRONG_NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EILSEQ}
 """What the system says of a name that can be no file's."""
 
