@@ -177,6 +177,8 @@ class Value:
     """Answer to `Classify`."""
 
     value: float
+    is_rating: bool = False
+    """Whether it is on the scale of 1 to 10 already, as a guard's verdict; a reward has no unit."""
 
 
 @dataclass(frozen=True)

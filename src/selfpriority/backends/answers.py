@@ -56,8 +56,8 @@ def to_json(answer: Answer) -> str:
             return json.dumps({"probabilities": probabilities, **_told(missing), **more})
         case Vectors(vectors):
             return json.dumps({"vectors": [_packed(vector) for vector in vectors]})
-        case Value(value):
-            return json.dumps({"value": value})
+        case Value(value, is_rating):
+            return json.dumps({"value": value, **({"is_rating": True} if is_rating else {})})
         case Failure(reason, detail):
             return json.dumps({"failure": [reason, detail]})
 
@@ -78,7 +78,7 @@ def from_json(stored: str) -> Answer:
         case {"vectors": vectors}:
             return Vectors(tuple(_unpacked(vector) for vector in vectors))
         case {"value": value}:
-            return Value(value)
+            return Value(value, bool(content.get("is_rating", False)))
         case {"failure": [reason, detail]}:
             return Failure(reason, detail)
     raise ValueError(f"not an answer: {stored[:40]}")

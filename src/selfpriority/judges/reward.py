@@ -1,6 +1,7 @@
-"""A judge made of reward models: a sequence-classification checkpoint per objective, on 1..10 by quantiles.
+"""A judge made of reward or guard models, one per objective, on 1..10.
 
-A reward has no unit, so it is placed among the rewards of the constitution's anchor answers (docs/judging.md).
+A reward has no unit, so it is placed among the rewards of the constitution's anchor answers (docs/judging.md); what a
+guard says is a rating already, and stays as it is.
 Knows no checkpoint: each model answers `Classify`.
 """
 
@@ -58,7 +59,7 @@ def quantiles(rewards: Sequence[float]) -> Quantiles:
 
 
 class RewardJudge:
-    """One reward model per objective of a constitution.
+    """One reward or guard model per objective of a constitution.
 
     Args:
         models: a model that answers `Classify`, by objective name.
@@ -102,8 +103,9 @@ class RewardJudge:
         requests = [Classify(item.prompt.messages, item.response.text) for item in items]
         columns = []
         for name in self.objectives:
-            scale = self._scale(name)
-            columns.append([_read(answer, scale) for answer in ask(self._models[name], requests)])
+            answers = ask(self._models[name], requests)
+            rates = any(isinstance(answer, Value) and answer.is_rating for answer in answers)
+            columns.append([_read(answer, None if rates else self._scale(name)) for answer in answers])
         return [tuple(column[row] for column in columns) for row in range(len(items))]
 
     def _scale(self, name: str) -> Quantiles:
@@ -129,10 +131,10 @@ def _anchor_requests(constitution: Constitution) -> list[Classify]:
     ]
 
 
-def _read(answer: Answer, scale: Quantiles) -> Rating | Unrated:
+def _read(answer: Answer, scale: Quantiles | None) -> Rating | Unrated:
     if isinstance(answer, Failure):
         return Unrated(answer.reason, answer.detail)
     assert isinstance(answer, Value)
     if not math.isfinite(answer.value):
         return Unrated("not_finite", f"the reward model gave {answer.value}")
-    return Rating(scale.rating(answer.value))
+    return Rating(answer.value if scale is None else scale.rating(answer.value))

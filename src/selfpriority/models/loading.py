@@ -19,6 +19,7 @@ from selfpriority.errors import InputError
 from selfpriority.models.arithmetic import device_of, dtype_of
 from selfpriority.models.files import described, resolve
 from selfpriority.models.fingerprint import fingerprint
+from selfpriority.models.guards import Guard, guard_of
 from selfpriority.models.probed_chat import probed_chat
 from selfpriority.models.trust import code_is_trusted
 from selfpriority.models.weights import base_of, id_list, open_model, readable
@@ -57,11 +58,26 @@ class Encoder:
 
 
 @dataclass(frozen=True)
+class LoadedGuard:
+    """A guard model ready to judge."""
+
+    model: Any
+    tokenizer: Any
+    guard: Guard
+    """How it is asked."""
+    pad_id: int
+    context: int | None
+    """Most tokens of one sequence, if the model has a limit."""
+    fingerprint: str
+    """Content of the files, and the arithmetic."""
+
+
+@dataclass(frozen=True)
 class Description:
     """What a model's files say without its weights."""
 
     chat: Chat | None
-    """None: an encoder, with which nobody talks."""
+    """None: an encoder or a guard, with which nobody talks."""
     config: Any
 
 
@@ -79,6 +95,8 @@ def describe(name: str) -> Description | None:
         if config.model_type in ENCODERS:
             return Description(None, config)
         tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=code_is_trusted())
+        if guard_of(name, tokenizer) is not None:
+            return Description(None, config)
         end_ids = id_list(config.get_text_config().eos_token_id)
     return Description(probed_chat(tokenizer, end_ids, name), config)
 
@@ -104,6 +122,40 @@ def is_encoder(name: str) -> bool:
     with readable(name):
         config = AutoConfig.from_pretrained(**found, trust_remote_code=code_is_trusted())
     return config.model_type in ENCODERS
+
+
+def is_guard(name: str) -> bool:
+    """Whether `name`, which is on this machine or will be fetched, is a guard model, and no reward model.
+
+    Raises:
+        InputError: no such model, or unreadable files.
+    """
+    resolve(name)
+    found = described(name)
+    assert found is not None, "it was resolved"
+    with readable(name):
+        config = AutoConfig.from_pretrained(**found, trust_remote_code=code_is_trusted())
+        if any("SequenceClassification" in kind for kind in config.architectures or ()):
+            return False
+        return guard_of(name, AutoTokenizer.from_pretrained(**found, trust_remote_code=code_is_trusted())) is not None
+
+
+def load_guard(name: str, settings: HfBackend) -> LoadedGuard:
+    """The guard model `name`.
+
+    Raises:
+        InputError: as `load_causal`, or it is no guard of a known kind.
+    """
+    device = device_of(settings.device)
+    dtype = dtype_of(settings.dtype, device)
+    opened = open_model(name, dtype, AutoModelForCausalLM)
+    guard = guard_of(name, opened.tokenizer)
+    if guard is None:
+        raise InputError(f"model: {name} is no guard model of a known kind; a reward model has one label")
+    pad_id = next((i for i in (opened.tokenizer.pad_token_id, opened.tokenizer.eos_token_id) if i is not None), 0)
+    context = getattr(opened.model.config.get_text_config(), "max_position_embeddings", None)
+    content = f"{fingerprint(opened.source)} {str(dtype).removeprefix('torch.')}"
+    return LoadedGuard(opened.model.to(device).eval(), opened.tokenizer, guard, int(pad_id), context, content)
 
 
 def load_encoder(name: str, settings: HfBackend) -> Encoder:

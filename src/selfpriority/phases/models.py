@@ -56,9 +56,12 @@ def open_reader(name: str, settings: Backend, note: Callable[[str], None] = _sil
 
 
 def open_classifier(name: str, settings: Backend) -> LanguageModel:
-    """The reward model `name`; it runs here, whoever generates."""
+    """The reward or guard model `name`; it runs here, whoever generates."""
     if isinstance(settings, ScriptedBackend):
         return open_model(name, settings)
+    from selfpriority.backends.guard import HfGuard
     from selfpriority.backends.hf import HfClassifier
+    from selfpriority.models.loading import is_guard
 
-    return HfClassifier(name, settings if isinstance(settings, HfBackend) else HfBackend())
+    kind = HfGuard if is_guard(name) else HfClassifier
+    return kind(name, settings if isinstance(settings, HfBackend) else HfBackend())

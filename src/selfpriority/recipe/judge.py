@@ -89,7 +89,7 @@ class ByBattery(Section):
 
 
 class ByReward(Section):
-    """A sequence-classification model per objective."""
+    """A reward model (one label) or a guard model (it writes safe or unsafe) per objective."""
 
     kind: Literal["reward"]
     judge: str = "self"

@@ -64,7 +64,7 @@ def check_trainable(name: str, lora: Lora | None) -> None:
     description = describe(name)
     assert description is not None, "it was resolved"
     if description.chat is None:
-        raise InputError(f"model: {name} is an encoder, which writes no answers; name a language model")
+        raise InputError(f"model: {name} is an encoder or a guard, which writes no answers; name a language model")
     model = _on_meta(AutoModelForCausalLM, description.config)
     with readable(name):
         if base_of(source) is not None:  # its own adapter is trained on
