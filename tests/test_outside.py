@@ -234,9 +234,9 @@ PERSONAS: list[tuple[str, str | bytes, str]] = [
     ("no text", "- {name: a}\n", "persona 1 needs a name and a text or an opening"),
     ("no name", "- {opening: a}\n", "persona 1 needs a name and a text or an opening"),
     (
-        "another field",
-        "- {name: a, text: b, opens: c}\n",
-        "persona 1 has a field 'opens'; allowed: name, text, opening",
+        "a near field",
+        "- {name: a, text: b, openings: c}\n",
+        "persona 1 has a field 'openings'; did you mean opening?",
     ),
     ("a number", "- {name: a, opening: 7}\n", "persona 1: its fields are texts"),
     ("no row", "- a\n", "persona 1 needs a name and a text or an opening"),

@@ -15,7 +15,7 @@ from selfpriority import recipe
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.prompt_sets import prompt_set_lines, prompt_sets, read_prompt_set, written_out
-from selfpriority.prompts import load_prompts, shipped_prompts
+from selfpriority.prompts import hub_is_there, load_prompts, shipped_prompts
 from selfpriority.recipe import Prompts, Recipe
 from tests.judges.test_contrast import DATA
 
@@ -105,12 +105,32 @@ def test_a_hub_that_is_not_there_is_told_at_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    hub_is_there.cache_clear()
     began = time.monotonic()
     with pytest.raises(WorkFailed, match="PKU-Alignment/PKU-SafeRLHF: neither a file here nor reachable on the hub"):
         load_prompts(Prompts(source="pku-saferlhf"), 0)
     assert time.monotonic() - began < 10
     assert huggingface_hub.constants.HF_HUB_OFFLINE is False
     assert datasets.config.HF_HUB_OFFLINE is False
+    hub_is_there.cache_clear()
+
+
+@pytest.mark.parametrize("setting", ["hub", "datasets"])
+def test_whoever_wants_no_network_is_left_without(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", setting == "hub")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", setting == "datasets")
+    monkeypatch.setattr("selfpriority.prompts.hub_is_there", lambda: pytest.fail("somebody was asked"))
+    seen: list[tuple[bool, bool]] = []
+
+    def load_dataset(*_: object, **__: object) -> datasets.Dataset:
+        seen.append((huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE))
+        return datasets.Dataset.from_list(ROWS["xstest"])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    load_prompts(Prompts(source="xstest"), 0)
+    assert [*seen, (huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE)] == [
+        (setting == "hub", setting == "datasets")
+    ] * 2
 
 
 @pytest.mark.data

@@ -363,6 +363,13 @@ def test_a_directory(tmp_path):
     assert refusal(tmp_path).startswith(f"{tmp_path}: is a directory, prompts are a file: .jsonl")
 
 
+def test_a_row_without_a_kind_has_that_of_the_source(tmp_path):
+    path = tmp_path / "prompts.csv"
+    path.write_text("prompt,kind\nOne?,harmful\nTwo?,\n")
+    kept = load_prompts(Prompts(source=str(path), kind="safe"), 0).kept
+    assert [prompt.kind for prompt in kept] == ["harmful", "safe"]
+
+
 def test_a_missing_file_suggests_the_nearest(tmp_path):
     (tmp_path / "prompts.jsonl").touch()
     path = tmp_path / "promts.jsonl"

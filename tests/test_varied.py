@@ -52,9 +52,11 @@ def test_several_fields_are_combined(tmp_path: Path) -> None:
         ("pair.margin=a,2", "--vary pair.margin = a: pair.margin: "),
         ("sample.n=4,8", "'sample' may not differ between systems of one run; denoise, pair, align may"),
         ("pair.margn=1,2", "pair.margn"),
+        ("pair.margin=2 pair.margin=3", "'pair.margin' is varied already; give all its values once"),
+        ("align.lora=null align.lora.r=8", "--vary 'align.lora.r': 'align.lora' is varied already"),
     ],
 )
 def test_what_cannot_be_varied_is_told(tmp_path: Path, asked: str, told: str) -> None:
     with pytest.raises(InputError) as caught:
-        with_varied(tmp_path, asked)
+        with_varied(tmp_path, *(asked.split() if asked.strip() == asked else [asked]))
     assert told in str(caught.value)

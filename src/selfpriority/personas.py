@@ -8,6 +8,7 @@ Used for sampling only. Knows nothing of models.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +31,7 @@ class Persona:
 
 PLAIN = Persona("plain")
 """The model as it is."""
+_FIELDS = ("name", "text", "opening")
 _SHIPPED = {"default": "personas.yaml", "openings": "openings.yaml"}
 
 
@@ -56,10 +58,12 @@ def load_personas(name: str) -> tuple[Persona, ...]:
 
 def _persona(row: object, where: str) -> Persona:
     given = row if isinstance(row, dict) else {}
-    if unknown := [str(field) for field in given if field not in ("name", "text", "opening")]:
-        raise InputError(f"{where} has a field {unknown[0]!r}; allowed: name, text, opening")
-    if not all(isinstance(value, str) and value.strip() for value in given.values()):
+    known = {name: value for name, value in given.items() if name in _FIELDS}
+    for other in map(str, given.keys() - known.keys()):  # notes of one's own may stand there
+        if near := difflib.get_close_matches(other, _FIELDS, n=1, cutoff=0.7):
+            raise InputError(f"{where} has a field {other!r}; did you mean {near[0]}?")
+    if not all(isinstance(value, str) and value.strip() for value in known.values()):
         raise InputError(f"{where}: its fields are texts")
-    if "name" not in given or len(given) < 2:
+    if "name" not in known or len(known) < 2:
         raise InputError(f"{where} needs a name and a text or an opening")
     return Persona(one_line(given["name"]), given.get("text", "").strip(), given.get("opening", "").strip())

@@ -33,7 +33,16 @@ from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Announced, Reporter, Resources
 from selfpriority.phases.round_inputs import usable_prompts
 from selfpriority.phases.said import quietly
-from selfpriority.recipe import OpenaiBackend, Recipe, dump, load, unused_fields, unused_in_training
+from selfpriority.recipe import (
+    TRAINED,
+    OpenaiBackend,
+    Recipe,
+    branch_of,
+    dump,
+    load,
+    unused_fields,
+    unused_in_training,
+)
 from selfpriority.report.page import write_report
 from selfpriority.run import Run, Step, key_of
 from selfpriority.storage import as_json, write_text
@@ -114,8 +123,11 @@ def check_inputs(resources: Resources) -> None:
         resources.reporter.note(unused)
     if strange := recipe.align.strange_beta:
         resources.reporter.note(strange)
-    for branch in branches(resources.run, recipe):  # what is wrong with one is found here
+    beside = branches(resources.run, recipe)  # what is wrong with one is found here
+    for branch in beside:
         _check_branch(branch, recipe.evaluate.more_systems[branch.name].train, resources.reporter)
+    for line in _same_twice(recipe, beside):
+        resources.reporter.note(line)
     merges(resources.run, recipe)
     if recipe.evaluate.prompts is not None:
         check_evaluation(resources)
@@ -166,6 +178,16 @@ def _check_branch(branch: Branch, changes: Mapping[str, Any], reporter: Reporter
         _check_training(theirs)
     except InputError as error:
         raise InputError(*(f"{place}: {line}" for line in error.lines)) from error
+
+
+def _same_twice(recipe: Recipe, beside: Sequence[Branch]) -> Iterator[str]:
+    """A line for every system that is trained as another one is."""
+    seen = {dump(branch_of(recipe, {}, "")): TRAINED}
+    for branch in beside:
+        start = recipe.evaluate.more_systems[branch.name].start or ""
+        twin = seen.setdefault(f"{dump(branch.recipe)}{start}", branch.name)
+        if twin != branch.name:
+            yield f"evaluate.more_systems.{branch.name}: under this recipe it is trained as {twin} is; leave it out"
 
 
 def _check_training(resources: Resources) -> None:

@@ -13,10 +13,10 @@ import hashlib
 import json
 import random
 import re
-import urllib.error
-import urllib.request
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -170,24 +170,37 @@ def _hub_asked_if_there(datasets: Any) -> Iterator[None]:
     """The hub is asked for what lies in no cache, unless nobody is there: its library would try for half a minute."""
     from huggingface_hub import constants
 
-    offline = constants.HF_HUB_OFFLINE
+    settings: tuple[Any, Any] = (constants, datasets.config)
+    before = [each.HF_HUB_OFFLINE for each in settings]
     try:
-        if not offline and not _answers(constants.ENDPOINT):
-            constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+        if not any(before) and not hub_is_there():
+            for each in settings:
+                each.HF_HUB_OFFLINE = True
         yield
     finally:
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = offline
+        for each, offline in zip(settings, before, strict=True):
+            each.HF_HUB_OFFLINE = offline
 
 
-def _answers(address: str) -> bool:
-    asked = urllib.request.Request(address, method="HEAD")
+@cache
+def hub_is_there() -> bool:
+    """Whether the hub answers anything to its library's own client within five seconds; asked once a process."""
+    outcome: list[bool] = []
+    asking = threading.Thread(target=lambda: outcome.append(_answers()), daemon=True)
+    asking.start()
+    asking.join(_SECONDS)
+    return bool(outcome and outcome[0])
+
+
+def _answers() -> bool:
+    from huggingface_hub import constants, get_session
+
     try:
-        with urllib.request.urlopen(asked, timeout=_SECONDS):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except (OSError, ValueError):
-        return False
+        get_session().head(constants.ENDPOINT, timeout=_SECONDS)
+    except Exception as error:  # of one client or another; whatever is no failure to connect is left to the library
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        return not kinds & {"TransportError", "OSError"}
+    return True
 
 
 def _sift(rows: Iterable[PromptRow], source: Prompts) -> Loaded:
@@ -224,9 +237,10 @@ def _unused(prompt_id: str, row: PromptRow, used_ids: set[str]) -> str:
 
 def _prompt(row: PromptRow, source: Prompts) -> Prompt:
     messages = _messages(row, source.column)
-    kind = row.columns.get(source.kind_column)
+    written = row.columns.get(source.kind_column)
+    kind = ("" if written is None else str(written)) or source.kind
     # the id is the row's, so that one prompt has one id under every system prompt
-    return Prompt(_id(row, messages), under(source.system or "", messages), source.kind if kind is None else str(kind))
+    return Prompt(_id(row, messages), under(source.system or "", messages), kind)
 
 
 def _messages(row: PromptRow, column: str) -> tuple[Message, ...]:

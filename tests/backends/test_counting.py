@@ -9,6 +9,7 @@ import pytest
 from selfpriority.backends.batches import Cost, cut
 from selfpriority.backends.counting import MOST_COUNTED, Asked, Counting, Ruler
 from selfpriority.chat import Chat
+from selfpriority.judges.contrast import made_labels, read_contrast
 from selfpriority.language_model import Choose, Completion, Embed, Generate, ask
 from selfpriority.models.loading import describe
 from selfpriority.recipe import HfBackend, OpenaiBackend
@@ -37,6 +38,27 @@ def test_answers_are_as_long_as_they_may_be_and_never_alike():
     assert len(set(texts)) == len(texts) == 300
     assert {len(text.split()) for text in texts} == {2}
     assert (asked.requests, asked.new_tokens) == (10, 10 * 30 * 2)
+
+
+def test_an_answer_that_is_begun_begins_so_and_costs_its_beginning(chat):
+    opening = "Please think about the risks"
+    begun = replace(request("Hello", most=5), opening=opening)
+    asked = Asked("m", HfBackend())
+    ruler = Ruler(chat)
+    [answer] = ask(Counting(asked, ruler), [begun])
+    assert answer.texts[0].text.startswith(f"{opening} ")
+    assert answer.texts[0].n_tokens == ruler.response(opening) + 5
+    alone = Asked("m", HfBackend())
+    ask(Counting(alone, ruler), [request("Hello", most=5)])
+    assert asked.prompt_tokens == alone.prompt_tokens + ruler.response(opening)
+
+
+def test_what_contrast_asks_is_planned_in_full():
+    """Its heads are fitted on answers that begin as they were begun; a plan must not lose them."""
+    model = Counting(Asked("m", HfBackend()), Ruler(None))
+    made = made_labels("harmlessness", read_contrast("harmlessness"), model)
+    assert len({label.opening for label in made.answers}) > 10
+    assert len(made.answers) > 2000
 
 
 def test_tokens_are_the_tokenizer_s(chat):

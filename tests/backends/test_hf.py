@@ -85,6 +85,15 @@ def test_an_answer_that_is_begun_goes_on_and_holds_its_beginning(model: HfModel,
         assert answer.texts[0].n_tokens == len(begun) + len(written)
 
 
+def test_an_opening_that_nothing_follows_is_no_answer(model: HfModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = min(model._loaded.end_ids)
+    monkeypatch.setattr("selfpriority.backends.hf.generate", lambda *_: [[end], [70, end]])
+    nothing, something = ask(model, [write("Hello", opening="In short,", n=2)])[0].texts
+    assert (nothing.text, nothing.n_tokens, nothing.stop) == ("", 1, "end")
+    assert something.text.startswith("In short,")
+    assert something.text != "In short,"
+
+
 def test_openings_differ_in_their_draws_and_their_keys_and_none_is_as_before(model: HfModel) -> None:
     plain, begun, other = write("Hello", n=4), write("Hello", n=4, opening="Yes,"), write("Hello", n=4, opening="No,")
     assert len({key_of("m", request) for request in (plain, begun, other)}) == 3

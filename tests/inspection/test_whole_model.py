@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from selfpriority.errors import InputError
+from selfpriority.errors import InputError, WorkFailed
 from selfpriority.inspection.whole_model import write_whole_model
+from selfpriority.phases.align import align_step
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.recipe import dump, parse
 from selfpriority.run import Run
 from selfpriority.storage import write_text
@@ -31,6 +32,8 @@ def run(tiny_model: Path, tmp_path: Path) -> Run:
         adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), config)
         adapted.save_pretrained(place.policy(1))
         AutoTokenizer.from_pretrained(tiny_model).save_pretrained(place.policy(1))
+        with place.recording(align_step(place, Resources(recipe, place, Reporter()), 1)):
+            pass
     return trained
 
 
@@ -60,8 +63,8 @@ def test_nothing_is_written_over_and_what_is_not_there_is_told(run: Run, tmp_pat
         write_whole_model(run, tmp_path / "taken")
     with pytest.raises(InputError, match=r"--system: 'swapped' is not trained by this run; it trains spa, sum"):
         write_whole_model(run, tmp_path / "whole", "swapped")
-    shutil.rmtree(run.policy(1))
-    with pytest.raises(InputError, match=r"policy: is not there"):
+    write_text(run.recipe, [run.recipe.read_text().replace("beta: 2.5", "beta: 2.0")])
+    with pytest.raises(WorkFailed, match=r"round-1/align: not done under the present recipe"):
         write_whole_model(run, tmp_path / "whole")
     (run.folder / "merged" / "soup").mkdir(parents=True)
     with pytest.raises(InputError, match=r"'soup' is a whole model already"):

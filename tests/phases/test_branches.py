@@ -17,6 +17,7 @@ from selfpriority.phases.align import align_step
 from selfpriority.phases.branches import branches, prepare
 from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.pipeline import check_inputs, start
 from selfpriority.planning.plan import plan
 from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.recipe import load
@@ -171,6 +172,24 @@ def test_beta_belongs_to_the_method(tiny_model: Path, tmp_path: Path) -> None:
     assert branch_of(recipe, {"align": {"method": "dpo", "beta": 0.2}}, "here").align.beta == 0.2
     assert branch_of(recipe, {"align": {"method": "simpo"}}, "here").align.beta == 3.0
     assert branch_of(recipe, {"pair": {"order": "sum"}}, "here").align.beta == 3.0
+
+
+def test_a_system_that_is_trained_as_another_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    """The tests' recipe denoises nothing, so leaving denoising out is no ablation of it."""
+    twins = {"off": {"train": {"denoise": {"consistency": "off"}}}, "swapped": SYSTEMS["swapped"]}
+    twins["twin"] = SYSTEMS["swapped"]
+    told: list[str] = []
+
+    class Heard(Reporter):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    run, asked = start(recipe_with(tmp_path, tiny_model, twins), [], tmp_path / "run")
+    check_inputs(Resources(asked.recipe, run, Heard()))
+    assert [line for line in told if "is trained as" in line] == [
+        "evaluate.more_systems.off: under this recipe it is trained as spa is; leave it out",
+        "evaluate.more_systems.twin: under this recipe it is trained as swapped is; leave it out",
+    ]
 
 
 def test_tau_is_read_one_way_in_a_branch(tiny_model: Path, tmp_path: Path) -> None:

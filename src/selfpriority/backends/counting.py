@@ -188,22 +188,25 @@ class Counting:
     def _answer(self, request: Request) -> Answer:
         match request:
             case Generate():
-                return Completion(tuple(self._text(request.max_new_tokens) for _ in range(request.n)))
+                return Completion(tuple(self._text(request) for _ in range(request.n)))
             case Classify():
                 self._n_written += 1
                 return Value(float(self._n_written))  # no two alike: a judge makes its scale of them
             case _:
                 return Failure("unsupported", "nothing is asked for a plan")
 
-    def _text(self, n_words: int) -> Text:
+    def _text(self, request: Generate) -> Text:
         """An answer of common words, one token each; the first ones count, so that no two answers are alike."""
+        n_words = request.max_new_tokens
         words: list[str] = []
         number = self._n_written
         while number and len(words) < n_words:
             number, digit = divmod(number, len(WORDS))
             words.append(WORDS[digit])
         self._n_written += 1
-        return Text(" ".join([*words, *WORDS[:1] * (n_words - len(words))]), n_words, "end")
+        begun = [request.opening] if request.opening else []
+        n_begun = self._ruler.response(request.opening) if begun else 0
+        return Text(" ".join([*begun, *words, *WORDS[:1] * (n_words - len(words))]), n_begun + n_words, "end")
 
 
 def estimated_sum(requests: Sequence[Request], length: Callable[[Request], int]) -> int:

@@ -125,7 +125,8 @@ class HfModel:
     def _text(self, request: Generate, ids: list[int]) -> Text:
         stop: Stop = "end" if ids[-1] in self._loaded.end_ids else "length"
         chat = self._loaded.chat
-        whole = [*chat.response_ids(request.opening, "length"), *ids]
+        is_begun = bool(request.opening and chat.response_text(ids))  # an opening alone is no answer
+        whole = [*chat.response_ids(request.opening, "length"), *ids] if is_begun else ids
         return Text.of(chat.response_text(whole), len(whole), stop, opened=chat.opens_thinking and not request.opening)
 
     def _choose(self, requests: Sequence[Choose]) -> list[Answer]:

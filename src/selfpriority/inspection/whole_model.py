@@ -9,6 +9,9 @@ from pathlib import Path
 
 from selfpriority.errors import InputError
 from selfpriority.inspection.run_files import recipe_of
+from selfpriority.models.trust import trust_code
+from selfpriority.phases.align import check_trained
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.plain_text import shown
 from selfpriority.recipe import TRAINED
 from selfpriority.report.cards import CARD, policy_card
@@ -28,21 +31,18 @@ def write_whole_model(run: Run, to: Path, system: str = TRAINED) -> Path:
         the folder: weights in the type that the recipe's training saves, tokenizer, chat template and card.
 
     Raises:
-        InputError: no such system, it is not trained yet, or `to` is taken.
-        WorkFailed: the disk is full.
+        InputError: no such system, or `to` is taken.
+        WorkFailed: it is not trained under the present recipe, or the disk is full.
     """
     from selfpriority.training.merge import save_merged  # loads torch
 
     theirs = _run_of(run, system)
     recipe = recipe_of(theirs)
-    policy = theirs.policy(recipe.rounds)
-    if not policy.is_dir():
-        raise InputError(
-            f"{policy}: is not there, for {system} is not trained yet; `spa run` with its recipe does that"
-        )
     if to.exists():
         raise InputError(f"--to: {to} exists already; name a folder that does not")
-    save_merged(recipe.model, {str(policy): 1.0}, recipe.align, to)
+    trust_code(recipe.trust_remote_code)
+    check_trained(theirs, Resources(recipe, theirs, Reporter()))
+    save_merged(recipe.model, {str(theirs.policy(recipe.rounds)): 1.0}, recipe.align, to)
     write_text(to / CARD, [policy_card(theirs, recipe.rounds, is_whole=True)])
     return to
 

@@ -19,6 +19,7 @@ from selfpriority.judges.comparer_check import ask_all_pairs
 from selfpriority.language_model import Generate, LanguageModel, Request
 from selfpriority.method.denoise import n_of_share
 from selfpriority.models.files import described
+from selfpriority.personas import load_personas
 from selfpriority.phases.answers import answers_of
 from selfpriority.phases.branches import Branch, branches
 from selfpriority.phases.evaluate import judges_of
@@ -172,7 +173,8 @@ def _align(rehearsal: Rehearsal, number: int, prompts: Sequence[Prompt]) -> Plan
         assert isinstance(request, Generate)
         return ruler.conversation(request.messages)
 
-    n_answers = recipe.sample.n * recipe.sample.max_new_tokens + recipe.refine.max_new_tokens
+    n_begun = _longest_opening(recipe.sample.personas, ruler)
+    n_answers = recipe.sample.n * (n_begun + recipe.sample.max_new_tokens) + recipe.refine.max_new_tokens
     share = recipe.denoise.keep_lowest
     n_kept = n_of_share(share, len(prompts)) if share is not None else len(prompts)
     n_once, n_largest = (longest_sum(asked, length, n) + n * n_answers for n in (n_kept, 1))
@@ -183,6 +185,12 @@ def _align(rehearsal: Rehearsal, number: int, prompts: Sequence[Prompt]) -> Plan
         trained_tokens=recipe.align.epochs * n_once,
         pool_tokens=n_largest,
     )
+
+
+def _longest_opening(personas: str, ruler: Ruler) -> int:
+    """Tokens of the longest beginning that a persona gives an answer."""
+    openings = [each.opening for each in load_personas(personas) if each.opening]
+    return max(map(ruler.response, openings), default=0)
 
 
 def _evaluation(rehearsal: Rehearsal) -> Iterator[PlannedStep]:

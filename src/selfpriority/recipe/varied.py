@@ -56,6 +56,7 @@ def varied(recipe: Recipe, asked: Sequence[str]) -> list[str]:
     Raises:
         InputError: not of that form, a field that may not differ, a value that cannot be, or nothing that differs.
     """
+    _check_apart(asked)
     own = branch_of(recipe, {}, "")
     found: dict[str, str] = {}
     for choices in product(*map(_choices, asked)):
@@ -67,6 +68,15 @@ def varied(recipe: Recipe, asked: Sequence[str]) -> list[str]:
     if asked and not found:
         raise InputError(f"--vary {' '.join(map(shown, asked))}: nothing differs from the recipe, which is `spa`")
     return [f"evaluate.more_systems.{name}={fields}" for name, fields in found.items()]
+
+
+def _check_apart(asked: Sequence[str]) -> None:
+    """Raises InputError for a field that is varied twice, or within another."""
+    fields = [each.partition("=")[0] for each in asked]
+    for number, field in enumerate(fields):
+        for other in fields[:number]:
+            if f"{field}.".startswith(f"{other}.") or f"{other}.".startswith(f"{field}."):
+                raise InputError(f"--vary {shown(field)}: {shown(other)} is varied already; give all its values once")
 
 
 def _choices(asked: str) -> list[_Choice]:
