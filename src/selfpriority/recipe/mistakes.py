@@ -110,7 +110,8 @@ def _place(root: Any, location: Sequence[str]) -> _Place:
 
 def _kind(section: type[BaseModel]) -> str | None:
     field = section.model_fields.get("kind")
-    return None if field is None else get_args(field.annotation)[0]
+    kinds = () if field is None else get_args(field.annotation)  # a field of any text tells no kinds apart
+    return kinds[0] if kinds else None
 
 
 def _classes(annotation: Any) -> list[type[BaseModel]]:
