@@ -107,5 +107,5 @@ def test_an_encoder_is_told_from_a_language_model_and_is_not_trained(folder: Pat
     assert found is not None
     assert found.chat is None
     assert n_parameters(found.config) == sum(w.numel() for w in AutoModel.from_pretrained(folder).parameters())
-    with pytest.raises(InputError, match="is an encoder, which writes no answers; name a language model"):
+    with pytest.raises(InputError, match="is an encoder or a guard, which writes no answers; name a language model"):
         check_trainable(str(folder), None)

@@ -47,6 +47,7 @@ class Ear(Reporter):
         self.at(line)
 
 
+@pytest.mark.usefixtures("hears_interrupts")
 def test_a_second_interrupt_ends_both_at_once() -> None:
     heard: list[str] = []
 
