@@ -69,7 +69,7 @@ def eventually(holds: Callable[[], bool], process: subprocess.Popen[str]) -> Non
 
 
 def told(errors: str) -> list[str]:
-    """Our lines. On a busy machine a rank may see its peer go before it is ended itself; torch tells that as its own."""
+    """Our lines. A rank may see its peer go before it is ended itself, and torch tells that as its own."""
     ours = [line for line in errors.splitlines() if not line.startswith("[rank")]
     assert "Traceback" not in "\n".join(ours)
     return [line for line in errors.splitlines() if line.startswith("spa: ")]
