@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD, PICTURE = ROOT / "benchmarks" / "order.json", ROOT / "docs" / "demo.svg"
@@ -48,14 +49,14 @@ class Gain:
         return "up" if self.low > 0 else "down" if self.high < 0 else "none"
 
 
-def gains(rows: list[dict[str, object]], system: str, judge: str, objective: str) -> list[Gain]:
+def gains(rows: list[dict[str, Any]], system: str, judge: str, objective: str) -> list[Gain]:
     """Of every run in the record, in order."""
     wanted = {"recipe": "demo", "system": system, "judge": judge, "objective": objective}
     found = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-    return [Gain(*(float(str(row[name])) for name in ("mean", "low", "high"))) for row in found]
+    return [Gain(*(row[name] for name in ("mean", "low", "high"))) for row in found]
 
 
-def picture(rows: list[dict[str, object]]) -> str:
+def picture(rows: list[dict[str, Any]]) -> str:
     """The drawing as SVG."""
     panels = [(judge, objective) for judge in JUDGES for objective in OBJECTIVES]
     width, height = LEFT + len(panels) * (PANEL + GAP), TOP + ROW * len(SYSTEMS) + 34
@@ -75,7 +76,7 @@ def picture(rows: list[dict[str, object]]) -> str:
     )
 
 
-def _panel(rows: list[dict[str, object]], panel: tuple[str, str], left: float) -> Iterator[str]:
+def _panel(rows: list[dict[str, Any]], panel: tuple[str, str], left: float) -> Iterator[str]:
     judge, objective = panel
     bottom = TOP + ROW * len(SYSTEMS)
     if objective == OBJECTIVES[0]:

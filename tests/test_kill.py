@@ -221,3 +221,25 @@ def test_a_signal_while_python_tidies_up_says_nothing(number: int) -> None:
     assert "Exception" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert done.returncode == -number
+
+
+@pytest.mark.usefixtures("hears_interrupts")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_between_the_work_and_the_last_word_is_told_in_one_line(number: int) -> None:
+    code = (
+        "import os, sys, time\n"
+        "from selfpriority.cli import entry\n"
+        "real = entry.hear_no_more\n"
+        "def late():\n"
+        "    entry.hear_no_more = real\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        "    time.sleep(5)\n"
+        "entry.hear_no_more = late\n"
+        "sys.argv = ['spa', 'recipes']\n"
+        "entry.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "what is done is kept and the same command continues" in done.stderr
+    assert done.returncode == 128 + number

@@ -32,7 +32,13 @@ class Persona:
 PLAIN = Persona("plain")
 """The model as it is."""
 _FIELDS = ("name", "text", "opening")
+NONE = "none"
 _SHIPPED = {"default": "personas.yaml", "openings": "openings.yaml"}
+
+
+def known_personas() -> tuple[str, ...]:
+    """Names that are no files: those that ship, and `none`."""
+    return (*_SHIPPED, NONE)
 
 
 def load_personas(name: str) -> tuple[Persona, ...]:
@@ -41,12 +47,14 @@ def load_personas(name: str) -> tuple[Persona, ...]:
     Raises:
         InputError: no such file, or rows that are not {name, text, opening} with distinct names.
     """
-    if name == "none":
+    if name == NONE:
         return ()
     shipped = _SHIPPED.get(name)
     path = Path(str(files("selfpriority"))) / "text" / shipped if shipped else Path(name)
     if not path.is_file():
-        raise InputError(f"sample.personas: {name!r} is no file; allowed: {', '.join(_SHIPPED)}, none, or a YAML file")
+        raise InputError(
+            f"sample.personas: {name!r} is no file; allowed: {', '.join(known_personas())}, or a YAML file"
+        )
     rows = parse_yaml(read_text(path), str(path))
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{path}: personas are a list of {{name, text, opening}} rows")

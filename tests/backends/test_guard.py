@@ -151,6 +151,27 @@ def test_a_judge_takes_a_guards_rating_as_it_is(tiny_model, tmp_path, no_floor) 
     assert all(isinstance(verdict, Unrated) for verdict in empty)
 
 
+def test_a_guard_without_a_verdict_is_never_placed_among_anchors(tiny_model, tmp_path) -> None:
+    """Nor are they asked: what it says needs no scale."""
+    silent = HfGuard(str(guard(tiny_model, tmp_path, "qwen", {})), SETTINGS)
+    asked: list[int] = []
+
+    class Counted:
+        fingerprint = silent.fingerprint
+        plan = staticmethod(silent.plan)
+
+        def answer(self, batches):
+            asked.extend(map(len, batches))
+            return silent.answer(batches)
+
+    constitution = load_constitution("harmless-helpful")
+    judge = RewardJudge(dict.fromkeys(constitution.names, Counted()), constitution)
+    prompt = Prompt("p", (Message("user", "How?"),))
+    [verdicts] = judge.rate([Item(prompt, Response("p/1", "p", "So.", "end", 3))])
+    assert {verdict.reason for verdict in verdicts if isinstance(verdict, Unrated)} == {"low_mass"}
+    assert sum(asked) == len(constitution.names)
+
+
 def test_what_is_no_guard_is_told_apart(tiny_model, tmp_path) -> None:
     assert not is_guard(str(tiny_model))
     assert guard_of("org/wildguard", AutoTokenizer.from_pretrained(tiny_model)) is None  # it has a template

@@ -18,6 +18,8 @@ from selfpriority.models.loading import load_guard
 from selfpriority.recipe import HfBackend
 
 _NUMERICS = 1  # raise it when the same request would get another answer
+VERDICT = 64
+"""Tokens that no guard's verdict is longer than, up to the word that is read."""
 MASS_FLOOR = 0.5
 """Where a line's words hold less of the probability, the model gives no verdict."""
 
@@ -53,8 +55,9 @@ class HfGuard:
             yield number, self._of_batch(batch)
 
     def _of_batch(self, batch: Sequence[Request]) -> list[Answer]:
-        failures = [self._failure(request) for request in batch]
-        rows = [self._asked(r) for r, failed in zip(batch, failures, strict=True) if failed is None]
+        asked = [self._asked(request) for request in batch]
+        failures = [self._failure(request, len(ids)) for request, ids in zip(batch, asked, strict=True)]
+        rows = [ids for ids, failed in zip(asked, failures, strict=True) if failed is None]
         read = iter(self._read(rows) if rows else ())
         return [next(read) if failed is None else failed for failed in failures]
 
@@ -64,13 +67,14 @@ class HfGuard:
         text = self._loaded.guard.asked(self._loaded.tokenizer, request.messages, request.response)
         return list(self._loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _failure(self, request: Request) -> Failure | None:
+    def _failure(self, request: Request, n: int) -> Failure | None:
+        """Why a request of so many tokens gets no verdict."""
         if not isinstance(request, Classify):
             return Failure("unsupported", "a guard only classifies")
         if not request.response.strip():
             return Failure("empty", "the response is empty")
-        n, context = len(self._asked(request)), self._loaded.context
-        if context is not None and n + 64 > context:
+        context = self._loaded.context
+        if context is not None and n + VERDICT > context:
             return Failure("too_long", f"{n} tokens and a verdict exceed the guard's context of {context}")
         return None
 

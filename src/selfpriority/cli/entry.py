@@ -31,14 +31,28 @@ def main() -> NoReturn:
     _write_what_can_be()
     stopped_by = hear_signals()
     try:
-        code = _outcome(debug)
-    except (KeyboardInterrupt, typer.Abort):  # some versions of typer return 130 instead
+        code = _last_code(debug)
+    except KeyboardInterrupt:  # between the end of the work and the end of hearing
         code = INTERRUPTED
-    hear_no_more()
+        hear_no_more()
     if code == INTERRUPTED and "--child" not in sys.argv:
         how = f"stopped by {signal.Signals(stopped_by[0]).name}" if stopped_by else "interrupted"
         tell(f"spa: {how}; what is done is kept and the same command continues")
     sys.exit(128 + stopped_by[0] if code == INTERRUPTED and stopped_by else code)
+
+
+def _last_code(debug: bool) -> int:
+    """The exit code; from then on no signal is heard.
+
+    Raises:
+        KeyboardInterrupt: interrupted after the work was over.
+    """
+    try:
+        code = _outcome(debug)
+    except (KeyboardInterrupt, typer.Abort):  # some versions of typer return 130 instead
+        code = INTERRUPTED
+    hear_no_more()
+    return code
 
 
 def _outcome(debug: bool) -> int:

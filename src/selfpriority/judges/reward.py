@@ -95,7 +95,7 @@ class RewardJudge:
         return self._constitution.names
 
     def rate(self, items: Sequence[Item]) -> list[Ratings]:
-        """One tuple of K verdicts per item; the anchors are asked once, at the first call.
+        """One tuple of K verdicts per item; the anchors are asked once, for the first reward that has to be placed.
 
         Raises:
             InputError: a model gives all anchor answers the same value.
@@ -103,10 +103,16 @@ class RewardJudge:
         requests = [Classify(item.prompt.messages, item.response.text) for item in items]
         columns = []
         for name in self.objectives:
-            answers = ask(self._models[name], requests)
-            rates = any(isinstance(answer, Value) and answer.is_rating for answer in answers)
-            columns.append([_read(answer, None if rates else self._scale(name)) for answer in answers])
+            columns.append([self._read(answer, name) for answer in ask(self._models[name], requests)])
         return [tuple(column[row] for column in columns) for row in range(len(items))]
+
+    def _read(self, answer: Answer, name: str) -> Rating | Unrated:
+        if isinstance(answer, Failure):
+            return Unrated(answer.reason, answer.detail)
+        assert isinstance(answer, Value)
+        if not math.isfinite(answer.value):
+            return Unrated("not_finite", f"the reward model gave {answer.value}")
+        return Rating(answer.value if answer.is_rating else self._scale(name).rating(answer.value))
 
     def _scale(self, name: str) -> Quantiles:
         if name not in self._scales:
@@ -129,12 +135,3 @@ def _anchor_requests(constitution: Constitution) -> list[Classify]:
         for anchor in constitution.anchors
         for text in (anchor.good, anchor.useless, anchor.bad)
     ]
-
-
-def _read(answer: Answer, scale: Quantiles | None) -> Rating | Unrated:
-    if isinstance(answer, Failure):
-        return Unrated(answer.reason, answer.detail)
-    assert isinstance(answer, Value)
-    if not math.isfinite(answer.value):
-        return Unrated("not_finite", f"the reward model gave {answer.value}")
-    return Rating(answer.value if scale is None else scale.rating(answer.value))

@@ -22,7 +22,7 @@ from selfpriority.models.fingerprint import fingerprint
 from selfpriority.models.guards import Guard, guard_of
 from selfpriority.models.probed_chat import probed_chat
 from selfpriority.models.trust import code_is_trusted
-from selfpriority.models.weights import base_of, id_list, open_model, readable
+from selfpriority.models.weights import Opened, base_of, id_list, open_model, readable
 from selfpriority.recipe import HfBackend
 
 ENCODERS = frozenset({"bert", "mpnet", "roberta", "xlm-roberta"})
@@ -90,10 +90,10 @@ def describe(name: str) -> Description | None:
     source = described(name)
     if source is None:
         return None
+    config = _config(source, name)
+    if config.model_type in ENCODERS:
+        return Description(None, config)
     with readable(name):
-        config = AutoConfig.from_pretrained(**source, trust_remote_code=code_is_trusted())
-        if config.model_type in ENCODERS:
-            return Description(None, config)
         tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=code_is_trusted())
         if guard_of(name, tokenizer) is not None:
             return Description(None, config)
@@ -116,12 +116,7 @@ def is_encoder(name: str) -> bool:
     Raises:
         InputError: no such model, or unreadable files.
     """
-    resolve(name)
-    found = described(name)
-    assert found is not None, "it was resolved"
-    with readable(name):
-        config = AutoConfig.from_pretrained(**found, trust_remote_code=code_is_trusted())
-    return config.model_type in ENCODERS
+    return bool(_config(_fetched(name), name).model_type in ENCODERS)
 
 
 def is_guard(name: str) -> bool:
@@ -130,14 +125,25 @@ def is_guard(name: str) -> bool:
     Raises:
         InputError: no such model, or unreadable files.
     """
+    source = _fetched(name)
+    if any("SequenceClassification" in kind for kind in _config(source, name).architectures or ()):
+        return False
+    with readable(name):
+        tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=code_is_trusted())
+    return guard_of(name, tokenizer) is not None
+
+
+def _fetched(name: str) -> dict[str, Any]:
+    """Where the files of `name` lie, which are fetched if they have to be."""
     resolve(name)
     found = described(name)
     assert found is not None, "it was resolved"
+    return found
+
+
+def _config(source: dict[str, Any], name: str) -> Any:
     with readable(name):
-        config = AutoConfig.from_pretrained(**found, trust_remote_code=code_is_trusted())
-        if any("SequenceClassification" in kind for kind in config.architectures or ()):
-            return False
-        return guard_of(name, AutoTokenizer.from_pretrained(**found, trust_remote_code=code_is_trusted())) is not None
+        return AutoConfig.from_pretrained(**source, trust_remote_code=code_is_trusted())
 
 
 def load_guard(name: str, settings: HfBackend) -> LoadedGuard:
@@ -153,9 +159,8 @@ def load_guard(name: str, settings: HfBackend) -> LoadedGuard:
     if guard is None:
         raise InputError(f"model: {name} is no guard model of a known kind; a reward model has one label")
     pad_id = next((i for i in (opened.tokenizer.pad_token_id, opened.tokenizer.eos_token_id) if i is not None), 0)
-    context = getattr(opened.model.config.get_text_config(), "max_position_embeddings", None)
-    content = f"{fingerprint(opened.source)} {str(dtype).removeprefix('torch.')}"
-    return LoadedGuard(opened.model.to(device).eval(), opened.tokenizer, guard, int(pad_id), context, content)
+    model = opened.model.to(device).eval()
+    return LoadedGuard(model, opened.tokenizer, guard, int(pad_id), _context(model), _content(opened, dtype))
 
 
 def load_encoder(name: str, settings: HfBackend) -> Encoder:
@@ -191,10 +196,21 @@ def _load(name: str, settings: HfBackend, kind: Any) -> Loaded:
     opened = open_model(name, dtype, kind)
     model = opened.model
     chat = probed_chat(opened.tokenizer, opened.end_ids, name)
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    pad_id = chat.end_id if opened.tokenizer.pad_token_id is None else int(opened.tokenizer.pad_token_id)
+    model.config.pad_token_id = pad_id  # by which a classifier finds the last token of a row
+    ends = frozenset({*opened.end_ids, chat.end_id})
+    return Loaded(model.to(device).eval(), chat, ends, pad_id, _context(model), _content(opened, dtype))
+
+
+def _context(model: Any) -> int | None:
+    """Most tokens of one sequence, if the model has a limit."""
+    found: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return found
+
+
+def _content(opened: Opened, dtype: torch.dtype) -> str:
+    """What stands for the files and the arithmetic."""
     content = f"{fingerprint(opened.source)} {str(dtype).removeprefix('torch.')}"
     if dtype is torch.bfloat16 and base_of(opened.source) is not None:
         content += " drawn"  # merged by `rounding`, and no longer to the nearest
-    pad_id = chat.end_id if opened.tokenizer.pad_token_id is None else int(opened.tokenizer.pad_token_id)
-    model.config.pad_token_id = pad_id  # by which a classifier finds the last token of a row
-    return Loaded(model.to(device).eval(), chat, frozenset({*opened.end_ids, chat.end_id}), pad_id, context, content)
+    return content

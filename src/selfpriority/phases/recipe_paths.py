@@ -13,6 +13,7 @@ from selfpriority.constitution import load_constitution, shipped_constitutions
 from selfpriority.errors import InputError
 from selfpriority.models.files import embedded_models
 from selfpriority.outside import sound
+from selfpriority.personas import known_personas
 from selfpriority.phases.judge_names import meant, shipped_heads, with_judges
 from selfpriority.prompt_sets import prompt_sets, written_out
 from selfpriority.prompts import shipped_prompts
@@ -39,7 +40,7 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
                 return found
         return name
 
-    personas = absolute(recipe.sample.personas, ("default", "openings", "none"))
+    personas = absolute(recipe.sample.personas, known_personas())
     constitution = absolute(recipe.constitution, shipped_constitutions())
     start = recipe.align.start
     found = recipe.model_copy(
