@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from selfpriority.phases import children
 from selfpriority.phases.children import run_child
 from selfpriority.phases.resources import Reporter
 
+ROOT = Path(__file__).parents[2]
 BUSY = """
 import os, signal, sys, threading, time
 def watch():
@@ -85,3 +88,22 @@ def test_a_line_that_cannot_be_shown_does_not_keep_the_child_from_writing() -> N
 def test_a_child_that_nobody_hears_writes_where_this_one_does(capfd: pytest.CaptureFixture[str]) -> None:
     assert run_child(["sh", "-c", "echo told >&2"], {}, Reporter()) == 0
     assert capfd.readouterr().err == "told\n"
+
+
+def test_a_job_in_the_background_is_ended_by_the_signal_that_it_hears() -> None:
+    """A shell starts those with SIGINT ignored, and so is what they start."""
+    code = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from selfpriority.cli.entry import hear_signals\n"
+        "from selfpriority.phases.children import run_child\n"
+        "from tests.phases.test_children import Ear\n"
+        "hear_signals()\n"
+        "child = \"import sys, time; print('up', file=sys.stderr, flush=True); time.sleep(120)\"\n"
+        "run_child([sys.executable, '-c', child], {}, Ear(lambda _: os.kill(os.getpid(), signal.SIGTERM)))\n"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"})  # fmt: skip
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+    assert time.monotonic() - began < 60

@@ -49,9 +49,14 @@ def run_child(command: Sequence[str], allocator: Mapping[str, str], reporter: Re
         try:
             return child.wait()
         except KeyboardInterrupt:
-            child.send_signal(signal.SIGINT)
+            child.send_signal(_interrupt())
             _wait_for_the_end(child)
             raise KeyboardInterrupt from None
+
+
+def _interrupt() -> signal.Signals:
+    """What interrupts a child: Ctrl-C's signal, unless it is ignored here (a job in the background), and so there."""
+    return signal.SIGTERM if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else signal.SIGINT
 
 
 def _wait_for_the_end(child: subprocess.Popen[bytes]) -> None:
