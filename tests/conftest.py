@@ -143,9 +143,12 @@ def hears_interrupts() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """Debian's chromium, driven by playwright; tests of pages are skipped where either is missing."""
+    """Debian's chromium, driven by playwright; tests of pages are skipped where either is missing.
+
+    One a module: playwright holds the thread's event loop, and what comes after in the same process may need one.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install .[browser]")
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
