@@ -9,7 +9,7 @@ PROCESSES ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format docs bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -29,6 +29,12 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/python scripts/tree.py --write
 	$(BIN)/python scripts/picture.py --write
+	$(BIN)/python scripts/reference.py --write
+
+docs: $(VENV)/.ready-dev
+	$(BIN)/python -c 'import mkdocs' 2>/dev/null || $(PIP) --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "documentation: $(CURDIR)/site/index.html"
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python -c 'import trl' 2>/dev/null || $(PIP) --no-deps trl
@@ -38,7 +44,7 @@ bench: $(VENV)/.ready-dev
 
 # runs/ holds paid work and stays
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests scripts examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(BIN)/python:

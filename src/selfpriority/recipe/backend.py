@@ -18,6 +18,7 @@ class HfBackend(Section):
     """transformers in this process."""
 
     kind: Literal["hf"] = "hf"
+    """Who answers."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where the hardware has it."""
     device: str = "auto"
@@ -39,6 +40,7 @@ class ScriptedBackend(Section):
     """Deterministic stand-in for tests: answers are a function of the request."""
 
     kind: Literal["scripted"]
+    """Who answers."""
     delay: float = Field(0.0, ge=0, le=3600)
     """Seconds a batch takes."""
 
@@ -58,6 +60,7 @@ class OpenaiBackend(Section):
     """A server that speaks the protocol of OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, ..."""
 
     kind: Literal["openai"]
+    """Who answers."""
     base_url: str = Field(pattern=r"^https?://[^\s@?#]+$", repr=False)
     """Address up to and with `/v1`, without a key or password in it."""
     model: str | None = None

@@ -19,6 +19,7 @@ class InWords(Section):
     """A language model that is asked under the constitution."""
 
     kind: Literal["words"] = "words"
+    """How the judge comes to a rating."""
     judge: str
     """A model, or `self`: the policy where it trains, the vanilla model where it evaluates."""
     method: Literal["expected", "verbal"] = "expected"
@@ -51,6 +52,7 @@ class ByProbe(Section):
     """Fitted heads on a model's hidden states."""
 
     kind: Literal["probe"]
+    """How the judge comes to a rating."""
     judge: str
     """A folder of fitted heads, or the name of those that ship (`demo-train`, `ranking`, ...)."""
 
@@ -64,6 +66,7 @@ class ByContrast(Section):
     """Heads on a model's hidden states, fitted on answers that it writes behind openings of ours: nobody labels any."""
 
     kind: Literal["contrast"]
+    """How the judge comes to a rating."""
     judge: str = "self"
     """A model, or `self`: the recipe's, in every round."""
 
@@ -77,6 +80,7 @@ class ByBattery(Section):
     """A language model that is asked many small questions, yes or no, which the anchors orient and weigh."""
 
     kind: Literal["battery"]
+    """How the judge comes to a rating."""
     judge: str = "self"
     """A model, or `self`: the recipe's, in every round."""
     backend: Backend | None = None
@@ -92,6 +96,7 @@ class ByReward(Section):
     """A reward model (one label) or a guard model (it writes safe or unsafe) per objective."""
 
     kind: Literal["reward"]
+    """How the judge comes to a rating."""
     judge: str = "self"
     """What files call it; nobody is asked by this name."""
     rewards: dict[str, str] = Field({})
@@ -154,6 +159,7 @@ class Score(Section):
     """Who rates, and how."""
 
     judge: JudgeSection = InWords(judge="self")
+    """Who rates the answers of training."""
     require_signal: bool = True
     """Refuse to train on a judge whose agreement with the labelled answers may be chance."""
 
