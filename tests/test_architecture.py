@@ -18,12 +18,12 @@ NAMES = {path: path.relative_to(ROOT).as_posix() for path in FILES}
 LINE = (
     "__main__",
     "cli",
-    "run_view",
+    "library run_view",
     "terminal screen result_table",
     "inspection planning",
     "pipeline",
     "phases",
-    "report",
+    "report results",
     "review",
     "training evaluation",
     "method judges",
@@ -50,7 +50,7 @@ BACKENDS_MAY_IMPORT = {
     "models",
     "interrupts",
 }
-MAY_IMPORT_BACKENDS = {"phases", "run_view", "terminal", "inspection", "planning"}
+MAY_IMPORT_BACKENDS = {"library", "phases", "run_view", "terminal", "inspection", "planning"}
 # inside one line
 NEIGHBOURS = {("shipped", "constitution"), ("refusals", "wording")}
 

@@ -13,11 +13,18 @@ from .errors import (
     SelfPriorityError as SelfPriorityError,
     WorkFailed as WorkFailed,
 )
+from .evaluation.records import Summary as Summary
 from .judges.heads import Heads as Heads, read_heads as read_heads
 from .judges.probe import ProbeJudge as ProbeJudge
 from .judges.reward import RewardJudge as RewardJudge
 from .judges.words import WordsJudge as WordsJudge
 from .language_model import LanguageModel as LanguageModel
+from .library import (
+    evaluate as evaluate,
+    open_model as open_model,
+    run_recipe as run_recipe,
+    train as train,
+)
 from .method.denoise import denoise as denoise
 from .method.loss import (
     gap_weights as gap_weights,
@@ -31,13 +38,17 @@ from .method.sample import sample as sample
 from .method.score import score as score
 from .personas import Persona as Persona, load_personas as load_personas
 from .prompts import load_prompts as load_prompts, shipped_prompts as shipped_prompts
+from .preferences import PreferenceRow as PreferenceRow
 from .rating import Item as Item, Judge as Judge
 from .recipe import (
     Align as Align,
     ByProbe as ByProbe,
     ByReward as ByReward,
     Denoise as Denoise,
+    Evaluate as Evaluate,
+    HfBackend as HfBackend,
     InWords as InWords,
+    OpenaiBackend as OpenaiBackend,
     PairRules as PairRules,
     Prompts as Prompts,
     Recipe as Recipe,
@@ -60,6 +71,7 @@ from .records import (
     Sifted as Sifted,
     Unrated as Unrated,
 )
+from .results import Results as Results
 
 __version__: str
 __all__: list[str]

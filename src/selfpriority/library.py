@@ -1,0 +1,166 @@
+"""The whole way from Python: open a model, train on pools, compare systems, or run a recipe from end to end.
+
+What `spa` does in processes of their own is done here in this one, but for `run_recipe`, which is the command itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfpriority.errors import InputError, JudgeRefused, WorkFailed
+from selfpriority.evaluation.answer import answer
+from selfpriority.evaluation.records import Summary, Verdict
+from selfpriority.evaluation.summary import summarise
+from selfpriority.interrupts import INTERRUPTED
+from selfpriority.language_model import LanguageModel
+from selfpriority.phases import models
+from selfpriority.phases.recipe_paths import with_absolute_paths
+from selfpriority.phases.resources import Reporter
+from selfpriority.pipeline import Asked, run_all, start
+from selfpriority.rating import Item, Judge
+from selfpriority.recipe import Align, Backend, Evaluate, HfBackend, Recipe, dump
+from selfpriority.records import PairedPool, Prompt
+from selfpriority.results import Results
+from selfpriority.run import Run
+
+if TYPE_CHECKING:
+    from selfpriority.training.align import Trained
+
+
+def open_model(name: str, backend: Backend | None = None, cache: str | Path | None = None) -> LanguageModel:
+    """Opens a language model that samples, refines, rates and shows hidden states.
+
+    Args:
+        name: a hub id, a folder or an embedded name; the model's name at the server where `backend` is one.
+        backend: who runs it; None: transformers, in this process.
+        cache: a file (SQLite) that keeps what was answered, so that nothing is asked twice; None: nothing is kept.
+
+    Raises:
+        InputError: there is no such model, or the server does not answer.
+
+    Example:
+        >>> model = open_model("smollm2-135m", cache="answers.sqlite")       # doctest: +SKIP
+    """
+    opened = models.open_model(name, backend or HfBackend())
+    if cache is None:
+        return opened
+    from selfpriority.backends.cache import Cached
+
+    return Cached(opened, Path(cache))
+
+
+def train(
+    pools: Sequence[PairedPool], model: str | Path, to: str | Path, settings: Align | None = None, seed: int = 0
+) -> Trained:
+    """Trains a model on the pairs of pools, each answer computed once.
+
+    Called again with the same arguments after a stop, it goes on from its last checkpoint.
+
+    Args:
+        pools: pools with their pairs, as `pair` keeps them.
+        model: a hub id, a folder or an embedded name.
+        to: a folder; afterwards `policy` in it is for `from_pretrained`, and `training.jsonl` has a line a step.
+        settings: loss, rate, adapter and the rest; None: the defaults of `align` in a recipe.
+        seed: of the order of the pools.
+
+    Returns:
+        Steps, pairs, tokens, what was dropped and why, and the share of the movement that survived saving.
+
+    Raises:
+        WorkFailed: no pool is left to train on, the loss is not finite, or memory or the disk is full.
+        InputError: the model cannot be loaded.
+
+    Example:
+        >>> trained = train(pair(pools, PairRules()).kept, "smollm2-135m", "out")     # doctest: +SKIP
+    """
+    from selfpriority.training.align import Places
+    from selfpriority.training.align import train as train_at
+
+    folder = Path(to)
+    folder.mkdir(parents=True, exist_ok=True)
+    places = Places(folder / "policy", folder / "training.jsonl", folder / "checkpoints")
+    return train_at(pools, model, settings or Align(), seed, places)
+
+
+def evaluate(
+    systems: Mapping[str, LanguageModel],
+    prompts: Sequence[Prompt],
+    judge: Judge,
+    settings: Evaluate | None = None,
+    seed: int = 0,
+) -> Summary:
+    """Asks every system the same prompts, has the answers rated, and compares them.
+
+    Args:
+        systems: name -> model; the first is what the others are compared with.
+        prompts: held-out prompts; one that a system has no answer to counts for that system as missing.
+        judge: who rates; somebody else than who trained the systems.
+        settings: temperature, length, bootstrap; None: the defaults of `evaluate` in a recipe.
+        seed: of the answers, the same for every system.
+
+    Returns:
+        Means, paired differences with 95 % intervals and corrected p, in rating points from 1 to 10; wins; behaviour.
+
+    Raises:
+        InputError: fewer than two systems, or no prompts.
+
+    Example:
+        >>> found = evaluate({"before": one, "after": other}, prompts, judge)         # doctest: +SKIP
+    """
+    if len(systems) < 2:
+        raise InputError(f"evaluate: {len(systems)} systems; a comparison needs two or more")
+    if not prompts:
+        raise InputError("evaluate: no prompts; `load_prompts` reads some")
+    asked = settings or Evaluate()
+    verdicts = {name: _judged(name, model, prompts, judge, asked, seed) for name, model in systems.items()}
+    return summarise(verdicts, judge.objectives, asked)
+
+
+def _judged(
+    name: str, model: LanguageModel, prompts: Sequence[Prompt], judge: Judge, settings: Evaluate, seed: int
+) -> list[Verdict]:
+    by_id = {prompt.id: prompt for prompt in prompts}
+    items = [Item(by_id[each.prompt_id], each) for each in answer(prompts, model, name, settings, seed).kept]
+    return [
+        Verdict(item.prompt.id, item.prompt.kind, item.response.text, item.response.stop, ratings, item.prompt.text)
+        for item, ratings in zip(items, judge.rate(items), strict=True)
+    ]
+
+
+def run_recipe(recipe: str | Path | Recipe, *changes: str, to: str | Path | None = None) -> Results:
+    """`spa run`: checks the judge, collects, trains, evaluates and reports. The same call again goes on.
+
+    Args:
+        recipe: a YAML file, or a recipe made in Python, whose paths are seen from the working directory.
+        changes: overrides, as `align.beta=2.5`; with a file only.
+        to: the run directory; None: `runs/<name of the file>`.
+
+    Returns:
+        What the run holds.
+
+    Raises:
+        InputError: the recipe is wrong, or the directory is not a run's.
+        JudgeRefused: the judge is not better than chance.
+        WorkFailed: a phase failed; what it said stands on stderr.
+        KeyboardInterrupt: it was interrupted; the same call goes on.
+
+    Example:
+        >>> found = run_recipe("my.yaml", "sample.n=4", to="runs/my")                        # doctest: +SKIP
+    """
+    if isinstance(recipe, Recipe):
+        if to is None or changes:
+            raise InputError(
+                "run_recipe: a recipe made in Python needs `to`, and takes no changes: it holds its values"
+            )
+        place, asked = Run(Path(to)), Asked(with_absolute_paths(recipe, Path.cwd()), dump(recipe))
+    else:
+        place, asked = start(Path(recipe), changes, None if to is None else Path(to))
+    code = run_all(place, asked, Reporter())
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        kind = JudgeRefused if code == JudgeRefused.exit_code else WorkFailed
+        raise kind(f"{place.folder}: a phase ended with exit code {code}; what it said stands on stderr")
+    return Results(place.folder)

@@ -1,0 +1,106 @@
+"""The whole way from Python: a recipe from end to end and what it found, the steps one by one, wrong calls."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from selfpriority import (
+    InputError,
+    JudgeRefused,
+    Recipe,
+    Results,
+    evaluate,
+    load_recipe,
+    run_recipe,
+)
+from tests.test_pipeline import write_recipe
+
+PAGE = (Path(__file__).parent.parent / "docs" / "library.md").read_text("utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+
+
+@pytest.fixture(scope="module")
+def found(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    folder = tmp_path_factory.mktemp("library")
+    return run_recipe(write_recipe(folder, tiny_model), to=folder / "run")
+
+
+def test_a_run_says_what_it_found(found):
+    assert [len(pool.responses) for pool in found.candidates()] == [4] * 6
+    assert [len(pool.candidates) for pool in found.scored()] == [4] * 6
+    assert {row.prompt_id for row in found.pairs()} <= {pool.prompt.id for pool in found.pools()}
+    assert found.funnel().steps["sample"].out == 6
+    assert found.policy() == found.policy(1)
+    assert (found.policy() / "model.safetensors").is_file()
+    assert [row.prompt.id for row in found.answers("vanilla")] == [row.prompt.id for row in found.answers("spa")]
+    assert "train" in found.checks.raters
+    assert found.rounds == (1,)
+    assert found.recipe.sample.n == 4
+
+
+def test_tables_hold_what_the_records_hold(found):
+    candidates, pairs, differences = (found.frame(what) for what in ("candidates", "pairs", "differences"))
+    assert len(candidates) == 24
+    first = found.scored()[0].candidates[0]
+    assert tuple(candidates.loc[0, ["harmlessness", "helpfulness"]]) == first.scores
+    assert list(pairs["gap"]) == [row.gap for row in found.pairs()]
+    assert set(differences["objective"]) == {"harmlessness", "helpfulness"}
+    [contest] = found.summary.against_first()
+    rows = differences[(differences["judge"] == "judge") & (differences["objective"] == "helpfulness")]
+    assert list(rows["mean"]) == [found.summary.difference[contest]["helpfulness"].mean]
+
+
+def test_the_same_call_goes_on(found, monkeypatch):
+    before = found.policy().stat().st_mtime_ns
+    again = run_recipe(Path(found.folder) / "recipe.yaml", to=found.folder)
+    assert again.policy().stat().st_mtime_ns == before
+
+
+def test_a_recipe_made_in_python_runs(tiny_model, tmp_path, found):
+    made: Recipe = load_recipe(Path(found.folder) / "recipe.yaml").model_copy(update={"seed": 5})
+    assert run_recipe(made, to=tmp_path / "run").recipe.seed == 5
+    with pytest.raises(InputError, match="needs `to`"):
+        run_recipe(made)
+
+
+def test_what_is_not_there_names_the_step_that_makes_it(found, tmp_path):
+    with pytest.raises(InputError, match="is no run directory"):
+        Results(tmp_path)
+    with pytest.raises(InputError, match="no table 'answers'; there are candidates, pairs, differences"):
+        found.frame("answers")
+    with pytest.raises(InputError, match="no answers of 'sft'"):
+        found.answers("sft")
+    with pytest.raises(InputError, match="not there yet; `spa collect"):
+        found.pairs(round=2)
+
+
+def test_a_refused_judge_is_an_error_of_its_own(tiny_model, tmp_path):
+    recipe = write_recipe(tmp_path, tiny_model)
+    with pytest.raises(JudgeRefused, match="exit code 3"):
+        run_recipe(recipe, "score.require_signal=true", to=tmp_path / "run")
+
+
+def test_a_comparison_needs_two_systems_and_prompts():
+    with pytest.raises(InputError, match="1 systems"):
+        evaluate({"one": None}, [], None)
+    with pytest.raises(InputError, match="no prompts"):
+        evaluate({"one": None, "two": None}, [], None)
+
+
+def test_the_steps_of_the_page_run_as_they_are_printed(tiny_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {"MODEL": str(tiny_model), "TEXTS": [f"Say {word} in your own words." for word in ("one", "two", "three")]}
+    exec(compile(BLOCKS[1], "library.md", "exec"), names)
+    assert (tmp_path / "out" / "policy" / "model.safetensors").is_file()
+    assert re.match(r"\d+ pairs; {Contest\(a='after', b='before'\)", capsys.readouterr().out)
+    assert names["trained"].n_pairs > 0
+
+
+def test_the_first_example_of_the_page_runs_as_it_is_printed(tiny_model, tmp_path, monkeypatch, capsys):
+    write_recipe(tmp_path, tiny_model).rename(tmp_path / "my.yaml")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(BLOCKS[0], "library.md", "exec"), {})
+    assert "harmlessness" in capsys.readouterr().out
