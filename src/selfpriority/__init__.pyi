@@ -15,6 +15,7 @@ from .errors import (
 )
 from .judges.heads import Heads as Heads, read_heads as read_heads
 from .judges.probe import ProbeJudge as ProbeJudge
+from .judges.python import AnswerToRate as AnswerToRate, RateAnswers as RateAnswers
 from .judges.reward import RewardJudge as RewardJudge
 from .judges.words import WordsJudge as WordsJudge
 from .language_model import LanguageModel as LanguageModel
@@ -35,6 +36,7 @@ from .rating import Item as Item, Judge as Judge
 from .recipe import (
     Align as Align,
     ByProbe as ByProbe,
+    ByPython as ByPython,
     ByReward as ByReward,
     Denoise as Denoise,
     InWords as InWords,
