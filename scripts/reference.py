@@ -60,6 +60,7 @@ SECTIONS = {
     "ByContrast": "judge `kind: contrast`",
     "ByBattery": "judge `kind: battery`",
     "ByReward": "judge `kind: reward`",
+    "ByPython": "judge `kind: python`",
     "Refine": "`refine`: the improved answer",
     "Denoise": "`denoise`: whose ratings are trusted",
     "PairRules": "`pair`: which answers make a pair",

@@ -34,7 +34,7 @@ LINE = (
     "language_model prompt_rows prompt_sets",
     "records",
     "recipe",
-    "outside",
+    "outside own_python",
     "errors formats interrupts plain_text thinking",
 )
 HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.split()}
@@ -244,6 +244,21 @@ def test_no_file_can_run_code(path):
 )
 def test_that_rule_can_fail(code):
     assert [*unsafe(ast.parse(code))]
+
+
+IMPORTS_BY_NAME = {"own_python.py", "training/extras.py"}
+"""What a recipe names as package.module:name, and packages whose names stand in the code."""
+
+
+def test_a_module_is_imported_by_name_in_one_place():
+    calls = re.compile(r"(importlib\.)?import_module|__import__|runpy\.\w+|(importlib\.util\.)?module_from_spec")
+    found = {
+        NAMES[path]
+        for path in FILES
+        for node in ast.walk(TREES[path])
+        if isinstance(node, ast.Call) and calls.fullmatch(ast.unparse(node.func))
+    }
+    assert found == IMPORTS_BY_NAME
 
 
 def test_no_room_for_leftovers():

@@ -14,6 +14,7 @@ from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.recipe import Align, OtherSystem, Recipe, branch_of, check_merges, in_order, trained_systems
 from selfpriority.recipe.named import SHIPPED, read_system, shipped_systems, with_named
 from selfpriority.shipped import system_lines
+from tests.test_own_python import tidy  # noqa: F401 - a fixture
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NAMES = load_constitution("harmless-helpful").names
@@ -183,3 +184,84 @@ def test_a_file_that_is_named_goes_before_an_entry_of_its_name(tmp_path: Path) -
     (tmp_path / "mine.yaml").write_text("{title: new, source: ours, train: {align: {epochs: 3}}}")
     given = {"mine": OtherSystem(title="old", train={"align": {"epochs": 2}})}
     assert with_named(given, ("mine.yaml",), (tmp_path,), ("a", "b"))["mine"].title == "new"
+
+
+PYTHON = """
+from dataclasses import dataclass, field
+
+from selfpriority.recipe import OtherSystem
+
+changed = {"pair": {"order": "only:{first}"}, "align": {"betas": (0.9, 0.95)}}
+by_mapping = {"title": "t", "source": "s", "train": changed}
+needing = {"title": "t", "source": "s", "start": "stage_one", "train": {"pair": {"order": "swapped"}}}
+merged = {"title": "t", "source": "s", "merge": {"by_mapping": 0.5, "spa": 0.5}}
+
+
+@dataclass
+class Mine:
+    title: str
+    source: str
+    train: dict = field(default_factory=dict)
+
+
+by_record = Mine("t", "s", {"pair": {"order": "sum"}})
+no_source = OtherSystem(title="t", train={"pair": {"order": "sum"}})
+Capital = by_mapping
+misspelt = {"title": "t", "source": "s", "trian": {}}
+function = lambda: 0
+a_set = {"title": "t", "source": "s", "train": {"pair": {1, 2}}}
+not_finite = {"title": "t", "source": "s", "train": {"align": {"beta": float("nan")}}}
+"""
+
+
+@pytest.fixture
+def in_python(tmp_path: Path) -> Path:
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "mine.py").write_text(PYTHON)
+    (tmp_path / "pkg" / "stage_one.yaml").write_text(yaml.safe_dump({"title": "t", "source": "s", "train": ORDERED}))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("tidy")
+def test_a_system_may_be_a_mapping_or_a_record_in_python(in_python: Path) -> None:
+    systems = asking(in_python, "pkg.mine:by_mapping", "pkg.mine:by_record", "sft").evaluate.more_systems
+    assert list(systems) == ["by_mapping", "by_record", "sft"]
+    assert systems["by_mapping"].train == {"pair": {"order": "only:harmlessness"}, "align": {"betas": [0.9, 0.95]}}
+    assert systems["by_record"].train == {"pair": {"order": "sum"}}
+
+
+@pytest.mark.usefixtures("tidy")
+def test_what_a_system_in_python_needs_lies_beside_it_or_is_named_too(in_python: Path) -> None:
+    found = asking(in_python, "pkg.mine:needing", "pkg.mine:merged", "pkg.mine:by_mapping")
+    systems = found.evaluate.more_systems
+    assert {name: system.evaluated for name, system in systems.items()} == {
+        "stage_one": False,
+        "needing": True,
+        "merged": True,
+        "by_mapping": True,
+    }
+    check_merges(found)
+    assert in_order(found) == ["stage_one", "needing", "by_mapping"]
+    assert with_absolute_paths(found, Path("/")) == found  # the run needs the module no more
+
+
+@pytest.mark.usefixtures("tidy")
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("pkg.nope:x", "evaluate.systems: 'pkg.nope:x': there is no module pkg.nope with a source file"),
+        ("pkg.mine:by_recor", "mine.py holds no by_recor; did you mean by_record?"),
+        ("pkg.mine:Capital", "'pkg.mine:Capital': a system is called as what holds it: a-z, 0-9 and _"),
+        ("pkg.mine:function", "evaluate.systems: pkg.mine:function: a system is a mapping of fields, this is function"),
+        ("pkg.mine:misspelt", "evaluate.systems: pkg.mine:misspelt: trian: unknown field; did you mean train?"),
+        ("pkg.mine:no_source", "evaluate.systems: pkg.mine:no_source: source: required field is missing"),
+        ("pkg.mine:a_set", "pkg.mine:a_set: holds what no file could: Object of type set is not JSON serializable"),
+        ("pkg.mine:not_finite", "pkg.mine:not_finite: holds what no file could: "),
+        ("a:b:c", "'a:b:c': is not of the form package.module:name"),
+    ],
+)
+def test_what_is_wrong_with_one_in_python_is_one_line(in_python: Path, asked: str, told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        asking(in_python, asked)
+    (line,) = caught.value.lines
+    assert told in line

@@ -126,7 +126,7 @@ def test_recipe_fields_named_in_the_pages_exist():
         for name, field in recipe.Recipe.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, recipe.Section)
     } | {"backend": set(recipe.HfBackend.model_fields) | {"kind"}}
-    flat = {"method", "rewards", "backend"}  # spelled beside the judge
+    flat = {"method", "rewards", "backend", "folder", "version", "batch_size"}  # spelled beside the judge
     sections["score"] |= flat | {"mass_floor", "max_new_tokens"}
     sections["evaluate"] |= flat
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:

@@ -535,6 +535,10 @@ FLAT = {
     "heads": ({"judge": "demo-train", "method": "probe"}, PROBE),
     "heads by their name alone, told apart on the disk": ({"judge": "demo-train"}, recipe.InWords(judge="demo-train")),
     "reward models": ({"method": "reward", "rewards": REWARDS}, recipe.ByReward(kind="reward", rewards=REWARDS)),
+    "a function": (
+        {"judge": "mine:rate", "method": "python", "version": "2"},
+        recipe.ByPython(kind="python", judge="mine:rate", version="2"),
+    ),
     "a server": (
         {"judge": "big", "backend": {"dtype": "float32"}},
         recipe.InWords(judge="big", backend=recipe.HfBackend(dtype="float32")),
@@ -604,8 +608,8 @@ def test_a_judge_as_version_0_1_0_wrote_it_out_is_read(tmp_path):
         ("score.rewards={a: b}", "score.rewards: unknown field; known here: kind, judge, method, backend"),
         (
             "score.method=soft",
-            "score.method: Input should be 'expected', 'verbal', 'battery', 'probe', 'contrast' or 'reward' "
-            "(got 'soft')",
+            "score.method: Input should be 'expected', 'verbal', 'battery', 'probe', 'contrast', 'reward' "
+            "or 'python' (got 'soft')",
         ),
         ("score.mass_floor=2", "score.mass_floor: Input should be less than or equal to 1 (got 2)"),
         ("score.judge=3", "score.judge: Input should be a valid string (got 3)"),

@@ -16,6 +16,7 @@ from .errors import (
 from .evaluation.records import Summary as Summary
 from .judges.heads import Heads as Heads, read_heads as read_heads
 from .judges.probe import ProbeJudge as ProbeJudge
+from .judges.python import AnswerToRate as AnswerToRate, RateAnswers as RateAnswers
 from .judges.reward import RewardJudge as RewardJudge
 from .judges.words import WordsJudge as WordsJudge
 from .language_model import LanguageModel as LanguageModel
@@ -43,6 +44,7 @@ from .rating import Item as Item, Judge as Judge
 from .recipe import (
     Align as Align,
     ByProbe as ByProbe,
+    ByPython as ByPython,
     ByReward as ByReward,
     Denoise as Denoise,
     Evaluate as Evaluate,

@@ -1,8 +1,8 @@
 """The one protocol every backend meets: requests in, answers out.
 
 Four kinds of question cover the method: write text (`Generate`), weigh given continuations (`Choose`), show
-hidden states (`Embed`), classify an answer (`Classify`). Batching, caching and progress are wrappers of the
-same shape, so the steps know none of them.
+hidden states (`Embed`), classify an answer (`Classify`). A fifth is for a function of the user's own, which no model
+answers (`Rate`). Batching, caching and progress are wrappers of the same shape, so the steps know none of them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,16 @@ class Classify:
     response: str
 
 
-Request = Generate | Choose | Embed | Classify
+@dataclass(frozen=True)
+class Rate:
+    """What a function of the user's own makes of `response`, answered to `messages`, on each of `objectives`."""
+
+    messages: tuple[Message, ...]
+    response: str
+    objectives: tuple[str, ...]
+
+
+Request = Generate | Choose | Embed | Classify | Rate
 
 
 _OPENING, _OPENS = re.compile(OPENS, re.I), re.compile(rf"\s*{OPENS}", re.I)
@@ -182,6 +191,13 @@ class Value:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """Answer to `Rate`: on 1..10 by objective; None where it was not rated."""
+
+    ratings: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
 class Failure:
     """A request without an answer: data, not a crash.
 
@@ -197,7 +213,7 @@ PASSING = frozenset({"unsupported", "garbage", "rate_limited", "rejected", "serv
 """Failures that say nothing sure of the request: no cache keeps them, and a later command asks again."""
 
 
-Answer = Completion | Choice | Vectors | Value | Failure
+Answer = Completion | Choice | Vectors | Value | Verdict | Failure
 
 
 class LanguageModel(Protocol):

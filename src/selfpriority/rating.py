@@ -26,7 +26,7 @@ class Item:
 
 
 class Judge(Protocol):
-    """Whoever rates. Implementations: `judges/words.py`, `battery.py`, `probe.py`, `reward.py` there."""
+    """Whoever rates. Implementations in `judges/`: `words.py`, `battery.py`, `probe.py`, `reward.py`, `python.py`."""
 
     @property
     def fingerprint(self) -> str:

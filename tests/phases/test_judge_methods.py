@@ -49,9 +49,10 @@ def test_every_method_of_the_model_and_the_heads_that_the_recipe_names() -> None
     assert methods(score=probe, evaluate=outside) == [*asked, "probe demo-train", "probe demo-eval"]
     given = Recipe.model_validate({"model": "m", "prompts": "demo", "score": probe, "evaluate": outside})
     assert [one.method.is_for_training for one in candidates(given)] == [True] * 5 + [False]
-    assert {one.section.method for one in candidates(given)} | {"reward"} == set(METHODS)
+    assert {one.section.method for one in candidates(given)} | {"reward", "python"} == set(METHODS)
     rewards = {"judge": {"kind": "reward", "rewards": {"harmlessness": "r", "helpfulness": "r"}}}
     assert methods(score=rewards) == [*asked, "reward"]
+    assert methods(score={"method": "python", "judge": "mine:rate"}) == [*asked, "python mine:rate"]
     other = {"judge": {"kind": "words", "judge": "big", "mass_floor": 0.2, "backend": SERVER}}
     given = Recipe.model_validate({"model": "m", "prompts": "demo", "score": other})
     expected, verbal, battery, contrast = (one.section for one in candidates(given))

@@ -22,10 +22,12 @@ from selfpriority.language_model import (
     Embed,
     Failure,
     Generate,
+    Rate,
     Request,
     Text,
     Value,
     Vectors,
+    Verdict,
 )
 
 MOST_TOKENS = 10**9
@@ -58,6 +60,8 @@ def to_json(answer: Answer) -> str:
             return json.dumps({"vectors": [_packed(vector) for vector in vectors]})
         case Value(value, is_rating):
             return json.dumps({"value": value, **({"is_rating": True} if is_rating else {})})
+        case Verdict(ratings):
+            return json.dumps({"ratings": ratings})
         case Failure(reason, detail):
             return json.dumps({"failure": [reason, detail]})
 
@@ -79,6 +83,8 @@ def from_json(stored: str) -> Answer:
             return Vectors(tuple(_unpacked(vector) for vector in vectors))
         case {"value": value}:
             return Value(value, bool(content.get("is_rating", False)))
+        case {"ratings": ratings}:
+            return Verdict(tuple(ratings))
         case {"failure": [reason, detail]}:
             return Failure(reason, detail)
     raise ValueError(f"not an answer: {stored[:40]}")
@@ -121,6 +127,9 @@ def fault(request: Request, answer: Answer) -> str:
             return "" if is_whole and all(map(_finite, vectors)) else "a hidden state is not finite, or is missing"
         case Classify(), Value(value):
             return "" if math.isfinite(value) else "the value is not finite"
+        case Rate(objectives=objectives), Verdict(ratings):
+            is_whole = len(ratings) == len(objectives) and all(r is None or 1.0 <= r <= 10.0 for r in ratings)
+            return "" if is_whole else "a rating is not on 1..10, or is missing"
     return "an answer of another kind"
 
 

@@ -24,6 +24,7 @@ from selfpriority.language_model import (
     Embed,
     Failure,
     Generate,
+    Rate,
     Request,
     Text,
     Value,
@@ -44,7 +45,8 @@ class Asked:
     """What was asked of one model in one step. Tokens are at most so many: every answer is as long as it may be."""
 
     model: str
-    settings: Backend
+    settings: Backend | None
+    """None: it is no model but a function of the user's own, which counts no tokens and holds no weights."""
     classifies: bool = False
     requests: int = 0
     prompt_tokens: int = 0
@@ -161,6 +163,8 @@ class Counting:
                 return ruler.conversation(request.messages) + ruler.response(opening + request.response)
             case Classify():
                 return ruler.conversation(request.messages) + ruler.response(request.response)
+            case Rate():  # a function of the user's own reads no tokens
+                return 0
 
     def _cache(self, requests: Sequence[Request]) -> int:
         """The largest batch that `batches.cut` may make of them: padded sequences, new tokens included."""
@@ -240,5 +244,5 @@ def _spread(requests: Sequence[R]) -> Sequence[R]:
 
 def _characters(request: Request) -> int:
     contexts = request.contexts if isinstance(request, Choose) else (request.messages,)
-    n_response = len(request.response) if isinstance(request, Embed | Classify) else 0
+    n_response = len(request.response) if isinstance(request, Embed | Classify | Rate) else 0
     return n_response + sum(len(message.content) for context in contexts for message in context)

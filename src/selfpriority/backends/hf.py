@@ -28,6 +28,7 @@ from selfpriority.language_model import (
     Embed,
     Failure,
     Generate,
+    Rate,
     Request,
     Span,
     Text,
@@ -93,6 +94,8 @@ class HfModel:
             case Embed() | Classify():
                 prompt, response = _encoded(self._loaded, request)
                 return len(prompt), len(response)
+            case Rate():  # it is refused, whatever its length
+                return 0, 0
 
     def _answer_group(self, group: Sequence[Any]) -> list[Answer]:
         match group[0]:

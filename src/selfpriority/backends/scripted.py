@@ -15,11 +15,13 @@ from selfpriority.language_model import (
     Completion,
     Embed,
     Generate,
+    Rate,
     Request,
     Span,
     Text,
     Value,
     Vectors,
+    Verdict,
 )
 from selfpriority.recipe import ScriptedBackend
 
@@ -38,7 +40,7 @@ with word work write yes you your
 
 
 class ScriptedModel:
-    """Answers all four kinds of request.
+    """Answers every kind of request.
 
     Args:
         settings: how long a batch takes.
@@ -75,6 +77,8 @@ class ScriptedModel:
                 return Vectors(tuple(self._vector(request, span, layer) for span, layer in each))
             case Classify():
                 return Value(2 * self._fraction(request) - 1)
+            case Rate():
+                return Verdict(tuple(1 + 9 * self._fraction(request, name) for name in request.objectives))
 
     def _text(self, request: Generate, index: int) -> Text:
         wanted = 3 + int(self._fraction(request, index, "length") * (_LONGEST - 3))

@@ -31,7 +31,8 @@ class HowJudged:
     """How a judge that is named is asked."""
 
     method: Annotated[
-        str | None, typer.Option("--method", help="expected, verbal or probe; default: expected, of heads probe.")
+        str | None,
+        typer.Option("--method", help="expected, verbal, probe, python; default: expected, of heads probe."),
     ] = None
     base_url: BaseUrl = None
     api_key_env: KeyVariable = None
@@ -86,7 +87,9 @@ class CompareOptions:
     systems: Annotated[
         str,
         typer.Option(
-            "--systems", help="Names (`spa systems`) or YAML files, e.g. sft,spa_dpo,./mine.yaml; or all, or ablations."
+            "--systems",
+            help="Names (`spa systems`), YAML files or Python (package.module:name), e.g. sft,./mine.yaml,mine:one; or "
+            "all, or ablations.",
         ),
     ] = ""
     vary: Annotated[

@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from selfpriority.errors import InputError
 from selfpriority.models.embedded import EMBEDDED, conversion, converted, find_folder, find_gguf
 from selfpriority.models.trust import check_code, code_is_trusted, json_object
+from selfpriority.own_python import FORM
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
 DESCRIPTION = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
@@ -140,7 +141,8 @@ def _checked_folder(name: str) -> Path:
         return path
     if path.exists():
         raise InputError(f"model: {name} is a file; give the folder of a model, a hub id or an embedded name")
-    raise InputError(f"model: {name!r} is no folder, hub id (owner/name) or embedded name; {_nearest(name)}")
+    hint = "a function that judges wants method: python" if FORM.fullmatch(name) else _nearest(name)
+    raise InputError(f"model: {name!r} is no folder, hub id (owner/name) or embedded name; {hint}")
 
 
 def _check(folder: Path, name: str, remedy: str = "") -> None:

@@ -28,6 +28,7 @@ from selfpriority.recipe import (
     ByBattery,
     ByContrast,
     ByProbe,
+    ByPython,
     ByReward,
     InWords,
     JudgeSection,
@@ -38,7 +39,7 @@ from selfpriority.recipe import (
 from selfpriority.run import Spent, key_of
 from selfpriority.storage import Damaged, read_record, write_record
 
-METHODS = ("expected", "verbal", "battery", "contrast", "probe", "reward")
+METHODS = ("expected", "verbal", "battery", "contrast", "probe", "reward", "python")
 _VERSION = 1  # raise it when the same judge and labels would give another row
 
 
@@ -81,7 +82,7 @@ def compare_recipe(
 
 
 def candidates(recipe: Recipe) -> list[Candidate]:
-    """Every way to judge that is open to the model that judges, then the heads and reward models that the recipe names.
+    """Every way that is open to the model that judges, then the heads, reward models and functions that are named.
 
     The model is that of `score`, where a model judges there, else the recipe's.
     """
@@ -99,9 +100,9 @@ def candidates(recipe: Recipe) -> list[Candidate]:
     named = {"score": own, "evaluate": recipe.evaluate.judge, **recipe.evaluate.more_judges}
     seen: list[JudgeSection] = []
     for role, section in named.items():
-        if isinstance(section, ByProbe | ByReward) and section not in seen:
+        if isinstance(section, ByProbe | ByReward | ByPython) and section not in seen:
             seen.append(section)
-            name = "reward" if isinstance(section, ByReward) else f"probe {Path(section.judge).name}"
+            name = "reward" if isinstance(section, ByReward) else f"{section.method} {Path(section.judge).name}"
             found.append(Candidate(Method(name, _fields(recipe, section), role == "score"), section))
     return found
 

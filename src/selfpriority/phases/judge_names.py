@@ -5,7 +5,8 @@ A finished step is recognised by its judge's key, so that no model is loaded for
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,15 @@ from selfpriority.judges.battery import battery_hash
 from selfpriority.judges.contrast import contrast_hash
 from selfpriority.judges.heads import Heads, read_heads
 from selfpriority.judges.probe import READING
+from selfpriority.judges.python import rater_fingerprint
+from selfpriority.own_python import OwnPython, find
 from selfpriority.phases.models import in_process, model_key
 from selfpriority.recipe import (
     Backend,
     ByBattery,
     ByContrast,
     ByProbe,
+    ByPython,
     ByReward,
     InWords,
     JudgeSection,
@@ -59,6 +63,8 @@ def judge_key(section: JudgeSection, policy: str, constitution: Constitution, ba
             texts = text_hash("rate_expected", "rate_verbal")
             model = model_key(named_model(section, policy), runner)
             return key_of("words", model, constitution.objectives, texts, settings, arithmetic)
+        case ByPython():
+            return key_of("python", rater_fingerprint(own_function(section), section.version), constitution.names)
 
 
 def judge_entry(section: JudgeSection, resources: Resources) -> dict[str, str]:
@@ -99,6 +105,27 @@ def check_rewards(section: ByReward, constitution: Constitution) -> None:
         raise InputError(f"score.rewards: no model for {', '.join(missing)}")
     if not constitution.anchors:
         raise InputError(f"constitution: {constitution.name!r} has no anchors, and reward models are placed by them")
+
+
+def own_function(section: ByPython) -> OwnPython:
+    """Where a judge in Python lies; nothing of it is run.
+
+    Raises:
+        InputError: there is no such module, or its folder is told from nowhere.
+    """
+    if section.folder is not None and not Path(section.folder).is_absolute():
+        raise InputError(f"{section.judge!r}: folder {section.folder!r} is no absolute path, as a run has it")
+    return find(section.judge, () if section.folder is None else (Path(section.folder),))
+
+
+def located(section: ByPython, folders: Sequence[Path]) -> ByPython:
+    """The judge with the first of the folders that holds its module; as it is where none does."""
+    if section.folder is not None:
+        return section
+    with contextlib.suppress(InputError):
+        if not (own := find(section.judge, folders)).is_installed:
+            return section.model_copy(update={"folder": str(own.folder)})
+    return section
 
 
 def with_judges(recipe: Recipe, change: Callable[[JudgeSection], JudgeSection]) -> Recipe:

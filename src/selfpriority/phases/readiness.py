@@ -1,7 +1,8 @@
 """Whether this machine has what a recipe asks for, as far as that can be known before any work.
 
 Packages, variables, GPUs, folders of heads and, where the hub must not be asked, models. Opens no model and fetches
-none, so that a plan may ask too; all that is missing is told at once.
+none, so that a plan may ask too; all that is missing is told at once. A judge in Python is imported, which runs its
+module.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from dataclasses import dataclass
 from selfpriority.backends.http import key_variable
 from selfpriority.errors import InputError
 from selfpriority.judges.heads import Heads
+from selfpriority.judges.python import judging_function
 from selfpriority.models.files import out_of_reach
 from selfpriority.personas import load_personas
-from selfpriority.phases.judge_names import comparing, fitted_heads, named_model
+from selfpriority.phases.judge_names import comparing, fitted_heads, named_model, own_function
 from selfpriority.recipe import (
     Align,
     Backend,
     ByBattery,
     ByContrast,
     ByProbe,
+    ByPython,
     ByReward,
     InWords,
     JudgeSection,
@@ -123,6 +126,12 @@ def _judges(recipe: Recipe, probes: Sequence[_Probe], objectives: tuple[str, ...
     for place, section in roles(recipe).items():
         if isinstance(section, ByReward) and (missing := [name for name in objectives if name not in section.rewards]):
             yield f"{place}.rewards: no model for {', '.join(missing)}; name a sequence classifier of one label"
+    for place, section in roles(recipe).items():
+        if isinstance(section, ByPython):
+            try:
+                judging_function(own_function(section))
+            except InputError as error:
+                yield f"{place}.judge: {error.lines[0]}"
 
 
 def _openings(recipe: Recipe) -> Iterator[str]:

@@ -6,7 +6,7 @@ turns out to be a folder of fitted heads becomes one by probe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from selfpriority.constitution import load_constitution, shipped_constitutions
@@ -14,10 +14,10 @@ from selfpriority.errors import InputError
 from selfpriority.models.files import embedded_models
 from selfpriority.outside import sound
 from selfpriority.personas import known_personas
-from selfpriority.phases.judge_names import meant, shipped_heads, with_judges
+from selfpriority.phases.judge_names import located, meant, shipped_heads, with_judges
 from selfpriority.prompt_sets import prompt_sets, written_out
 from selfpriority.prompts import shipped_prompts
-from selfpriority.recipe import ByReward, Evaluate, JudgeSection, OtherSystem, Prompts, Recipe, with_named
+from selfpriority.recipe import ByPython, ByReward, Evaluate, JudgeSection, OtherSystem, Prompts, Recipe, with_named
 
 Locate = Callable[[str, Collection[str]], str]
 """(a name, the names that are no paths in its field) -> an absolute path, or the name as it is."""
@@ -53,7 +53,7 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
             "evaluate": _evaluate(_with_named(recipe.evaluate, folder, constitution), absolute),
         }
     )
-    return with_judges(found, lambda section: _judge(section, absolute))
+    return with_judges(found, lambda section: _judge(section, absolute, (Path.cwd(), folder)))
 
 
 def _with_named(section: Evaluate, folder: Path, constitution: str) -> Evaluate:
@@ -85,7 +85,10 @@ def _system(section: OtherSystem, absolute: Locate) -> OtherSystem:
     return section.model_copy(update={"model": absolute(section.model, ("self", *embedded_models()))})
 
 
-def _judge(section: JudgeSection, absolute: Locate) -> JudgeSection:
+def _judge(section: JudgeSection, absolute: Locate, folders: Sequence[Path]) -> JudgeSection:
+    if isinstance(section, ByPython):
+        given = section.folder and absolute(section.folder, ())
+        return located(section.model_copy(update={"folder": given}), folders)
     changes: dict[str, object] = {"judge": absolute(section.judge, ("self", *shipped_heads(), *embedded_models()))}
     if isinstance(section, ByReward):
         models = section.rewards.items()

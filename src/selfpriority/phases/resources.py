@@ -25,6 +25,7 @@ from selfpriority.phases.judge_names import (
     meant,
     named_model,
     of_model,
+    own_function,
     with_judges,
 )
 from selfpriority.phases.made_battery import made_battery, places
@@ -36,6 +37,7 @@ from selfpriority.recipe import (
     ByBattery,
     ByContrast,
     ByProbe,
+    ByPython,
     ByReward,
     InWords,
     JudgeSection,
@@ -97,6 +99,8 @@ class StandIns:
 
     model: Callable[[str, Backend], LanguageModel]
     classifier: Callable[[str, Backend], LanguageModel]
+    rater: Callable[[str], LanguageModel]
+    """In place of a function of the user's own."""
 
 
 @dataclass
@@ -160,9 +164,20 @@ class Resources:
         model = Cached(open_classifier(name, self.recipe.backend), self.run.cache, self.reporter.note)
         return Watched(model, self._watcher(step, spent))
 
+    def _rater(self, section: ByPython, step: str, spent: Spent) -> LanguageModel:
+        """The function behind cache and progress; its module is imported here."""
+        from selfpriority.judges.python import PythonRater, judging_function
+
+        if self.stand_ins is not None:
+            return self.stand_ins.rater(section.judge)
+        own = own_function(section)
+        rater = PythonRater(judging_function(own), own, section.version, section.batch_size)
+        return Watched(Cached(rater, self.run.cache, self.reporter.note), self._watcher(step, spent))
+
     def judge(self, section: JudgeSection, policy: str, step: str, spent: Spent, reworded: bool = False) -> Judge:
         """The judge of a recipe's section; `self` is `policy`."""
         from selfpriority.judges.probe import ProbeJudge
+        from selfpriority.judges.python import PythonJudge
         from selfpriority.judges.reward import RewardJudge
         from selfpriority.judges.words import WordsJudge
 
@@ -187,6 +202,8 @@ class Resources:
                 return RewardJudge(models, constitution)
             case InWords():
                 return WordsJudge(self._in_words(section, policy, step, spent), constitution, section, reworded)
+            case ByPython():
+                return PythonJudge(self._rater(section, step, spent), section.judge, constitution.names)
 
     def checked_judge(self, section: JudgeSection, step: str, spent: Spent) -> Judge:
         """The judge as the anchors may be evidence about it: what was oriented by them rates each without itself."""

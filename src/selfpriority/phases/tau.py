@@ -10,15 +10,16 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from selfpriority.errors import InputError
 from selfpriority.evaluation.tau import Curve, TwiceRated, curve
 from selfpriority.formats import TERMINAL, counted
-from selfpriority.phases.judge_names import meant
+from selfpriority.phases.judge_names import located, meant
 from selfpriority.phases.resources import Resources
 from selfpriority.rating import Item
-from selfpriority.recipe import JudgeSection, parse_judge
+from selfpriority.recipe import ByPython, JudgeSection, parse_judge
 from selfpriority.records import Pool, Rating, Ratings, Unrated
 from selfpriority.report.figures import Series, share_curves
 from selfpriority.run import SCORED, Run, Spent
@@ -101,7 +102,8 @@ def other_judge(judge: str, method: str | None, base_url: str | None, api_key_en
         raise InputError("--api-key-env: names the key's variable for --base-url URL, which is not given")
     backend = None if base_url is None else {"kind": "openai", "base_url": base_url, "api_key_env": api_key_env}
     how = {} if method is None else {"method": method}
-    return meant(parse_judge({"judge": judge, "backend": backend, **how}, "judge"))
+    found = meant(parse_judge({"judge": judge, "backend": backend, **how}, "judge"))
+    return located(found, (Path.cwd(),)) if isinstance(found, ByPython) else found
 
 
 def tau_text(found: Curve) -> str:

@@ -143,7 +143,7 @@ def _held(asked: Sequence[Asked], rehearsal: Rehearsal) -> Held:
     from selfpriority.models.arithmetic import bytes_per_weight
     from selfpriority.training.parameters import n_parameters
 
-    models = {f"{one.model} {one.settings.model_dump_json()}": one for one in asked}
+    models = {f"{one.model} {one.settings.model_dump_json()}": one for one in asked if one.settings is not None}
     weights: list[float] = []
     policies = [0.0]
     caches, passing = [0.0], [0.0]

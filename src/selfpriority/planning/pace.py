@@ -13,6 +13,7 @@ from typing import Protocol
 
 from selfpriority.errors import InputError
 from selfpriority.planning.requests import PlannedStep
+from selfpriority.recipe import OpenaiBackend
 from selfpriority.run import Manifest
 
 _MILLION = 1_000_000
@@ -42,12 +43,12 @@ class Rates:
     source: str = "--rates"
 
     def seconds(self, step: PlannedStep) -> float | None:
-        """The sum of its parts; None if a rate that it needs was not given."""
+        """The sum of its parts; None if one of them is not known."""
         read = sum(asked.prompt_tokens + asked.forward_tokens for asked in step.asked)
         written = sum(asked.new_tokens for asked in step.asked)
         parts = ((read, self.prefill), (written, self.generate), (step.trained_tokens, self.train))
-        if any(n and rate is None for n, rate in parts):
-            return None
+        if any(n and rate is None for n, rate in parts) or any(asked.settings is None for asked in step.asked):
+            return None  # how long a function of the user's own takes is in no rate of tokens
         return sum(n / rate for n, rate in parts if n and rate is not None)
 
 
@@ -99,7 +100,7 @@ class Prices:
 
     def cost(self, step: PlannedStep) -> float:
         """Of what the step asks of servers; 0 for what runs here."""
-        served = [asked for asked in step.asked if asked.settings.kind == "openai"]
+        served = [asked for asked in step.asked if isinstance(asked.settings, OpenaiBackend)]
         read = sum(asked.prompt_tokens + asked.forward_tokens for asked in served)
         return (read * self.read + sum(asked.new_tokens for asked in served) * self.written) / _MILLION
 

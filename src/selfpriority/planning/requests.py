@@ -31,6 +31,7 @@ from selfpriority.phases.round_inputs import usable_prompts
 from selfpriority.phases.round_steps import DENOISE, PAIR, REFINE, SAMPLE, SCORE, Round
 from selfpriority.phases.systems import PromptSet, check_systems, prompt_sets, systems
 from selfpriority.rating import Item
+from selfpriority.recipe import OpenaiBackend
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
 from selfpriority.run import MERGED, SYSTEMS, Spent
 
@@ -72,6 +73,7 @@ class Rehearsal(Resources):
         self.stand_ins = StandIns(
             lambda name, settings: self._counting(Asked(name, settings)),
             lambda name, settings: self._counting(Asked(name, settings, classifies=True)),
+            lambda name: self._counting(Asked(name, None)),
         )
 
     @cached_property
@@ -103,11 +105,12 @@ class Rehearsal(Resources):
         return PlannedStep(name, phase, asked, is_bound)
 
     def _counting(self, asked: Asked) -> LanguageModel:
-        is_behind_address = asked.settings.kind == "openai" and asked.model != self.recipe.model
+        is_behind_address = isinstance(asked.settings, OpenaiBackend) and asked.model != self.recipe.model
         if is_behind_address:
             self.served.add(asked.model)
         self.asked.append(asked)
-        return Counting(asked, Ruler(None) if is_behind_address else self.ruler(asked.model))
+        is_unread = is_behind_address or asked.settings is None
+        return Counting(asked, Ruler(None) if is_unread else self.ruler(asked.model))
 
 
 def planned_steps(rehearsal: Rehearsal) -> Iterator[PlannedStep]:

@@ -16,7 +16,16 @@ from selfpriority.recipe.branch import (
 )
 from selfpriority.recipe.evaluate import Evaluate, OtherSystem
 from selfpriority.recipe.file import dump, load, load_recipe, parse, parse_judge
-from selfpriority.recipe.judge import ByBattery, ByContrast, ByProbe, ByReward, InWords, JudgeSection, Score
+from selfpriority.recipe.judge import (
+    ByBattery,
+    ByContrast,
+    ByProbe,
+    ByPython,
+    ByReward,
+    InWords,
+    JudgeSection,
+    Score,
+)
 from selfpriority.recipe.method import Denoise, PairRules, Refine, Sample
 from selfpriority.recipe.named import with_named
 from selfpriority.recipe.prompts import Prompts
@@ -32,6 +41,7 @@ __all__ = [
     "ByBattery",
     "ByContrast",
     "ByProbe",
+    "ByPython",
     "ByReward",
     "Denoise",
     "Evaluate",

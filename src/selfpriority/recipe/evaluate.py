@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from selfpriority.recipe.judge import InWords, JudgeSection, gathered
+from selfpriority.recipe.judge import OF_PYTHON, InWords, JudgeSection, gathered
 from selfpriority.recipe.prompts import Prompts
 from selfpriority.recipe.section import Count, Divisor, Section, Weight
 
@@ -56,7 +56,8 @@ class Evaluate(Section):
     more_systems: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], OtherSystem] = Field({})
     """Further systems by a name of their own, evaluated as the others are."""
     systems: tuple[str, ...] = ()
-    """Named systems beside those: what ships (`spa systems` lists them), or YAML files of your own."""
+    """Named systems beside those: what ships (`spa systems` lists them), YAML files of your own, or
+    `package.module:name` of a mapping in Python."""
     reference: str | None = None
     """A system that every other one is compared with as well, beside `vanilla`."""
     judge: JudgeSection = InWords(judge="self")
@@ -81,4 +82,4 @@ class Evaluate(Section):
     @model_validator(mode="before")
     @classmethod
     def _flat(cls, data: Any) -> Any:
-        return gathered(data, ("method", "rewards", "backend"))
+        return gathered(data, ("method", "rewards", "backend", *OF_PYTHON))

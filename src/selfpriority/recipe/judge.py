@@ -1,4 +1,4 @@
-"""Who rates or compares, as a recipe says it: a model asked in words or by questions, heads fitted or made, rewards.
+"""Who rates or compares, as a recipe says it: a model asked in words or by questions, heads, rewards, a function.
 
 A judge is also read from the flat spelling, fields of every kind side by side with `method` for the kind, as older
 recipes and `FIELD=VALUE` have it. Knows no model and no file.
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from selfpriority.own_python import FORM
 from selfpriority.recipe.backend import Backend
 from selfpriority.recipe.section import Count, Probability, Section
 
@@ -44,7 +45,9 @@ class InWords(Section):
     @classmethod
     def _flat_method(cls, value: Any) -> Any:
         if value not in ("expected", "verbal", *_KINDS):  # where `method` tells the kind, it may be any
-            raise ValueError("Input should be 'expected', 'verbal', 'battery', 'probe', 'contrast' or 'reward'")
+            raise ValueError(
+                "Input should be 'expected', 'verbal', 'battery', 'probe', 'contrast', 'reward' or 'python'"
+            )
         return value
 
 
@@ -108,12 +111,42 @@ class ByReward(Section):
         return self.kind
 
 
+class ByPython(Section):
+    """A function of the user's own, which runs in this process (docs/own-python.md)."""
+
+    kind: Literal["python"]
+    """How the judge comes to a rating."""
+    judge: str
+    """`package.module:name` of the function."""
+    folder: str | None = None
+    """Where its module lies; none: the working directory or the recipe's folder if it is there, else what is
+    installed."""
+    version: str = ""
+    """Another text when something changed that its source does not show, a model behind an address for one: then all
+    is rated anew."""
+    batch_size: Count = 32
+    """Answers that it is given at once; the verdicts of every call are kept."""
+
+    @property
+    def method(self) -> Literal["python"]:
+        """As files name it."""
+        return self.kind
+
+    @field_validator("judge")
+    @classmethod
+    def _names_a_function(cls, value: str) -> str:
+        if not FORM.fullmatch(value):
+            raise ValueError("must be package.module:name of a function, as in mypackage.judging:rate")
+        return value
+
+
 _KINDS: dict[str, type[Section]] = {
     "words": InWords,
     "probe": ByProbe,
     "contrast": ByContrast,
     "battery": ByBattery,
     "reward": ByReward,
+    "python": ByPython,
 }
 _EVERY = {"judge", "method", "rewards", "backend"}
 """What a judge that version 0.1.0 wrote out names, whatever its kind: what is not of it says nothing, nor a default."""
@@ -137,8 +170,12 @@ def _with_kind(value: Any) -> Any:
 
 
 JudgeSection = Annotated[
-    InWords | ByProbe | ByContrast | ByBattery | ByReward, Field(discriminator="kind"), BeforeValidator(_with_kind)
+    InWords | ByProbe | ByContrast | ByBattery | ByReward | ByPython,
+    Field(discriminator="kind"),
+    BeforeValidator(_with_kind),
 ]
+OF_PYTHON = ("folder", "version", "batch_size")
+"""What stands beside the name of a function, in the flat spelling."""
 
 
 def gathered(data: Any, fields: Iterable[str]) -> Any:
@@ -166,4 +203,4 @@ class Score(Section):
     @model_validator(mode="before")
     @classmethod
     def _flat(cls, data: Any) -> Any:
-        return gathered(data, ("method", "rewards", "backend", "mass_floor", "max_new_tokens"))
+        return gathered(data, ("method", "rewards", "backend", "mass_floor", "max_new_tokens", *OF_PYTHON))

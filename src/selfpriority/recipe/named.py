@@ -1,21 +1,26 @@
-"""Systems with a file of their own: what ships in `text/systems`, one YAML file each, and a user's.
+"""Systems with a file of their own: what ships in `text/systems`, one YAML file each, and a user's, in YAML or Python.
 
-A file says what an entry of `evaluate.more_systems` says, with a title and where the system is from. Knows no model.
+A file says what an entry of `evaluate.more_systems` says, with a title and where the system is from. In Python that is
+a mapping, or a record of these fields, named `package.module:name`. Knows no model.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from selfpriority.errors import InputError
 from selfpriority.outside import parse_yaml, read_text
+from selfpriority.own_python import OwnPython, find, load
 from selfpriority.plain_text import shown
 from selfpriority.recipe.evaluate import OtherSystem
 from selfpriority.recipe.mistakes import mistake_lines
@@ -59,13 +64,59 @@ def read_system(path: Path, objectives: Sequence[str]) -> NamedSystem:
     Raises:
         InputError: file, field, value, what is allowed.
     """
-    data = parse_yaml(read_text(path), str(path))
+    return _checked(parse_yaml(read_text(path), str(path)), str(path), objectives)
+
+
+def own_system(own: OwnPython, objectives: Sequence[str]) -> NamedSystem:
+    """The system in a Python module, which is imported.
+
+    Args:
+        own: names a mapping of the fields that a file has, a dataclass or a pydantic model.
+        objectives: as of `read_system`.
+
+    Raises:
+        InputError: module, field, value, what is allowed.
+    """
+    with _placed():
+        found = load(own)
+    if isinstance(found, BaseModel):
+        found = found.model_dump(exclude_unset=True)
+    elif is_dataclass(found) and not isinstance(found, type):
+        found = asdict(found)
+    place = f"{_PLACE}: {own.name}"
+    if not isinstance(found, Mapping):
+        raise InputError(f"{place}: a system is a mapping of fields, this is {type(found).__name__}")
+    try:
+        plain = json.loads(json.dumps(dict(found), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{place}: holds what no file could: {error}") from None
+    return _checked(plain, place, objectives)
+
+
+def _checked(data: object, place: str, objectives: Sequence[str]) -> NamedSystem:
     if not isinstance(data, dict):
-        raise InputError(f"{path}: a system is a mapping of fields, this is {type(data).__name__}")
+        raise InputError(f"{place}: a system is a mapping of fields, this is {type(data).__name__}")
     try:
         return NamedSystem.model_validate(_named(data, objectives))
     except ValidationError as error:
-        raise InputError(*dict.fromkeys(mistake_lines(error, str(path), NamedSystem, data))) from None
+        raise InputError(*dict.fromkeys(mistake_lines(error, place, NamedSystem, data))) from None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A system that is asked for, and where it is described."""
+
+    name: str
+    path: Path
+    """Of its file, or of the module that holds it."""
+    own: OwnPython | None = None
+
+    @property
+    def ships(self) -> bool:
+        return self.path.parent == SHIPPED
+
+    def system(self, objectives: Sequence[str]) -> NamedSystem:
+        return read_system(self.path, objectives) if self.own is None else own_system(self.own, objectives)
 
 
 def with_named(
@@ -77,19 +128,19 @@ def with_named(
 
     Args:
         given: `evaluate.more_systems`, which goes before what ships under the same name.
-        asked: names that ship, `all` of them or the `ablations`, or paths of files.
-        folders: where paths count from, the first that has the file.
+        asked: names that ship, `all` of them or the `ablations`, paths of files, or names in Python.
+        folders: where paths and modules count from, the first that has the file.
         objectives: of the constitution.
 
     Raises:
         InputError: no such system, or a file that is wrong.
     """
     found = dict(given)
-    paths = dict(_paths(asked, folders, objectives))
-    for name, path in paths.items():
-        if name not in found or (found[name] is given.get(name) and path.parent != SHIPPED):  # a named file is meant
-            _add(name, path, found, objectives)
-    for name in paths:
+    wanted = {each.name: each for each in _wanted(asked, folders, objectives)}
+    for name, each in wanted.items():
+        if name not in found or (found[name] is given.get(name) and not each.ships):  # a named file is meant
+            _add(each, found, objectives)
+    for name in wanted:
         if name in found and not found[name].evaluated:
             found[name] = found[name].model_copy(update={"evaluated": True})
     return found
@@ -100,40 +151,59 @@ def needs(system: OtherSystem) -> list[str]:
     return [*([system.start] if system.start else []), *system.merge]
 
 
-def _add(name: str, path: Path, found: dict[str, OtherSystem], objectives: Sequence[str]) -> None:
+def _add(asked: _Asked, found: dict[str, OtherSystem], objectives: Sequence[str]) -> None:
     """Puts a system into `found`, behind those that it needs: files beside its own, or shipped ones.
 
     What has no file is left to who trains, who knows what else there is.
     """
-    system = read_system(path, objectives)
+    name, system = asked.name, asked.system(objectives)
     if system.own:
         return
     found[name] = OtherSystem.model_validate(system.model_dump(exclude={"source", "own", "objectives", "ablation"}))
     for other in needs(system):
-        places = (folder / f"{other}.yaml" for folder in (path.parent, SHIPPED))
+        places = (folder / f"{other}.yaml" for folder in (asked.path.parent, SHIPPED))
         place = next((place for place in places if place.is_file()), None)
         if other not in found and place is not None:
-            _add(other, place, found, objectives)
+            _add(_Asked(other, place), found, objectives)
             if other in found and found[other].train:
                 found[other] = found[other].model_copy(update={"evaluated": False})
     found[name] = found.pop(name)  # to the end
 
 
-def _paths(asked: Sequence[str], folders: Sequence[Path], objectives: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """(name, file) of every system that is asked for."""
+def _wanted(asked: Sequence[str], folders: Sequence[Path], objectives: Sequence[str]) -> Iterator[_Asked]:
+    """Every system that is asked for."""
     for name in asked:
         if name in (EVERY, ABLATIONS):
-            every = {shipped: SHIPPED / f"{shipped}.yaml" for shipped in shipped_systems()}
-            yield from ((shipped, path) for shipped, path in every.items() if _is_in(name, path, objectives))
+            every = (_Asked(shipped, SHIPPED / f"{shipped}.yaml") for shipped in shipped_systems())
+            yield from (each for each in every if _is_in(name, each.path, objectives))
         elif _NAME.fullmatch(name):
-            yield name, _shipped_path(name)
+            yield _Asked(name, _shipped_path(name))
+        elif ":" in name and not name.endswith((".yaml", ".yml")):
+            yield _in_python(name, folders)
         else:
             path = next((path for folder in folders if (path := folder / name).is_file()), Path(name))
             if not _NAME.fullmatch(path.stem):
                 raise InputError(f"{_PLACE}: {shown(name)}: a file is called by its system: a-z, 0-9 and _, then .yaml")
             if not path.is_file():
                 raise _unknown(name)
-            yield path.stem, path
+            yield _Asked(path.stem, path)
+
+
+def _in_python(name: str, folders: Sequence[Path]) -> _Asked:
+    with _placed():
+        own = find(name, folders)
+    if not _NAME.fullmatch(own.attribute):
+        raise InputError(f"{_PLACE}: {shown(name)}: a system is called as what holds it: a-z, 0-9 and _")
+    return _Asked(own.attribute, own.file, own)
+
+
+@contextmanager
+def _placed() -> Iterator[None]:
+    """Says of what is wrong with a name in which field it stands."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(*(f"{_PLACE}: {line}" for line in error.lines)) from error
 
 
 def _is_in(group: str, path: Path, objectives: Sequence[str]) -> bool:
