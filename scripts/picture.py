@@ -24,7 +24,9 @@ SYSTEMS = {
 }
 JUDGES = {"demo-eval": "heads on people's labels", "outside": "another model (outside)"}
 OBJECTIVES = ("harmlessness", "helpfulness")
-LEFT, PANEL, GAP, TOP, ROW, REACH = 118, 150, 14, 62, 30, 1.25
+SPLIT = "fresh"
+"""The held-out prompts of the recipe as it ships; the record holds older ones too."""
+LEFT, PANEL, GAP, TOP, ROW, REACH = 118, 150, 14, 62, 30, 1.75
 STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#24292f}.small{font-size:11px;fill:#57606a}.spa{font-weight:700}"
     ".axis{stroke:#8c959f}.grid{stroke:#d0d7de}.up{stroke:#1a7f37;fill:#1a7f37}.down{stroke:#cf222e;fill:#cf222e}"
@@ -51,7 +53,7 @@ class Gain:
 
 def gains(rows: list[dict[str, Any]], system: str, judge: str, objective: str) -> list[Gain]:
     """Of every run in the record, in order."""
-    wanted = {"recipe": "demo", "system": system, "judge": judge, "objective": objective}
+    wanted = {"recipe": "demo", "split": SPLIT, "system": system, "judge": judge, "objective": objective}
     found = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
     return [Gain(*(row[name] for name in ("mean", "low", "high"))) for row in found]
 
