@@ -32,8 +32,11 @@ def check_judge(
         phase(recipe, "check-judge", 0, child, lambda run, resources, _: gate(run, resources))
         return
     from selfpriority.inspection.judge_table import trust_table
+    from selfpriority.inspection.own_prompts_table import own_prompts_table
     from selfpriority.judges.reports import checks_as_json
     from selfpriority.phases.judge_check import check_recipe
+    from selfpriority.phases.own_prompts import check_own_prompts
+    from selfpriority.storage import as_json as as_json_value
 
     how.check()
     if how.compare:
@@ -41,7 +44,16 @@ def check_judge(
         return
     with reporting("check-judge") as reporter:
         checks = check_recipe(named_recipe(recipe), fields or [], how.labels, reporter)
-    print(json.dumps(checks_as_json(checks), indent=1) if as_json else clean(trust_table(checks)))
+        own = (
+            check_own_prompts(named_recipe(recipe), fields or [], how.own_prompts, reporter)
+            if how.own_prompts
+            else None
+        )
+    if as_json:
+        told = checks_as_json(checks)
+        print(json.dumps(told if own is None else {**told, "own_prompts": as_json_value(own)}, indent=1))
+    else:
+        print(clean("\n\n".join([trust_table(checks), *([] if own is None else [own_prompts_table(own)])])))
     if checks.train is None or not checks.train.usable:
         raise typer.Exit(3)
 

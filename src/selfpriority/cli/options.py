@@ -50,8 +50,14 @@ class CheckOptions:
         list[str] | None, typer.Option("--method", help="With --compare: this method alone; repeatable.")
     ] = None
 
+    own_prompts: Annotated[
+        int, typer.Option("--own-prompts", min=0, help="Also: is it right on so many of the recipe's own prompts?")
+    ] = 0
+
     def check(self) -> None:
         """Raises InputError for options that do not go together."""
+        if self.own_prompts and self.compare:
+            raise InputError("check-judge: --own-prompts looks at the recipe's own judge; leave out --compare")
         if self.method and not self.compare:
             raise InputError("check-judge: --method goes with --compare; a recipe's own is score.method=NAME")
 
