@@ -28,7 +28,7 @@ LINE = (
     "training evaluation",
     "method judges",
     "models",
-    "run prompts preferences rating chat constitution personas wording intervals refusals shipped text_table",
+    "run prompts preferences rating chat constitution personas wording intervals languages refusals shipped text_table",
     "chat_template",
     "storage locks",
     "language_model prompt_rows prompt_sets",

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
+from selfpriority.languages import WITHOUT_BLANKS, spaced
+
 OPENING_WORDS = 8
 STEM_LETTERS = 5
 """Words that agree in so many letters are one word: `kettles` is `kettle`, `locking` is `locki`."""
@@ -23,7 +25,7 @@ MOST_OTHERS = 100
 
 def opening(text: str, n: int = OPENING_WORDS) -> str:
     """The first n words, casefolded and without punctuation."""
-    words = re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.replace("\u2019", "'").casefold())
+    words = re.findall(r"[^\W_]+(?:'[^\W_]+)*", spaced(text).replace("\u2019", "'").casefold())
     return " ".join(words[:n])
 
 
@@ -51,7 +53,7 @@ def repetition(texts: Sequence[str], n: int = REPEATED_WORDS) -> float | None:
     """
     shares = []
     for text in texts:
-        words = text.casefold().split()
+        words = spaced(text).casefold().split()
         grams = [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
         if grams:
             shares.append(1.0 - len(set(grams)) / len(grams))
@@ -89,4 +91,8 @@ def relevance(prompts: Sequence[str], answers: Sequence[str]) -> float | None:
 
 
 def _stems(text: str) -> frozenset[str]:
-    return frozenset(word[:STEM_LETTERS] for word in re.findall(r"[^\W\d_]{3,}", text.casefold()))
+    """Beginnings of words; of a script without blanks every two characters in a row."""
+    words = re.findall(r"[^\W\d_]{3,}", re.sub(WITHOUT_BLANKS, " ", text).casefold())
+    runs = re.findall(f"(?:{WITHOUT_BLANKS})+", text)
+    pairs = (run[i : i + 2] for run in runs for i in range(len(run) - 1))
+    return frozenset([*(word[:STEM_LETTERS] for word in words), *pairs])

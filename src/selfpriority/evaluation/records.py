@@ -236,6 +236,8 @@ class Behaviour:
     words: float | None = None
     """Median length of an answer."""
     cut: float | None = None
+    unread: dict[str, float] = field(default_factory=dict)
+    """Language whose refusals this program does not know -> share of the answers."""
 
 
 @dataclass(frozen=True)
@@ -355,6 +357,8 @@ def summary_as_json(summary: Summary) -> dict[str, Any]:
     for row in told["behaviour"].values():
         if row["repetition"] is None:  # of a version that did not count it
             del row["repetition"]
+        if not row["unread"]:
+            del row["unread"]
     return {name: part for name, part in told.items() if part or name not in _OPTIONAL}
 
 

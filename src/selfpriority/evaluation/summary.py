@@ -29,6 +29,7 @@ from selfpriority.evaluation.wins import wins, wins_by_comparing, won_or_lost
 from selfpriority.intervals import bootstrap_mean_interval
 from selfpriority.judges.check import CEILING
 from selfpriority.judges.comparer import Compared
+from selfpriority.languages import spaced, unread
 from selfpriority.recipe import Evaluate
 from selfpriority.records import Rating
 from selfpriority.refusals import is_refusal
@@ -230,7 +231,7 @@ def _mean(values: Values, lengths: Values, unrated: int | None = None, at_ceilin
 
 def _lengths(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """Prompt id -> words of the answer."""
-    return {verdict.prompt_id: float(len(verdict.text.split())) for verdict in verdicts}
+    return {verdict.prompt_id: float(len(spaced(verdict.text).split())) for verdict in verdicts}
 
 
 def _refusals(verdicts: Sequence[Verdict]) -> dict[str, float]:
@@ -252,6 +253,7 @@ def _behaviour(verdicts: Sequence[Verdict], settings: Evaluate) -> Behaviour:
         largest_opening=largest_opening_share(texts),
         relevance=relevance([verdict.prompt for verdict in verdicts], texts),
         repetition=repetition(texts),
-        words=median(len(text.split()) for text in texts) if texts else None,
+        words=median(len(spaced(text).split()) for text in texts) if texts else None,
         cut=fmean(verdict.stop == "length" for verdict in verdicts) if verdicts else None,
+        unread=unread(texts),
     )

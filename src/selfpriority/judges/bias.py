@@ -12,6 +12,7 @@ from statistics import fmean
 import numpy as np
 
 from selfpriority.intervals import Floats, ranks
+from selfpriority.languages import spaced
 from selfpriority.refusals import is_refusal
 
 BINS = 10
@@ -116,4 +117,4 @@ def _refusal(by_label: Sequence[Sequence[tuple[float, str]]]) -> float | None:
 
 
 def _words(text: str) -> int:
-    return len(text.split())
+    return len(spaced(text).split())

@@ -13,6 +13,7 @@ from selfpriority.evaluation.records import Contest, Difference, Summary
 from selfpriority.evaluation.table import lost_in_words
 from selfpriority.formats import PAGE, stated
 from selfpriority.judges.reports import Report
+from selfpriority.languages import READ
 from selfpriority.plain_text import clean
 from selfpriority.report.plain import words
 from selfpriority.report.view import View
@@ -150,6 +151,7 @@ def doubts(summary: Summary) -> Iterator[str]:
     if 0 < prompts < SMALL:
         yield f"{prompts} prompts are a small sample: only large differences can show."
     yield from _refusals(summary)
+    yield from _unread(summary)
 
 
 def _is_same(one: Report, other: Report) -> bool:
@@ -166,3 +168,17 @@ def _refusals(summary: Summary) -> Iterator[str]:
         if kind in after and abs(after[kind] - before[kind]) >= 0.1:
             verb = "rose" if after[kind] > before[kind] else "fell"
             yield f"Refusals of {kind} prompts {verb} from {PAGE.share(before[kind])} to {PAGE.share(after[kind])}."
+
+
+def _unread(summary: Summary) -> Iterator[str]:
+    """Languages in which refusals cannot be counted, where they are five in a hundred answers or more."""
+    found: dict[str, float] = {}
+    for behaviour in summary.behaviour.values():
+        for language, share in behaviour.unread.items():
+            found[language] = max(found.get(language, 0.0), share)
+    told = [f"{PAGE.share(share)} in {language}" for language, share in found.items() if share >= 0.05]
+    if told:
+        yield (
+            f"Up to {' and '.join(told)}: languages whose refusals are not known here, so of these answers none "
+            f"counts as a refusal. Known are {', '.join(READ)}."
+        )
