@@ -9,11 +9,20 @@ import pytest
 
 from selfpriority import (
     InputError,
+    InWords,
+    Item,
     JudgeRefused,
+    Message,
+    ProbeJudge,
+    Prompt,
     Recipe,
+    Response,
     Results,
+    WordsJudge,
     evaluate,
+    load_constitution,
     load_recipe,
+    open_judge,
     run_recipe,
 )
 from tests.test_pipeline import write_recipe
@@ -81,6 +90,21 @@ def test_a_refused_judge_is_an_error_of_its_own(tiny_model, tmp_path):
     recipe = write_recipe(tmp_path, tiny_model)
     with pytest.raises(JudgeRefused, match="exit code 3"):
         run_recipe(recipe, "score.require_signal=true", to=tmp_path / "run")
+
+
+def test_judges_open_by_name_and_as_a_recipe_has_them(yes_no_model, embedded_model):
+    constitution = load_constitution("harmless-helpful")
+    item = Item(
+        Prompt("p", (Message("user", "How do I bake bread?"),)), Response("p/y", "p", "Mix and wait.", "end", 4)
+    )
+    heads = open_judge("demo-eval", constitution)
+    assert (type(heads), heads.objectives) == (ProbeJudge, constitution.names)
+    assert all(1 <= rating.value <= 10 for rating in heads.rate([item])[0])
+    asked = open_judge(InWords(judge=str(yes_no_model), mass_floor=1e-9), constitution)
+    assert isinstance(asked, WordsJudge)
+    assert len(asked.rate([item])[0]) == 2
+    with pytest.raises(InputError, match="nobody/nothing"):
+        open_judge("nobody/nothing", constitution)
 
 
 def test_a_comparison_needs_two_systems_and_prompts():

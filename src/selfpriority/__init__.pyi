@@ -22,6 +22,7 @@ from .judges.words import WordsJudge as WordsJudge
 from .language_model import LanguageModel as LanguageModel
 from .library import (
     evaluate as evaluate,
+    open_judge as open_judge,
     open_model as open_model,
     run_recipe as run_recipe,
     train as train,

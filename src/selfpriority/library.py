@@ -9,18 +9,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError, JudgeRefused, WorkFailed
 from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.records import Summary, Verdict
 from selfpriority.evaluation.summary import summarise
 from selfpriority.interrupts import INTERRUPTED
+from selfpriority.judges.probe import ProbeJudge
+from selfpriority.judges.reward import RewardJudge
+from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import LanguageModel
 from selfpriority.phases import models
+from selfpriority.phases.judge_names import check_rewards, fitted_heads, heads_folder
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter
 from selfpriority.pipeline import Asked, run_all, start
 from selfpriority.rating import Item, Judge
-from selfpriority.recipe import Align, Backend, Evaluate, HfBackend, Recipe, dump
+from selfpriority.recipe import Align, Backend, ByProbe, ByReward, Evaluate, HfBackend, InWords, Recipe, dump
 from selfpriority.records import PairedPool, Prompt
 from selfpriority.results import Results
 from selfpriority.run import Run
@@ -43,12 +48,54 @@ def open_model(name: str, backend: Backend | None = None, cache: str | Path | No
     Example:
         >>> model = open_model("smollm2-135m", cache="answers.sqlite")       # doctest: +SKIP
     """
-    opened = models.open_model(name, backend or HfBackend())
+    return _kept(models.open_model(name, backend or HfBackend()), cache)
+
+
+def open_judge(
+    judge: str | InWords | ByProbe | ByReward,
+    constitution: Constitution,
+    backend: Backend | None = None,
+    cache: str | Path | None = None,
+) -> Judge:
+    """A judge that rates answers on a constitution's objectives, from 1 to 10.
+
+    Args:
+        judge: fitted heads that ship or lie in a folder, else a model that is asked in words; or a judge as a recipe
+            has it, `InWords(judge="ORG/MODEL", method="verbal")` for one. Heads that a model makes for itself come from
+            `spa fit-judge --contrast --to FOLDER`. A judge of your own needs no opening: see `Judge`.
+        constitution: what is rated, as `load_constitution` reads it.
+        backend: who runs a model that is asked in words; heads and reward models run in this process.
+        cache: a file (SQLite) that keeps what was answered; None: nothing is kept.
+
+    Raises:
+        InputError: there are no such heads or model, or they know another objective.
+
+    Example:
+        >>> judge = open_judge("demo-eval", load_constitution("harmless-helpful"))    # doctest: +SKIP
+    """
+    section = judge
+    if isinstance(section, str):
+        section = ByProbe(kind="probe", judge=section) if heads_folder(section) else InWords(judge=section)
+    here = backend if isinstance(backend, HfBackend) else HfBackend()
+    match section:
+        case ByProbe():
+            heads = fitted_heads(section.judge)
+            return ProbeJudge(_kept(models.open_reader(heads.model, here), cache), heads, constitution.names)
+        case ByReward():
+            check_rewards(section, constitution)
+            opened = {name: _kept(models.open_classifier(each, here), cache) for name, each in section.rewards.items()}
+            return RewardJudge(opened, constitution)
+        case InWords():
+            return WordsJudge(open_model(section.judge, section.backend or backend, cache), constitution, section)
+
+
+def _kept(model: LanguageModel, cache: str | Path | None) -> LanguageModel:
+    """The model with what it answers kept in a file."""
     if cache is None:
-        return opened
+        return model
     from selfpriority.backends.cache import Cached
 
-    return Cached(opened, Path(cache))
+    return Cached(model, Path(cache))
 
 
 def train(
