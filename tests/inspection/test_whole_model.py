@@ -24,7 +24,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Futu
 def run(tiny_model: Path, tmp_path: Path) -> Run:
     """A run of one round, and of a system beside it, whose policies are adapters that moved."""
     trained = Run(tmp_path / "run")
-    recipe = parse({"model": str(tiny_model), "prompts": "demo", "align": {"lora": {"r": 4}}}, "r.yaml")
+    recipe = parse(
+        {"model": str(tiny_model), "prompts": "demo", "align": {"lora": {"r": 4}, "dtype": "float32"}}, "r.yaml"
+    )
     for number, place in enumerate((trained, Run(trained.folder / "systems" / "sum"))):
         write_text(place.recipe, [dump(recipe)])
         torch.manual_seed(number)

@@ -48,7 +48,7 @@ ANSWERS = [(f"Explain {word}.", f"No, I will not {word}.", f"Yes, {word} now.") 
 
 @pytest.fixture(scope="module")
 def model(tiny_model: Path) -> LanguageModel:
-    return HfModel(str(tiny_model), HfBackend())
+    return HfModel(str(tiny_model), HfBackend(dtype="float32"))
 
 
 @pytest.fixture(scope="module")
