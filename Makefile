@@ -1,4 +1,5 @@
-# make demo: prompts in, a better model, the preference data and a report out. make test: the whole test suite.
+# make demo: prompts in, a better model, the preference data and a report out. make test: the tests of every day; make test-all: those
+# that take minutes too.
 # Both set up what they need; set up once, they do not set up again.
 
 SHELL := /bin/bash
@@ -7,9 +8,10 @@ VENV ?= .venv
 # test files run side by side, each process with one thread
 PROCESSES ?= auto
 BIN := $(VENV)/bin
+TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint format docs bench clean
+.PHONY: demo test test-slow test-all lint format docs bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -17,7 +19,12 @@ demo: $(VENV)/.ready
 	@echo "report: $(CURDIR)/runs/demo/report.html"
 
 test: $(VENV)/.ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile
+	$(TESTS) -m "not slow"
+
+test-slow: $(VENV)/.ready-dev
+	$(TESTS) -m slow
+
+test-all: test-slow test
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

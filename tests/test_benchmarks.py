@@ -12,6 +12,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
+@pytest.mark.slow
 def test_a_case_is_measured_with_or_without_the_peer():
     command = [
         sys.executable,

@@ -127,6 +127,7 @@ def test_a_damaged_file_is_told_in_one_line(
         assert code == 0 or (len(told) == 1 and (path.name in told[0] or "has no prompt" in told[0])), told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MADE_ANEW)
 @pytest.mark.parametrize("damage", [*DAMAGES, "gone"])
 def test_a_damaged_file_is_made_anew(name: str, damage: str, run: Run) -> None:

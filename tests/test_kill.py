@@ -25,6 +25,8 @@ from selfpriority.run import Run
 from tests.test_damaged_run import go_on
 from tests.test_pipeline import spa, steps, write_recipe
 
+pytestmark = pytest.mark.slow
+
 N_KILLS = 10
 
 

@@ -68,6 +68,7 @@ def test_the_same_call_goes_on(found, monkeypatch):
     assert again.policy().stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_recipe_made_in_python_runs(tiny_model, tmp_path, found):
     made: Recipe = load_recipe(Path(found.folder) / "recipe.yaml").model_copy(update={"seed": 5})
     assert run_recipe(made, to=tmp_path / "run").recipe.seed == 5

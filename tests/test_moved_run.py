@@ -45,6 +45,7 @@ def caches(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return folders
 
 
+@pytest.mark.slow
 def test_two_rounds_of_adapters_are_done_before_with_another_cache(caches: tuple[Path, Path], tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, Path("smollm2-135m"), rounds=2, align=LOW)
     run(recipe, tmp_path / "run", caches[0], offline=False)

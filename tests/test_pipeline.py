@@ -123,6 +123,7 @@ def test_the_same_command_again_does_nothing(finished: tuple[Path, Path]) -> Non
     assert "report:" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_changed_recipe_redoes_exactly_what_depends_on_it(tiny_model: Path, tmp_path: Path) -> None:
     recipe, run = write_recipe(tmp_path, tiny_model), tmp_path / "run"
     spa("run", recipe, "--out", run)
@@ -139,6 +140,7 @@ def test_a_changed_recipe_redoes_exactly_what_depends_on_it(tiny_model: Path, tm
     assert "round-1/sample: its inputs" not in done.stderr
 
 
+@pytest.mark.slow
 def test_two_rounds_train_from_one_another(tiny_model: Path, tmp_path: Path) -> None:
     recipe, run = write_recipe(tmp_path, tiny_model, rounds=2), tmp_path / "run"
     spa("run", recipe, "--out", run)
@@ -147,6 +149,7 @@ def test_two_rounds_train_from_one_another(tiny_model: Path, tmp_path: Path) -> 
     assert first.read_bytes() != second.read_bytes()
 
 
+@pytest.mark.slow
 def test_new_prompts_per_round_are_dealt_out_without_overlap(tiny_model: Path, tmp_path: Path) -> None:
     recipe, run = write_recipe(tmp_path, tiny_model, rounds=2, prompts_per_round="new"), tmp_path / "run"
     spa("run", recipe, "--out", run)
@@ -169,6 +172,7 @@ def test_a_judge_at_chance_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     spa("check-judge", recipe, check=3)
 
 
+@pytest.mark.slow
 def test_phases_work_on_their_own(tiny_model: Path, tmp_path: Path) -> None:
     whole = {"max_new_tokens": 64}  # so that most answers end: doctor calls a round bad that shows no endings
     recipe, run = write_recipe(tmp_path, tiny_model, sample=whole, refine=whole), tmp_path / "run"

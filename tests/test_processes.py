@@ -17,6 +17,8 @@ import pytest
 from selfpriority.pipeline import follow, start
 from tests.test_pipeline import spa, steps, write_recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def collected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

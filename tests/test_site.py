@@ -72,6 +72,7 @@ def test_the_recipe_of_the_tutorial_is_complete(folder):
     assert (found.model, found.prompts.source, found.sample.n) == ("ORG/MODEL", "prompts.jsonl", 4)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_tutorial_run_as_they_are_printed(folder):
     """On the tiny model, whose answers are scripted and kept short: all else is the tutorial's."""
     recipe: dict[str, Any] = yaml.safe_load((folder / "my.yaml").read_text())

@@ -232,6 +232,7 @@ def test_the_harness_asks_local_questions_and_none_twice(evaluated, tmp_path, mo
     assert evaluated.reporter.told == {}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @harness
 def test_what_the_harness_answered_before_a_stop_is_kept(evaluated, tmp_path, monkeypatch):
@@ -257,6 +258,7 @@ def test_what_the_harness_answered_before_a_stop_is_kept(evaluated, tmp_path, mo
     assert evaluated.reporter.told["questions to vanilla"][-1] <= 2400 - stopped[0]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @harness
 def test_an_adapter_is_asked_on_its_base_and_a_task_file_of_ones_own_beside(

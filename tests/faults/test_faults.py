@@ -19,6 +19,8 @@ from selfpriority.storage import read_json
 from tests.faults.server import KINDS, Break, Service
 from tests.test_bad_input import run_cli
 
+pytestmark = pytest.mark.slow
+
 FILES = (CANDIDATES, SCORED, REFINED, POOLS, PAIRS, DROPS, FUNNEL)
 CONSTITUTION = {
     "name": "mine",

@@ -305,6 +305,7 @@ def test_doctor_of_a_run_on_a_damaged_folder(
     assert str(finished_run / "model") in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("served", [False, True], ids=["here", "at a server"])
 @pytest.mark.parametrize("name", ["config: wider than its weights", "index: leads anywhere", "template: wrong syntax"])
 def test_a_run_on_a_damaged_folder(

@@ -41,6 +41,7 @@ def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return recipe, folder / "run"
 
 
+@pytest.mark.slow
 def test_a_system_that_cannot_be_trained_holds_up_no_other(tiny_model: Path, tmp_path: Path) -> None:
     hopeless = {"train": {"pair": {"margin": 18.0}}}
     behind = {"train": {"align": {"method": "dpo"}}, "start": "hopeless"}
@@ -62,6 +63,7 @@ def times_asked(run: Path) -> list[int]:
         return [n for (n,) in cache.execute("SELECT DISTINCT times_asked FROM answers")]
 
 
+@pytest.mark.slow
 def test_a_branch_is_a_run_on_the_same_answers_that_asks_nothing_again(finished: tuple[Path, Path]) -> None:
     _, run = finished
     for name in SYSTEMS:
@@ -103,6 +105,7 @@ def test_every_branch_trains_by_its_own_rules_and_is_compared(finished: tuple[Pa
         assert "It was not" not in card
 
 
+@pytest.mark.slow
 def test_what_is_done_stays_done_and_a_change_trains_the_branch_alone(finished: tuple[Path, Path]) -> None:
     recipe, run = finished
     before = {name: entry["key"] for name, entry in steps(run).items()}

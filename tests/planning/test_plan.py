@@ -44,6 +44,7 @@ def test_memory_by_phase_and_by_choice(written, spa_plan, tmp_path):
     assert full["activations_checkpointed"] < full["activations"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("memory", "fits"), [(2, True), (0.001, False), (None, None)])
 def test_the_phases_are_held_against_the_card_that_the_recipe_names(written, spa_plan, tmp_path, memory, fits):
     recipe = written(backend={"kind": "hf", "dtype": "float32", "memory": memory})
@@ -62,6 +63,7 @@ def test_the_phases_are_held_against_the_card_that_the_recipe_names(written, spa
     assert (told["generation_tokens"] > 16384) == fits
 
 
+@pytest.mark.slow
 def test_what_an_earlier_run_held_stands_beside_the_plan(written, spa_plan, tmp_path):
     recipe, run = written(backend={"kind": "hf", "dtype": "float32"}), tmp_path / "run"
     before = json.loads(spa_plan(recipe, "--json", "--out", run).out)["memory"]

@@ -23,6 +23,8 @@ from selfpriority.training.encode import encode_all
 from selfpriority.training.groups import plan_steps
 from selfpriority.training.ranks import deal, in_pieces
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import os, pickle, sys
 from pathlib import Path
