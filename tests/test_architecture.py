@@ -34,6 +34,7 @@ LINE = (
     "language_model prompt_rows prompt_sets",
     "records",
     "recipe",
+    "table_rows",
     "outside",
     "errors formats interrupts plain_text thinking",
 )
