@@ -28,6 +28,7 @@ LINE = (
     "training evaluation",
     "method judges",
     "models",
+    "own_pairs",
     "run prompts preferences rating chat constitution personas wording intervals refusals shipped text_table",
     "chat_template",
     "storage locks",

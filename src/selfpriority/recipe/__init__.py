@@ -19,6 +19,7 @@ from selfpriority.recipe.file import dump, load, load_recipe, parse, parse_judge
 from selfpriority.recipe.judge import ByBattery, ByContrast, ByProbe, ByReward, InWords, JudgeSection, Score
 from selfpriority.recipe.method import Denoise, PairRules, Refine, Sample
 from selfpriority.recipe.named import with_named
+from selfpriority.recipe.pairs import Pairs
 from selfpriority.recipe.prompts import Prompts
 from selfpriority.recipe.recipe import Recipe
 from selfpriority.recipe.section import Section
@@ -42,6 +43,7 @@ __all__ = [
     "OpenaiBackend",
     "OtherSystem",
     "PairRules",
+    "Pairs",
     "Prices",
     "Prompts",
     "Recipe",
