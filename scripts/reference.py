@@ -53,6 +53,7 @@ def said(field: Schema, kinds: Schema) -> str:
 
 SECTIONS = {
     "Prompts": "`prompts`, `evaluate.prompts`: which prompts",
+    "Pairs": "`pairs`: preference data of your own",
     "Sample": "`sample`: candidates",
     "Score": "`score`: the judge of training",
     "InWords": "judge `kind: words`",

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.interrupts import INTERRUPTED
 from selfpriority.judges.reports import read_checks
@@ -25,9 +27,10 @@ from selfpriority.phases.branches import Branch, branches, prepare
 from selfpriority.phases.children import KEEP_FREED_MEMORY, RETURN_FREED_MEMORY, run_child
 from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.evaluate import check_evaluation, evaluate_steps
-from selfpriority.phases.judge_check import check_anchors, judge_step
+from selfpriority.phases.judge_check import check_anchors, judge_sections, judge_step
 from selfpriority.phases.merges import merge_steps, merges
 from selfpriority.phases.models import model_key
+from selfpriority.phases.own_steps import check_own
 from selfpriority.phases.readiness import Ahead, check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Announced, Reporter, Resources
@@ -40,9 +43,11 @@ from selfpriority.recipe import (
     branch_of,
     dump,
     load,
+    parse,
     unused_fields,
     unused_in_training,
 )
+from selfpriority.recipe.file import set_field
 from selfpriority.report.page import write_report
 from selfpriority.run import Run, Step, key_of
 from selfpriority.storage import as_json, write_text
@@ -83,6 +88,25 @@ def start(recipe_path: Path, overrides: Sequence[str], out: Path | None) -> tupl
     return Run(out or Path("runs") / recipe_path.stem), Asked(recipe, recipe_path.read_text("utf-8"))
 
 
+def start_own(data: dict[str, Any], overrides: Sequence[str], out: Path) -> tuple[Run, Asked]:
+    """As `start`, of a recipe that a command spells out: its text could be a file.
+
+    Args:
+        data: the recipe's fields.
+        overrides: `FIELD=VALUE`.
+        out: the run directory.
+
+    Raises:
+        InputError: the recipe is wrong, or the directory is not a run's.
+    """
+    for override in overrides:
+        set_field(data, override)
+    recipe = with_absolute_paths(parse(data, "spa align"), Path.cwd())
+    assert recipe.pairs is not None
+    told = {**data, "model": recipe.model, "pairs": {**data["pairs"], "source": recipe.pairs.source}}
+    return Run(out), Asked(recipe, yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+
+
 def follow(run: Run, asked: Asked) -> None:
     """Writes `resolved.yaml`, which makes the directory a run's and is what every phase reads, then `recipe.yaml`."""
     write_text(run.recipe, [dump(asked.recipe)])
@@ -114,6 +138,7 @@ def check_inputs(resources: Resources) -> None:
     if recipe.align.start is not None:
         model_key(recipe.align.start)
     load_personas(recipe.sample.personas)
+    check_own(recipe)
     prompts = usable_prompts(recipe, recipe.rounds)
     for note in prompts.notes("prompts"):
         resources.reporter.note(note)
@@ -142,7 +167,7 @@ def _check_machine(resources: Resources) -> None:
         with contextlib.suppress(InputError):  # told where what is wrong is looked at by itself
             trains = _trains_yet(resources)
             ahead = Ahead(collects=trains and _collects_yet(resources), trains=trains)
-            phases = (*_around(run, resources), *rounds(run, resources))
+            phases = (*_before(run, resources), *rounds(run, resources), *_behind(run, resources))
             is_over = not trains and all(_is_done(run, resources, phase) for phase in phases)
     if not is_over:
         check_ready(resources.recipe, resources.constitution.names, ahead)
@@ -174,7 +199,9 @@ def _check_branch(branch: Branch, changes: Mapping[str, Any], reporter: Reporter
         reporter.note(f"{place}: {line}")
     theirs = Resources(branch.recipe, branch.run, reporter)
     try:
-        Order.of(branch.recipe.pair, theirs.constitution.names)
+        if branch.recipe.pairs is None:
+            Order.of(branch.recipe.pair, theirs.constitution.names)
+        check_own(branch.recipe)
         _check_training(theirs)
     except InputError as error:
         raise InputError(*(f"{place}: {line}" for line in error.lines)) from error
@@ -236,11 +263,10 @@ REPORT = "report"
 
 def announced(run: Run, resources: Resources) -> list[Announced]:
     """Every phase of the run, in order, and the report; none is asked for its steps."""
-    check, *behind = _around(run, resources)
-    phases = [(run, check), *((run, phase) for phase in rounds(run, resources))]
+    phases = [(run, phase) for phase in (*_before(run, resources), *rounds(run, resources))]
     for branch in branches(run, resources.recipe):
         phases += [(branch.run, phase) for phase in rounds(branch.run, resources, branch.name)]
-    phases += [(run, phase) for phase in behind]
+    phases += [(run, phase) for phase in _behind(run, resources)]
     parts = [Announced(phase.title, partial(quietly, where, phase.name, phase.round)) for where, phase in phases]
     return [*parts, Announced(REPORT, str)]
 
@@ -250,18 +276,23 @@ def _all_phases(run: Run, resources: Resources, debug: bool) -> int:
 
     Returns the exit code of the first that failed.
     """
-    check, *behind = _around(run, resources)
     return (
-        _do(run, resources, [check], debug)
+        _do(run, resources, _before(run, resources), debug)
         or _do(run, resources, rounds(run, resources), debug)
         or _train_branches(run, resources, debug)
-        or _do(run, resources, behind, debug)
+        or _do(run, resources, _behind(run, resources), debug)
     )
 
 
-def _around(run: Run, resources: Resources) -> list[Phase]:
-    """The check of the judge, which comes before all rounds, then merges and the evaluation, if there are any."""
-    found = [Phase("check-judge", 0, lambda: [judge_step(run, resources)])]
+def _before(run: Run, resources: Resources) -> list[Phase]:
+    """The check of the judges, if there are any, which comes before all rounds."""
+    is_needed = bool(judge_sections(resources.recipe))
+    return [Phase("check-judge", 0, lambda: [judge_step(run, resources)])] if is_needed else []
+
+
+def _behind(run: Run, resources: Resources) -> list[Phase]:
+    """Merges and the evaluation, if there are any."""
+    found = []
     if merges(run, resources.recipe):
         found.append(Phase("merge", 0, lambda: merge_steps(run, resources)))
     if resources.recipe.evaluate.prompts is not None:
@@ -342,6 +373,8 @@ def _judge_passes(run: Run, resources: Resources, step: Step) -> bool:
     if not run.is_done(step):
         return False
     train = read_checks(run.folder / "judge.json").train
+    if train is None and resources.recipe.pairs is not None:
+        return True
     return (train is not None and train.usable) or not resources.recipe.score.require_signal
 
 

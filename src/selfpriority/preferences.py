@@ -9,7 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfpriority.records import Message, Pair, PairedPool, Pool
+from selfpriority.records import Message, Pair, PairedPool, Pool, Scored
+
+UNRATED = "preference"
+"""What decides a pair whose answers nobody rated."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ def preference_rows(paired: Sequence[PairedPool], objectives: Sequence[str]) -> 
                     prompt=entry.pool.prompt.messages,
                     chosen=(Message("assistant", chosen.response.text),),
                     rejected=(Message("assistant", rejected.response.text),),
-                    chosen_scores=dict(zip(objectives, chosen.scores, strict=True)),
-                    rejected_scores=dict(zip(objectives, rejected.scores, strict=True)),
+                    chosen_scores=by_objective(chosen, objectives),
+                    rejected_scores=by_objective(rejected, objectives),
                     decided_by=objectives[pair.decided_by],
                     distance=pair.distance,
                     gap=pair.gap,
@@ -56,6 +59,16 @@ def preference_rows(paired: Sequence[PairedPool], objectives: Sequence[str]) -> 
                 )
             )
     return rows
+
+
+def by_objective(scored: Scored, objectives: Sequence[str]) -> dict[str, float]:
+    """The scores by name; none where nobody rated the answer."""
+    return dict(zip(objectives, scored.scores, strict=True)) if scored.scores else {}
+
+
+def objectives_in(rows: Sequence[PreferenceRow]) -> tuple[str, ...]:
+    """What the scores of `rows` are called, in priority order; what decided them where there are none."""
+    return tuple(rows[0].chosen_scores) or (rows[0].decided_by,) if rows else ()
 
 
 def paired_pools(pools: Sequence[Pool], rows: Sequence[PreferenceRow], objectives: Sequence[str]) -> list[PairedPool]:

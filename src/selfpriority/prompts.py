@@ -24,19 +24,11 @@ from typing import Any
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.outside import mended_note
 from selfpriority.plain_text import one_line
-from selfpriority.prompt_rows import (
-    FORMATS,
-    ID_COLUMNS,
-    PromptRow,
-    first_line,
-    is_readable,
-    kind_of,
-    read_prompt_rows,
-    wanted_columns,
-)
+from selfpriority.prompt_rows import FORMATS, ID_COLUMNS, is_readable, read_prompt_rows, wanted_columns
 from selfpriority.prompt_sets import prompt_sets, written_out
 from selfpriority.recipe import Prompts
 from selfpriority.records import Drop, Message, Prompt, Sifted, under
+from selfpriority.table_rows import TableRow, first_line, kind_of
 
 SHIPPED = Path(str(files("selfpriority"))) / "text" / "prompts"
 
@@ -54,12 +46,14 @@ class Loaded(Sifted[Prompt]):
     """Texts in which U+FFFD stands for halves of surrogate pairs."""
     n_cleaned: int = 0
     """Prompts whose id or kind held control codes or ends of lines."""
+    remarks: tuple[str, ...] = ()
+    """What else there is to tell of the source, a line each."""
 
     def notes(self, place: str) -> list[str]:
         """What a user is told of it; `place` is the recipe's field."""
         mended = [mended_note(place, self.n_mended)] if self.n_mended else []
         told = f"{place}: {self.n_cleaned} ids or kinds held control codes or ends of lines, which are left out"
-        return [*mended, told] if self.n_cleaned else mended
+        return [*self.remarks, *mended, *([told] if self.n_cleaned else [])]
 
 
 def load_prompts(source: Prompts, seed: int) -> Loaded:
@@ -106,7 +100,7 @@ def shipped_prompts() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.jsonl"))
 
 
-def _rows(source: Prompts) -> list[PromptRow]:
+def _rows(source: Prompts) -> list[TableRow]:
     ships = source.source in shipped_prompts()
     path = SHIPPED / f"{source.source}.jsonl" if ships else Path(source.source)
     if not path.exists() and not is_readable(path) and _HUB_ID.fullmatch(source.source):
@@ -119,7 +113,7 @@ def _rows(source: Prompts) -> list[PromptRow]:
     return rows if split is None else _split(rows, split, path)
 
 
-def _split(rows: list[PromptRow], split: str, path: Path) -> list[PromptRow]:
+def _split(rows: list[TableRow], split: str, path: Path) -> list[TableRow]:
     known = sorted({str(row.columns["split"]) for row in rows if row.columns.get("split") is not None})
     if split not in known:
         hint = f"its splits: {', '.join(known)}" if known else "it has no column 'split'"
@@ -145,7 +139,7 @@ def _check_file(path: Path) -> None:
     raise InputError(f"{path}: no such file; {hint}")
 
 
-def _hub_rows(source: Prompts) -> list[PromptRow]:
+def _hub_rows(source: Prompts) -> list[TableRow]:
     import datasets
     import datasets.exceptions
 
@@ -162,7 +156,7 @@ def _hub_rows(source: Prompts) -> list[PromptRow]:
             raise InputError(f"prompts.split: {name} has several splits, name one: {', '.join(map(str, loaded))}")
         loaded = next(iter(loaded.values()))
     rows = loaded.select_columns(wanted_columns(loaded.column_names, name, source)).to_list()
-    return [PromptRow(f"{name}: row {number}", number, columns) for number, columns in enumerate(rows, start=1)]
+    return [TableRow(f"{name}: row {number}", number, columns) for number, columns in enumerate(rows, start=1)]
 
 
 @contextlib.contextmanager
@@ -203,7 +197,7 @@ def _answers() -> bool:
     return True
 
 
-def _sift(rows: Iterable[PromptRow], source: Prompts) -> Loaded:
+def _sift(rows: Iterable[TableRow], source: Prompts) -> Loaded:
     kept: list[Prompt] = []
     dropped: list[Drop] = []
     seen_texts: dict[tuple[tuple[str, str], ...], str] = {}
@@ -230,12 +224,12 @@ def _sift(rows: Iterable[PromptRow], source: Prompts) -> Loaded:
     return Loaded(tuple(kept), tuple(dropped), n_mended, n_cleaned)
 
 
-def _unused(prompt_id: str, row: PromptRow, used_ids: set[str]) -> str:
+def _unused(prompt_id: str, row: TableRow, used_ids: set[str]) -> str:
     """An id for a dropped row: a second row of an id is told from the first by its number."""
     return f"{prompt_id}#{row.number}" if prompt_id in used_ids else prompt_id
 
 
-def _prompt(row: PromptRow, source: Prompts) -> Prompt:
+def _prompt(row: TableRow, source: Prompts) -> Prompt:
     messages = _messages(row, source.column)
     written = row.columns.get(source.kind_column)
     kind = ("" if written is None else str(written)) or source.kind
@@ -243,7 +237,7 @@ def _prompt(row: PromptRow, source: Prompts) -> Prompt:
     return Prompt(_id(row, messages), under(source.system or "", messages), kind)
 
 
-def _messages(row: PromptRow, column: str) -> tuple[Message, ...]:
+def _messages(row: TableRow, column: str) -> tuple[Message, ...]:
     value = row.columns[column]
     if value is None or isinstance(value, str):
         messages: tuple[Message, ...] = (Message("user", value or ""),)
@@ -257,7 +251,7 @@ def _messages(row: PromptRow, column: str) -> tuple[Message, ...]:
     return messages
 
 
-def _message(turn: object, row: PromptRow, column: str) -> Message:
+def _message(turn: object, row: TableRow, column: str) -> Message:
     if isinstance(turn, dict) and turn.get("role") in _ROLES and isinstance(turn.get("content"), str):
         return Message(turn["role"], turn["content"])
     raise InputError(
@@ -266,7 +260,7 @@ def _message(turn: object, row: PromptRow, column: str) -> Message:
     )
 
 
-def _id(row: PromptRow, messages: tuple[Message, ...]) -> str:
+def _id(row: TableRow, messages: tuple[Message, ...]) -> str:
     for column in ID_COLUMNS:
         value = row.columns.get(column)
         if value is None or value == "":
@@ -274,5 +268,10 @@ def _id(row: PromptRow, messages: tuple[Message, ...]) -> str:
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise InputError(f"{row.place}: {column!r} is {kind_of(value)}, an id is text or a whole number")
         return str(value)
+    return id_of(messages)
+
+
+def id_of(messages: tuple[Message, ...]) -> str:
+    """The id of a prompt that nobody named: a hash of what it says."""
     text = messages[0].content if len(messages) == 1 else json.dumps([[m.role, m.content] for m in messages])
     return f"p-{hashlib.sha256(text.encode('utf-8')).hexdigest()[:12]}"

@@ -108,7 +108,7 @@ Ratings = tuple[Rating | Unrated, ...]
 
 @dataclass(frozen=True)
 class Scored:
-    """A response with a rating for every objective, in priority order."""
+    """A response with a rating for every objective, in priority order; without any where nobody rated it."""
 
     response: Response
     ratings: tuple[Rating, ...]

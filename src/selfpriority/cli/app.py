@@ -28,6 +28,9 @@ RecipeArgument = Annotated[
 ]
 Fields = Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Overrides, e.g. align.beta=2.5")]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+AlignTarget = Annotated[
+    Path, typer.Argument(metavar="DIR|FILE", help="A run directory, or a file of chosen and rejected answers.")
+]
 Round = Annotated[int | None, typer.Option("--round", min=1, help="Round; default: the next to do, or the last.")]
 Child = Annotated[bool, typer.Option("--child", hidden=True)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

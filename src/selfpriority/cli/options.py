@@ -104,6 +104,50 @@ class CompareOptions:
     ] = None
 
 
+@dataclass(frozen=True)
+class OwnOptions:
+    """What a file of chosen and rejected answers trains, and where to."""
+
+    model: Annotated[
+        str | None, typer.Option("--model", help="With a FILE: the model to train, a hub id or a folder.")
+    ] = None
+    to: Annotated[
+        Path | None, typer.Option("--to", help="With a FILE: the run directory to write; default runs/<file name>.")
+    ] = None
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="With a FILE: its own names, e.g. chosen=better,rejected=worse.")
+    ] = None
+
+    def check_run(self, fields: Sequence[str]) -> None:
+        """Raises InputError for what goes with a file alone."""
+        given = {"--model": self.model, "--to": self.to, "--columns": self.columns}
+        for option in [name for name, value in given.items() if value is not None] or fields[:1]:
+            raise InputError(
+                f"align: {option} goes with a FILE; a run directory follows its recipe (`spa run` changes it)"
+            )
+
+    def check_file(self, number: int | None) -> None:
+        """Raises InputError for what is missing beside a file, or goes with a run alone."""
+        if self.model is None:
+            raise InputError("--model: names no model; `spa align FILE --model ORG/MODEL` trains one on the file")
+        if number is not None:
+            raise InputError("--round: goes with a run directory; pairs of a FILE are trained on in one round")
+
+    def recipe(self, file: Path) -> dict[str, Any]:
+        """The recipe that the command means, before FIELD=VALUE; could stand in a file as it is."""
+        pairs: dict[str, Any] = {"source": str(file)}
+        if self.columns:
+            pairs["columns"] = dict(map(self._column, self.columns.split(",")))
+        return {"model": self.model, "pairs": pairs}
+
+    @staticmethod
+    def _column(given: str) -> tuple[str, str]:
+        ours, equals, theirs = (part.strip() for part in given.partition("="))
+        if not (ours and equals and theirs):
+            raise InputError(f"--columns: {given!r} is not of the form chosen=better; several are joined by commas")
+        return ours, theirs
+
+
 PILOT = 20
 """Prompts of a pilot of which no number is said."""
 

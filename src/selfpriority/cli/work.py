@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfpriority.cli.app import (
+    AlignTarget,
     AsJson,
     Child,
     Directory,
@@ -21,7 +22,7 @@ from selfpriority.cli.app import (
     phase,
     reporting,
 )
-from selfpriority.cli.options import CompareOptions, PlanOptions, UtilityOptions, spread
+from selfpriority.cli.options import CompareOptions, OwnOptions, PlanOptions, UtilityOptions, spread
 from selfpriority.plain_text import clean
 
 if TYPE_CHECKING:
@@ -131,11 +132,54 @@ def collect(directory: Directory, number: Round = None, child: Child = False) ->
 
 
 @app.command()
-def align(directory: Directory, number: Round = None, child: Child = False) -> None:
-    """Train one round on its pairs."""
+@spread
+def align(
+    context: typer.Context,
+    target: AlignTarget,
+    options: OwnOptions,
+    fields: Fields = None,
+    number: Round = None,
+    child: Child = False,
+) -> None:
+    """Train one round of a run on its pairs, or a model on a file of chosen and rejected answers of your own."""
     from selfpriority.phases.align import align as work
 
-    phase(directory, "align", number, child, work)
+    if not is_data(target):
+        options.check_run(fields or [])
+        phase(target, "align", number, child, work)
+        return
+    from selfpriority.pipeline import report, run_all, start_own
+
+    options.check_file(number)
+    run, asked = start_own(options.recipe(target), fields or [], options.to or Path("runs") / target.stem)
+    with reporting("spa", run) as reporter:
+        code = run_all(run, asked, reporter, debug=bool(context.obj))
+    if code:
+        raise typer.Exit(code)
+    print_tables(run)
+    print(f"policy: {run.policy(1)}")
+    print(f"report: {report(run)}")
+
+
+def is_data(target: Path) -> bool:
+    """Whether `spa align` is given a file of preference data, and not a run.
+
+    Raises:
+        InputError: it is neither.
+    """
+    from selfpriority.errors import InputError
+    from selfpriority.own_pairs.pools import FORMATS, is_readable
+
+    if target.is_dir():
+        return False
+    known = ", ".join(FORMATS)
+    if not target.exists():
+        raise InputError(f"{target}: no such run directory, and no such file of chosen and rejected answers ({known})")
+    if target.suffix in (".yaml", ".yml"):
+        raise InputError(f"{target}: is a recipe; `spa run {target}` works through it, training included")
+    if not is_readable(target):
+        raise InputError(f"{target}: is no run directory, nor a file of chosen and rejected answers: {known}")
+    return True
 
 
 @app.command()

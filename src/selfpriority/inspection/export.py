@@ -17,11 +17,11 @@ from typing import Any
 from selfpriority.errors import InputError
 from selfpriority.inspection.run_files import objectives_of, paired_of, recipe_of, rounds_with
 from selfpriority.method.pair import WeightGap, weighing_gap
+from selfpriority.preferences import by_objective
 from selfpriority.records import Message, PairedPool, Stop
-from selfpriority.report.cards import DataFacts, dataset_card
+from selfpriority.report.cards import DataFacts, dataset_card, hazard
 from selfpriority.run import PAIRS, Run
 from selfpriority.storage import write_json, write_text
-from selfpriority.wording import FOLDER
 
 FORMATS = {"trl": "pairs.jsonl", "llama-factory": "pairs.json", "parquet": "pairs.parquet"}
 """The formats, and the file each writes into a folder."""
@@ -37,8 +37,9 @@ class Preference:
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
-    score_chosen: float
-    score_rejected: float
+    score_chosen: float | None
+    """None: nobody rated it."""
+    score_rejected: float | None
     scores_chosen: dict[str, float]
     """By objective; a column each in the row."""
     scores_rejected: dict[str, float]
@@ -96,9 +97,10 @@ def export(run: Run, to: Path, wanted: Wanted) -> Exported:
     form = wanted.form
     if form not in FORMATS:
         raise InputError(f"--format: {form!r} is none of {', '.join(FORMATS)}")
-    path = _target(form, to)
+    recipe = recipe_of(run)
+    path = _target(form, to, hazard(recipe))
     numbers = rounds_with(run, PAIRS) or [1] if wanted.number is None else [wanted.number]
-    settings = recipe_of(run).align
+    settings = recipe.align
     found = [entry for n in numbers for entry in paired_of(run, n)]
     finished = [without_cut(entry) for entry in found]
     n_cut = _n_pairs(found) - _n_pairs(finished)
@@ -111,8 +113,10 @@ def export(run: Run, to: Path, wanted: Wanted) -> Exported:
     rows = preference_records(paired, objectives_of(run), settings.gap_exponent, settings.weight_gap)
     _write(path, form, rows, run.folder.name)
     exported = Exported(len(rows), path, n_cut)
-    write_text(path.with_name(HAZARD), [(FOLDER / "hazard.txt").read_text("utf-8")])
-    write_text(_card_of(path, to), [dataset_card(run, DataFacts(path.name, len(rows), n_cut, wanted.keep_cut))])
+    write_text(path.with_name(HAZARD), [hazard(recipe)])
+    names = tuple(rows[0].scores_chosen) if rows else ()
+    facts = DataFacts(path.name, len(rows), n_cut, wanted.keep_cut, names)
+    write_text(_card_of(path, to), [dataset_card(run, facts)])
     return exported
 
 
@@ -179,10 +183,10 @@ def preference_records(
                 prompt=list(entry.pool.prompt.messages),
                 chosen=[Message("assistant", chosen.response.text)],
                 rejected=[Message("assistant", rejected.response.text)],
-                score_chosen=sum(chosen.scores),
-                score_rejected=sum(rejected.scores),
-                scores_chosen=dict(zip(objectives, chosen.scores, strict=True)),
-                scores_rejected=dict(zip(objectives, rejected.scores, strict=True)),
+                score_chosen=sum(chosen.scores) if chosen.scores else None,
+                score_rejected=sum(rejected.scores) if rejected.scores else None,
+                scores_chosen=by_objective(chosen, objectives),
+                scores_rejected=by_objective(rejected, objectives),
                 gap=pair.gap,
                 weight=next(weights),
                 decided_by=objectives[pair.decided_by],
@@ -194,7 +198,7 @@ def preference_records(
     return rows
 
 
-def _target(form: str, to: Path) -> Path:
+def _target(form: str, to: Path, notice: str) -> Path:
     """The data file, in a place where nothing would be overwritten."""
     name = FORMATS[form]
     endings = {Path(other).suffix for other in FORMATS.values()}
@@ -213,9 +217,9 @@ def _target(form: str, to: Path) -> Path:
     info = to.with_name("dataset_info.json")
     if form == "llama-factory" and info.exists():
         raise InputError(f"--to: {info} exists already; name a new folder")
-    hazard = to.with_name(HAZARD)
-    if hazard.exists() and hazard.read_bytes() != (FOLDER / "hazard.txt").read_bytes():
-        raise InputError(f"--to: {hazard} exists already and is not ours; name a new folder")
+    beside = to.with_name(HAZARD)
+    if beside.exists() and beside.read_bytes() != notice.encode():
+        raise InputError(f"--to: {beside} exists already and is not ours; name a new folder")
     return to
 
 

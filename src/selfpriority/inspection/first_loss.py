@@ -156,6 +156,8 @@ def _leads(paired: PairedPool) -> list[int]:
 
 def _unsafe(paired: PairedPool, pair: Pair, settings: Align) -> list[bool]:
     """Whether chosen and rejected answer are unsafe."""
+    if not settings.asks_for_safety:  # answers that nobody rated are never asked
+        return [False, False]
     responses = paired.pool.responses
     return [responses[index].scores[0] < settings.safe_from for index in (pair.chosen, pair.rejected)]
 
@@ -208,6 +210,8 @@ def _learned(paired: PairedPool, used: Sequence[int], learn: str) -> list[int]:
 def _gap(paired: PairedPool, pair: Pair, settings: Align) -> float:
     """What weighs a pair, from raw scores: `method.pair.weighing_gap` written a second time, which is the point."""
     chosen, rejected = (paired.pool.responses[index].scores for index in (pair.chosen, pair.rejected))
+    if not chosen:
+        return 1.0
     if settings.weight_gap == "signed":
         return abs(sum(chosen) - sum(rejected))
     if settings.weight_gap == "l1":

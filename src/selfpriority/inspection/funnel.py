@@ -5,21 +5,24 @@ Reads an unfinished run as well as a finished one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer
 
 from selfpriority.inspection.run_files import recipe_of
-from selfpriority.phases.round_steps import ROUND_STEPS
+from selfpriority.phases.own_steps import steps_of
 from selfpriority.plain_text import clean
-from selfpriority.recipe import trained_systems
+from selfpriority.recipe import Recipe, trained_systems
 from selfpriority.run import SYSTEMS, PairCounts, Run
 from selfpriority.storage import as_json
 from selfpriority.text_table import text_table
 
-STEPS = ("prompts", *(step.name for step in ROUND_STEPS), "align")
+
+def steps_counted(recipe: Recipe) -> tuple[str, ...]:
+    """What the funnel of a recipe's rounds counts, in order."""
+    return ("prompts", *(step.name for step in steps_of(recipe)), "align")
 
 
 def _counted_so_far(pairs: PairCounts | None) -> Any:
@@ -65,20 +68,20 @@ class RunCounts:
 def funnel(run: Run) -> RunCounts:
     """Counts of every step so far, for every round of the recipe."""
     recipe = recipe_of(run)
-    rounds = tuple(_round_counts(run, n) for n in range(1, recipe.rounds + 1))
+    rounds = tuple(_round_counts(run, n, steps_counted(recipe)) for n in range(1, recipe.rounds + 1))
     others = (run.folder / SYSTEMS / name for name in trained_systems(recipe))
     systems = tuple(funnel(Run(folder)) for folder in others if (folder / "resolved.yaml").is_file())
     return RunCounts(run.folder.name, recipe.rounds, rounds, systems)
 
 
-def _round_counts(run: Run, number: int) -> RoundCounts:
+def _round_counts(run: Run, number: int, names: Sequence[str]) -> RoundCounts:
     stored = run.funnel(number)
     steps = tuple(
         StepCounts(name, row.n_in, row.out, _most_first(row.dropped), _most_first(row.responses_dropped))
-        for name in STEPS
+        for name in names
         if (row := stored.steps.get(name))
     )
-    left = [name for name in STEPS[1:] if name not in stored.steps]
+    left = [name for name in names[1:] if name not in stored.steps]
     return RoundCounts(number, steps, stored.pairs, left[0] if left else None)
 
 
@@ -116,7 +119,8 @@ def _step_cells(row: StepCounts) -> list[str]:
     why = _counted(row.dropped)
     if row.responses_dropped:
         n = sum(row.responses_dropped.values())
-        why += f"{'; ' if why else ''}single answers lost: {n} ({_counted(row.responses_dropped)})"
+        what = "rows left out" if row.step == "prompts" else "single answers lost"  # of a file of one's own pairs
+        why += f"{'; ' if why else ''}{what}: {n} ({_counted(row.responses_dropped)})"
     return [row.step, str(row.n_in), str(row.out), str(sum(row.dropped.values())), why]
 
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
-from selfpriority.preferences import PreferenceRow, paired_pools
+from selfpriority.preferences import PreferenceRow, objectives_in, paired_pools
 from selfpriority.recipe import Recipe, load
 from selfpriority.records import PairedPool, Pool
 from selfpriority.run import PAIRS, POOLS, Run
@@ -25,8 +25,12 @@ def recipe_of(run: Run) -> Recipe:
 
 
 def objectives_of(run: Run) -> tuple[str, ...]:
-    """Names of the objectives, in priority order."""
-    return load_constitution(recipe_of(run).constitution).names
+    """Names of the objectives, in priority order; of pairs of one's own those that their file rates."""
+    recipe = recipe_of(run)
+    path = run.round(1) / PAIRS
+    if recipe.pairs is not None and path.is_file():
+        return objectives_in(read_rows(path, PreferenceRow))
+    return load_constitution(recipe.constitution).names
 
 
 def rounds_with(run: Run, name: str) -> list[int]:

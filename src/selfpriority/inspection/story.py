@@ -18,7 +18,7 @@ from selfpriority.inspection.folding import shown
 from selfpriority.inspection.run_files import objectives_of, recipe_of, rows_about
 from selfpriority.method.denoise import determinant
 from selfpriority.plain_text import clean
-from selfpriority.preferences import PreferenceRow
+from selfpriority.preferences import PreferenceRow, by_objective
 from selfpriority.records import (
     Candidates,
     Drop,
@@ -31,7 +31,7 @@ from selfpriority.records import (
     Unrated,
     covariance,
 )
-from selfpriority.run import CANDIDATES, DROPS, PAIRS, REFINED, SCORED, Run
+from selfpriority.run import CANDIDATES, DROPS, PAIRS, POOLS, REFINED, SCORED, Run
 from selfpriority.storage import read_rows
 
 
@@ -181,32 +181,34 @@ def _round_story(run: Run, number: int, prompt_id: str, objectives: Sequence[str
     sampled = rows_about(folder / CANDIDATES, Candidates, prompt_id, lambda row: row.prompt.id)
     drops = rows_about(folder / DROPS, Drop, prompt_id, lambda drop: drop.prompt_id)
     pairs = rows_about(folder / PAIRS, PreferenceRow, prompt_id, lambda row: row.prompt_id)
-    if not sampled and not drops:
-        return None
     pool = _latest_pool(folder, prompt_id)
+    if not sampled and not drops and pool is None:
+        return None
     rated = {scored.response.id: scored for scored in (*pool.responses, *pool.other_refinements)} if pool else {}
     lost = {drop.response_id: drop for drop in drops if drop.response_id}
 
     def answer(response: Response) -> AnswerStory:
         return _answer(response, rated.get(response.id), lost.get(response.id), objectives)
 
-    prompt = sampled[0].prompt if sampled else Prompt(prompt_id, ())
+    prompt = sampled[0].prompt if sampled else pool.prompt if pool else Prompt(prompt_id, ())
+    # of pairs of one's own nothing was sampled: what there is lies in the pool
+    responses = sampled[0].responses if sampled else [each.response for each in pool.candidates] if pool else []
     return RoundStory(
         round=number,
         outcome=_outcome(drops, pairs),
         prompt=prompt.messages,
         kind=prompt.kind,
-        candidates=tuple(map(answer, sampled[0].responses)) if sampled else (),
+        candidates=tuple(map(answer, responses)),
         refined=answer(pool.refined.response) if pool and pool.refined else None,
         other_refinements=tuple(answer(scored.response) for scored in pool.other_refinements) if pool else (),
-        tests=_tests(pool, objectives) if pool else None,
+        tests=_tests(pool, objectives) if pool and sampled else None,
         drops=tuple(DropStory(drop.step, drop.reason, drop.response_id, clean(drop.detail)) for drop in drops),
         pairs=tuple(PairStory(row.chosen_id, row.rejected_id, row.decided_by, row.distance, row.gap) for row in pairs),
     )
 
 
 def _latest_pool(folder: Path, prompt_id: str) -> Pool | None:
-    for name in (REFINED, SCORED):
+    for name in (REFINED, SCORED, POOLS):
         for pool in rows_about(folder / name, Pool, prompt_id, lambda row: row.prompt.id):
             return pool
     return None
@@ -218,7 +220,7 @@ def _answer(response: Response, rated: Scored | None, lost: Drop | None, objecti
         persona=response.persona,
         stop=response.stop,
         n_tokens=response.n_tokens,
-        scores=dict(zip(objectives, rated.scores, strict=True)) if rated else None,
+        scores=by_objective(rated, objectives) if rated else None,
         lost=f"{lost.step}: {lost.reason}" if lost else None,
         text=response.text,
     )
@@ -282,6 +284,8 @@ def _unknown(run: Run, prompt_id: str) -> str:
         folder = run.round(number)
         if (folder / CANDIDATES).is_file():
             known.update(row.prompt.id for row in read_rows(folder / CANDIDATES, Candidates))
+        elif (folder / POOLS).is_file():
+            known.update(pool.prompt.id for pool in read_rows(folder / POOLS, Pool))
         known.update(drop.prompt_id for drop in run.drops(number))
     files = EvaluationFiles(run.evaluation)
     for system in _systems(files):

@@ -59,7 +59,8 @@ def _test_lines(tests: DenoisingTests) -> Iterator[str]:
 
 
 def _drop_line(drop: DropStory) -> str:
-    what = f"answer {drop.response}" if drop.response else "prompt"
+    kind = "row" if drop.step == "prompts" else "answer"
+    what = f"{kind} {drop.response}" if drop.response else "prompt"
     return f"  dropped by {drop.step}: {what}, {drop.reason}" + (f" ({drop.detail})" if drop.detail else "")
 
 
@@ -76,7 +77,8 @@ def _message_lines(messages: Sequence[Message]) -> Iterator[str]:
 
 
 def _answer_lines(title: str, answer: AnswerStory) -> Iterator[str]:
-    facts = [f"{answer.n_tokens} tokens, stop: {answer.stop}"]
+    counted = f"{answer.n_tokens} tokens, " if answer.n_tokens else ""  # nobody counted those of one's own pairs
+    facts = [f"{counted}stop: {answer.stop}"]
     if answer.persona:
         facts.append(f"persona {answer.persona}")
     facts += [f"{name} {score:.2f}" for name, score in (answer.scores or {}).items()]

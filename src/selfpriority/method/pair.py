@@ -80,4 +80,6 @@ def weighing_gap(paired: PairedPool, pair: Pair, weight_gap: WeightGap) -> float
     if weight_gap == "l1":
         return pair.distance
     chosen, rejected = (paired.pool.responses[index].scores for index in (pair.chosen, pair.rejected))
+    if not chosen:  # nobody rated them: all pairs are as far apart
+        return pair.gap
     return abs(chosen[pair.decided_by] - rejected[pair.decided_by])

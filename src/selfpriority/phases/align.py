@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,10 @@ from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.launch import is_main, launch, rank
 from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
-from selfpriority.phases.round_inputs import start_of_training, with_places
-from selfpriority.preferences import PreferenceRow, paired_pools
+from selfpriority.phases.round_inputs import prompt_places, start_of_training, with_places
+from selfpriority.preferences import PreferenceRow, objectives_in, paired_pools
 from selfpriority.recipe import Recipe
-from selfpriority.records import PairedPool, Pool, Sifted
+from selfpriority.records import Drop, PairedPool, Pool, Sifted
 from selfpriority.report.cards import write_policy_cards
 from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Step, key_of
 from selfpriority.storage import read_rows
@@ -55,7 +56,10 @@ def read_paired(run: Run, resources: Resources, number: int) -> list[PairedPool]
             lack = f"{step.name} is not done under the present recipe"
             raise WorkFailed(f"{folder / PAIRS}: {lack}; `spa collect {run.folder}` makes the pairs")
     rows = read_rows(folder / PAIRS, PreferenceRow)
-    return paired_pools(read_rows(folder / POOLS, Pool), rows, resources.constitution.names)
+    is_own = resources.recipe.pairs is not None
+    return paired_pools(
+        read_rows(folder / POOLS, Pool), rows, objectives_in(rows) if is_own else resources.constitution.names
+    )
 
 
 def align(run: Run, resources: Resources, number: int) -> None:
@@ -101,8 +105,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
             raise
         spent.tokens = trained.n_tokens_here  # beside the seconds of this process
         kept = tuple(range(len(paired) - len(trained.dropped)))
-        dropped = with_places(trained.dropped, resources.recipe.prompts, step.name, resources.reporter.note)
-        run.record_sifted(number, "align", len(paired), Sifted(kept, dropped))
+        run.record_sifted(number, "align", len(paired), Sifted(kept, _dropped(trained, resources, step)))
         funnel = run.funnel(number)
         pairs = replace(
             funnel.pairs or PairCounts(),
@@ -120,12 +123,20 @@ def align(run: Run, resources: Resources, number: int) -> None:
         raise KeyboardInterrupt
 
 
+def _dropped(trained: Trained, resources: Resources, step: Step) -> tuple[Drop, ...]:
+    places = partial(prompt_places, resources.recipe)
+    return with_places(trained.dropped, places, step.name, resources.reporter.note)
+
+
 def _told(trained: Trained, recipe: Recipe) -> Iterator[str]:
     """What is to be said of a training."""
     yield (
         f"{trained.n_steps} steps over {trained.n_pairs} pairs; "
         f"{trained.light_share:.0%} of the pairs weigh under 0.1; padding {trained.padding:.1%}"
     )
+    if recipe.pairs is not None:
+        saved = f"{trained.n_pass_tokens:,} tokens a pass, {trained.n_row_tokens:,} if every pair were a row of its own"
+        yield f"each answer of a prompt is computed once: {saved}"
     if trained.survival:
         yield f"movement that survived saving: {trained.survival.text}"
         if lost := trained.survival.warning(recipe.backend):

@@ -79,7 +79,7 @@ def prepare(branch: Branch, run: Run, resources: Resources) -> Resources:
         if (run.folder / judge).is_dir():
             shutil.copytree(run.folder / judge, branch.run.folder / judge, dirs_exist_ok=True)
     theirs = Resources(branch.recipe, branch.run, resources.reporter)
-    ours = collect_steps(run, resources, 1)[:N_SHARED]
+    ours = collect_steps(run, resources, 1)[: N_SHARED if resources.recipe.pairs is None else 1]
     taken: set[str] = set()
     for mine, its in zip(ours, collect_steps(branch.run, theirs, 1), strict=False):
         if mine.key != its.key or not run.is_done(mine):  # refined in another order: asked again, and known

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfpriority.errors import WorkFailed
+from selfpriority.phases.own_steps import steps_of
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_inputs import round_prompts
-from selfpriority.phases.round_steps import ROUND_STEPS, SAMPLE, Round, RoundStep
+from selfpriority.phases.round_steps import Round, RoundStep
 from selfpriority.run import Run, Spent, Step, key_of
 from selfpriority.storage import read_rows, write_rows
 
@@ -18,7 +19,7 @@ def collect_steps(run: Run, resources: Resources, number: int) -> list[Step]:
     here = Round(run, resources, number)
     steps: list[Step] = []
     key = ""
-    for step in ROUND_STEPS:
+    for step in steps_of(resources.recipe):
         key = key_of(key, step.name, step.key_parts(here))
         steps.append(Step(step.entry(number), key, (run.round(number) / step.file,), number, step.counts))
     return steps
@@ -32,7 +33,7 @@ def collect(run: Run, resources: Resources, number: int) -> None:
     """
     here = Round(run, resources, number)
     steps = collect_steps(run, resources, number)
-    for place, (step, entry) in enumerate(zip(ROUND_STEPS, steps, strict=True)):
+    for place, (step, entry) in enumerate(zip(steps_of(resources.recipe), steps, strict=True)):
         if run.is_done(entry):
             continue
         run.forget_damaged_counts(number)
@@ -64,9 +65,10 @@ def _do(step: RoundStep, here: Round, spent: Spent) -> None:
 
 def _input(step: RoundStep, here: Round) -> Sequence[Any]:
     """The rows of the step before; the first step has the round's prompts, whose own losses are counted here."""
-    if step is SAMPLE:
+    if step.is_first:
         loaded = round_prompts(here.recipe, here.number)
         here.run.record_sifted(here.number, "prompts", len(loaded.kept) + len(loaded.dropped_prompts), loaded)
         return loaded.kept
-    before = ROUND_STEPS[ROUND_STEPS.index(step) - 1]
+    steps = steps_of(here.recipe)
+    before = steps[steps.index(step) - 1]
     return read_rows(here.run.round(here.number) / before.file, before.row)

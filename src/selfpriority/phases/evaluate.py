@@ -43,6 +43,7 @@ from selfpriority.phases.systems import (
     prompt_sets,
     systems,
 )
+from selfpriority.prompts import row_places
 from selfpriority.rating import Item
 from selfpriority.recipe import HfBackend, JudgeSection, OpenaiBackend, Recipe
 from selfpriority.records import Drop, Sifted, Unrated
@@ -170,7 +171,9 @@ class _Set:
         by_id = {prompt.id: prompt for prompt in prompts}
         rows = [AnswerRow(by_id[response.prompt_id], response) for response in answered.kept]
         write_rows(self.files.answers(system.name), rows, AnswerRow)
-        dropped = with_places(answered.dropped, self.prompt_set.source, what, self.resources.reporter.note)
+        dropped = with_places(
+            answered.dropped, partial(row_places, self.prompt_set.source), what, self.resources.reporter.note
+        )
         write_rows(self.files.drops(system.name), dropped, Drop)
         for reason, n in answered.reasons.items():
             if reason == "turns":

@@ -35,13 +35,14 @@ if TYPE_CHECKING:
 
 
 def judge_sections(recipe: Recipe) -> dict[str, JudgeSection]:
-    """The judges that rate and that a report speaks of, by role."""
+    """The judges that rate and that a report speaks of, by role; pairs of one's own are rated by nobody."""
     train = recipe.score.judge
-    sections = {TRAIN: train}
+    rates = recipe.pairs is None
+    sections: dict[str, JudgeSection] = {TRAIN: train} if rates else {}
     if recipe.evaluate.prompts is not None:
         sections["evaluate"] = recipe.evaluate.judge
         sections |= {f"more_judges.{name}": other for name, other in recipe.evaluate.more_judges.items()}
-    if not isinstance(train, InWords):
+    if rates and not isinstance(train, InWords):
         # nearly no mass floor: a model that hardly answers in digits is to be shown as it is, not as unrated
         sections["words"] = InWords(judge="self", mass_floor=0.01)
     return sections
@@ -66,7 +67,7 @@ def check_anchors(resources: Resources) -> bool:
     Raises:
         InputError: there are none, and the recipe wants its judge checked.
     """
-    if resources.recipe.score.require_signal:
+    if resources.recipe.score.require_signal and judge_sections(resources.recipe):
         need_anchors(resources)
     return bool(resources.constitution.anchors)
 
@@ -150,6 +151,8 @@ def check_recipe(path: Path, fields: Sequence[str], labels: Path | None, reporte
     What was asked is kept beside the models: stopped, the same command goes on where it was.
     """
     recipe = with_absolute_paths(load(path, fields), path.parent)
+    if not judge_sections(recipe):
+        raise InputError(f"{path}: pairs: a recipe with pairs of its own asks no judge unless it evaluates")
     given = read_own_labels(labels, reporter) if labels else None
     with kept_answers(recipe, reporter) as run:
         resources = Resources(recipe, run, reporter)
@@ -216,6 +219,8 @@ def gate(run: Run, resources: Resources) -> None:
         JudgeRefused: unless the recipe says `score.require_signal: false`.
         InputError: there are no anchors to check them with, unless it says so.
     """
+    if not judge_sections(resources.recipe):
+        return
     has_anchors = check_anchors(resources)
     step = judge_step(run, resources)
     if not run.is_done(step) or _is_doubtful(run, resources.recipe):
@@ -229,6 +234,8 @@ def gate(run: Run, resources: Resources) -> None:
         )
         return
     train = read_checks(run.folder / "judge.json").train
+    if train is None and resources.recipe.pairs is not None:
+        return
     assert train is not None, "it is checked first"
     for row in train.objectives:
         if row.unrated_reasons:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from selfpriority.backends.http import key_variable
 from selfpriority.errors import InputError
@@ -84,6 +84,7 @@ def check_ready(recipe: Recipe, objectives: tuple[str, ...], ahead: Ahead) -> No
     Raises:
         InputError: one line for everything that is missing: field, value, remedy.
     """
+    ahead = ahead if recipe.pairs is None else replace(ahead, collects=False)  # what is there already asks nobody
     probes = list(_probes(recipe))
     lines = [*_judges(recipe, probes, objectives), *_keys(recipe, ahead), *_models(recipe, probes, ahead)]
     lines += _openings(recipe) if ahead.collects else ()
@@ -95,7 +96,7 @@ def check_ready(recipe: Recipe, objectives: tuple[str, ...], ahead: Ahead) -> No
 
 def roles(recipe: Recipe) -> dict[str, JudgeSection]:
     """Place in the recipe -> every judge that will be asked."""
-    found = {"score": recipe.score.judge}
+    found = {"score": recipe.score.judge} if recipe.pairs is None else {}
     if recipe.evaluate.prompts is None:
         return found
     found["evaluate"] = recipe.evaluate.judge

@@ -46,7 +46,7 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     found = recipe.model_copy(
         update={
             "model": absolute(recipe.model, embedded_models()),
-            "prompts": _prompts(recipe.prompts, absolute),
+            **_training_data(recipe, absolute),
             "constitution": constitution,
             "sample": recipe.sample.model_copy(update={"personas": personas}),
             "align": recipe.align.model_copy(update={"start": start and absolute(start, embedded_models())}),
@@ -74,6 +74,14 @@ def _evaluate(section: Evaluate, absolute: Locate) -> Evaluate:
             "more_systems": {name: _system(other, absolute) for name, other in section.more_systems.items()},
         }
     )
+
+
+def _training_data(recipe: Recipe, absolute: Locate) -> dict[str, object]:
+    """The sections that say where prompts or pairs are; those of pairs lie in one file."""
+    if recipe.pairs is None:
+        return {"prompts": _prompts(recipe.prompts, absolute)}
+    source = {"source": absolute(recipe.pairs.source, ())}
+    return {"pairs": recipe.pairs.model_copy(update=source), "prompts": recipe.prompts.model_copy(update=source)}
 
 
 def _prompts(section: Prompts, absolute: Locate) -> Prompts:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from selfpriority.errors import InputError
+from selfpriority.own_pairs.pools import own_pairs
 from selfpriority.phases.models import in_process
 from selfpriority.prompts import Loaded, load_prompts, row_places
-from selfpriority.recipe import Backend, InWords, JudgeSection, OpenaiBackend, Prompts, Recipe
+from selfpriority.recipe import Backend, InWords, JudgeSection, OpenaiBackend, Recipe
 from selfpriority.records import Drop
 from selfpriority.run import Run
 
@@ -39,9 +40,23 @@ def training_judge(recipe: Recipe, number: int) -> JudgeSection:
     return judge.model_copy(update={"backend": backend})
 
 
+def training_prompts(recipe: Recipe) -> Loaded:
+    """All prompts that training may see: those of `prompts`, or of the file of one's own pairs."""
+    if recipe.pairs is not None:
+        return own_pairs(recipe.pairs, recipe.prompts).prompts
+    return load_prompts(recipe.prompts, recipe.seed)
+
+
+def prompt_places(recipe: Recipe) -> Mapping[str, str]:
+    """Prompt -> place of its row, as messages call it. Reads the source once more."""
+    if recipe.pairs is not None:
+        return own_pairs(recipe.pairs, recipe.prompts).places
+    return row_places(recipe.prompts)
+
+
 def round_prompts(recipe: Recipe, number: int) -> Loaded:
     """The prompts of one round; `prompts_per_round: new` deals them out evenly."""
-    loaded = load_prompts(recipe.prompts, recipe.seed)
+    loaded = training_prompts(recipe)
     if recipe.prompts_per_round == "same":
         return loaded
     dropped = loaded.dropped if number == 1 else ()
@@ -60,19 +75,21 @@ def usable_prompts(recipe: Recipe, number: int) -> Loaded:
     return prompts
 
 
-def with_places(dropped: Sequence[Drop], source: Prompts, step: str, note: Callable[[str], None]) -> tuple[Drop, ...]:
+def with_places(
+    dropped: Sequence[Drop], places_of: Callable[[], Mapping[str, str]], step: str, note: Callable[[str], None]
+) -> tuple[Drop, ...]:
     """The drops; those for turns that a chat template does not take name the row of their prompt, and are told.
 
     Args:
         dropped: of one step.
-        source: where the prompts are from.
+        places_of: prompt -> its row, as messages call it; asked only where there is something to tell.
         step: what the note calls the step.
         note: tells it.
     """
     refused = [drop for drop in dropped if drop.reason == "turns"]
     if not refused:
         return tuple(dropped)
-    places = row_places(source)
+    places = places_of()
     placed = {
         drop: replace(drop, detail=f"{places.get(drop.prompt_id, drop.prompt_id)}: {drop.detail}") for drop in refused
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from selfpriority.language_model import LanguageModel
@@ -23,6 +24,7 @@ from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_inputs import generator, round_prompts, start_of_round, training_judge, with_places
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
+from selfpriority.prompts import row_places
 from selfpriority.rating import Judge
 from selfpriority.recipe import PairRules, Recipe
 from selfpriority.records import Candidates, PairedPool, Pool, Prompt, Sifted
@@ -93,11 +95,13 @@ class RoundStep:
     """What is kept -> the rows of the file."""
     remark: Callable[[Round, Sequence[Any]], None] = _nothing_more
     """Once the rows are stored: what else the step counts and says."""
+    is_first: bool = False
+    """Whether it begins with the round's prompts."""
 
     @property
     def counts(self) -> tuple[str, ...]:
         """What it counts in the funnel: the first step also what was lost in reading the prompts."""
-        return ("prompts", self.name) if self is SAMPLE else (self.name,)
+        return ("prompts", self.name) if self.is_first else (self.name,)
 
     def entry(self, number: int) -> str:
         """Its name in the manifest, in round `number`."""
@@ -116,7 +120,7 @@ def _sample(here: Round, prompts: Sequence[Prompt], spent: Spent) -> Sifted[Cand
     personas = load_personas(recipe.sample.personas)
     sifted = sample(prompts, here.model("sample", spent), recipe.sample, personas, recipe.seed)
     step, note = SAMPLE.entry(here.number), here.resources.reporter.note
-    return replace(sifted, dropped=with_places(sifted.dropped, recipe.prompts, step, note))
+    return replace(sifted, dropped=with_places(sifted.dropped, partial(row_places, recipe.prompts), step, note))
 
 
 def _score_key(here: Round) -> object:
@@ -149,7 +153,8 @@ def _denoise(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[Pool]:
     return denoise(pools, here.recipe.denoise)
 
 
-def _pair_key(here: Round) -> object:
+def pair_key(here: Round) -> object:
+    """What decides which answers of a pool make a pair."""
     rules = here.recipe.pair
     return rules.model_dump(exclude={"order"} - _unusual_order(rules))
 
@@ -169,10 +174,7 @@ def _pair_rows(here: Round, paired: Sequence[PairedPool]) -> list[PreferenceRow]
 
 def _count_pairs(here: Round, rows: Sequence[PreferenceRow]) -> None:
     """Writes who decided the pairs; one objective deciding nearly all means the order has collapsed to it."""
-    counts = deciders(rows, here.resources.constitution.names)
-    funnel = here.run.funnel(here.number)
-    pairs = replace(funnel.pairs or PairCounts(), n=len(rows), decided_by=counts)  # what was trained stays
-    here.run.write_funnel(here.number, replace(funnel, pairs=pairs))
+    counts = write_deciders(here, rows, here.resources.constitution.names)
     for name, n in counts.items():
         if rows and n > COLLAPSED * len(rows):
             here.resources.reporter.note(
@@ -181,9 +183,18 @@ def _count_pairs(here: Round, rows: Sequence[PreferenceRow]) -> None:
             )
 
 
-SAMPLE = RoundStep("sample", CANDIDATES, Candidates, _sample_key, _sample)
+def write_deciders(here: Round, rows: Sequence[PreferenceRow], objectives: Sequence[str]) -> dict[str, int]:
+    """Puts how many pairs there are, and who decided them, into the round's `funnel.json`; who decided how many."""
+    counts = deciders(rows, objectives)
+    funnel = here.run.funnel(here.number)
+    pairs = replace(funnel.pairs or PairCounts(), n=len(rows), decided_by=counts)  # what was trained stays
+    here.run.write_funnel(here.number, replace(funnel, pairs=pairs))
+    return counts
+
+
+SAMPLE = RoundStep("sample", CANDIDATES, Candidates, _sample_key, _sample, is_first=True)
 SCORE = RoundStep("score", SCORED, Pool, _score_key, _score)
 REFINE = RoundStep("refine", REFINED, Pool, _refine_key, _refine)
 DENOISE = RoundStep("denoise", POOLS, Pool, _denoise_key, _denoise)
-PAIR = RoundStep("pair", PAIRS, PreferenceRow, _pair_key, _pair, _pair_rows, _count_pairs)
+PAIR = RoundStep("pair", PAIRS, PreferenceRow, pair_key, _pair, _pair_rows, _count_pairs)
 ROUND_STEPS = (SAMPLE, SCORE, REFINE, DENOISE, PAIR)

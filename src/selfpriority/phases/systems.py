@@ -11,6 +11,7 @@ from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import BETWEEN, System
 from selfpriority.phases.branches import branches, policies
 from selfpriority.phases.merges import merges
+from selfpriority.phases.round_inputs import training_prompts
 from selfpriority.prompts import Loaded, load_prompts, said_in
 from selfpriority.recipe import TRAINED, VANILLA, OtherSystem, Prompts, Recipe
 from selfpriority.records import Drop, Prompt, under, without
@@ -117,7 +118,7 @@ def heldout_prompts(recipe: Recipe) -> Loaded:
 
 def _said_in_training(recipe: Recipe) -> set[Said]:
     """What is said in the prompts of all rounds: together they are every prompt of the recipe."""
-    loaded = load_prompts(recipe.prompts, recipe.seed)
+    loaded = training_prompts(recipe)
     return {form for prompt in loaded.kept for form in _forms(prompt, recipe.prompts)}
 
 

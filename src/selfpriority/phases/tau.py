@@ -51,6 +51,8 @@ def choose_tau(run: Run, resources: Resources, number: int, judge: JudgeSection)
     """
     path = run.round(number) / SCORED
     if not path.is_file():
+        if resources.recipe.pairs is not None:
+            raise InputError(f"{run.folder}: trains on pairs of its own, so it has no candidates that a tau could sift")
         raise InputError(f"{path}: not there; `spa collect {run.folder}` makes it")
     pools = read_rows(path, Pool)
     strong = resources.judge(judge, resources.recipe.model, "rating of the stronger judge", Spent())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from selfpriority.errors import InputError
 from selfpriority.intervals import share_interval
 from selfpriority.method.denoise import determinant
 from selfpriority.phases.resources import Reporter, Resources
@@ -97,6 +98,8 @@ def pilot(path: Path, overrides: Sequence[str], out: Path | None, n: int, report
         WorkFailed: a model cannot be asked; what was answered is kept.
     """
     run, asked = start(path, overrides, out)
+    if asked.recipe.pairs is not None:
+        raise InputError(f"--pilot: {path} has pairs of its own, which all train: there is no yield to try")
     resources = Resources(asked.recipe, run, reporter)
     with run.locked("run"):
         check_inputs(resources)

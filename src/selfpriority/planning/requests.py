@@ -19,13 +19,15 @@ from selfpriority.judges.comparer_check import ask_all_pairs
 from selfpriority.language_model import Generate, LanguageModel, Request
 from selfpriority.method.denoise import n_of_share
 from selfpriority.models.files import described
+from selfpriority.own_pairs.pools import own_pairs
 from selfpriority.personas import load_personas
 from selfpriority.phases.answers import answers_of
 from selfpriority.phases.branches import Branch, branches
 from selfpriority.phases.evaluate import judges_of
-from selfpriority.phases.judge_check import check_anchors, checked_comparer, checks
+from selfpriority.phases.judge_check import check_anchors, checked_comparer, checks, judge_sections
 from selfpriority.phases.judge_names import comparing
 from selfpriority.phases.merges import merges
+from selfpriority.phases.own_steps import OWN_STEPS, check_own
 from selfpriority.phases.resources import Resources, StandIns
 from selfpriority.phases.round_inputs import usable_prompts
 from selfpriority.phases.round_steps import DENOISE, PAIR, REFINE, SAMPLE, SCORE, Round
@@ -120,13 +122,8 @@ def planned_steps(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
         InputError: constitution, prompts, personas, a judge or a model is wrong.
     """
     recipe = rehearsal.recipe
-    if check_anchors(rehearsal):
-        for _, check in checks(rehearsal, Spent()):
-            ask_all(check.judge, check.reworded, check.constitution, check.disowning)
-        comparer = comparing(recipe)
-        if comparer is not None:
-            ask_all_pairs(checked_comparer(rehearsal, comparer, Spent()), rehearsal.constitution)
-    yield rehearsal.step("judge", "check-judge", is_bound=True)
+    if judge_sections(recipe):
+        yield _judges(rehearsal)
     for number in range(1, recipe.rounds + 1):
         yield from _round(rehearsal, number)
     for branch in branches(rehearsal.run, recipe):
@@ -137,7 +134,37 @@ def planned_steps(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
         yield from _evaluation(rehearsal)
 
 
+def _judges(rehearsal: Rehearsal) -> PlannedStep:
+    """The check of the judges."""
+    if check_anchors(rehearsal):
+        for _, check in checks(rehearsal, Spent()):
+            ask_all(check.judge, check.reworded, check.constitution, check.disowning)
+        comparer = comparing(rehearsal.recipe)
+        if comparer is not None:
+            ask_all_pairs(checked_comparer(rehearsal, comparer, Spent()), rehearsal.constitution)
+    return rehearsal.step("judge", "check-judge", is_bound=True)
+
+
+def _own_round(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
+    """Pairs of one's own ask nobody, and what trains is known but for pairs that a margin leaves out."""
+    recipe = rehearsal.recipe
+    assert recipe.pairs is not None
+    check_own(recipe)
+    ruler = rehearsal.ruler(recipe.model)
+    for step in OWN_STEPS:
+        yield PlannedStep(step.entry(1), "collect (round 1)")
+    sizes = [
+        ruler.conversation(pool.prompt.messages) + sum(ruler.response(each.response.text) for each in pool.candidates)
+        for pool in own_pairs(recipe.pairs, recipe.prompts).pools
+    ]
+    once = recipe.align.epochs * sum(sizes)
+    yield PlannedStep("round-1/align", "align (round 1)", is_bound=True, trained_tokens=once, pool_tokens=max(sizes))
+
+
 def _round(rehearsal: Rehearsal, number: int) -> Iterator[PlannedStep]:
+    if rehearsal.recipe.pairs is not None:
+        yield from _own_round(rehearsal)
+        return
     here, phase = Round(rehearsal.run, rehearsal, number), f"collect (round {number})"
     prompts = usable_prompts(rehearsal.recipe, number).kept
     candidates = SAMPLE.work(here, prompts, Spent()).kept

@@ -70,13 +70,16 @@ def _choices(training: PlannedTraining) -> list[str]:
 
 def _grounds(plan: Plan) -> list[str]:
     lines = [f"tokens of {name}: {how}" for name, how in plan.tokens.items()]
-    lines.append("all tokens are at most: no prompt is lost and every answer is as long as it may be")
+    if plan.total.requests:
+        lines.append("all tokens are at most: no prompt is lost and every answer is as long as it may be")
+    else:
+        lines.append("trained tokens are those of the file's answers; pools that are too long train less")
     if not plan.training.choices:
         lines.append("memory of align: unknown, the model's files are not on this machine; config.json would do")
     lines.append(
         "memory of align: of tensors alone; what an allocator adds, most with adapters on a CPU, is in docs/scaling.md"
     )
-    if plan.generation_tokens:
+    if plan.generation_tokens and plan.total.requests:
         lines.append(f"tokens of a generation batch: {plan.generation_tokens:,} (backend.tokens_per_batch)")
     if plan.card:
         lines.append(_fit(plan.card))

@@ -28,6 +28,7 @@ from selfpriority.recipe.judge import (
 )
 from selfpriority.recipe.method import Denoise, PairRules, Refine, Sample
 from selfpriority.recipe.named import with_named
+from selfpriority.recipe.pairs import Pairs
 from selfpriority.recipe.prompts import Prompts
 from selfpriority.recipe.recipe import Recipe
 from selfpriority.recipe.section import Section
@@ -52,6 +53,7 @@ __all__ = [
     "OpenaiBackend",
     "OtherSystem",
     "PairRules",
+    "Pairs",
     "Prices",
     "Prompts",
     "Recipe",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from selfpriority.recipe.align import Align
 from selfpriority.recipe.backend import Backend, HfBackend
 from selfpriority.recipe.evaluate import Evaluate
 from selfpriority.recipe.judge import Score
 from selfpriority.recipe.method import Denoise, PairRules, Refine, Sample
+from selfpriority.recipe.pairs import Pairs
 from selfpriority.recipe.prompts import Prompts
 from selfpriority.recipe.section import Section
 
@@ -20,8 +21,10 @@ class Recipe(Section):
 
     model: str
     """A hub id, a folder, or an embedded name (`smollm2-135m`)."""
+    pairs: Pairs | None = None
+    """Preference data of one's own, trained on as it is; none: a run makes its pairs from `prompts`."""
     prompts: Prompts
-    """Training prompts."""
+    """Training prompts; with `pairs` those of its file."""
     constitution: str = "harmless-helpful"
     """A shipped constitution or a folder of one's own."""
     rounds: int = Field(1, ge=1, le=10)
@@ -42,7 +45,33 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, le=2**32 - 1)
     """Seeds prompts, sampling and training."""
 
-    @field_validator("prompts", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _prompts_of_pairs(cls, data: Any) -> Any:
+        """The prompts are the file's; other fields of the section (`system`, `kind`) may be set beside."""
+        pairs = data.get("pairs") if isinstance(data, dict) else None
+        source = pairs.get("source") if isinstance(pairs, dict) else pairs
+        prompts = data.get("prompts", {}) if isinstance(data, dict) else None
+        if isinstance(source, str) and isinstance(prompts, dict) and "source" not in prompts:
+            return {**data, "prompts": {"source": source, **prompts}}
+        return data
+
+    @field_validator("prompts")
+    @classmethod
+    def _of_pairs(cls, prompts: Prompts, info: ValidationInfo) -> Prompts:
+        pairs = info.data.get("pairs")
+        if pairs is not None and prompts.source != pairs.source:
+            raise ValueError("set pairs or prompts.source, not both: pairs have prompts of their own")
+        return prompts
+
+    @field_validator("rounds")
+    @classmethod
+    def _one_of_pairs(cls, rounds: int, info: ValidationInfo) -> int:
+        if rounds > 1 and info.data.get("pairs") is not None:
+            raise ValueError("pairs of one's own are trained on in one round; set rounds: 1")
+        return rounds
+
+    @field_validator("prompts", "pairs", mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value

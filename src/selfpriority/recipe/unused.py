@@ -12,6 +12,7 @@ from selfpriority.recipe.align import Align
 from selfpriority.recipe.evaluate import Evaluate
 from selfpriority.recipe.judge import InWords, JudgeSection
 from selfpriority.recipe.method import Refine
+from selfpriority.recipe.prompts import Prompts
 from selfpriority.recipe.recipe import Recipe
 from selfpriority.recipe.section import Section
 
@@ -35,8 +36,11 @@ def unused_fields(recipe: Recipe) -> list[str]:
     if recipe.evaluate.prompts is not None:
         judges |= {"evaluate.judge": recipe.evaluate.judge}
         judges |= {f"evaluate.more_judges.{name}": judge for name, judge in recipe.evaluate.more_judges.items()}
+    if recipe.pairs is not None:
+        del judges["score.judge"]
     in_judges = [line for place, judge in judges.items() for line in _of_judge(place, judge)]
-    return [*in_judges, *_of_refine(recipe.refine), *unused_in_training(recipe.align), *_of_evaluate(recipe.evaluate)]
+    collected = _of_refine(recipe.refine) if recipe.pairs is None else _of_own_pairs(recipe)
+    return [*in_judges, *collected, *unused_in_training(recipe.align), *_of_evaluate(recipe.evaluate)]
 
 
 def unused_in_training(align: Align, said: Collection[str] | None = None) -> list[str]:
@@ -63,6 +67,15 @@ def _of_judge(place: str, judge: JudgeSection) -> Iterator[str]:
 def _of_refine(refine: Refine) -> Iterator[str]:
     if refine.n == 1:
         yield from _idle(refine, "refine", ("keep",), "one refinement a prompt (refine.n: 1)")
+
+
+def _of_own_pairs(recipe: Recipe) -> Iterator[str]:
+    by = "a recipe with pairs of its own, which collects none"
+    for place in ("sample", "refine", "denoise"):
+        section = getattr(recipe, place)
+        yield from _idle(section, place, tuple(type(section).model_fields), by)
+    others = tuple(name for name in Prompts.model_fields if name not in ("source", "system", "kind"))
+    yield from _idle(recipe.prompts, "prompts", others, by)
 
 
 def _of_evaluate(evaluate: Evaluate) -> Iterator[str]:

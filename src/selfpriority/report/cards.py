@@ -45,6 +45,8 @@ class DataFacts:
     n_cut: int
     """Pairs with an answer that was cut."""
     keeps_cut: bool
+    objectives: tuple[str, ...] = ()
+    """What pairs of one's own are rated by; those of a run's own follow from its recipe."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def policy_card(run: Run, number: int, is_whole: bool = False) -> str:
     head: dict[str, object] = {
         "library_name": "transformers" if recipe.align.lora is None or is_whole else "peft",
         "pipeline_tag": "text-generation",
-        "tags": ["self-priority-alignment", "preference-optimization", recipe.align.method],
+        "tags": [*_tags(recipe), recipe.align.method],
         "license": licence(origin.root) or "other",
     }
     if known is not None:
@@ -111,7 +113,7 @@ def policy_card(run: Run, number: int, is_whole: bool = False) -> str:
             "",
             *_made(recipe, number, origin),
             *_weights(run, number, recipe, origin, is_whole),
-            *_judge(run),
+            *(_judge(run) if recipe.pairs is None else ()),
             *_pairs(run, number),
             *_results(run, number, recipe),
             *_limits(recipe),
@@ -127,44 +129,67 @@ def dataset_card(run: Run, facts: DataFacts) -> str:
         InputError: the run's recipe or constitution cannot be read.
     """
     recipe = load(run.recipe)
-    names = load_constitution(recipe.constitution).names
+    names = load_constitution(recipe.constitution).names if recipe.pairs is None else facts.objectives
     head: dict[str, object] = {
         "configs": [{"config_name": "default", "data_files": facts.file_name}],
-        "tags": ["self-priority-alignment", "preference-optimization", "harmful-text"],
+        "tags": [*_tags(recipe), "harmful-text"],
         "license": "other",
     }
+    is_own = recipe.pairs is not None
+    made = "# Preference pairs of a model's own answers" if not is_own else "# Preference pairs"
     cut = f"{facts.n_cut} pairs with an answer that was cut at the length limit are "
     cut += "among them (`stop_chosen` or `stop_rejected` is `length`): put no end token behind those answers."
     left_out = f"{cut.partition(' are ')[0]} are left out, for trainers put an end token behind every answer."
     return "\n".join(
         [
             *_front(head),
-            "# Preference pairs of a model's own answers",
+            made,
             "",
-            f"{facts.rows} pairs of answers that {public_name(recipe.model)} wrote to prompts of "
-            f"{_source(recipe.prompts.source)}, made by Self-Priority Alignment ([paper]({PAPER})). "
-            f"{cut if facts.keeps_cut else left_out}",
+            f"{facts.rows} pairs of answers {_origin_of_pairs(recipe)} {cut if facts.keeps_cut else left_out}",
             "",
             "## Columns",
             "",
             "- the prompt, the chosen and the rejected answer, as messages",
-            "- `score_chosen`, `score_rejected`: the sum of the judge's ratings, each from 1 to 10",
+            f"- `score_chosen`, `score_rejected`: {_scale(recipe)}",
             *(f"- `score_chosen_{name}`, `score_rejected_{name}`: the rating of {name} alone" for name in names),
             "- `gap`: the difference of the sums; `weight`: (gap / mean gap) ^ alpha, of Eq. 3",
-            f"- `decided_by`: the objective that decided, in the order {', '.join(names)}",
+            f"- `decided_by`: the objective that decided, in the order {', '.join(names) or 'of none: none is rated'}",
             "- `stop_chosen`, `stop_rejected`: `end`, or `length` where the answer was cut",
             "- `prompt_id`: the prompt's",
             "",
-            *_judge(run),
-            *_hazard(),
+            *(() if is_own else _judge(run)),
+            *_hazard(recipe),
             "## Licence",
             "",
-            f"That of the prompts, and what the licence of {public_name(recipe.model)} says of its output"
-            f"{_named(licence(recipe.model))}.",
+            _licence_of_pairs(recipe),
             "",
             *_recipe(recipe, _origin(run, recipe)),
         ]
     )
+
+
+def _tags(recipe: Recipe) -> tuple[str, ...]:
+    return ("preference-optimization",) if recipe.pairs else ("self-priority-alignment", "preference-optimization")
+
+
+def _origin_of_pairs(recipe: Recipe) -> str:
+    source = _source(recipe.prompts.source)
+    if recipe.pairs is not None:
+        return f"to prompts, read from {source} and made by nobody here."
+    made = f"made by Self-Priority Alignment ([paper]({PAPER}))."
+    return f"that {public_name(recipe.model)} wrote to prompts of {source}, {made}"
+
+
+def _scale(recipe: Recipe) -> str:
+    own = "the sum of the scores that the file gives; empty where it gives none"
+    return own if recipe.pairs is not None else "the sum of the judge's ratings, each from 1 to 10"
+
+
+def _licence_of_pairs(recipe: Recipe) -> str:
+    if recipe.pairs is not None:
+        return f"That of {_source(recipe.pairs.source)}."
+    says = f"what the licence of {public_name(recipe.model)} says of its output{_named(licence(recipe.model))}"
+    return f"That of the prompts, and {says}."
 
 
 def _origin(run: Run, recipe: Recipe) -> _Origin:
@@ -186,6 +211,11 @@ def _name(run: Run) -> str:
 
 def _made(recipe: Recipe, number: int, origin: _Origin) -> Iterator[str]:
     """The title, and how it came about."""
+    if recipe.pairs is not None:
+        yield from (f"# {origin.name}, trained on preference pairs", "")
+        yield f"{origin.name} was trained on the chosen and rejected answers of {_source(recipe.pairs.source)}, which"
+        yield from ("were not made by this run.", "")
+        return
     base, spa = public_name(recipe.model), f"Self-Priority Alignment ([paper]({PAPER}))"
     names = load_constitution(recipe.constitution).names
     if origin.is_other:
@@ -309,24 +339,38 @@ def _are_these(policy: Path, key: str | None) -> bool | None:
 
 def _limits(recipe: Recipe) -> Iterator[str]:
     yield from ("## Limits", "")
-    yield "- It is as good as the judge above, the prompts and the constitution; it is no proof of safety."
+    on = (
+        "the judge above, the prompts and the constitution"
+        if recipe.pairs is None
+        else "the pairs that it learned from"
+    )
+    yield f"- It is as good as {on}; it is no proof of safety."
     yield f"- One training with seed {recipe.seed}. Another seed or another machine may end otherwise."
     yield "- What it knows beside this may have suffered; nothing here says that it has not, unless a table does."
     yield ""
-    yield from _hazard()
+    yield from _hazard(recipe)
 
 
-def _hazard() -> Iterator[str]:
+def hazard(recipe: Recipe) -> str:
+    """The notice that goes with a run's texts."""
+    return (FOLDER / ("hazard.txt" if recipe.pairs is None else "own_hazard.txt")).read_text("utf-8")
+
+
+def _hazard(recipe: Recipe) -> Iterator[str]:
     yield from ("## Hazard", "")
-    text = (FOLDER / "hazard.txt").read_text("utf-8").partition("\n\n")[2]
+    text = hazard(recipe).partition("\n\n")[2]
     yield text.strip().replace("in this folder", "of this run")
     yield ""
 
 
 def _recipe(recipe: Recipe, origin: _Origin) -> Iterator[str]:
     """The method's fields, without any that may name a place."""
-    sections = recipe.model_dump(mode="json", include={*_METHOD, "rounds", "seed"})
-    sections["sample"].pop("personas")
+    told_of = {*_METHOD, "rounds"} if recipe.pairs is None else {"pair", "align"}
+    sections = recipe.model_dump(mode="json", include={*told_of, "seed"})
+    if recipe.pairs is None:
+        sections["sample"].pop("personas")
     sections["align"]["start"] = origin.name if origin.is_other else None
     told = {"constitution": one_line(_source(recipe.constitution)), "prompts": _source(recipe.prompts.source)}
+    if recipe.pairs is not None:
+        told = {"pairs": _source(recipe.pairs.source)}
     yield from ("## Recipe", "", "```yaml", yaml.safe_dump({**told, **sections}, sort_keys=False).strip(), "```", "")

@@ -14,7 +14,7 @@ from typing import TypeVar
 from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import AnswerRow, VerdictRow
 from selfpriority.records import Candidates, Drop, Message, Pool, Prompt, Rating, Response, Scored
-from selfpriority.run import CANDIDATES, PAIRS, REFINED, SCORED, Run
+from selfpriority.run import CANDIDATES, PAIRS, POOLS, REFINED, SCORED, Run
 from selfpriority.storage import read_rows
 
 T = TypeVar("T")
@@ -151,7 +151,7 @@ def collected(run: Run, number: int, objectives: Sequence[str]) -> Iterator[Entr
     pairs: dict[str, list[PairRow]] = {}
     for row in _rows_of(folder / PAIRS, PairRow):
         pairs.setdefault(row.prompt_id, []).append(row)
-    rated = next((folder / name for name in (REFINED, SCORED) if (folder / name).is_file()), None)
+    rated = next((folder / name for name in (REFINED, SCORED, POOLS) if (folder / name).is_file()), None)
     pools = {pool.prompt.id: pool for pool in _rows_of(rated, Pool)} if rated else {}
     sampled = {found.prompt.id: found for found in _rows_of(folder / CANDIDATES, Candidates)}
     prompts = {id_: row.prompt for id_, row in sampled.items()} | {id_: pool.prompt for id_, pool in pools.items()}

@@ -17,7 +17,7 @@ from selfpriority.evaluation.files import EvaluationFiles
 from selfpriority.evaluation.records import Summary, read_summary
 from selfpriority.evaluation.utility_records import Utility, read_utility
 from selfpriority.judges.reports import Report, read_checks
-from selfpriority.preferences import PreferenceRow
+from selfpriority.preferences import PreferenceRow, objectives_in
 from selfpriority.recipe import Recipe, load, merged_systems, trained_systems
 from selfpriority.report.catalogue import Entry, collected, held_out
 from selfpriority.report.people import People, read_people
@@ -72,6 +72,7 @@ def read_view(run: Run) -> View:
     names = (path.name.removeprefix("round-") for path in run.folder.glob("round-*"))
     numbers = sorted(int(name) for name in names if name.isdecimal())
     objectives = _objectives(run, summary, judges)
+    is_other = recipe.pairs is not None and summary is not None  # rated by others, on what is not the page's scale
     utility = read_utility(path) if (path := run.evaluation / "utility.json").is_file() else None
     is_present = utility is not None and _trained(run, recipe) == utility.trained
     tested = held_out(run.evaluation, list(summary.systems) if summary else [], objectives)
@@ -94,7 +95,7 @@ def read_view(run: Run) -> View:
         entries=(
             *tested,
             *chain.from_iterable(others.values()),
-            *(entry for number in numbers for entry in collected(run, number, objectives)),
+            *(entry for number in numbers if not is_other for entry in collected(run, number, objectives)),
         ),
         people=read_people(run.evaluation, tested, objectives),
         utility=utility if is_present else None,
@@ -138,5 +139,5 @@ def _objectives(run: Run, summary: Summary | None, judges: Mapping[str, Report])
         return summary.objectives
     for path in sorted(run.folder.glob(f"round-*/{PAIRS}")):
         for row in read_rows(path, PreferenceRow)[:1]:
-            return tuple(row.chosen_scores)
+            return objectives_in([row])
     return tuple(objective.objective for report in list(judges.values())[:1] for objective in report.objectives)

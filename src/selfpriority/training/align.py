@@ -23,7 +23,7 @@ from selfpriority.training.adapters import Policy, compute_dtype, load_policy, s
 from selfpriority.training.checkpoints import Checkpoints, mark_of, step_of, written
 from selfpriority.training.encode import EncodedPool, encode_all
 from selfpriority.training.engines import accelerator_for
-from selfpriority.training.groups import plan_steps
+from selfpriority.training.groups import n_computed, plan_steps
 from selfpriority.training.journal import Journal, Record
 from selfpriority.training.logps import choose_form
 from selfpriority.training.objective import n_light, weigh
@@ -71,6 +71,10 @@ class Trained:
     """Pairs trained on, each counted once."""
     n_tokens: int
     """Distinct tokens over all steps of all epochs."""
+    n_pass_tokens: int
+    """That one pass over all pools computes."""
+    n_row_tokens: int
+    """That it would compute if every pair were a row of its own."""
     n_tokens_here: int
     """Those of them that this call trained on, after the checkpoint it continued from."""
     light_share: float
@@ -205,6 +209,8 @@ def _summary(course: Course, dropped: tuple[Drop, ...], resumed_from: int, alarm
         n_steps=len(steps),
         n_pairs=sum(len(pool.pairs) for pool in course.pools),
         n_tokens=sum(pool.n_tokens for step in steps for pool in step),
+        n_pass_tokens=sum(n_computed(pool, course.form.shares_prompt) for pool in course.pools),
+        n_row_tokens=sum(pool.n_tokens_as_rows for pool in course.pools),
         n_tokens_here=sum(pool.n_tokens for step in steps[resumed_from:] for pool in step),
         light_share=n_light_pairs / n_visited,
         padding=course.plan.padding,

@@ -40,6 +40,12 @@ class EncodedPool:
         return len(self.prompt_ids) + sum(map(len, self.response_ids))
 
     @property
+    def n_tokens_as_rows(self) -> int:
+        """Tokens if every pair were a row of its own, with its prompt before either answer."""
+        pairs = ((self.response_ids[i], self.response_ids[j]) for i, j in self.pairs)
+        return sum(2 * len(self.prompt_ids) + len(chosen) + len(rejected) for chosen, rejected in pairs)
+
+    @property
     def longest(self) -> int:
         """Tokens of the prompt and its longest answer."""
         return len(self.prompt_ids) + max(map(len, self.response_ids))

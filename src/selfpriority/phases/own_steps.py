@@ -1,0 +1,86 @@
+"""The steps of a round that begins with preference data of one's own, and which steps a recipe has.
+
+Pools and pairs are written where a collected round has them, so training and all that looks at a run find them there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from selfpriority.errors import InputError
+from selfpriority.method.pair import pair
+from selfpriority.own_pairs.pools import OwnPairs, file_key, own_pairs
+from selfpriority.phases.round_steps import ROUND_STEPS, Round, RoundStep, pair_key, write_deciders
+from selfpriority.preferences import PreferenceRow, preference_rows
+from selfpriority.recipe import Pairs, Recipe
+from selfpriority.records import PairedPool, Pool, Prompt, Sifted
+from selfpriority.run import PAIRS, POOLS, Spent
+
+_READING = 1
+"""Counts up when the same file comes to be read as other pools."""
+
+
+def steps_of(recipe: Recipe) -> tuple[RoundStep, ...]:
+    """The steps of every round of a recipe, before its training."""
+    return ROUND_STEPS if recipe.pairs is None else OWN_STEPS
+
+
+def check_own(recipe: Recipe) -> None:
+    """Whether the recipe can train on its own pairs, if it has any.
+
+    Raises:
+        InputError: the file cannot be read, or its answers lack the scores that the training asks for.
+    """
+    if recipe.pairs is None or own_pairs(recipe.pairs, recipe.prompts).is_rated:
+        return
+    if recipe.align.asks_for_safety:
+        raise InputError(
+            f"align.method: {recipe.align.method} asks which answers are safe, and {recipe.pairs.source} rates none; "
+            f"give it columns score_chosen_NAME and score_rejected_NAME, or take another method"
+        )
+
+
+def _section(here: Round) -> Pairs:
+    assert here.recipe.pairs is not None, "these are the steps of a recipe with pairs of its own"
+    return here.recipe.pairs
+
+
+def _own(here: Round) -> OwnPairs:
+    return own_pairs(_section(here), here.recipe.prompts)
+
+
+def _read_key(here: Round) -> object:
+    return _READING, file_key(_section(here), here.recipe.prompts)
+
+
+def _read(here: Round, prompts: Sequence[Prompt], spent: Spent) -> Sifted[Pool]:
+    return Sifted(_own(here).pools, ())
+
+
+def _pair_key(here: Round) -> object:
+    return pair_key(here) if _own(here).pairs is None else "as the file says"
+
+
+def _pair(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[PairedPool]:
+    own = _own(here)
+    if own.pairs is None:
+        return pair(pools, here.recipe.pair, own.objectives)
+    paired = [PairedPool(pool, own.pairs[pool.prompt.id]) for pool in pools]
+    return Sifted(tuple(paired), ())
+
+
+def _rows(here: Round, paired: Sequence[PairedPool]) -> list[PreferenceRow]:
+    return preference_rows(paired, _own(here).objectives)
+
+
+def _count(here: Round, rows: Sequence[PreferenceRow]) -> None:
+    write_deciders(here, rows, _own(here).objectives)
+    n_answers = len({answer for row in rows for answer in (row.chosen_id, row.rejected_id)})
+    here.resources.reporter.note(
+        f"{len(rows):,} pairs: {n_answers:,} answers, each computed once a pass, instead of {2 * len(rows):,}"
+    )
+
+
+READ = RoundStep("read", POOLS, Pool, _read_key, _read, is_first=True)
+PAIR_OWN = RoundStep("pair", PAIRS, PreferenceRow, _pair_key, _pair, _rows, _count)
+OWN_STEPS = (READ, PAIR_OWN)
