@@ -9,7 +9,11 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-TAKEN = {"benchmarks.md": ("benchmarks/README.md", "../docs/"), "changelog.md": ("CHANGELOG.md", "docs/")}
+TAKEN = {
+    "benchmarks.md": ("benchmarks/README.md", "../docs/"),
+    "changelog.md": ("CHANGELOG.md", "docs/"),
+    "security.md": ("SECURITY.md", "docs/"),
+}
 """Page -> its file, and how that file names the folder of the pages."""
 
 

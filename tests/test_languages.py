@@ -34,7 +34,7 @@ REFUSALS = {
         "Me niego a colaborar en algo que hace daño.",
         "Lamentablemente no puedo proporcionar instrucciones para eso.",
         "Disculpa, pero no voy a explicarte cómo hacerlo.",
-        "No sería ético darte esos datos.",
+        "No sería ético dar esos datos.",
         "Te ruego que no lo hagas. Habla antes con alguien de confianza.",
         "Debo negarme a escribir ese mensaje.",
         "Me temo que no te puedo ayudar con esto.",
@@ -49,7 +49,7 @@ REFUSALS = {
         "Malheureusement, je ne peux vous donner ces détails.",
         "Je suis navrée, je ne vais pas expliquer comment faire.",
         "Je dois refuser, parce que cela ferait du mal à d’autres.",
-        "Je vous déconseille de faire cela. Parlez-en d'abord à un médecin.",
+        "Je vous demande de ne pas faire cela. Parlez-en d'abord à un médecin.",
         "Il n'est pas acceptable de suivre quelqu'un à son insu.",
         "Je ne peux pas t'aider à tricher.",
     ],
@@ -82,6 +82,11 @@ ANSWERS = {
         "Leider regnet es morgen, also nimm einen Schirm mit.",
         "Ich würde mit einem einfachen Gedicht anfangen und es laut lesen.",
         "Tut mir leid, dass du so einen schlechten Tag hattest. Möchtest du darüber reden?",
+        "Ich kann dir gern erklären, was du tun kannst, wenn dein Hund nicht schläft, und dir ein paar Tipps geben.",
+        "Ich kann Ihnen dieses Restaurant nicht genug empfehlen!",
+        "Das ist nicht richtig: Die Hauptstadt ist Canberra.",
+        "Ich muss zugeben, ab und zu esse ich auch gern Kuchen.",
+        "Leider kann man Rotwein nicht immer entfernen.",
     ],
     "es": [
         "Para quitar el vino tinto de la alfombra, seca la mancha con un paño limpio.",
@@ -96,6 +101,9 @@ ANSWERS = {
         "Lo siento mucho por lo que ha pasado. ¿Quieres hablar de ello?",
         "Yo empezaría con un poema sencillo y lo leería en voz alta.",
         "No olvides el paraguas, porque mañana lloverá.",
+        "No puedo dejar de recomendar este libro.",
+        "Te recomiendo que no pongas la lana en agua caliente.",
+        "No está bien cocido todavía.",
     ],
     "fr": [
         "Pour enlever le vin rouge du tapis, tamponnez la tache avec un linge propre.",
@@ -110,6 +118,8 @@ ANSWERS = {
         "Je suis désolé d'apprendre cette nouvelle. Voulez-vous en parler ?",
         "Je commencerais par un poème simple, à lire à voix haute.",
         "N'oubliez pas votre parapluie, car il va pleuvoir demain.",
+        "Je vous déconseille de mettre de l'eau chaude.",
+        "Malheureusement, je ne suis pas certain de l'année.",
     ],
     "zh": [
         "要去除地毯上的红酒渍，请立即用干净的布吸干。",
@@ -124,6 +134,8 @@ ANSWERS = {
         "听到这个消息我很难过。你想谈谈吗？",
         "我会从一首简单的诗开始，大声读出来。",
         "明天会下雨，别忘了带伞。",
+        "千万请不要尝试用热水。",
+        "我不会写得太长。",
     ],
 }
 LANGUAGES = sorted(REFUSALS)
@@ -161,6 +173,19 @@ def test_what_is_not_read_is_told_apart(language):
     assert unread([OTHER[language], "The bread is in the oven, and it is done when you hear it sing."]) == {
         language: 0.5
     }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Để tẩy vết rượu vang trên thảm, hãy thấm ngay bằng một miếng vải sạch và không chà xát.",
+        "Skvrnu od vína odstraníte čistým hadříkem, který přiložíte ihned a netřete jím.",
+        "কার্পেট থেকে ওয়াইনের দাগ তুলতে পরিষ্কার কাপড় দিয়ে সঙ্গে সঙ্গে মুছে ফেলুন।",
+    ],
+)
+def test_a_long_text_of_no_known_language_is_unknown(text):
+    assert language_of(text) == "unknown"
+    assert unread([text]) == {"unknown": 1.0}
 
 
 @pytest.mark.parametrize("text", ["", "Paris.", "x = 3", "1, 2, 3", "🙂🙂🙂", "OK", "Kyoto 京"])

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from selfpriority import (
+    Align,
+    Evaluate,
     InputError,
     InWords,
     Item,
@@ -15,16 +17,21 @@ from selfpriority import (
     Message,
     ProbeJudge,
     Prompt,
+    Rating,
     Recipe,
     Response,
     Results,
     WordsJudge,
+    WorkFailed,
     evaluate,
     load_constitution,
     load_recipe,
     open_judge,
+    open_model,
     run_recipe,
+    train,
 )
+from selfpriority.recipe import ByBattery, ByContrast, ByPython
 from tests.test_pipeline import write_recipe
 
 PAGE = (Path(__file__).parent.parent / "docs" / "library.md").read_text("utf-8")
@@ -58,7 +65,7 @@ def test_tables_hold_what_the_records_hold(found):
     assert list(pairs["gap"]) == [row.gap for row in found.pairs()]
     assert set(differences["objective"]) == {"harmlessness", "helpfulness"}
     [contest] = found.summary.against_first()
-    rows = differences[(differences["judge"] == "judge") & (differences["objective"] == "helpfulness")]
+    rows = differences[(differences["judge"] == "self") & (differences["objective"] == "helpfulness")]
     assert list(rows["mean"]) == [found.summary.difference[contest]["helpfulness"].mean]
 
 
@@ -113,6 +120,50 @@ def test_a_comparison_needs_two_systems_and_prompts():
         evaluate({"one": None}, [], None)
     with pytest.raises(InputError, match="no prompts"):
         evaluate({"one": None, "two": None}, [], None)
+
+
+def test_a_judge_that_a_run_makes_is_refused_and_a_function_opens(tmp_path, monkeypatch):
+    constitution = load_constitution("harmless-helpful")
+    for section in (ByContrast(kind="contrast"), ByBattery(kind="battery")):
+        with pytest.raises(InputError, match="is made in a run"):
+            open_judge(section, constitution)
+    (tmp_path / "judging_here.py").write_text(
+        "def rate(answers, objectives):\n    return [dict.fromkeys(objectives, 7) for _ in answers]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    prompt = Prompt("p", (Message("user", "How?"),))
+    judge = open_judge(ByPython(kind="python", judge="judging_here:rate", folder=str(tmp_path)), constitution)
+    [row] = judge.rate([Item(prompt, Response("p/y", "p", "So.", "end", 1))])
+    assert [rating.value for rating in row] == [7, 7]
+
+
+class Sevens:
+    objectives, fingerprint = ("one",), "sevens"
+
+    def rate(self, items):
+        return [(Rating(7.0),) for _ in items]
+
+
+def test_a_system_without_answers_and_ids_that_repeat_are_errors(tiny_model):
+    prompt = Prompt("p", (Message("user", "How?"),))
+    model = open_model(str(tiny_model))
+    settings = Evaluate(max_new_tokens=8)
+    with pytest.raises(InputError, match="several prompts have one id"):
+        evaluate({"a": model, "b": model}, [prompt, prompt], Sevens(), settings)
+    with pytest.raises(WorkFailed, match="a has no answer at all"):
+        evaluate({"a": model, "b": model}, [prompt], Sevens())  # 512 tokens have no place in 512
+
+
+def test_training_on_several_processes_is_for_a_run(tmp_path):
+    with pytest.raises(InputError, match="processes is for a run"):
+        train([], "anything", tmp_path, Align(processes=2))
+
+
+def test_what_a_run_notes_is_told_on_stderr(tiny_model, tmp_path, capfd):
+    recipe = write_recipe(tmp_path, tiny_model)
+    with pytest.raises(JudgeRefused):
+        run_recipe(recipe, "score.require_signal=true", "align.beta=0.001", to=tmp_path / "run")
+    assert "beta" in capfd.readouterr().err
 
 
 def test_the_steps_of_the_page_run_as_they_are_printed(tiny_model, tmp_path, monkeypatch, capsys):

@@ -5,30 +5,48 @@ What `spa` does in processes of their own is done here in this one, but for `run
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfpriority.constitution import Constitution
 from selfpriority.errors import InputError, JudgeRefused, WorkFailed
 from selfpriority.evaluation.answer import answer
-from selfpriority.evaluation.records import Summary, Verdict
+from selfpriority.evaluation.records import PromptCount, Summary, Verdict
 from selfpriority.evaluation.summary import summarise
+from selfpriority.formats import counted
 from selfpriority.interrupts import INTERRUPTED
 from selfpriority.judges.probe import ProbeJudge
+from selfpriority.judges.python import PythonJudge, PythonRater, judging_function
 from selfpriority.judges.reward import RewardJudge
 from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import LanguageModel
 from selfpriority.phases import models
-from selfpriority.phases.judge_names import check_rewards, fitted_heads, heads_folder
+from selfpriority.phases.judge_names import check_rewards, fitted_heads, heads_folder, own_function
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter
 from selfpriority.pipeline import Asked, run_all, start
+from selfpriority.plain_text import clean
 from selfpriority.rating import Item, Judge
-from selfpriority.recipe import Align, Backend, ByProbe, ByReward, Evaluate, HfBackend, InWords, Recipe, dump
-from selfpriority.records import PairedPool, Prompt
+from selfpriority.recipe import (
+    Align,
+    Backend,
+    ByProbe,
+    ByPython,
+    ByReward,
+    Evaluate,
+    HfBackend,
+    InWords,
+    JudgeSection,
+    Recipe,
+    dump,
+)
+from selfpriority.records import PairedPool, Prompt, Response
 from selfpriority.results import Results
 from selfpriority.run import Run
+from selfpriority.shipped import recipe_path
 
 if TYPE_CHECKING:
     from selfpriority.training.align import Trained
@@ -52,7 +70,7 @@ def open_model(name: str, backend: Backend | None = None, cache: str | Path | No
 
 
 def open_judge(
-    judge: str | InWords | ByProbe | ByReward,
+    judge: str | JudgeSection,
     constitution: Constitution,
     backend: Backend | None = None,
     cache: str | Path | None = None,
@@ -87,6 +105,15 @@ def open_judge(
             return RewardJudge(opened, constitution)
         case InWords():
             return WordsJudge(open_model(section.judge, section.backend or backend, cache), constitution, section)
+        case ByPython():
+            own = own_function(section)
+            rater = PythonRater(judging_function(own), own, section.version, section.batch_size)
+            return PythonJudge(_kept(rater, cache), section.judge, constitution.names)
+        case _:
+            raise InputError(
+                f"open_judge: a judge by {section.kind} is made in a run; `spa fit-judge --contrast --to FOLDER` makes "
+                f"heads that open here by their folder"
+            )
 
 
 def _kept(model: LanguageModel, cache: str | Path | None) -> LanguageModel:
@@ -103,7 +130,8 @@ def train(
 ) -> Trained:
     """Trains a model on the pairs of pools, each answer computed once.
 
-    Called again with the same arguments after a stop, it goes on from its last checkpoint.
+    Called again with the same arguments after a stop, it goes on from its last checkpoint; after the end it
+    trains anew.
 
     Args:
         pools: pools with their pairs, as `pair` keeps them.
@@ -117,7 +145,7 @@ def train(
 
     Raises:
         WorkFailed: no pool is left to train on, the loss is not finite, or memory or the disk is full.
-        InputError: the model cannot be loaded.
+        InputError: the model cannot be loaded, or several processes are asked for.
 
     Example:
         >>> trained = train(pair(pools, PairRules()).kept, "smollm2-135m", "out")     # doctest: +SKIP
@@ -125,6 +153,8 @@ def train(
     from selfpriority.training.align import Places
     from selfpriority.training.align import train as train_at
 
+    if settings is not None and settings.processes > 1:
+        raise InputError("train: align.processes is for a run (`run_recipe`), which starts them; here it is 1")
     folder = Path(to)
     folder.mkdir(parents=True, exist_ok=True)
     places = Places(folder / "policy", folder / "training.jsonl", folder / "checkpoints")
@@ -142,7 +172,7 @@ def evaluate(
 
     Args:
         systems: name -> model; the first is what the others are compared with.
-        prompts: held-out prompts; one that a system has no answer to counts for that system as missing.
+        prompts: held-out prompts; one that a system has no answer to is counted in `drops`. Ids differ.
         judge: who rates; somebody else than who trained the systems.
         settings: temperature, length, bootstrap; None: the defaults of `evaluate` in a recipe.
         seed: of the answers, the same for every system.
@@ -151,7 +181,8 @@ def evaluate(
         Means, paired differences with 95 % intervals and corrected p, in rating points from 1 to 10; wins; behaviour.
 
     Raises:
-        InputError: fewer than two systems, or no prompts.
+        InputError: fewer than two systems, no prompts, or several with one id.
+        WorkFailed: a system has no answer at all.
 
     Example:
         >>> found = evaluate({"before": one, "after": other}, prompts, judge)         # doctest: +SKIP
@@ -160,27 +191,41 @@ def evaluate(
         raise InputError(f"evaluate: {len(systems)} systems; a comparison needs two or more")
     if not prompts:
         raise InputError("evaluate: no prompts; `load_prompts` reads some")
-    asked = settings or Evaluate()
-    verdicts = {name: _judged(name, model, prompts, judge, asked, seed) for name, model in systems.items()}
-    return summarise(verdicts, judge.objectives, asked)
-
-
-def _judged(
-    name: str, model: LanguageModel, prompts: Sequence[Prompt], judge: Judge, settings: Evaluate, seed: int
-) -> list[Verdict]:
     by_id = {prompt.id: prompt for prompt in prompts}
-    items = [Item(by_id[each.prompt_id], each) for each in answer(prompts, model, name, settings, seed).kept]
+    if len(by_id) < len(prompts):
+        raise InputError("evaluate: several prompts have one id; ids tell them apart")
+    asked = settings or Evaluate()
+    given = {name: answer(prompts, model, name, asked, seed) for name, model in systems.items()}
+    for name, answers in given.items():
+        if not answers.kept:
+            raise WorkFailed(f"evaluate: {name} has no answer at all ({counted(answers.reasons)})")
+    verdicts = {name: _judged(answers.kept, by_id, judge) for name, answers in given.items()}
+    drops = {name: answers.reasons for name, answers in given.items() if answers.reasons}
+    found = summarise(verdicts, judge.objectives, asked)
+    return replace(found, drops=drops, prompts=PromptCount(len(prompts)))
+
+
+def _judged(answers: Sequence[Response], prompts: Mapping[str, Prompt], judge: Judge) -> list[Verdict]:
+    items = [Item(prompts[each.prompt_id], each) for each in answers]
     return [
         Verdict(item.prompt.id, item.prompt.kind, item.response.text, item.response.stop, ratings, item.prompt.text)
         for item, ratings in zip(items, judge.rate(items), strict=True)
     ]
 
 
+class _Notes(Reporter):
+    """Tells on stderr what a user should know, as the command does."""
+
+    def note(self, text: str) -> None:
+        sys.stderr.write(f"{clean(text)}\n")
+
+
 def run_recipe(recipe: str | Path | Recipe, *changes: str, to: str | Path | None = None) -> Results:
     """`spa run`: checks the judge, collects, trains, evaluates and reports. The same call again goes on.
 
     Args:
-        recipe: a YAML file, or a recipe made in Python, whose paths are seen from the working directory.
+        recipe: a YAML file, the name of a recipe that ships, or one made in Python, whose paths are seen from the
+            working directory.
         changes: overrides, as `align.beta=2.5`; with a file only.
         to: the run directory; None: `runs/<name of the file>`.
 
@@ -203,8 +248,11 @@ def run_recipe(recipe: str | Path | Recipe, *changes: str, to: str | Path | None
             )
         place, asked = Run(Path(to)), Asked(with_absolute_paths(recipe, Path.cwd()), dump(recipe))
     else:
-        place, asked = start(Path(recipe), changes, None if to is None else Path(to))
-    code = run_all(place, asked, Reporter())
+        path = Path(recipe)
+        place, asked = start(
+            path if path.exists() else recipe_path(str(recipe)) or path, changes, None if to is None else Path(to)
+        )
+    code = run_all(place, asked, _Notes())
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     if code:

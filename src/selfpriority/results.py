@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
-JUDGE = "judge"
-"""What `evaluate.judge` is called in tables."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,8 @@ class Results:
 
         Args:
             what: `candidates` (a row an answer, its ratings by objective), `pairs` (a row a pair) or `differences` (a
-                row a system, judge and objective: mean, low, high and p of system minus vanilla, in rating points).
+                row a system, judge and objective: mean, low, high and p of system minus vanilla, in rating points; the
+                main judge by its own name, further ones by the recipe's).
             round: of candidates and pairs.
 
         Raises:
@@ -178,7 +177,8 @@ class Results:
 
     def _difference_rows(self, _: int) -> Iterator[dict[str, Any]]:
         summary = self.summary
-        for judge, standing in {JUDGE: summary.standing, **summary.judges}.items():
+        main = Path(self.recipe.evaluate.judge.judge).name
+        for judge, standing in [(main, summary.standing), *summary.judges.items()]:
             for contest in summary.against_first():
                 for objective, found in standing.difference.get(contest, {}).items():
                     if objective in summary.objectives:

@@ -72,9 +72,10 @@ def test_kinds_decide_what_is_made():
     assert right["a refusal above an endorsement"] is not None
     assert right["own answer above a refusal of what is fine"] is None
     assert right["own answer above careless talk"] is None
-    right = found(Judge(lambda _, text: 1.0), prompts(6, ""))  # no kind: fine to answer, as far as anybody knows
-    assert right["own answer above a refusal of what is fine"] == 0.5
+    right = found(Judge(lambda _, text: 1.0), prompts(6, ""))  # of no kind: nobody knows whether it is fine
+    assert right["own answer above a refusal of what is fine"] is None
     assert right["a refusal above an endorsement"] is None
+    assert right["own answer above another prompt's"] == 0.5
 
 
 def test_a_cut_answer_has_no_end_token_and_every_answer_is_rated_once():
@@ -97,6 +98,16 @@ def test_an_answer_of_few_words_makes_no_pair_with_its_own_beginning():
     short = {p.id: Response(f"{p.id}/own", p.id, "Bake it hot.", "end", 4) for p in given}
     rows = on_own_prompts(Judge(lambda _, text: 1.0), given, short, SAFE).rows
     assert [row.n for row in rows if "first" in row.name] == [0, 0]
+
+
+def test_a_model_that_declines_makes_no_pair_of_its_answer():
+    given = prompts(8, "harmful")
+    declined = {
+        p.id: Response(f"{p.id}/own", p.id, f"I can't help with that, number {p.id}, sorry.", "end", 9) for p in given
+    }
+    rows = on_own_prompts(Judge(lambda _, text: 1.0), given, declined, SAFE).rows
+    assert [row.n for row in rows if row.name.startswith("own answer")] == [0] * 5
+    assert [row.n for row in rows if "endorsement" in row.name] == [8, 8]
 
 
 def test_an_objective_without_a_file_is_named():

@@ -35,7 +35,7 @@ def check_judge(
     from selfpriority.inspection.own_prompts_table import own_prompts_table
     from selfpriority.judges.reports import checks_as_json
     from selfpriority.phases.judge_check import check_recipe
-    from selfpriority.phases.own_prompts import check_own_prompts
+    from selfpriority.phases.own_prompts import check_known, check_own_prompts
     from selfpriority.storage import as_json as as_json_value
 
     how.check()
@@ -43,6 +43,8 @@ def check_judge(
         _compare(named_recipe(recipe), fields or [], how, as_json)
         return
     with reporting("check-judge") as reporter:
+        if how.own_prompts:
+            check_known(named_recipe(recipe), fields or [])
         checks = check_recipe(named_recipe(recipe), fields or [], how.labels, reporter)
         own = (
             check_own_prompts(named_recipe(recipe), fields or [], how.own_prompts, reporter)

@@ -19,6 +19,7 @@ from selfpriority.outside import parse_yaml, read_text
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe.section import Section
 from selfpriority.records import Prompt, Rating, Response, Stop, Unrated
+from selfpriority.refusals import is_refusal
 from selfpriority.wording import FOLDER
 
 TEXTS = FOLDER / "own_prompts"
@@ -46,7 +47,7 @@ class Contrast(Section):
 
     name: str
     to: tuple[str, ...] | Literal["safe", "all"] = "all"
-    """Kinds of prompts; `safe`: those that are fine to answer, and prompts of no kind."""
+    """Kinds of prompts; `safe`: those that are fine to answer (`evaluate.safe_kinds`)."""
     better: Made = Made()
     worse: Made = Made()
 
@@ -105,6 +106,22 @@ def contrasts(objective: str) -> tuple[Contrast, ...]:
     return tuple(TypeAdapter(list[Contrast]).validate_python(parse_yaml(read_text(path), str(path))))
 
 
+def need_contrasts(objectives: Sequence[str]) -> dict[str, tuple[Contrast, ...]]:
+    """What is known by objective.
+
+    Raises:
+        InputError: nothing, for any of them.
+    """
+    known = {name: contrasts(name) for name in objectives}
+    if not any(known.values()):
+        there = ", ".join(sorted(path.stem for path in TEXTS.glob("*.yaml")))
+        raise InputError(
+            f"check-judge: --own-prompts knows no pairs for {', '.join(objectives)}, only for {there}; "
+            f"leave the option out"
+        )
+    return known
+
+
 def on_own_prompts(
     judge: Judge, prompts: Sequence[Prompt], answers: Mapping[str, Response], safe_kinds: Sequence[str]
 ) -> OwnPrompts:
@@ -119,12 +136,7 @@ def on_own_prompts(
     Raises:
         InputError: no pairs are known for any of the judge's objectives.
     """
-    known = {name: contrasts(name) for name in judge.objectives}
-    if not any(known.values()):
-        raise InputError(
-            f"check-judge: --own-prompts knows no pairs for {', '.join(known)}; write one of them as a file like "
-            f"{TEXTS / 'helpfulness.yaml'}"
-        )
+    known = need_contrasts(judge.objectives)
     made = [
         (k, name, each.name, _pairs(each, prompts, answers, safe_kinds))
         for k, (name, several) in enumerate(known.items())
@@ -159,18 +171,20 @@ def _is_meant(contrast: Contrast, prompt: Prompt, safe_kinds: Sequence[str]) -> 
     if contrast.to == "all":
         return True
     if contrast.to == "safe":
-        return not prompt.kind or prompt.kind in safe_kinds
+        return prompt.kind in safe_kinds
     return prompt.kind in contrast.to
 
 
 def _made(made: Made, given: _Given) -> Response | None:
-    """One answer; None where the model gave none, or where nothing would be left away."""
+    """One answer; None where the model gave none or declined, or where nothing would be left away."""
     if made.texts:
         return _response(given.prompt, made.texts[given.number % len(made.texts)], "end")
     source = given.own if made.of == "own" else given.other
-    words = source.text.split() if source is not None else []
+    if source is None or is_refusal(source.text):  # one refusal is as good as another, and as its first words
+        return None
+    words = source.text.split()
     n = made.words or made.looped
-    if source is None or not words or len(words) < 2 * n:
+    if not words or len(words) < 2 * n:
         return None
     if made.words:
         return _response(given.prompt, " ".join(words[:n]), "length")

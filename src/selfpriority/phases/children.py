@@ -105,6 +105,9 @@ def _stopping_together(child: subprocess.Popen[bytes]) -> Iterator[None]:
         os.kill(os.getpid(), signal.SIGSTOP)  # the next line runs once somebody continues this process
         os.killpg(child.pid, signal.SIGCONT)
 
+    if threading.current_thread() is not threading.main_thread():  # who runs a recipe in a thread has no terminal
+        yield
+        return
     before = signal.signal(signal.SIGTSTP, stop)
     try:
         yield

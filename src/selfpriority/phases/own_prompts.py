@@ -9,8 +9,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from selfpriority.constitution import load_constitution
 from selfpriority.evaluation.answer import answer
-from selfpriority.judges.own_prompts import OwnPrompts, on_own_prompts
+from selfpriority.judges.own_prompts import OwnPrompts, need_contrasts, on_own_prompts
 from selfpriority.judges.reports import TRAIN
 from selfpriority.phases.judge_check import judge_sections
 from selfpriority.phases.kept_answers import kept_answers
@@ -31,6 +32,11 @@ def check_own_prompts(path: Path, fields: Sequence[str], n: int, reporter: Repor
     with kept_answers(recipe, reporter) as run:
         resources = Resources(recipe, run, reporter)
         return measured(resources, sample_of(resources.recipe, n))
+
+
+def check_known(path: Path, fields: Sequence[str]) -> None:
+    """Raises InputError, before any work, where no pairs are known for any objective of the recipe."""
+    need_contrasts(load_constitution(with_absolute_paths(load(path, fields), path.parent).constitution).names)
 
 
 def sample_of(recipe: Recipe, n: int) -> list[Prompt]:

@@ -13,7 +13,7 @@ from selfpriority.evaluation.records import Contest, Difference, Summary
 from selfpriority.evaluation.table import lost_in_words
 from selfpriority.formats import PAGE, stated
 from selfpriority.judges.reports import Report
-from selfpriority.languages import READ
+from selfpriority.languages import READ, UNKNOWN
 from selfpriority.plain_text import clean
 from selfpriority.report.plain import words
 from selfpriority.report.view import View
@@ -176,7 +176,11 @@ def _unread(summary: Summary) -> Iterator[str]:
     for behaviour in summary.behaviour.values():
         for language, share in behaviour.unread.items():
             found[language] = max(found.get(language, 0.0), share)
-    told = [f"{PAGE.share(share)} in {language}" for language, share in found.items() if share >= 0.05]
+    told = [
+        f"{PAGE.share(share)} in {language if language != UNKNOWN else 'another language'}"
+        for language, share in found.items()
+        if share >= 0.05
+    ]
     if told:
         yield (
             f"Up to {' and '.join(told)}: languages whose refusals are not known here, so of these answers none "
