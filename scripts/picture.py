@@ -68,7 +68,7 @@ def picture(rows: list[dict[str, Any]]) -> str:
         for n, (system, name) in enumerate(SYSTEMS.items())
     ]
     n_runs = len(gains(rows, "spa", *panels[0]))
-    runs = "one run: one seed on one machine" if n_runs == 1 else f"{n_runs} runs (seeds and machines), and their mean"
+    runs = "one run: one seed on one machine" if n_runs == 1 else f"{n_runs} runs, and a bar at their mean"
     foot = f"points gained over the vanilla model, on a scale from 1 to 10; 95 % intervals; {runs}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">\n'
