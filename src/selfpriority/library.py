@@ -19,12 +19,12 @@ from selfpriority.evaluation.summary import summarise
 from selfpriority.formats import counted
 from selfpriority.interrupts import INTERRUPTED
 from selfpriority.judges.probe import ProbeJudge
-from selfpriority.judges.python import PythonJudge, PythonRater, judging_function
+from selfpriority.judges.python import PythonJudge
 from selfpriority.judges.reward import RewardJudge
 from selfpriority.judges.words import WordsJudge
 from selfpriority.language_model import LanguageModel
 from selfpriority.phases import models
-from selfpriority.phases.judge_names import check_rewards, fitted_heads, heads_folder, own_function
+from selfpriority.phases.judge_names import check_rewards, fitted_heads, heads_folder, open_rater
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter
 from selfpriority.pipeline import Asked, run_all, start
@@ -106,9 +106,7 @@ def open_judge(
         case InWords():
             return WordsJudge(open_model(section.judge, section.backend or backend, cache), constitution, section)
         case ByPython():
-            own = own_function(section)
-            rater = PythonRater(judging_function(own), own, section.version, section.batch_size)
-            return PythonJudge(_kept(rater, cache), section.judge, constitution.names)
+            return PythonJudge(_kept(open_rater(section), cache), section.judge, constitution.names)
         case _:
             raise InputError(
                 f"open_judge: a judge by {section.kind} is made in a run; `spa fit-judge --contrast --to FOLDER` makes "

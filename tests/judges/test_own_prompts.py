@@ -126,6 +126,15 @@ def test_what_ships_is_whole(path):
     assert all(each.better != each.worse for each in known)
 
 
+def test_a_recipe_of_pairs_has_no_judge_to_look_at(tiny_model, tmp_path):
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "How?", "chosen": "So.", "rejected": "No."}\n')
+    (tmp_path / "held.jsonl").write_text('{"prompt": "Why?"}\n')
+    held = "{prompts: {source: held.jsonl}, judge: demo-eval}"
+    (tmp_path / "r.yaml").write_text(f"model: {tiny_model}\npairs: {{source: pairs.jsonl}}\nevaluate: {held}\n")
+    done = spa("check-judge", tmp_path / "r.yaml", "--own-prompts", 3, check=2)
+    assert "no judge trains on pairs of your own" in done.stderr
+
+
 def test_the_command_tells_it_and_keeps_its_answers(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     recipe = write_recipe(tmp_path, tiny_model)

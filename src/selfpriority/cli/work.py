@@ -27,6 +27,7 @@ from selfpriority.plain_text import clean
 
 if TYPE_CHECKING:
     from selfpriority.phases.resources import Resources
+    from selfpriority.pipeline import Asked
     from selfpriority.run import Run
 
 
@@ -59,15 +60,22 @@ def run_command(
     out: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/<recipe name>.")] = None,
 ) -> None:
     """Check the judge, collect, align, evaluate, report. The same command again continues."""
-    from selfpriority.pipeline import report, run_all, start
+    from selfpriority.pipeline import start
 
-    run, asked = start(named_recipe(recipe), fields or [], out)
+    _work_through(*start(named_recipe(recipe), fields or [], out), debug=bool(context.obj))
+
+
+def _work_through(run: Run, asked: Asked, debug: bool, *last: str) -> None:
+    """The whole way of a run, its tables, and where the report is; `last` are lines before that one."""
+    from selfpriority.pipeline import report, run_all
+
     with reporting("spa", run) as reporter:
-        code = run_all(run, asked, reporter, debug=bool(context.obj))
+        code = run_all(run, asked, reporter, debug=debug)
     if code:
         raise typer.Exit(code)
     print_tables(run)
-    print(f"report: {report(run)}")
+    for line in (*last, f"report: {report(run)}"):
+        print(line)
 
 
 @app.command("compare")
@@ -148,17 +156,11 @@ def align(
         options.check_run(fields or [])
         phase(target, "align", number, child, work)
         return
-    from selfpriority.pipeline import report, run_all, start_own
+    from selfpriority.pipeline import start_own
 
     options.check_file(number)
     run, asked = start_own(options.recipe(target), fields or [], options.to or Path("runs") / target.stem)
-    with reporting("spa", run) as reporter:
-        code = run_all(run, asked, reporter, debug=bool(context.obj))
-    if code:
-        raise typer.Exit(code)
-    print_tables(run)
-    print(f"policy: {run.policy(1)}")
-    print(f"report: {report(run)}")
+    _work_through(run, asked, bool(context.obj), f"policy: {run.policy(1)}")
 
 
 def is_data(target: Path) -> bool:

@@ -16,7 +16,8 @@ from selfpriority.judges.battery import battery_hash
 from selfpriority.judges.contrast import contrast_hash
 from selfpriority.judges.heads import Heads, read_heads
 from selfpriority.judges.probe import READING
-from selfpriority.judges.python import rater_fingerprint
+from selfpriority.judges.python import PythonRater, judging_function, rater_fingerprint
+from selfpriority.language_model import LanguageModel
 from selfpriority.own_python import OwnPython, find
 from selfpriority.phases.models import in_process, model_key
 from selfpriority.recipe import (
@@ -116,6 +117,12 @@ def own_function(section: ByPython) -> OwnPython:
     if section.folder is not None and not Path(section.folder).is_absolute():
         raise InputError(f"{section.judge!r}: folder {section.folder!r} is no absolute path, as a run has it")
     return find(section.judge, () if section.folder is None else (Path(section.folder),))
+
+
+def open_rater(section: ByPython) -> LanguageModel:
+    """The function, imported, behind the protocol of a model; InputError as of `own_function` and its import."""
+    own = own_function(section)
+    return PythonRater(judging_function(own), own, section.version, section.batch_size)
 
 
 def located(section: ByPython, folders: Sequence[Path]) -> ByPython:

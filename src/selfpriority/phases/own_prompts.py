@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfpriority.constitution import load_constitution
+from selfpriority.errors import InputError
 from selfpriority.evaluation.answer import answer
 from selfpriority.judges.own_prompts import OwnPrompts, need_contrasts, on_own_prompts
 from selfpriority.judges.reports import TRAIN
@@ -35,8 +36,11 @@ def check_own_prompts(path: Path, fields: Sequence[str], n: int, reporter: Repor
 
 
 def check_known(path: Path, fields: Sequence[str]) -> None:
-    """Raises InputError, before any work, where no pairs are known for any objective of the recipe."""
-    need_contrasts(load_constitution(with_absolute_paths(load(path, fields), path.parent).constitution).names)
+    """Raises InputError, before any work, where no judge trains, or no pairs are known for any objective."""
+    recipe = with_absolute_paths(load(path, fields), path.parent)
+    if recipe.pairs is not None:
+        raise InputError(f"{path}: pairs: no judge trains on pairs of your own; leave out --own-prompts")
+    need_contrasts(load_constitution(recipe.constitution).names)
 
 
 def sample_of(recipe: Recipe, n: int) -> list[Prompt]:

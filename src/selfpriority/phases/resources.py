@@ -25,7 +25,7 @@ from selfpriority.phases.judge_names import (
     meant,
     named_model,
     of_model,
-    own_function,
+    open_rater,
     with_judges,
 )
 from selfpriority.phases.made_battery import made_battery, places
@@ -168,13 +168,9 @@ class Resources:
 
     def _rater(self, section: ByPython, step: str, spent: Spent) -> LanguageModel:
         """The function behind cache and progress; its module is imported here."""
-        from selfpriority.judges.python import PythonRater, judging_function
-
         if self.stand_ins is not None:
             return self.stand_ins.rater(section.judge)
-        own = own_function(section)
-        rater = PythonRater(judging_function(own), own, section.version, section.batch_size)
-        return Watched(Cached(rater, self.run.cache, self.reporter.note), self._watcher(step, spent))
+        return Watched(Cached(open_rater(section), self.run.cache, self.reporter.note), self._watcher(step, spent))
 
     def judge(self, section: JudgeSection, policy: str, step: str, spent: Spent, reworded: bool = False) -> Judge:
         """The judge of a recipe's section; `self` is `policy`."""
