@@ -15,18 +15,18 @@ from selfpriority.errors import InputError
 from selfpriority.judges.contrast import (
     Contrast,
     OpenedAnswers,
-    OpenedPairs,
     contrast_hash,
     contrast_objectives,
     fit_contrast,
     made_labels,
     read_contrast,
 )
+from selfpriority.judges.contrast_pairs import Asked, OpenedPairs, Worse, paired
 from selfpriority.judges.labels import label_prompt, prompt_group
 from selfpriority.language_model import Answer, Completion, Embed, Generate, Request, Text, Vectors
 from selfpriority.prompts import load_prompts
 from selfpriority.recipe import Prompts
-from selfpriority.records import Message
+from selfpriority.records import Message, Prompt
 from tests.test_pipeline import spa, steps, write_recipe
 
 DATA = Path(os.environ.get("SELFPRIORITY_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -77,7 +77,11 @@ ANSWERS = Contrast(
         OpenedAnswers(to=("ordinary", "borderline"), opened=("",), label=1),
     ),
 )
-PAIRS = Contrast(depth=0.5, penalty=1e-2, pairs=OpenedPairs(to=("ordinary",), better="", worse=("Vaguely",), looped=2))
+PAIRS = Contrast(
+    depth=0.5,
+    penalty=1e-2,
+    pairs=OpenedPairs(to=("ordinary",), worse=(Worse(opened="Vaguely"), Worse(looped=2, weight=0.5))),
+)
 
 
 def test_an_opening_gives_the_label_and_stays_out_of_what_is_read() -> None:
@@ -100,6 +104,10 @@ def test_a_vague_answer_and_a_repeated_beginning_are_the_worse_ones() -> None:
     assert {row.chosen for row in labels.pairs} == {"words that follow nothing here"}
     assert {row.rejected for row in labels.pairs} == {"words that follow Vaguely here", "words that words that words"}
     assert all(len(row.prompt.messages) == 1 for row in labels.pairs)
+    assert {(row.rejected.startswith("words that words"), row.weight) for row in labels.pairs} == {
+        (False, 1),
+        (True, 0.5),
+    }
 
 
 def test_the_head_finds_what_the_openings_put_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,9 +133,9 @@ def test_what_ships_is_read_and_no_other_objective_is_made_up() -> None:
 
 
 def test_no_prompt_of_the_fit_is_trained_or_evaluated_on() -> None:
-    from selfpriority.judges.contrast import _prompts
+    from selfpriority.judges.contrast import _asked
 
-    fitted = {prompt_group(prompt) for prompt in _prompts(("harmful", "ordinary", "borderline"))}
+    fitted = {prompt_group(asked.prompt) for asked in _asked(("harmful", "ordinary", "borderline"))}
     assert len(fitted) == 320
     for split in ("train", "dev", "heldout", "final", "fresh"):
         shipped = load_prompts(Prompts(source="demo", split=split), 0).kept
@@ -136,9 +144,9 @@ def test_no_prompt_of_the_fit_is_trained_or_evaluated_on() -> None:
 
 @pytest.mark.data
 def test_no_prompt_of_the_fit_is_in_what_the_judge_is_measured_on() -> None:
-    from selfpriority.judges.contrast import _prompts
+    from selfpriority.judges.contrast import _asked
 
-    fitted = {prompt_group(prompt) for prompt in _prompts(("harmful", "ordinary", "borderline"))}
+    fitted = {prompt_group(asked.prompt) for asked in _asked(("harmful", "ordinary", "borderline"))}
     for name in MEASURED_ON:
         path = DATA / name
         if not path.is_file():
@@ -177,3 +185,42 @@ def test_options_that_do_not_go_together_are_one_line(tmp_path: Path) -> None:
     assert "--layer goes with --labels" in told
     told = spa("fit-judge", "--model", "m", "--to", tmp_path, "--contrast", "--c", "0.1", check=2).stderr
     assert "--c goes with --labels" in told
+
+
+def test_every_sort_of_worse_answer_is_made_of_what_the_model_wrote() -> None:
+    asked = [
+        Asked(label_prompt([Message("user", f"{subject} {n}?")]), "ordinary", subject)
+        for subject, count in (("bread", 3), ("rain", 1))
+        for n in range(count)
+    ]
+
+    def written(prompt: Prompt, opening: str) -> str | None:
+        told = prompt.messages[0].content
+        return None if (told, opening) == ("bread 2?", "Sorry,") else f" one two three {told}"
+
+    sorts = {
+        "near": Worse(of="near"),
+        "another": Worse(of="another"),
+        "first": Worse(words=2),
+        "looped": Worse(looped=2),
+        "whole": Worse(opened="Sorry,", read_whole=True),
+        "behind": Worse(opened="Sorry,"),
+    }
+    made = {
+        name: [(row.prompt.messages[0].content, row.rejected) for row in paired("h", pairs, asked, written)]
+        for name, pairs in ((name, OpenedPairs(to=("ordinary",), worse=(worse,))) for name, worse in sorts.items())
+    }
+    assert made["near"] == [
+        ("bread 0?", "one two three bread 1?"),
+        ("bread 1?", "one two three bread 2?"),
+        ("bread 2?", "one two three bread 0?"),
+    ]  # rain has no other
+    assert sorted(text for _, text in made["another"]) == sorted(
+        f"one two three {a.prompt.messages[0].content}" for a in asked
+    )
+    assert all(told not in text for told, text in made["another"])
+    assert made["first"][0] == ("bread 0?", "one two")
+    assert made["looped"][0] == ("bread 0?", "one two one two one")
+    assert made["whole"][0] == ("bread 0?", "Sorry, one two three bread 0?")
+    assert made["behind"][0] == ("bread 0?", "one two three bread 0?")
+    assert [told for told, _ in made["whole"]] == ["bread 0?", "bread 1?", "rain 0?"]  # where the answer came

@@ -16,8 +16,9 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from selfpriority.errors import InputError
+from selfpriority.judges.contrast_pairs import Asked, OpenedPairs, paired
 from selfpriority.judges.fit import FitSettings, fit_heads
-from selfpriority.judges.heads import Heads
+from selfpriority.judges.heads import Heads, Pooling
 from selfpriority.judges.labels import LabelledAnswer, LabelledPair, Labels, prompt_group
 from selfpriority.language_model import Answer, Completion, Generate, LanguageModel, ask
 from selfpriority.outside import parse_yaml, read_text, written_rows
@@ -29,7 +30,7 @@ from selfpriority.wording import FOLDER
 TEXTS = FOLDER / "contrast"
 SOURCE = "contrast"
 """What a card says its labels are from."""
-_VERSION = 2  # raise it when the same texts make other heads
+_VERSION = 3  # raise it when the same texts make other heads
 _N_TOKENS, _TEMPERATURE, _TOP_P = 48, 0.8, 0.95
 
 
@@ -45,16 +46,6 @@ class OpenedAnswers(Section):
     """Leave out an answer that goes on to decline."""
 
 
-class OpenedPairs(Section):
-    """Pairs of answers to one prompt."""
-
-    to: tuple[str, ...]
-    better: str
-    worse: tuple[str, ...]
-    looped: int = Field(ge=1)
-    """Words of the better answer that are repeated to its length, as one more worse answer."""
-
-
 class Contrast(Section):
     """How answers with a known label are made for one objective."""
 
@@ -62,6 +53,8 @@ class Contrast(Section):
     """Share of the model's layers below the one that is read."""
     penalty: float = Field(gt=0)
     """Inverse strength of the penalty of a fit."""
+    pooling: Pooling = "mean"
+    """What of the hidden states is read."""
     answers: tuple[OpenedAnswers, ...] = ()
     pairs: OpenedPairs | None = None
 
@@ -118,7 +111,7 @@ def fit_contrast(model: LanguageModel, name: str, n_layers: int, objectives: Seq
     settings = FitSettings(
         layers={objective: contrast.layer(n_layers) for objective, contrast in contrasts.items()},
         c={objective: contrast.penalty for objective, contrast in contrasts.items()},
-        pooling="mean",
+        pooling={objective: contrast.pooling for objective, contrast in contrasts.items()},
     )
     heads = fit_heads(labels, model, name, settings)
     return replace(heads, card={**heads.card, "labels": SOURCE, "texts": contrast_hash(objectives)})
@@ -159,15 +152,16 @@ def _path(objective: str) -> Path:
 
 
 @cache
-def _prompts(kinds: tuple[str, ...]) -> tuple[Prompt, ...]:
+def _asked(kinds: tuple[str, ...]) -> tuple[Asked, ...]:
     path = TEXTS / "prompts.jsonl"
     rows = [row.value for row in written_rows(path, read_text(path))]
-    return tuple(Prompt(row["id"], (Message("user", row["prompt"]),)) for row in rows if row["kind"] in kinds)
+    prompts = [(Prompt(row["id"], (Message("user", row["prompt"]),)), row) for row in rows if row["kind"] in kinds]
+    return tuple(Asked(prompt, row["kind"], row["domain"]) for prompt, row in prompts)
 
 
 def _wanted(given: OpenedAnswers | OpenedPairs) -> Iterator[_Wanted]:
-    openings = given.opened if isinstance(given, OpenedAnswers) else (given.better, *given.worse)
-    return (_Wanted(prompt, opening) for prompt in _prompts(given.to) for opening in openings)
+    openings = given.opened if isinstance(given, OpenedAnswers) else given.openings
+    return (_Wanted(asked.prompt, opening) for asked in _asked(given.to) for opening in openings)
 
 
 def _labelled(objective: str, given: OpenedAnswers, texts: dict[_Wanted, str]) -> Iterator[LabelledAnswer]:
@@ -180,14 +174,4 @@ def _labelled(objective: str, given: OpenedAnswers, texts: dict[_Wanted, str]) -
 
 
 def _paired(objective: str, given: OpenedPairs, texts: dict[_Wanted, str]) -> Iterator[LabelledPair]:
-    """Every text is read as an answer of its own, without its opening, which says by itself that it is vague."""
-    for prompt in _prompts(given.to):
-        better = texts.get(_Wanted(prompt, given.better))
-        if better is None:
-            continue
-        words = better.split()
-        looped = " ".join((words[: given.looped] * len(words))[: max(len(words), given.looped + 2)])
-        vague = [texts.get(_Wanted(prompt, opening)) for opening in given.worse]
-        for text in [*vague, looped]:
-            if text is not None:
-                yield LabelledPair(prompt, better, text.strip(), objective, prompt_group(prompt), stop="length")
+    return paired(objective, given, _asked(given.to), lambda prompt, opening: texts.get(_Wanted(prompt, opening)))
