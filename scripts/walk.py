@@ -1,6 +1,7 @@
-"""Walk the README and the tutorial as a stranger would: a wheel, a fresh environment, an empty folder, every command as it is printed.
+"""Walk the README and the tutorial as a stranger would: a wheel, a fresh environment, an empty folder, every command.
 
-What is printed has placeholders, and costs hours; what the walk puts in their place, makes smaller or leaves out is in its log.
+They are run as they are printed. What is printed has placeholders, and costs hours: what the walk puts in their place,
+makes smaller or leaves out is in its log.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ MODEL = "smollm2-135m"
 PLACEHOLDERS = {"ORG/MODEL": MODEL, "ORG/OTHER": MODEL}
 """What stands for the reader's own models."""
 SMALLER = {
-    "sample": {"n": 4, "max_new_tokens": 12},
+    "sample": {"n": 4, "max_new_tokens": 24},
     "score": {"require_signal": False},
-    "refine": {"max_new_tokens": 12},
+    "refine": {"max_new_tokens": 24},
     "denoise": {"consistency": "off", "keep_lowest": 1.0},
     "pair": {"margin": 0.1},
     "align": {"learning_rate": 1.0e-5},
-    "evaluate": {"max_new_tokens": 12},
+    "evaluate": {"max_new_tokens": 24},
 }
 """Fields beside those of a printed recipe: short answers, and neither a judge nor a prompt is refused."""
 SCRIPTED = {"backend": {"kind": "scripted"}}
@@ -48,8 +49,9 @@ LEFT_OUT = {
     "vllm": "needs vLLM",
 }
 """Beginning of a command -> why it is not run."""
-CODES = {"spa check-judge": (0, 3), "spa push": (2,)}
-"""Exit codes that are right where 0 is not the only one: a judge of this size is refused, and nothing is sent from here."""
+CODES = {"spa check-judge": (0, 3), "spa doctor": (0, 1), "spa push": (2,)}
+"""Exit codes that are right where 0 is not the only one: a small judge is refused, short answers are cut answers, and
+nothing is sent from here."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class Walk:
         allowed = next((codes for start, codes in CODES.items() if command.startswith(start)), (0,))
         is_right = done.returncode in allowed and "Traceback" not in done.stderr
         if not is_right:
-            remark = " ".join([remark, *done.stderr.strip().splitlines()[-3:]])
+            remark = " ".join([remark, *(done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]])
         return Step(command, done.returncode, time.monotonic() - begun, remark.strip(), is_right)
 
     def _tell(self, step: Step) -> None:
@@ -201,9 +203,7 @@ def main() -> None:
         folder = (asked.to or Path(made)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         told = SMALLER | (SCRIPTED if asked.quick else {})
-        print(
-            f"in place of {', '.join(PLACEHOLDERS)}: {MODEL}; beside the printed fields of my.yaml: {json.dumps(told)}"
-        )
+        print(f"in place of {', '.join(PLACEHOLDERS)}: {MODEL}; added to my.yaml: {json.dumps(told)}")
         walk = Walk(folder / "venv" / "bin", asked.quick)
         for step in environment(folder):
             print(step, flush=True)
