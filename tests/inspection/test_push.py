@@ -206,6 +206,14 @@ def test_a_file_that_names_a_place_is_not_sent(finished_run, tmp_path):
     model_shipment(run, "us/mine", "spa")
 
 
+def test_a_link_in_the_folder_is_not_followed(finished_run, tmp_path):
+    run = Run(finished_run / "run")
+    (tmp_path / "secret").write_text("a key")
+    (run.policy(1) / "notes.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match=r"notes\.txt is a link"):
+        model_shipment(run, "us/mine", "spa")
+
+
 def test_an_adapter_is_sent_on_a_base_that_others_have(finished_run):
     run = Run(finished_run / "run")
     config = run.policy(1) / "adapter_config.json"

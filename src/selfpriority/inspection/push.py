@@ -183,7 +183,12 @@ def data_shipment(run: Run, to: str, scratch: Path) -> Shipment:
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    """The files of a folder but hidden ones, none of them somewhere else."""
+    found = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    for path in found:
+        if path.is_symlink():
+            raise InputError(f"push: {path} is a link, and what it leads to may be no part of the run; take it away")
+    return found
 
 
 def _on_hub(config: Path, base: str, run: Run) -> bytes:
