@@ -38,10 +38,10 @@ def test_a_recipe_is_made_smaller_with_fields_that_there_are(walk, tmp_path):
 
     blocks = walk.blocks(walk.README.read_text("utf-8"))
     [block] = [block for block in blocks if block.file == "my.yaml"]
-    quick = walk.Walk(tmp_path, is_quick=True)
-    (tmp_path / "my.yaml").write_text(quick._content(block))
-    recipe = load_recipe(tmp_path / "my.yaml")
-    assert (recipe.model, recipe.sample.n, recipe.backend.kind) == ("smollm2-135m", 4, "scripted")
+    for is_quick, kind in ((False, "hf"), (True, "scripted")):
+        (tmp_path / "my.yaml").write_text(walk.Walk(tmp_path, is_quick)._content(block))
+        recipe = load_recipe(tmp_path / "my.yaml")
+        assert (recipe.model, recipe.sample.n, recipe.backend.kind) == ("smollm2-135m", 4, kind)
     assert recipe.evaluate.prompts.source == "heldout.jsonl"
     demo = load_recipe(ROOT / "recipes" / "demo.yaml", walk.DEMO.split())
     assert demo.evaluate.systems == ()
