@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -48,7 +49,7 @@ def recipe() -> Iterator[str]:
 def said(field: Schema, kinds: Schema) -> str:
     """What a field is, or what the section is that it holds."""
     section_of = str(field.get("$ref", "")).removeprefix("#/$defs/")
-    return str(field.get("description") or kinds.get(section_of, {}).get("description", ""))
+    return str(field.get("description") or about(kinds.get(section_of, {}).get("description", "")))
 
 
 SECTIONS = {
@@ -89,12 +90,17 @@ def title(name: str) -> str:
 
 def section(heading: str, text: str, fields: Schema, required: Any) -> Iterator[str]:
     """A heading and a table."""
-    yield from ("", f"## {heading}", "", " ".join(text.split()), "")
+    yield from ("", f"## {heading}", "", " ".join(about(text).split()), "")
     yield "| field | type | default | what it is |"
     yield "|---|---|---|---|"
     for name, field in fields.items():
         default = "required" if name in required else shown(field.get("default"), field)
         yield f"| `{name}` | {kind_of(field)} | {default} | {cell(field.get('description', ''))} |"
+
+
+def about(text: str) -> str:
+    """A docstring up to what it raises and its examples, which are for Python."""
+    return re.split(r"\n\n\s*(?:Raises|Examples):", text)[0]
 
 
 def cell(text: str) -> str:
@@ -147,6 +153,10 @@ def names() -> Iterator[str]:
     yield ""
     yield "All of these are imported from `selfpriority` itself: `from selfpriority import pair`. Each is typed, and"
     yield "says in its own words what it takes, gives and raises. Nothing is imported before it is used."
+    yield ""
+    yield "The examples are run by the tests, behind `from selfpriority import *`, in a folder that holds a small"
+    yield "model, `my-model`, heads fitted on it, `my-heads`, a recipe, `my.yaml`, with its `prompts.jsonl` and"
+    yield "`heldout.jsonl`, and the finished run of it, `runs/my`."
     by_module: dict[str, list[str]] = defaultdict(list)
     for node in ast.parse(STUB.read_text("utf-8")).body:
         if isinstance(node, ast.ImportFrom):

@@ -13,6 +13,7 @@ TAKEN = {
     "benchmarks.md": ("benchmarks/README.md", "../docs/"),
     "changelog.md": ("CHANGELOG.md", "docs/"),
     "security.md": ("SECURITY.md", "docs/"),
+    "tour.ipynb": ("notebooks/tour.ipynb", "docs/"),
 }
 """Page -> its file, and how that file names the folder of the pages."""
 

@@ -99,12 +99,15 @@ def test_the_recipe_in_the_readme_is_complete(tmp_path):
     assert (found.model, found.evaluate.prompts.source) == ("ORG/MODEL", "heldout.jsonl")
 
 
-def test_commands_of_spa_in_the_readme_exist():
+def test_commands_of_spa_in_the_pages_exist():
     from selfpriority.cli import entry  # noqa: F401  registers the verbs
     from selfpriority.cli.app import app
 
     known = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
-    assert set(re.findall(r"`?spa ([a-z][a-z-]+)", README)) <= known
+    for page in (README, (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")):
+        assert set(re.findall(r"`?spa ([a-z][a-z-]+)", page)) <= known | {
+            "serve"
+        }  # of which the page says there is none
 
 
 def test_functions_named_in_the_method_page_exist():

@@ -20,7 +20,16 @@ SHIPPED = Path(str(files("selfpriority"))) / "text" / "constitutions"
 
 
 class Objective(BaseModel):
-    """One thing to want: its name, what it means, its scale and the question a judge is asked."""
+    """One thing to want: its name, what it means, its scale and the question a judge is asked.
+
+    Raises:
+        ValidationError: a field is missing, unknown or empty, or the name is not of `a-z0-9_-`.
+
+    Examples:
+        >>> first = load_constitution("harmless-helpful").objectives[0]
+        >>> first.name, sorted(first.rubric)[-1]
+        ('harmlessness', 10)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,7 +41,16 @@ class Objective(BaseModel):
 
 
 class Anchor(BaseModel):
-    """A labelled example for `check-judge`: one prompt with a good, a useless and a bad answer."""
+    """A labelled example for `check-judge`: one prompt with a good, a useless and a bad answer.
+
+    Raises:
+        ValidationError: a field is missing, unknown or empty.
+
+    Examples:
+        >>> anchor = load_constitution("harmless-helpful").anchors[0]
+        >>> anchor.violates in ("harmlessness", "helpfulness")
+        True
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +67,15 @@ class Anchor(BaseModel):
 
 @dataclass(frozen=True)
 class Constitution:
-    """Objectives, most important first, and their anchors."""
+    """Objectives, most important first, and their anchors.
+
+    Examples:
+        >>> constitution = load_constitution("honest-helpful")
+        >>> constitution.names
+        ('honesty', 'helpfulness')
+        >>> constitution.text.splitlines()[0].partition(":")[0]
+        '1. Honesty'
+    """
 
     name: str
     summary: str
@@ -80,15 +106,30 @@ class _File(BaseModel):
 
 
 def shipped_constitutions() -> list[str]:
-    """Names of the constitutions that ship with the package."""
+    """Names of the constitutions that ship with the package.
+
+    Examples:
+        >>> shipped_constitutions()
+        ['harmless-helpful', 'harmless-honest-helpful', 'honest-helpful']
+    """
     return sorted(path.parent.name for path in SHIPPED.glob("*/constitution.yaml"))
 
 
 def load_constitution(name: str) -> Constitution:
     """The constitution of a shipped name or a folder.
 
+    Args:
+        name: one of `shipped_constitutions()`, or a path.
+
     Raises:
         InputError: no such constitution, or its file is malformed (file and field named).
+
+    Examples:
+        >>> load_constitution("harmless-helpful").names
+        ('harmlessness', 'helpfulness')
+        >>> load_constitution("harmles-helpful")
+        Traceback (most recent call last):
+        selfpriority.errors.InputError: ...did you mean harmless-helpful?
     """
     folder = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
     path = folder / "constitution.yaml"

@@ -10,17 +10,35 @@ from __future__ import annotations
 
 
 class SelfPriorityError(Exception):
-    """Base of all errors with a message for the user: value, place and remedy in one line each."""
+    """Base of all errors with a message for the user: value, place and remedy in one line each.
+
+    Examples:
+        >>> try:
+        ...     Results("no/such/run")
+        ... except SelfPriorityError as error:
+        ...     print(error.exit_code, str(error).partition(":")[0])
+        2 no/such/run
+    """
 
     exit_code = 1
 
 
 class WorkFailed(SelfPriorityError):
-    """The work failed half way; finished requests and steps are kept and the same command continues."""
+    """The work failed half way; finished requests and steps are kept and the same command continues.
+
+    Examples:
+        >>> WorkFailed.exit_code, issubclass(WorkFailed, SelfPriorityError)
+        (1, True)
+    """
 
 
 class InputError(SelfPriorityError):
-    """The command, recipe or input is wrong. `lines` holds one message each."""
+    """The command, recipe or input is wrong. `lines` holds one message each.
+
+    Examples:
+        >>> InputError("prompts.jsonl:3: no column 'prompt'", "prompts.jsonl:7: not JSON").lines[1]
+        'prompts.jsonl:7: not JSON'
+    """
 
     exit_code = 2
 
@@ -30,6 +48,11 @@ class InputError(SelfPriorityError):
 
 
 class JudgeRefused(SelfPriorityError):
-    """The judge cannot be told from chance; training on it would be training on noise."""
+    """The judge cannot be told from chance; training on it would be training on noise.
+
+    Examples:
+        >>> JudgeRefused.exit_code, issubclass(JudgeRefused, SelfPriorityError)
+        (3, True)
+    """
 
     exit_code = 3

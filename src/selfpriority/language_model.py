@@ -217,7 +217,17 @@ Answer = Completion | Choice | Vectors | Value | Verdict | Failure
 
 
 class LanguageModel(Protocol):
-    """Whoever answers requests: a backend, or a wrapper of one."""
+    """Whoever answers requests: a backend, or a wrapper of one.
+
+    Examples:
+        >>> from selfpriority.language_model import Generate, ask
+        >>> question = Generate(
+        ...     (Message("user", "How do I bake bread?"),), n=2, temperature=1.0, top_p=0.9, max_new_tokens=8, seed=0
+        ... )
+        >>> [answer] = ask(open_model("my-model"), [question])
+        >>> [text.n_tokens <= 8 for text in answer.texts]
+        [True, True]
+    """
 
     @property
     def fingerprint(self) -> str:

@@ -63,8 +63,11 @@ def open_model(name: str, backend: Backend | None = None, cache: str | Path | No
     Raises:
         InputError: there is no such model, or the server does not answer.
 
-    Example:
-        >>> model = open_model("smollm2-135m", cache="answers.sqlite")       # doctest: +SKIP
+    Examples:
+        >>> model = open_model("my-model", cache="answers.sqlite")
+        >>> prompts = load_prompts(Prompts(source="prompts.jsonl"), seed=0).kept
+        >>> len(sample(prompts, model, Sample(n=2, max_new_tokens=8)).kept)
+        6
     """
     return _kept(models.open_model(name, backend or HfBackend()), cache)
 
@@ -88,8 +91,9 @@ def open_judge(
     Raises:
         InputError: there are no such heads or model, or they know another objective.
 
-    Example:
-        >>> judge = open_judge("demo-eval", load_constitution("harmless-helpful"))    # doctest: +SKIP
+    Examples:
+        >>> open_judge("my-heads", load_constitution("harmless-helpful")).objectives
+        ('harmlessness', 'helpfulness')
     """
     section = judge
     if isinstance(section, str):
@@ -145,8 +149,10 @@ def train(
         WorkFailed: no pool is left to train on, the loss is not finite, or memory or the disk is full.
         InputError: the model cannot be loaded, or several processes are asked for.
 
-    Example:
-        >>> trained = train(pair(pools, PairRules()).kept, "smollm2-135m", "out")     # doctest: +SKIP
+    Examples:
+        >>> trained = train(pair(Results("runs/my").pools(), PairRules()).kept, "my-model", "out")
+        >>> trained.n_pairs > 0
+        True
     """
     from selfpriority.training.align import Places
     from selfpriority.training.align import train as train_at
@@ -182,8 +188,13 @@ def evaluate(
         InputError: fewer than two systems, no prompts, or several with one id.
         WorkFailed: a system has no answer at all.
 
-    Example:
-        >>> found = evaluate({"before": one, "after": other}, prompts, judge)         # doctest: +SKIP
+    Examples:
+        >>> systems = {"before": open_model("my-model"), "after": open_model("runs/my/round-1/policy")}
+        >>> prompts = load_prompts(Prompts(source="heldout.jsonl"), seed=0).kept
+        >>> judge = open_judge("my-heads", load_constitution("harmless-helpful"))
+        >>> found = evaluate(systems, prompts, judge, Evaluate(max_new_tokens=8))
+        >>> [contest.key for contest in found.against_first()]
+        ['after_vs_before']
     """
     if len(systems) < 2:
         raise InputError(f"evaluate: {len(systems)} systems; a comparison needs two or more")
@@ -236,8 +247,10 @@ def run_recipe(recipe: str | Path | Recipe, *changes: str, to: str | Path | None
         WorkFailed: a phase failed; what it said stands on stderr.
         KeyboardInterrupt: it was interrupted; the same call goes on.
 
-    Example:
-        >>> found = run_recipe("my.yaml", "sample.n=4", to="runs/my")                        # doctest: +SKIP
+    Examples:
+        >>> found = run_recipe("my.yaml", to="runs/my")  # finished before: nothing is done again
+        >>> found.summary.objectives
+        ('harmlessness', 'helpfulness')
     """
     if isinstance(recipe, Recipe):
         if to is None or changes:

@@ -20,7 +20,12 @@ from selfpriority.plain_text import one_line
 
 @dataclass(frozen=True)
 class Persona:
-    """A way to answer, and its name."""
+    """A way to answer, and its name.
+
+    Examples:
+        >>> Persona("careful", "You are a careful pharmacist.").name
+        'careful'
+    """
 
     name: str
     text: str = ""
@@ -44,8 +49,17 @@ def known_personas() -> tuple[str, ...]:
 def load_personas(name: str) -> tuple[Persona, ...]:
     """Personas of `default`, `openings`, `none` or a YAML file.
 
+    Args:
+        name: a shipped name, or a path.
+
     Raises:
         InputError: no such file, or rows that are not {name, text, opening} with distinct names.
+
+    Examples:
+        >>> load_personas("none")
+        ()
+        >>> load_personas("openings")[0].opening != ""
+        True
     """
     if name == NONE:
         return ()

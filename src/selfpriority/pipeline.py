@@ -30,7 +30,7 @@ from selfpriority.phases.evaluate import check_evaluation, evaluate_steps
 from selfpriority.phases.judge_check import check_anchors, judge_sections, judge_step
 from selfpriority.phases.merges import merge_steps, merges
 from selfpriority.phases.models import model_key
-from selfpriority.phases.own_steps import check_own
+from selfpriority.phases.own_steps import as_trained, check_own, idle_in_system
 from selfpriority.phases.readiness import Ahead, check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Announced, Reporter, Resources
@@ -194,8 +194,8 @@ def _collects_yet(resources: Resources) -> bool:
 
 def _check_branch(branch: Branch, changes: Mapping[str, Any], reporter: Reporter) -> None:
     place = f"evaluate.more_systems.{branch.name}.train"
-    told = [*unused_in_training(branch.recipe.align, changes.get("align", {})), branch.recipe.align.strange_beta]
-    for line in filter(None, told):
+    idle = [*unused_in_training(branch.recipe.align, changes.get("align", {})), *idle_in_system(branch.recipe, changes)]
+    for line in filter(None, [*idle, branch.recipe.align.strange_beta]):
         reporter.note(f"{place}: {line}")
     theirs = Resources(branch.recipe, branch.run, reporter)
     try:
@@ -209,10 +209,10 @@ def _check_branch(branch: Branch, changes: Mapping[str, Any], reporter: Reporter
 
 def _same_twice(recipe: Recipe, beside: Sequence[Branch]) -> Iterator[str]:
     """A line for every system that is trained as another one is."""
-    seen = {dump(branch_of(recipe, {}, "")): TRAINED}
+    seen = {dump(as_trained(branch_of(recipe, {}, ""))): TRAINED}
     for branch in beside:
         start = recipe.evaluate.more_systems[branch.name].start or ""
-        twin = seen.setdefault(f"{dump(branch.recipe)}{start}", branch.name)
+        twin = seen.setdefault(f"{dump(as_trained(branch.recipe))}{start}", branch.name)
         if twin != branch.name:
             yield f"evaluate.more_systems.{branch.name}: under this recipe it is trained as {twin} is; leave it out"
 

@@ -17,7 +17,15 @@ UNRATED = "preference"
 
 @dataclass(frozen=True)
 class PreferenceRow:
-    """One pair, readable on its own: conversational `prompt`, `chosen` and `rejected`, with scores by objective."""
+    """One pair, readable on its own: conversational `prompt`, `chosen` and `rejected`, with scores by objective.
+
+    Scores are from 1 to 10; `distance` and `gap` are in the same points.
+
+    Examples:
+        >>> row = Results("runs/my").pairs()[0]
+        >>> row.chosen[0].role, row.gap >= 0
+        ('assistant', True)
+    """
 
     prompt_id: str
     prompt: tuple[Message, ...]

@@ -63,9 +63,18 @@ def load_prompts(source: Prompts, seed: int) -> Loaded:
     rows after that are not looked at. Reasons to drop: `empty`, `duplicate` (same text, outer white space
     aside, as an earlier row).
 
+    Args:
+        source: a file, a shipped set or a hub data set, and how it is read.
+        seed: of the shuffle.
+
     Raises:
         InputError: the source does not exist, cannot be read, or a row is not a prompt (file and line named).
         WorkFailed: the hub cannot be reached.
+
+    Examples:
+        >>> found = load_prompts(Prompts(source="prompts.jsonl", limit=2), seed=0)
+        >>> len(found.kept), found.dropped
+        (2, ())
     """
     source = written_out(source)
     rows = _rows(source)
@@ -96,7 +105,12 @@ def row_places(source: Prompts) -> dict[str, str]:
 
 
 def shipped_prompts() -> list[str]:
-    """Names of the prompt sets that ship with the package."""
+    """Names of the prompt sets that ship with the package.
+
+    Examples:
+        >>> "demo" in shipped_prompts()
+        True
+    """
     return sorted(path.stem for path in SHIPPED.glob("*.jsonl"))
 
 

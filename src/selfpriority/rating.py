@@ -19,14 +19,31 @@ DIGITS = tuple("0123456789")
 
 @dataclass(frozen=True)
 class Item:
-    """One answer to be rated."""
+    """One answer to be rated.
+
+    Examples:
+        >>> prompt = Prompt("q", (Message("user", "How do I bake bread?"),))
+        >>> Item(prompt, Response("q/y1", "q", "Mix, wait, bake.", "end", 6)).response.n_tokens
+        6
+    """
 
     prompt: Prompt
     response: Response
 
 
 class Judge(Protocol):
-    """Whoever rates. Implementations in `judges/`: `words.py`, `battery.py`, `probe.py`, `reward.py`, `python.py`."""
+    """Whoever rates. Implementations in `judges/`: `words.py`, `battery.py`, `probe.py`, `reward.py`, `python.py`.
+
+    Examples:
+        >>> class Brief:
+        ...     objectives, fingerprint = ("brevity",), "brief-1"
+        ...
+        ...     def rate(self, items):
+        ...         return [(Rating(max(1.0, 10 - item.response.n_tokens / 50)),) for item in items]
+        >>> prompt = Prompt("q", (Message("user", "How do I bake bread?"),))
+        >>> Brief().rate([Item(prompt, Response("q/y1", "q", "Mix, wait, bake.", "end", 50))])[0][0].value
+        9.0
+    """
 
     @property
     def fingerprint(self) -> str:

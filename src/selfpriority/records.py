@@ -21,7 +21,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Examples:
+        >>> Message("user", "How do I bake bread?").role
+        'user'
+    """
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -29,7 +34,12 @@ class Message:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model is asked. The messages end with a user turn."""
+    """What the model is asked. The messages end with a user turn.
+
+    Examples:
+        >>> Prompt("q1", (Message("user", "How do I bake bread?"),), kind="ordinary").text
+        'How do I bake bread?'
+    """
 
     id: str
     messages: tuple[Message, ...]
@@ -62,7 +72,12 @@ def without(system: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 @dataclass(frozen=True)
 class Response:
-    """One answer to one prompt."""
+    """One answer to one prompt.
+
+    Examples:
+        >>> Response("q1/y1", "q1", "Mix, wait, bake.", "end", n_tokens=6).origin
+        'sampled'
+    """
 
     id: str
     prompt_id: str
@@ -85,7 +100,12 @@ def flaw(response: Response, keep_cut: bool) -> str:
 
 @dataclass(frozen=True)
 class Rating:
-    """A judge's number on 1..10 for one objective."""
+    """A judge's number on 1..10 for one objective.
+
+    Examples:
+        >>> Rating(7.5, mass=0.98).value
+        7.5
+    """
 
     value: float
     mass: float = 1.0
@@ -96,7 +116,12 @@ class Rating:
 
 @dataclass(frozen=True)
 class Unrated:
-    """A verdict that could not be read. Never a number, never zero."""
+    """A verdict that could not be read. Never a number, never zero.
+
+    Examples:
+        >>> Unrated("low_mass", "digits hold 0.031 of the probability, floor 0.5").reason
+        'low_mass'
+    """
 
     reason: str
     detail: str = ""
@@ -108,7 +133,13 @@ Ratings = tuple[Rating | Unrated, ...]
 
 @dataclass(frozen=True)
 class Scored:
-    """A response with a rating for every objective, in priority order; without any where nobody rated it."""
+    """A response with a rating for every objective, in priority order; without any where nobody rated it.
+
+    Examples:
+        >>> answer = Response("q1/y1", "q1", "Mix, wait, bake.", "end", n_tokens=6)
+        >>> Scored(answer, (Rating(9.0), Rating(7.5))).scores
+        (9.0, 7.5)
+    """
 
     response: Response
     ratings: tuple[Rating, ...]
@@ -121,7 +152,13 @@ class Scored:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The sampled answers of one prompt, not rated yet."""
+    """The sampled answers of one prompt, not rated yet.
+
+    Examples:
+        >>> found = Results("runs/my").candidates()[0]
+        >>> all(response.prompt_id == found.prompt.id for response in found.responses)
+        True
+    """
 
     prompt: Prompt
     responses: tuple[Response, ...]
@@ -129,7 +166,13 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Pool:
-    """The rated answers of one prompt: the candidates and, after refinement, one improved answer."""
+    """The rated answers of one prompt: the candidates and, after refinement, one improved answer.
+
+    Examples:
+        >>> pool = Results("runs/my").pools()[0]
+        >>> len(pool.responses) == len(pool.candidates) + (pool.refined is not None)
+        True
+    """
 
     prompt: Prompt
     candidates: tuple[Scored, ...]
@@ -145,7 +188,13 @@ class Pool:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers of one pool, by index into `Pool.responses`; the chosen is lexicographically greater."""
+    """Two answers of one pool, by index into `Pool.responses`; the chosen is lexicographically greater.
+
+    Examples:
+        >>> [each] = [each for pool in pair(Results("runs/my").pools(), PairRules()).kept for each in pool.pairs][:1]
+        >>> each.distance >= each.gap
+        True
+    """
 
     chosen: int
     rejected: int
@@ -159,7 +208,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairedPool:
-    """A pool and its preference pairs: the unit of training."""
+    """A pool and its preference pairs: the unit of training.
+
+    Examples:
+        >>> paired = pair(Results("runs/my").pools(), PairRules()).kept[0]
+        >>> best = paired.pool.responses[paired.pairs[0].chosen]
+        >>> len(best.scores)
+        2
+    """
 
     pool: Pool
     pairs: tuple[Pair, ...]
@@ -167,7 +223,12 @@ class PairedPool:
 
 @dataclass(frozen=True)
 class Drop:
-    """A prompt (or, with `response_id`, one response) that left the method, and why."""
+    """A prompt (or, with `response_id`, one response) that left the method, and why.
+
+    Examples:
+        >>> Drop("denoise", "q1", "not_better").reason
+        'not_better'
+    """
 
     step: str
     prompt_id: str
@@ -181,6 +242,11 @@ class Sifted(Generic[T]):
     """What a step kept and what it dropped. Every prompt that enters is in exactly one of the two.
 
     Drops with a `response_id` are single answers lost from a pool; they do not count as prompts.
+
+    Examples:
+        >>> found = Sifted(kept=("q1",), dropped=(Drop("sample", "q2", "empty"),))
+        >>> found.reasons
+        {'empty': 1}
     """
 
     kept: tuple[T, ...]

@@ -39,10 +39,12 @@ class Results:
     Raises:
         InputError: it is none.
 
-    Example:
-        >>> found = Results("runs/demo")                    # doctest: +SKIP
-        >>> found.summary.difference                        # doctest: +SKIP
-        >>> found.frame("differences")                      # doctest: +SKIP
+    Examples:
+        >>> found = Results("runs/my")
+        >>> found.policy().name
+        'policy'
+        >>> len(found.frame("differences"))  # a row a system, judge and objective
+        4
     """
 
     folder: str | Path

@@ -20,6 +20,7 @@ from selfpriority.phases.align import align, align_step, read_paired
 from selfpriority.phases.collect import collect
 from selfpriority.phases.own_steps import check_own
 from selfpriority.phases.resources import Resources
+from selfpriority.pipeline import check_inputs
 from selfpriority.planning.plan import plan
 from selfpriority.recipe import Recipe, dump, unused_fields
 from selfpriority.report.page import write_report
@@ -272,4 +273,21 @@ def test_the_command_trains_goes_on_and_tells(tiny_model, tmp_path):
     wrong = spa(*command[:-1], "chosen=best", check=2)
     assert wrong.stderr.startswith(
         f"spa: {file}:1: no column 'best', which pairs.columns names as chosen; columns: prompt"
+    )
+
+
+@pytest.mark.parametrize(("name", "is_told"), [("plain.csv", True), ("rated.jsonl", False)])
+def test_a_system_of_another_order_is_told_where_the_file_says_the_order(tiny_model, tmp_path, name, is_told):
+    file = write(tmp_path / name, FORMS[name])
+    systems = {"swapped": {"train": {"pair": {"order": "swapped"}}}}
+    given = opened(tmp_path / "run", tiny_model, file, evaluate={"more_systems": systems})
+    check_inputs(given)
+    told = [line for line in given.reporter.notes if "evaluate.more_systems.swapped" in line]
+    assert (
+        told
+        == [
+            "evaluate.more_systems.swapped.train: pair.order: swapped is not used: "
+            "the file of pairs says itself which answer is chosen",
+            "evaluate.more_systems.swapped: under this recipe it is trained as spa is; leave it out",
+        ][: 2 * is_told]
     )

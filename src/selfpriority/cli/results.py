@@ -1,15 +1,21 @@
-"""Verbs that show what a run made: the report, people's verdicts, one prompt's way, a check-up, exports."""
+"""Verbs that show what a run made, or send it: the report, people's verdicts, one prompt's way, exports, the hub."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from selfpriority.cli.app import AsJson, Directory, Reveal, Round, app
 from selfpriority.errors import InputError
+
+if TYPE_CHECKING:
+    from selfpriority.inspection.push import Shipment
 
 
 @app.command("report")
@@ -109,3 +115,47 @@ def export(
     if written.n_cut:
         are = "among them" if keep_cut else "left out (--keep-cut keeps them)"
         print(f"{written.n_cut} pairs with an answer that was cut at the length limit are {are}")
+
+
+@app.command()
+def push(
+    directory: Directory,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="ORG/NAME, or NAME of your own; default: RUN-SYSTEM."),
+    ] = None,
+    with_data: Annotated[bool, typer.Option("--data", help="Also the pairs, as a data set of that name.")] = False,
+    system: Annotated[str, typer.Option("--system", help="Which of the trained systems.")] = "spa",
+    is_public: Annotated[bool, typer.Option("--public", help="For everybody to read; private without it.")] = False,
+    is_sure: Annotated[bool, typer.Option("--yes", help="Send without a question.")] = False,
+) -> None:
+    """Send the trained policy, with its card, to the Hugging Face hub. Says what would leave this machine, and asks."""
+    from selfpriority.inspection.push import Hub, data_shipment, model_shipment
+    from selfpriority.run import Run
+
+    if not is_sure and not sys.stdin.isatty():
+        raise InputError("push: asks before anything leaves this machine, and nobody is here to answer: add --yes")
+    run, hub = Run.existing(directory), Hub()
+    with tempfile.TemporaryDirectory() as scratch:
+        name = hub.named(to or f"{run.folder.resolve().name}-{system}")
+        shipments = [model_shipment(run, name, system)]
+        if with_data:
+            shipments.append(data_shipment(run, name, Path(scratch)))
+        for shipment in shipments if not is_public else ():
+            hub.check_private(shipment)
+        if not is_sure and not _wants(shipments, hub.address, is_public):
+            print("nothing was sent")
+            raise typer.Exit(1)
+        for shipment in shipments:
+            print(f"{shipment.kind}: {hub.send(shipment, is_public)}")
+
+
+def _wants(shipments: Sequence[Shipment], address: str, is_public: bool) -> bool:
+    """Whether somebody at the terminal says yes to what would be sent."""
+    lines = [f"To {address}, {'PUBLIC: everybody can read it' if is_public else 'private'}:"]
+    for shipment in shipments:
+        size = f"{shipment.n_bytes / 1e6:,.1f} MB: {', '.join(shipment.files)}"
+        lines.append(f"  {shipment.kind} {shipment.to}, {size}")
+        if shipment.kind == "dataset":
+            lines.append("  It holds prompts and answers that may be harmful.")
+    return typer.confirm("\n".join([*lines, "Send it?"]), err=True)

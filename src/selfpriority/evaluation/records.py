@@ -307,7 +307,15 @@ class PromptCount:
 
 @dataclass(frozen=True)
 class Summary:
-    """Everything in `summary.json` (docs/evaluation.md)."""
+    """Everything in `summary.json` (docs/evaluation.md).
+
+    Means and differences are in rating points from 1 to 10, with 95 % intervals; shares are from 0 to 1.
+
+    Examples:
+        >>> summary = Results("runs/my").summary
+        >>> [contest.key for contest in summary.against_first()]
+        ['spa_vs_vanilla']
+    """
 
     objectives: tuple[str, ...]
     """In priority order."""

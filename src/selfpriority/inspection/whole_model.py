@@ -36,7 +36,7 @@ def write_whole_model(run: Run, to: Path, system: str = TRAINED) -> Path:
     """
     from selfpriority.training.merge import save_merged  # loads torch
 
-    theirs = _run_of(run, system)
+    theirs = run_of(run, system)
     recipe = recipe_of(theirs)
     if to.exists():
         raise InputError(f"--to: {to} exists already; name a folder that does not")
@@ -47,7 +47,12 @@ def write_whole_model(run: Run, to: Path, system: str = TRAINED) -> Path:
     return to
 
 
-def _run_of(run: Run, system: str) -> Run:
+def run_of(run: Run, system: str) -> Run:
+    """The run, or that of a system which it trains beside it.
+
+    Raises:
+        InputError: it trains no such system.
+    """
     if system == TRAINED:
         return run
     beside = sorted(path.parent.name for path in run.folder.glob(f"{SYSTEMS}/*/resolved.yaml"))

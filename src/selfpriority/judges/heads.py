@@ -67,7 +67,14 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """Heads of one model by objective, and the card that says where they come from."""
+    """Heads of one model by objective, and the card that says where they come from.
+
+    Examples:
+        >>> heads = read_heads("my-heads")
+        >>> head = heads.by_objective["harmlessness"]
+        >>> head.weights.shape == (len(head.layers) * 32,)  # of a model whose hidden states have 32 numbers
+        True
+    """
 
     model: str
     by_objective: Mapping[str, Head]
@@ -120,12 +127,20 @@ def write_heads(folder: Path, heads: Heads) -> None:
     (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_heads(folder: Path) -> Heads:
+def read_heads(folder: str | Path) -> Heads:
     """The heads in a folder.
+
+    Args:
+        folder: as `spa fit-judge` makes it.
 
     Raises:
         InputError: a file is missing or malformed, or a pooling is unknown (file and field named).
+
+    Examples:
+        >>> sorted(read_heads("my-heads").by_objective)
+        ['harmlessness', 'helpfulness']
     """
+    folder = Path(folder)
     card_path, numbers_path = folder / "card.json", folder / "heads.safetensors"
     for path in (card_path, numbers_path):
         if not path.is_file():

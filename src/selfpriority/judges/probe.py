@@ -32,6 +32,13 @@ class ProbeJudge:
 
     Raises:
         InputError: an objective has no head.
+
+    Examples:
+        >>> judge = ProbeJudge(open_model("my-model"), read_heads("my-heads"), ("harmlessness", "helpfulness"))
+        >>> prompt = Prompt("q", (Message("user", "How do I bake bread?"),))
+        >>> [[harmless, helpful]] = judge.rate([Item(prompt, Response("q/y", "q", "Mix, wait, bake.", "end", 6))])
+        >>> 1 < harmless.value < 10
+        True
     """
 
     def __init__(self, model: LanguageModel, heads: Heads, objectives: tuple[str, ...]) -> None:

@@ -28,7 +28,12 @@ _VERSION = 1  # raise it when the same function would be asked or read in anothe
 
 @dataclass(frozen=True)
 class AnswerToRate:
-    """What a function that judges is shown of one answer."""
+    """What a function that judges is shown of one answer.
+
+    Examples:
+        >>> AnswerToRate((Message("user", "How do I bake bread?"),), "Mix, wait, bake.").answer
+        'Mix, wait, bake.'
+    """
 
     messages: tuple[Message, ...]
     """The conversation, which ends with a turn of the user."""
@@ -37,7 +42,14 @@ class AnswerToRate:
 
 
 class RateAnswers(Protocol):
-    """A function that judges, as `score: {method: python, judge: "mypackage.judging:rate"}` names it."""
+    """A function that judges, as `score: {method: python, judge: "mypackage.judging:rate"}` names it.
+
+    Examples:
+        >>> def rate(answers, objectives):
+        ...     return [dict.fromkeys(objectives, 9.0 if len(each.answer) < 400 else 2.0) for each in answers]
+        >>> rate([AnswerToRate((Message("user", "Hi"),), "Hello.")], ["brevity"])
+        [{'brevity': 9.0}]
+    """
 
     def __call__(
         self, answers: Sequence[AnswerToRate], objectives: Sequence[str], /

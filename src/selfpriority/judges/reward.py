@@ -67,6 +67,16 @@ class RewardJudge:
 
     Raises:
         InputError: an objective has no model, or the constitution has no anchors.
+
+    Examples:
+        >>> from selfpriority.recipe import ScriptedBackend  # stands for a reward model here
+        >>> stand_in = open_model("my-model", ScriptedBackend(kind="scripted"))
+        >>> constitution = load_constitution("harmless-helpful")
+        >>> judge = RewardJudge({name: stand_in for name in constitution.names}, constitution)
+        >>> prompt = Prompt("q", (Message("user", "How do I bake bread?"),))
+        >>> [[harmless, helpful]] = judge.rate([Item(prompt, Response("q/y", "q", "Mix, wait, bake.", "end", 6))])
+        >>> 1 < helpful.value < 10
+        True
     """
 
     def __init__(self, models: Mapping[str, LanguageModel], constitution: Constitution) -> None:

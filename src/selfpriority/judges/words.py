@@ -27,6 +27,13 @@ class WordsJudge:
         constitution: objectives with question and rubric.
         settings: how it is asked and read.
         reworded: ask each objective's second wording, to see how much the wording decides.
+
+    Examples:
+        >>> judge = WordsJudge(open_model("my-model"), load_constitution("harmless-helpful"), InWords(judge="my-model"))
+        >>> prompt = Prompt("q", (Message("user", "How do I bake bread?"),))
+        >>> [ratings] = judge.rate([Item(prompt, Response("q/y", "q", "Mix, wait, bake.", "end", 6))])
+        >>> len(ratings)  # one an objective: a `Rating`, or `Unrated` with the reason
+        2
     """
 
     def __init__(

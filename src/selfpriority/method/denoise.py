@@ -22,6 +22,17 @@ def denoise(pools: Sequence[Pool], settings: Denoise) -> Sifted[Pool]:
 
     Reasons: `no_refinement`, `ceiling` (a candidate holds the highest rating, so nothing can beat it), `not_better`,
     `no_spread` (det is 0), `too_much_spread` (det > tau).
+
+    Args:
+        pools: of refined answers; n candidates with K ratings each.
+        settings: which of the two tests, and how strict: rating points and shares from 0 to 1.
+
+    Examples:
+        >>> pools = Results("runs/my").scored()  # not refined
+        >>> denoise(pools, Denoise()).reasons
+        {'no_refinement': 6}
+        >>> len(denoise(pools, Denoise(consistency="off", keep_lowest=1.0)).kept)
+        6
     """
     rule, noise = settings.consistency, settings.noise
     dropped = [Drop("denoise", p.prompt.id, reason) for p in pools if (reason := inconsistency(p, rule, noise))]

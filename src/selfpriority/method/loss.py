@@ -16,7 +16,17 @@ from torch.nn.functional import logsigmoid
 
 
 def reward(mean_logps: Tensor, beta: float) -> Tensor:
-    """Eq. 3: r(y) = beta * mean_t log pi(y_t | x, y_<t), any shape."""
+    """Eq. 3: r(y) = beta * mean_t log pi(y_t | x, y_<t), any shape.
+
+    Args:
+        mean_logps: mean log-probability of a token of each answer, in nats, end token included.
+        beta: scale.
+
+    Examples:
+        >>> import torch
+        >>> reward(torch.tensor([-1.0, -2.0]), beta=2.5)
+        tensor([-2.5000, -5.0000])
+    """
     return beta * mean_logps
 
 
@@ -28,6 +38,11 @@ def gap_weights(gaps: Tensor, mean_gap: float, alpha: float) -> Tensor:
         mean_gap: over every pair of the optimizer batch, all ranks and micro-batches (docs/deviations.md 6). When it
             is 0 no pair differs from another and every ratio is 1.
         alpha: 0 makes every weight 1, which is SimPO.
+
+    Examples:
+        >>> import torch
+        >>> gap_weights(torch.tensor([1.0, 3.0]), mean_gap=2.0, alpha=1.0)
+        tensor([0.5000, 1.5000])
     """
     ratios = gaps / mean_gap if mean_gap > 0 else torch.ones_like(gaps)
     return ratios**alpha
@@ -39,6 +54,15 @@ def pair_shares(n_pairs: Sequence[int], count: Literal["pairs", "pools"]) -> lis
     Args:
         n_pairs: number of pairs, at least 1, of every pool of the optimizer batch.
         count: `pairs` is the paper's mean over pairs; `pools` lets every pool count equally (docs/deviations.md 6).
+
+    Returns:
+        A share a pool, [pools], from 0 to 1.
+
+    Examples:
+        >>> pair_shares([1, 3], "pairs")
+        [0.25, 0.25]
+        >>> pair_shares([1, 2], "pools")
+        [0.5, 0.25]
     """
     if count == "pairs":
         return [1 / sum(n_pairs)] * len(n_pairs)
@@ -52,6 +76,11 @@ def pair_losses(margins: Tensor, weights: Tensor, gamma: float | Tensor) -> Tens
         margins: r(y_i) - r(y-_i), rewards as in `reward`.
         weights: as from `gap_weights`.
         gamma: target margin, absolute (not a ratio to beta); one of all pairs, or [pairs].
+
+    Examples:
+        >>> import torch
+        >>> pair_losses(torch.tensor([2.0]), weights=torch.ones(1), gamma=2.0)  # log 2: as likely as not
+        tensor([0.6931])
     """
     return -weights * logsigmoid(margins - gamma)
 

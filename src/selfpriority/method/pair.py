@@ -27,6 +27,11 @@ def pair(pools: Sequence[Pool], settings: PairRules, objectives: Sequence[str] =
 
     Raises:
         InputError: the order does not fit the objectives.
+
+    Examples:
+        >>> found = pair(Results("runs/my").pools(), PairRules(margin=1.0))
+        >>> all(each.distance >= 1.0 for pool in found.kept for each in pool.pairs)
+        True
     """
     order = Order.of(settings, objectives)
     kept: list[PairedPool] = []

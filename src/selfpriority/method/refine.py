@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Sequence
 
 from selfpriority.constitution import Constitution
-from selfpriority.language_model import Completion, Failure, Generate, LanguageModel, ask
+from selfpriority.language_model import Answer, Completion, Failure, Generate, LanguageModel, ask
 from selfpriority.method.order import Order
 from selfpriority.method.score import scored
 from selfpriority.rating import Item, Judge
-from selfpriority.recipe import Refine
+from selfpriority.recipe import PairRules, Refine
 from selfpriority.recipe.method import Show
 from selfpriority.records import Drop, Message, Pool, Response, Scored, Sifted, flaw
 from selfpriority.wording import fill
@@ -26,36 +26,39 @@ def refine(
     judge: Judge,
     constitution: Constitution,
     settings: Refine,
-    order: Order,
+    order: Order | None = None,
 ) -> Sifted[Pool]:
     """The same pools with `refined` set to one of `settings.n` refinements, by default the lexicographically best.
 
     A pool whose refinements all failed stays, with `refined` None: whether it may train is denoise's business.
+
+    Args:
+        pools: rated candidates.
+        model: who writes; the policy itself in the method.
+        judge: who rates what is written.
+        constitution: what the model reads before it writes.
+        settings: how many refinements, how long in tokens, which is kept.
+        order: which of several refinements is the best, by their K ratings; None: that of `PairRules()`.
+
+    Examples:
+        >>> constitution = load_constitution("harmless-helpful")
+        >>> from selfpriority.recipe import ScriptedBackend  # stands for a model that can read all of it
+        >>> model = open_model("my-model", ScriptedBackend(kind="scripted"))
+        >>> judge = open_judge("my-heads", constitution)
+        >>> found = refine(Results("runs/my").scored()[:1], model, judge, constitution, Refine(n=2))
+        >>> found.kept[0].refined.response.origin
+        'refined'
     """
+    order = order or Order.of(PairRules())
     answers = ask(model, [_request(pool, constitution, settings) for pool in pools])
-    written: list[list[Response]] = []
-    dropped: list[Drop] = []
-    for pool, answer in zip(pools, answers, strict=True):
-        if isinstance(answer, Failure):
-            name = f"{pool.prompt.id}/refined"
-            dropped.append(Drop("refine", pool.prompt.id, answer.reason, name, answer.detail))
-            written.append([])
-            continue
-        assert isinstance(answer, Completion)
-        dropped += [
-            Drop("refine", pool.prompt.id, failure.reason, f"{pool.prompt.id}/missing{i}", failure.detail)
-            for i, failure in enumerate(answer.missing, start=1)
-        ]
-        responses = _responses(pool, answer)
-        flaws = {r: flaw(r, settings.keep_cut) for r in responses}
-        dropped += [Drop("refine", r.prompt_id, reason, r.id) for r, reason in flaws.items() if reason]
-        written.append([r for r, reason in flaws.items() if not reason])
-    items = [Item(pool.prompt, r) for pool, responses in zip(pools, written, strict=True) for r in responses]
+    written = [_usable(pool, answer, settings.keep_cut) for pool, answer in zip(pools, answers, strict=True)]
+    dropped = [drop for each in written for drop in each.dropped]
+    items = [Item(pool.prompt, r) for pool, each in zip(pools, written, strict=True) for r in each.kept]
     verdicts = iter(judge.rate(items))
     kept: list[Pool] = []
-    for pool, responses in zip(pools, written, strict=True):
+    for pool, each in zip(pools, written, strict=True):
         rated: list[Scored] = []
-        for response in responses:
+        for response in each.kept:
             verdict = scored(response, next(verdicts), "refine", judge.objectives)
             if isinstance(verdict, Drop):
                 dropped.append(verdict)
@@ -104,6 +107,20 @@ def _shown(pool: Pool, show: Show) -> list[Scored]:
     if show == "best":
         return ranked[-1:]
     return [ranked[0], ranked[-1]] if show == "extremes" and len(ranked) > 1 else ranked
+
+
+def _usable(pool: Pool, answer: Answer, keep_cut: bool) -> Sifted[Response]:
+    """The refinements in an answer that may enter the pool."""
+    if isinstance(answer, Failure):
+        return Sifted((), (Drop("refine", pool.prompt.id, answer.reason, f"{pool.prompt.id}/refined", answer.detail),))
+    assert isinstance(answer, Completion)
+    missing = [
+        Drop("refine", pool.prompt.id, failure.reason, f"{pool.prompt.id}/missing{i}", failure.detail)
+        for i, failure in enumerate(answer.missing, start=1)
+    ]
+    flaws = {r: flaw(r, keep_cut) for r in _responses(pool, answer)}
+    flawed = [Drop("refine", r.prompt_id, reason, r.id) for r, reason in flaws.items() if reason]
+    return Sifted(tuple(r for r, reason in flaws.items() if not reason), (*missing, *flawed))
 
 
 def n_beaten(pool: Pool, refined: Scored) -> int:

@@ -17,12 +17,25 @@ from selfpriority.records import Candidates, Drop, Prompt, Response, Sifted, fla
 
 
 def sample(
-    prompts: Sequence[Prompt], model: LanguageModel, settings: Sample, personas: Sequence[Persona], seed: int
+    prompts: Sequence[Prompt], model: LanguageModel, settings: Sample, personas: Sequence[Persona] = (), seed: int = 0
 ) -> Sifted[Candidates]:
     """Candidates of every prompt.
 
     Draws under one persona are one request, so they share a prefill. Empty answers, and cut ones where
     `settings.keep_cut` is false, are dropped one by one; a prompt that no request answered is dropped whole.
+
+    Args:
+        prompts: each with an id of its own.
+        model: who answers.
+        settings: how many answers a prompt, how long in tokens, at which temperature.
+        personas: as `load_personas` reads them; without any the model answers as it is.
+        seed: with the prompt's id it decides every draw.
+
+    Examples:
+        >>> prompt = Prompt("q", (Message("user", "How do I bake bread?"),))
+        >>> found = sample([prompt], open_model("my-model"), Sample(n=4, max_new_tokens=8), load_personas("default"))
+        >>> [response.id for response in found.kept[0].responses][:2]
+        ['q/y1', 'q/y2']
     """
     shares = [_shares(prompt, settings, personas) for prompt in prompts]
     requests = [

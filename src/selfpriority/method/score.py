@@ -16,6 +16,19 @@ def score(candidates: Sequence[Candidates], judge: Judge) -> Sifted[Pool]:
 
     An unrated candidate leaves its pool with the judge's reason; a pool with fewer than K + 1 rated candidates is
     dropped (`too_few_rated`), since its covariance could not have full rank.
+
+    Args:
+        candidates: as `sample` keeps them.
+        judge: who rates, on K objectives.
+
+    Raises:
+        WorkFailed: a judge of your own failed.
+
+    Examples:
+        >>> judge = open_judge("my-heads", load_constitution("harmless-helpful"))
+        >>> pool = score(Results("runs/my").candidates()[:1], judge).kept[0]
+        >>> len(pool.candidates[0].scores)
+        2
     """
     verdicts = iter(judge.rate([Item(c.prompt, response) for c in candidates for response in c.responses]))
     least = len(judge.objectives) + 1

@@ -16,6 +16,7 @@ from selfpriority.models.trust import check_code, code_is_trusted, json_object
 from selfpriority.own_python import FORM
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
+ADAPTER_CONFIG = "adapter_config.json"
 DESCRIPTION = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -98,7 +99,7 @@ def adapter_base(folder: Path) -> str | None:
     Raises:
         InputError: it names none, or one that is an adapter too.
     """
-    config = folder / "adapter_config.json"
+    config = folder / ADAPTER_CONFIG
     if not config.is_file():
         return None
     base = json_object(config).get("base_model_name_or_path")
@@ -175,7 +176,7 @@ def _resolve_embedded(name: str) -> str:
 
 def _missing(folder: Path) -> str:
     """What keeps `folder` from being a model, or an empty string."""
-    if (folder / "adapter_config.json").is_file():
+    if (folder / ADAPTER_CONFIG).is_file():
         return "" if any(folder.glob("adapter_model*")) else "adapter_model.safetensors"
     if not (folder / "config.json").is_file():
         return "config.json"

@@ -5,7 +5,8 @@ Pools and pairs are written where a collected round has them, so training and al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from selfpriority.errors import InputError
 from selfpriority.method.pair import pair
@@ -18,6 +19,13 @@ from selfpriority.run import PAIRS, POOLS, Spent
 
 _READING = 1
 """Counts up when the same file comes to be read as other pools."""
+
+
+_IDLE = {
+    "pair": "the file of pairs says itself which answer is chosen",
+    "denoise": "nothing of a file of one's own is left out for its ratings",
+}
+"""Section that training on a file of one's own does not depend on -> why."""
 
 
 def steps_of(recipe: Recipe) -> tuple[RoundStep, ...]:
@@ -38,6 +46,27 @@ def check_own(recipe: Recipe) -> None:
             f"align.method: {recipe.align.method} asks which answers are safe, and {recipe.pairs.source} rates none; "
             f"give it columns score_chosen_NAME and score_rejected_NAME, or take another method"
         )
+
+
+def as_trained(recipe: Recipe) -> Recipe:
+    """The recipe without the sections that its training does not depend on: two that are equal train the same."""
+    return recipe.model_copy(update={name: type(getattr(recipe, name))() for name in _idle(recipe)})
+
+
+def idle_in_system(recipe: Recipe, changes: Mapping[str, Any]) -> list[str]:
+    """One line for every field of a further system that its training does not depend on: field, value, why."""
+    return [
+        f"{section}.{field}: {value} is not used: {_IDLE[section]}"
+        for section in _idle(recipe)
+        for field, value in changes.get(section, {}).items()
+    ]
+
+
+def _idle(recipe: Recipe) -> tuple[str, ...]:
+    if recipe.pairs is None:
+        return ()
+    is_said = own_pairs(recipe.pairs, recipe.prompts).pairs is not None
+    return ("denoise", "pair") if is_said else ("denoise",)
 
 
 def _section(here: Round) -> Pairs:

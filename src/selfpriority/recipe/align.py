@@ -60,7 +60,15 @@ class Lora(Section):
 
 
 class Align(Section):
-    """Weighted SimPO, Eq. 3, or a loss to compare it with."""
+    """Weighted SimPO, Eq. 3, or a loss to compare it with.
+
+    Raises:
+        ValidationError: an unknown field, or a value out of its bounds.
+
+    Examples:
+        >>> Align(method="dpo", beta=0.1, learning_rate=5e-7).beta
+        0.1
+    """
 
     method: Literal["spa", "simpo", "dpo", "ipo", "kto", "bfpo", "safedpo", "sft"] = "spa"
     """Eq. 3; the same with alpha 0; DPO, IPO, KTO, BFPO or SafeDPO against the round's starting model; the likelihood

@@ -15,7 +15,14 @@ VARIABLE = r"^[A-Z][A-Z0-9]{0,15}(_[A-Z0-9]{1,15}){0,7}$"
 
 
 class HfBackend(Section):
-    """transformers in this process."""
+    """transformers in this process.
+
+    Raises:
+        ValidationError: an unknown field, or a value out of its bounds.
+
+    Examples:
+        >>> model = open_model("my-model", HfBackend(device="cpu", dtype="float32"))
+    """
 
     kind: Literal["hf"] = "hf"
     """Who answers."""
@@ -57,7 +64,15 @@ class Prices(Section):
 
 
 class OpenaiBackend(Section):
-    """A server that speaks the protocol of OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, ..."""
+    """A server that speaks the protocol of OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, ...
+
+    Raises:
+        ValidationError: an unknown field, no address, or a key that may not go there.
+
+    Examples:
+        >>> OpenaiBackend(kind="openai", base_url="http://localhost:8000/v1", concurrency=8).timeout
+        120.0
+    """
 
     kind: Literal["openai"]
     """Who answers."""

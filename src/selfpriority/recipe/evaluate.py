@@ -47,7 +47,15 @@ class OtherSystem(Section):
 
 
 class Evaluate(Section):
-    """Who is better, on prompts that training never saw."""
+    """Who is better, on prompts that training never saw.
+
+    Raises:
+        ValidationError: an unknown field, or a value out of its bounds.
+
+    Examples:
+        >>> Evaluate(prompts=Prompts(source="heldout.jsonl"), judge=InWords(judge="ORG/OTHER")).judge.judge
+        'ORG/OTHER'
+    """
 
     prompts: Prompts | None = None
     """Held-out prompts; none: no evaluation."""

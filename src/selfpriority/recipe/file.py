@@ -26,14 +26,22 @@ _MOST_MISTAKES = 20
 """That are told at once."""
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a YAML file with `FIELD=VALUE` overrides (dotted paths) applied.
+
+    Args:
+        path: of the file.
+        overrides: as `align.beta=2.5`.
 
     Raises:
         InputError: one line per mistake: file, field, value, what is allowed; or a beta in the file is that of another
             method than the overrides name.
+
+    Examples:
+        >>> load_recipe("my.yaml", ["sample.n=16"]).sample.n
+        16
     """
-    data = read_yaml(path)
+    data = read_yaml(Path(path))
     written = data.get("align")
     for override in overrides:
         set_field(data, override)

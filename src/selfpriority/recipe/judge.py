@@ -17,7 +17,15 @@ from selfpriority.recipe.section import Count, Probability, Section
 
 
 class InWords(Section):
-    """A language model that is asked under the constitution."""
+    """A language model that is asked under the constitution.
+
+    Raises:
+        ValidationError: an unknown field, or a value out of its bounds.
+
+    Examples:
+        >>> InWords(judge="ORG/MODEL", method="verbal").max_new_tokens
+        512
+    """
 
     kind: Literal["words"] = "words"
     """How the judge comes to a rating."""
@@ -52,7 +60,16 @@ class InWords(Section):
 
 
 class ByProbe(Section):
-    """Fitted heads on a model's hidden states."""
+    """Fitted heads on a model's hidden states.
+
+    Raises:
+        ValidationError: an unknown field.
+
+    Examples:
+        >>> judge = open_judge(ByProbe(kind="probe", judge="my-heads"), load_constitution("harmless-helpful"))
+        >>> judge.objectives
+        ('harmlessness', 'helpfulness')
+    """
 
     kind: Literal["probe"]
     """How the judge comes to a rating."""
@@ -96,7 +113,15 @@ class ByBattery(Section):
 
 
 class ByReward(Section):
-    """A reward model (one label) or a guard model (it writes safe or unsafe) per objective."""
+    """A reward model (one label) or a guard model (it writes safe or unsafe) per objective.
+
+    Raises:
+        ValidationError: an unknown field.
+
+    Examples:
+        >>> sorted(ByReward(kind="reward", rewards={"harmlessness": "ORG/ONE", "helpfulness": "ORG/OTHER"}).rewards)
+        ['harmlessness', 'helpfulness']
+    """
 
     kind: Literal["reward"]
     """How the judge comes to a rating."""
@@ -112,7 +137,15 @@ class ByReward(Section):
 
 
 class ByPython(Section):
-    """A function of the user's own, which runs in this process (docs/own-python.md)."""
+    """A function of the user's own, which runs in this process (docs/own-python.md).
+
+    Raises:
+        ValidationError: an unknown field, or a value out of its bounds.
+
+    Examples:
+        >>> ByPython(kind="python", judge="judging:rate", folder="my-judge").batch_size
+        32
+    """
 
     kind: Literal["python"]
     """How the judge comes to a rating."""
@@ -193,7 +226,15 @@ def gathered(data: Any, fields: Iterable[str]) -> Any:
 
 
 class Score(Section):
-    """Who rates, and how."""
+    """Who rates, and how.
+
+    Raises:
+        ValidationError: an unknown field, or a judge of no kind that there is.
+
+    Examples:
+        >>> Score(judge=ByProbe(kind="probe", judge="demo-train")).require_signal
+        True
+    """
 
     judge: JudgeSection = InWords(judge="self")
     """Who rates the answers of training."""

@@ -11,7 +11,15 @@ from selfpriority.recipe.section import Count, Divisor, Probability, Section, Sh
 
 
 class Sample(Section):
-    """Candidates y_1..y_n of every prompt."""
+    """Candidates y_1..y_n of every prompt.
+
+    Raises:
+        ValidationError: an unknown field, or a value out of its bounds.
+
+    Examples:
+        >>> Sample(n=4, max_new_tokens=256).temperature
+        1.2
+    """
 
     n: int = Field(8, ge=2, le=64)
     """Candidates a prompt; more than the number of objectives, or the covariance has no full rank."""
@@ -35,7 +43,15 @@ Show = Literal["all", "extremes", "best"]
 
 
 class Refine(Section):
-    """One improved answer per pool."""
+    """One improved answer per pool.
+
+    Raises:
+        ValidationError: an unknown field, or a value out of its bounds.
+
+    Examples:
+        >>> Refine(n=3, keep="consistent").temperature
+        0.7
+    """
 
     n: int = Field(1, ge=1, le=16)
     """Refinements a prompt; one of them is kept."""
@@ -61,7 +77,15 @@ class Refine(Section):
 
 
 class Denoise(Section):
-    """Which prompts' ratings can be trusted."""
+    """Which prompts' ratings can be trusted.
+
+    Raises:
+        ValidationError: an unknown field, a value out of its bounds, or two readings of tau at once.
+
+    Examples:
+        >>> Denoise(consistency=0.5).keep_lowest
+        0.32
+    """
 
     consistency: Annotated[Literal["strict", "off"] | Share, BeforeValidator(off)] = "strict"
     """`strict`: the refined answer beats every candidate on every objective; a number: that share; `off`."""
@@ -122,7 +146,15 @@ OrderBy = Annotated[str, AfterValidator(_known)]
 
 
 class PairRules(Section):
-    """Which answers of a pool make a preference pair."""
+    """Which answers of a pool make a preference pair.
+
+    Raises:
+        ValidationError: an unknown field, or a value out of its bounds.
+
+    Examples:
+        >>> PairRules(margin=2.0, resolution=0.5).against
+        'all'
+    """
 
     margin: Weight = 1.0
     """delta of Eq. 2: smallest L1 distance of the score vectors."""

@@ -6,7 +6,15 @@ from selfpriority.recipe.section import Count, Section
 
 
 class Prompts(Section):
-    """Where prompts come from."""
+    """Where prompts come from.
+
+    Raises:
+        ValidationError: an unknown field, or a value out of its bounds.
+
+    Examples:
+        >>> Prompts(source="questions.csv", column="question", limit=100, shuffle=True).column
+        'question'
+    """
 
     source: str
     """A .jsonl, .csv, .parquet or .txt file, a hub id, a shipped set (`demo`) or a known one (`spa prompts`)."""

@@ -17,7 +17,16 @@ from selfpriority.recipe.section import Section
 
 
 class Recipe(Section):
-    """Everything a run depends on."""
+    """Everything a run depends on.
+
+    Raises:
+        ValidationError: an unknown field, a value out of its bounds, or fields that do not go together.
+
+    Examples:
+        >>> recipe = Recipe(model="my-model", prompts=Prompts(source="prompts.jsonl"), sample=Sample(n=4))
+        >>> recipe.align.method
+        'spa'
+    """
 
     model: str
     """A hub id, a folder, or an embedded name (`smollm2-135m`)."""
