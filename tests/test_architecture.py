@@ -25,7 +25,7 @@ LINE = (
     "phases",
     "report results",
     "review",
-    "training evaluation",
+    "rivals training evaluation",
     "method judges",
     "models",
     "own_pairs",

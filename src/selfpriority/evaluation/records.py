@@ -34,6 +34,8 @@ class System:
     """The round whose policy it is; 0: of no round."""
     how: Literal["plain", "constitution", "best_of_n"] = "plain"
     """As it is; under the constitution as a system prompt; or the best of several answers to a prompt."""
+    rows: str = "pairs"
+    """What it was trained on, if that is not pairs: a rival may be asked as its rows are (`selfpriority.rivals`)."""
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,8 @@ def read_paired(run: Run, resources: Resources, number: int) -> list[PairedPool]
             raise WorkFailed(f"{folder / PAIRS}: {lack}; `spa collect {run.folder}` makes the pairs")
     rows = read_rows(folder / PAIRS, PreferenceRow)
     is_own = resources.recipe.pairs is not None
-    return paired_pools(
-        read_rows(folder / POOLS, Pool), rows, objectives_in(rows) if is_own else resources.constitution.names
-    )
+    names = objectives_in(rows) if is_own else resources.constitution.names
+    return paired_pools(read_rows(folder / POOLS, Pool), rows, names, resources.recipe.align.rows != "pairs")
 
 
 def align(run: Run, resources: Resources, number: int) -> None:

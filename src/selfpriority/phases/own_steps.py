@@ -11,6 +11,7 @@ from selfpriority.errors import InputError
 from selfpriority.method.pair import pair
 from selfpriority.own_pairs.pools import OwnPairs, file_key, own_pairs
 from selfpriority.phases.round_steps import ROUND_STEPS, Round, RoundStep, pair_key, write_deciders
+from selfpriority.phases.row_steps import ROW_STEPS
 from selfpriority.preferences import PreferenceRow, preference_rows
 from selfpriority.recipe import Pairs, Recipe
 from selfpriority.records import PairedPool, Pool, Prompt, Sifted
@@ -22,7 +23,9 @@ _READING = 1
 
 def steps_of(recipe: Recipe) -> tuple[RoundStep, ...]:
     """The steps of every round of a recipe, before its training."""
-    return ROUND_STEPS if recipe.pairs is None else OWN_STEPS
+    if recipe.pairs is not None:
+        return OWN_STEPS
+    return ROUND_STEPS if recipe.align.rows == "pairs" else ROW_STEPS
 
 
 def check_own(recipe: Recipe) -> None:

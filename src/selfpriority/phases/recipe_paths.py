@@ -50,18 +50,19 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
             "constitution": constitution,
             "sample": recipe.sample.model_copy(update={"personas": personas}),
             "align": recipe.align.model_copy(update={"start": start and absolute(start, embedded_models())}),
-            "evaluate": _evaluate(_with_named(recipe.evaluate, folder, constitution), absolute),
+            "evaluate": _evaluate(_with_named(recipe, folder, constitution), absolute),
         }
     )
     return with_judges(found, lambda section: _judge(section, absolute, (Path.cwd(), folder)))
 
 
-def _with_named(section: Evaluate, folder: Path, constitution: str) -> Evaluate:
-    """The section with the systems that it names written out, so that a run keeps them as they were."""
+def _with_named(recipe: Recipe, folder: Path, constitution: str) -> Evaluate:
+    """Its evaluation with the systems that it names written out, so that a run keeps them as they were."""
+    section = recipe.evaluate
     if not section.systems:
         return section
     names = load_constitution(constitution).names
-    found = with_named(section.more_systems, section.systems, (Path.cwd(), folder), names)
+    found = with_named(section.more_systems, section.systems, (Path.cwd(), folder), names, recipe.pairs is None)
     return section.model_copy(update={"systems": (), "more_systems": found})
 
 

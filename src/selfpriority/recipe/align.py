@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from selfpriority.recipe.section import Count, Section, Weight
 
 Learn = Literal["best", "winners", "chosen"]
+RowsOf = Literal["pairs", "self_criticism", "ric", "meta_aligner"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ _OF_SAFETY: Mapping[str, frozenset[str]] = {
     "safedpo": frozenset({"safe_from", "unsafe_margin"}),
 }
 """Methods that ask whether an answer is safe, and the fields that are theirs alone."""
+_LEARNED = frozenset({"self_criticism", "ric", "meta_aligner"})
+"""Rows whose answers are learned, and not compared."""
 _FAR = 5.0
 """From this factor up beyond what is usual, a beta is told of."""
 
@@ -65,6 +68,8 @@ class Align(Section):
     method: Literal["spa", "simpo", "dpo", "ipo", "kto", "bfpo", "safedpo", "sft"] = "spa"
     """Eq. 3; the same with alpha 0; DPO, IPO, KTO, BFPO or SafeDPO against the round's starting model; the likelihood
     of good answers. `safedpo` and `bfpo` want pairs by the second objective: `pair.order: only:helpfulness`."""
+    rows: RowsOf = "pairs"
+    """What is learned: the pairs of step 5, or rows that a rival makes of the pools (docs/compare.md), with `sft`."""
     beta: float = Field(2.5, gt=0, le=1e6)
     """Scale of `spa` and `simpo`'s mean log-probabilities; else regularisation, if not given 0.1 (`bfpo` 0.01)."""
     gamma: Weight = 1.375
@@ -160,6 +165,11 @@ class Align(Section):
         return self.method in _REFERENCED
 
     @property
+    def compares(self) -> bool:
+        """Whether answers are compared in pairs, and not learned alone."""
+        return self.rows not in _LEARNED
+
+    @property
     def asks_for_safety(self) -> bool:
         """Whether the method asks which answers are safe."""
         return self.method in _OF_SAFETY
@@ -178,7 +188,7 @@ class Align(Section):
         """
         others = {"tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing", "processes", "parallel"}
         others |= {"save"} if self.save == "auto" else set()  # runs from before there was a choice stay done
-        others |= {"start"}  # what it is made of counts, as of every starting model, and not where it lies
+        others |= {"start", "rows"}  # what it is made of counts, as of every starting model, and not where it lies
         others |= {"safe_from", "unsafe_margin"} - _OF_SAFETY.get(self.method, frozenset())  # likewise
         fields = self.model_dump(exclude={*others, "stop_on_collapse", "report_to", "learn"})
         learns_any = self.method == "sft" or self.nll
@@ -201,6 +211,8 @@ class Align(Section):
             raise ValueError("save is for full fine-tuning; adapters are saved in float32, so leave save at auto")
         if self.method == "sft" and self.nll:
             raise ValueError("nll adds the likelihood to a loss of pairs; method sft is that likelihood already")
+        if not self.compares and self.method != "sft":
+            raise ValueError(f"rows {self.rows} are answers to learn and make no pairs; set method: sft")
         if self.parallel != "ddp" and self.needs_copies:
             raise ValueError(f"{self.needs_copies} needs parallel: ddp; {self.parallel} leaves a process only shards")
         return self

@@ -120,7 +120,11 @@ class _Asked:
 
 
 def with_named(
-    given: Mapping[str, OtherSystem], asked: Sequence[str], folders: Sequence[Path], objectives: Sequence[str]
+    given: Mapping[str, OtherSystem],
+    asked: Sequence[str],
+    folders: Sequence[Path],
+    objectives: Sequence[str],
+    samples: bool = True,
 ) -> dict[str, OtherSystem]:
     """The systems of a recipe, then those that are asked for by name, each behind those that it needs.
 
@@ -131,12 +135,16 @@ def with_named(
         asked: names that ship, `all` of them or the `ablations`, paths of files, or names in Python.
         folders: where paths and modules count from, the first that has the file.
         objectives: of the constitution.
+        samples: whether the recipe samples answers; `all` leaves out what needs them where it has pairs of its own.
 
     Raises:
         InputError: no such system, or a file that is wrong.
     """
     found = dict(given)
     wanted = {each.name: each for each in _wanted(asked, folders, objectives)}
+    if not samples:
+        idle = {name for name, each in wanted.items() if name not in asked and makes_rows(each.system(objectives))}
+        wanted = {name: each for name, each in wanted.items() if name not in idle}
     for name, each in wanted.items():
         if name not in found or (found[name] is given.get(name) and not each.ships):  # a named file is meant
             _add(each, found, objectives)
@@ -149,6 +157,12 @@ def with_named(
 def needs(system: OtherSystem) -> list[str]:
     """Names of the systems that it starts from or is merged of."""
     return [*([system.start] if system.start else []), *system.merge]
+
+
+def makes_rows(system: OtherSystem) -> bool:
+    """Whether it trains on rows of its own, made of the pools of a run (`align.rows`)."""
+    align = system.train.get("align")
+    return isinstance(align, dict) and align.get("rows", "pairs") != "pairs"
 
 
 def _add(asked: _Asked, found: dict[str, OtherSystem], objectives: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from selfpriority.records import Drop, PairedPool, Sifted
 
 @dataclass(frozen=True)
 class EncodedPool:
-    """Token ids of one prompt and of its answers that take part in a pair."""
+    """Token ids of one prompt and of its answers that take part in a pair, or of all where there is no pair."""
 
     prompt_id: str
     prompt_ids: tuple[int, ...]
@@ -51,6 +51,13 @@ class EncodedPool:
         return len(self.prompt_ids) + max(map(len, self.response_ids))
 
 
+def answers_of(paired: PairedPool) -> list[int]:
+    """The answers that training sees, by index in `Pool.responses`: those in a pair, or all where there is no pair."""
+    if not paired.pairs:
+        return list(range(len(paired.pool.responses)))
+    return sorted({index for pair in paired.pairs for index in (pair.chosen, pair.rejected)})
+
+
 def encode_all(paired: Sequence[PairedPool], chat: Chat, max_length: int, settings: Align) -> Sifted[EncodedPool]:
     """Every pool encoded or dropped, in order."""
     encoded = [encode(pool, chat, max_length, settings) for pool in paired]
@@ -59,10 +66,10 @@ def encode_all(paired: Sequence[PairedPool], chat: Chat, max_length: int, settin
 
 
 def encode(paired: PairedPool, chat: Chat, max_length: int, settings: Align) -> EncodedPool | Drop:
-    """One pool as token ids; answers in no pair are left out.
+    """One pool as token ids; answers in no pair are left out, unless none is in any: then all are there to be learned.
 
     Args:
-        paired: a pool with at least one pair.
+        paired: a pool.
         chat: writes prompts and answers as the model was made to read them.
         max_length: longest prompt plus answer in tokens, at most `settings.max_length`.
         settings: which gap of a pair becomes its weight (docs/deviations.md 5), and which answers are learned.
@@ -70,11 +77,12 @@ def encode(paired: PairedPool, chat: Chat, max_length: int, settings: Align) -> 
     Returns:
         The pool, or a drop of the whole prompt: `too_long`, `turns`, `empty_response` or `unsafe`.
     """
-    prompt, paired = paired.pool.prompt, as_trained(paired, settings)
-    if not paired.pairs:
+    prompt, given = paired.pool.prompt, paired
+    paired = as_trained(paired, settings)
+    if given.pairs and not paired.pairs:
         detail = f"no pair has an answer rated {settings.safe_from:g} or more (align.safe_from)"
         return Drop("align", prompt.id, "unsafe", detail=detail)
-    used = sorted({index for pair in paired.pairs for index in (pair.chosen, pair.rejected)})
+    used = answers_of(paired)
     try:
         prompt_ids = tuple(chat.answered_ids(prompt.messages))
     except RefusedTurns as error:  # a server that wrote the answers may have another template

@@ -97,7 +97,7 @@ def weigh(
     """
     references = references or [torch.zeros(len(pool.response_ids)) for pool in pools]
     gaps = [gap for pool in pools for gap in pool.gaps]
-    mean_gap = math.fsum(gaps) / len(gaps)
+    mean_gap = math.fsum(gaps) / max(len(gaps), 1)  # answers that are learned alone make no pair
     shares = pair_shares([len(pool.pairs) for pool in pools], settings.count)
     lengths = [_learned_lengths(pool) for pool in pools]
     n_learned_tokens = math.fsum(length for of_pool in lengths for length in of_pool)
@@ -147,7 +147,8 @@ def part_loss(logps: Tensor, part: Sequence[Weighted], settings: Align) -> tuple
         The loss, with gradient, and the sums over the part's pairs named by `TALLIES`, [7], without.
     """
     device = logps.device
-    pairs = torch.tensor(_numbered_pairs([weighted.pool for weighted in part]), device=device)
+    pairs = torch.tensor(_numbered_pairs([weighted.pool for weighted in part]), dtype=torch.long, device=device)
+    pairs = pairs.reshape(-1, 2)  # there may be none
     weights = torch.cat([weighted.weights for weighted in part]).to(device)
     shares = torch.cat([torch.full_like(weighted.weights, weighted.share) for weighted in part]).to(device)
     chosen, rejected = logps[pairs[:, 0]], logps[pairs[:, 1]]

@@ -66,13 +66,13 @@ class Passes:
         self.device: torch.device = accelerator.device
         self.mismatched = mismatched(course.pools) if course.settings.method == "kto" else []
         """For KTO, as many pools as the course has, with answers to other prompts."""
-        self._balance = balance_of(course.pools)
+        self._balance = balance_of(course.pools) if self.mismatched else None
 
     def gradients(self, step: Step, reference: Reference | None) -> Batch:
         """Leaves the gradients of the loss over one whole optimizer batch, not clipped, in the model's weights."""
         settings = self.course.settings
         references = [reference.by_pool[index] for index in step.pools] if reference else None
-        kto = Kto(self._balance, self._z0(step, reference)) if reference and self.mismatched else None
+        kto = Kto(self._balance, self._z0(step, reference)) if reference and self._balance else None
         weighted = weigh([self.course.pools[index] for index in step.pools], settings, references, kto)
         tallies = torch.zeros(len(TALLIES), device=self.device)
         passes = self._passes(step, weighted, tallies)

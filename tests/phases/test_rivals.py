@@ -1,0 +1,298 @@
+"""Systems that train on rows of their own: what the rows are, how the policies are asked, and a comparison of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfpriority.backends.scripted import ScriptedModel
+from selfpriority.constitution import load_constitution
+from selfpriority.errors import InputError
+from selfpriority.evaluation.answer import answer
+from selfpriority.evaluation.records import AnswerRow, read_summary
+from selfpriority.inspection.doctor import diagnose
+from selfpriority.inspection.export import Wanted, export
+from selfpriority.language_model import LanguageModel, ask
+from selfpriority.phases.align import align, align_step
+from selfpriority.phases.branches import Branch, branches, prepare
+from selfpriority.phases.collect import collect
+from selfpriority.phases.evaluate import evaluate
+from selfpriority.phases.recipe_paths import with_absolute_paths
+from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.pipeline import Asked, check_inputs, follow, start
+from selfpriority.planning.requests import Rehearsal, planned_steps
+from selfpriority.recipe import Recipe, ScriptedBackend, branch_of
+from selfpriority.records import Message, Pool, Prompt, Rating, Response, Scored
+from selfpriority.rivals.known import RIVALS
+from selfpriority.rivals.meta_aligner import to_correct
+from selfpriority.rivals.ric import Standard
+from selfpriority.rivals.rows import Asking, Means
+from selfpriority.run import Run, Spent
+from selfpriority.storage import read_rows
+from selfpriority.wording import fill
+from tests.test_pipeline import spa, write_recipe
+
+NAMES = ("self_criticism", "ric", "meta_aligner")
+AS_FIELD = f"evaluate.systems=[{','.join(NAMES)}]"
+CONSTITUTION = load_constitution("harmless-helpful")
+
+
+@pytest.fixture(scope="module")
+def made(yes_no_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Resources]:
+    """A finished comparison, made as `spa compare` makes it but in this process."""
+    folder = tmp_path_factory.mktemp("rivals")
+    path = write_recipe(folder, yes_no_model, align={"tokens_per_step": 4000})
+    run, asked = start(path, [AS_FIELD], folder / "run")
+    resources = Resources(asked.recipe, run, Reporter())
+    check_inputs(resources)
+    follow(run, Asked(resources.recipe, asked.text))
+    collect(run, resources, 1)
+    align(run, resources, 1)
+    for branch in branches(run, resources.recipe):
+        theirs = prepare(branch, run, resources)
+        collect(branch.run, theirs, 1)
+        align(branch.run, theirs, 1)
+    evaluate(run, resources)
+    return path, resources
+
+
+def branch_named(resources: Resources, name: str) -> Branch:
+    return next(each for each in branches(resources.run, resources.recipe) if each.name == name)
+
+
+def rows_of(resources: Resources, name: str) -> list[Pool]:
+    return read_rows(branch_named(resources, name).run.round(1) / "4-pools.jsonl", Pool)
+
+
+def pools_of(resources: Resources) -> list[Pool]:
+    return read_rows(resources.run.round(1) / "3-refined.jsonl", Pool)
+
+
+def answered(resources: Resources, system: str) -> list[AnswerRow]:
+    return read_rows(resources.run.evaluation / f"answers-{system}.jsonl", AnswerRow)
+
+
+class Heard:
+    """A model that keeps what it was asked."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model, self.asked = model, []
+
+    @property
+    def fingerprint(self) -> str:
+        return self.model.fingerprint
+
+    def plan(self, requests):
+        self.asked += requests
+        return self.model.plan(requests)
+
+    def answer(self, batches):
+        return self.model.answer(batches)
+
+
+def rated(prompt: str, number: int, *scores: float, persona: str = "plain") -> Scored:
+    response = Response(f"{prompt}/y{number}", prompt, f"Answer {number} to {prompt}.", "end", 5, persona=persona)
+    return Scored(response, tuple(map(Rating, scores)))
+
+
+def pool(name: str, *answers: Scored) -> Pool:
+    return Pool(Prompt(name, (Message("user", f"What is {name}?"),)), answers)
+
+
+def means(recipe: Recipe, model: LanguageModel | None = None) -> Means:
+    return Means(recipe, CONSTITUTION, lambda: model or pytest.fail("nothing is to be asked"))
+
+
+RECIPE = Recipe.model_validate(
+    {"model": "m", "prompts": "p", "denoise": {"consistency": "off", "keep_lowest": 1.0}, "pair": {"margin": 1.0}}
+)
+
+
+def test_self_criticism_refines_one_answer_from_its_judgement_alone() -> None:
+    model = Heard(ScriptedModel(ScriptedBackend(kind="scripted")))
+    pools = [
+        pool("a", rated("a", 1, 3, 3, persona="terse"), rated("a", 2, 1, 1), rated("a", 3, 9, 9)),
+        pool("b", rated("b", 1, 3, 3, persona="terse"), rated("b", 2, 9, 9, persona="kind")),
+    ]
+    made = RIVALS["self_criticism"].make(pools, means(RECIPE, model))
+    drawn, first, second, third, fourth = model.asked  # two judgements, then two refinements
+    assert drawn.messages == pools[1].prompt.messages  # of b no answer is without a persona, so one is drawn
+    assert (drawn.n, drawn.temperature) == (1, RECIPE.sample.temperature)
+    told = (Message("assistant", "Answer 2 to a."), Message("user", fill("criticise", constitution=CONSTITUTION)))
+    assert first.messages == (*pools[0].prompt.messages, *told)
+    (judgement,) = ask(model.model, [first])
+    assert third.messages == (
+        *first.messages,
+        Message("assistant", judgement.texts[0].text),
+        Message("user", fill("refine_criticised")),
+    )
+    assert second.messages[1].content == ask(model.model, [drawn])[0].texts[0].text
+    refined = [ask(model.model, [request])[0].texts[0].text for request in (third, fourth)]
+    assert [row.prompt for (row,) in made.kept] == [each.prompt for each in pools]
+    assert [[answer.response.text for answer in row.responses] for (row,) in made.kept] == [[text] for text in refined]
+
+
+def test_self_criticism_drops_a_prompt_whose_refinement_cannot_be_learned() -> None:
+    refine = RECIPE.refine.model_copy(update={"keep_cut": False, "max_new_tokens": 1})  # all are cut
+    recipe = RECIPE.model_copy(update={"refine": refine})
+    made = RIVALS["self_criticism"].make(
+        [pool("a", rated("a", 1, 3, 3))], means(recipe, ScriptedModel(ScriptedBackend(kind="scripted")))
+    )
+    assert (made.kept, made.reasons) == ((), {"cut": 1})
+
+
+def test_ric_tells_standardised_scores_and_asks_with_the_highest() -> None:
+    pools = [pool("a", rated("a", 1, 1, 4), rated("a", 2, 3, 4)), pool("b", rated("b", 1, 5, 4))]
+    made = RIVALS["ric"].make(
+        pools, means(RECIPE)
+    )  # mean 3, population spread 1.633; the second is the same everywhere
+    rows = [row for rows in made.kept for row in rows]
+    assert [(row.prompt.text, row.responses) for row in rows] == [
+        ("What is a? <rm1_score> -1.2 <rm2_score> 0.0", (pools[0].candidates[0],)),
+        ("What is a? <rm1_score> 0.0 <rm2_score> 0.0", (pools[0].candidates[1],)),
+        ("What is b? <rm1_score> 1.2 <rm2_score> 0.0", (pools[1].candidates[0],)),
+    ]
+    assert len({row.prompt.id for row in rows}) == 3
+    asking = Asking(CONSTITUTION, lambda: rows, lambda prompts: pytest.fail("nobody else is asked"))
+    held_out = Prompt("h", (Message("system", "Be brief."), Message("user", "Why?")))
+    (asked,) = RIVALS["ric"].ask([held_out], asking).kept
+    assert asked == replace(
+        held_out, messages=(held_out.messages[0], Message("user", "Why? <rm1_score> 1.2 <rm2_score> 0.0"))
+    )
+
+
+def test_meta_aligner_learns_the_better_answer_from_the_worse_and_what_it_lacks() -> None:
+    best, harmless, helpful = rated("a", 1, 9, 9), rated("a", 2, 8, 2), rated("a", 3, 2, 8)
+    pools = [pool("a", best, harmless, helpful), pool("b", rated("b", 1, 5, 5), rated("b", 2, 5, 5))]
+    made = RIVALS["meta_aligner"].make(pools, means(RECIPE))
+    assert made.dropped_prompts  # nothing is ordered in b
+    rows = [row for rows in made.kept for row in rows]
+    told = {(row.prompt.messages[1].content, row.responses[0]): row.prompt.text.splitlines()[0] for row in rows}
+    both = "Correct your answer: it should become better on harmlessness, helpfulness."
+    assert told == {
+        ("Answer 2 to a.", best): both,
+        ("Answer 3 to a.", best): both,
+        ("Answer 3 to a.", harmless): "Correct your answer: it should become better on harmlessness.",
+    }
+    assert [message.role for message in rows[0].prompt.messages] == ["user", "assistant", "user"]
+
+
+def test_all_of_them_are_trained_on_their_rows_and_compared(made: tuple[Path, Resources]) -> None:
+    resources = made[1]
+    assert list(read_summary(resources.run.evaluation / "summary.json").systems) == ["vanilla", "spa", *NAMES]
+    n_answers = sum(len(each.responses) for each in pools_of(resources))
+    assert len(rows_of(resources, "self_criticism")) == 6
+    assert len(rows_of(resources, "ric")) == n_answers > 6
+    pairs = (resources.run.round(1) / "5-pairs.jsonl").read_text().splitlines()
+    assert len(rows_of(resources, "meta_aligner")) == len(pairs) > 6
+    for name in NAMES:
+        run = branch_named(resources, name).run
+        log = [json.loads(line) for line in (run.round(1) / "training.jsonl").read_text().splitlines()]
+        assert sum(row["n_pools"] for row in log) == len(rows_of(resources, name))
+        assert all(row["loss"] == row["nll"] > 0 == row["n_pairs"] for row in log)
+        assert [*run.funnel(1).steps] == ["prompts", "sample", "score", "refine", "rows", "pair", "align"]
+
+
+def test_a_policy_is_asked_as_it_was_trained(made: tuple[Path, Resources]) -> None:
+    resources = made[1]
+    prompts = [row.prompt for row in answered(resources, "vanilla")]
+    vanilla = {row.prompt.id: row.response.text for row in answered(resources, "vanilla")}
+    standard = Standard.of([answer for each in pools_of(resources) for answer in each.responses])
+    control = standard.told(standard.highest)
+    asked = {
+        "self_criticism": prompts,
+        "ric": [replace(p, messages=(Message("user", f"{p.text} {control}"),)) for p in prompts],
+        "meta_aligner": [to_correct(p, vanilla[p.id], CONSTITUTION.names, CONSTITUTION) for p in prompts],
+    }
+    assert np.all((standard.highest - standard.mean) / standard.spread > 0.5)
+    for name, theirs in asked.items():
+        model = resources.model(branch_named(resources, name).policy, "", Spent())
+        expected = answer(theirs, model, name, resources.recipe.evaluate, resources.recipe.seed).kept
+        rows = answered(resources, name)
+        assert [row.prompt for row in rows] == prompts  # whatever was put to it, it answers these
+        assert [row.response for row in rows] == list(expected)
+
+
+def test_a_check_up_computes_the_first_loss_of_rows_that_are_learned(
+    made: tuple[Path, Resources], tmp_path: Path
+) -> None:
+    for name in NAMES:
+        run = branch_named(made[1], name).run
+        found = {check.name: check for check in diagnose(run, None).checks}
+        assert found["first loss"].ok, found["first loss"].sentence
+        assert found["end tokens"].ok
+        with pytest.raises(
+            InputError, match=f"has no pairs to export: its answers are learned alone .align.rows: {name}"
+        ):
+            export(run, tmp_path / "out.jsonl", Wanted("trl", None, False))
+
+
+def test_the_same_command_again_trains_and_asks_nothing(made: tuple[Path, Resources]) -> None:
+    path, resources = made
+    run = resources.run
+    before = {p: p.stat().st_mtime_ns for p in (*run.folder.rglob("*.safetensors"), *run.folder.rglob("*.jsonl"))}
+    assert len([p for p in before if p.suffix == ".safetensors"]) == 4
+    told = spa("compare", path, "--systems", ",".join(NAMES), "--out", run.folder, "--json", cwd=path.parent)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    for name in NAMES:
+        assert f"{name}: align (round 1): done before" in told.stderr
+    assert {row["system"] for row in json.loads(told.stdout)["rows"]} == {"vanilla", "spa", *NAMES}
+
+
+def test_what_was_generated_for_rows_is_never_paid_twice(made: tuple[Path, Resources], tmp_path: Path) -> None:
+    run = Run(shutil.copytree(made[1].run.folder, tmp_path / "run"))
+    resources = Resources(made[1].recipe, run, Reporter())
+    branch = branch_named(resources, "self_criticism")
+    rows = branch.run.round(1) / "4-pools.jsonl"
+    before = rows.read_bytes()
+    rows.unlink()
+    theirs = prepare(branch, run, resources)
+    collect(branch.run, theirs, 1)
+    assert rows.read_bytes() == before
+    entry = branch.run.manifest.steps["round-1/rows"]
+    assert entry.requests == entry.cached == 3 * 6  # an answer without a persona, its judgement, the refined answer
+    assert branch.run.is_done(align_step(branch.run, theirs, 1))
+
+
+def test_another_constitution_or_order_makes_other_rows(made: tuple[Path, Resources]) -> None:
+    recipe = made[1].recipe
+    wide = {"pair": {"margin": 3.0}}
+    for name, changes in (("meta_aligner", True), ("ric", False), ("self_criticism", False)):
+        reads = RIVALS[name].reads
+        assert (reads(branch_of(recipe, wide, "")) != reads(recipe)) is changes
+
+
+def test_a_plan_counts_what_they_ask_and_train(made: tuple[Path, Resources], tmp_path: Path) -> None:
+    recipe = made[1].recipe
+    planned = {step.name: step for step in planned_steps(Rehearsal(recipe, Run(tmp_path / "run"), Reporter()))}
+    asked = {name: planned[f"systems/{name}/round-1/rows"].requests for name in NAMES}
+    assert asked == {"self_criticism": 18, "ric": 0, "meta_aligner": 0}
+    assert {name: planned[f"evaluation/answers-{name}"].requests for name in NAMES} == {
+        "self_criticism": 4, "ric": 4, "meta_aligner": 8,
+    }  # fmt: skip
+    for name in NAMES:
+        trained = sum(
+            json.loads(line)["n_pools"]
+            for line in (branch_named(made[1], name).run.round(1) / "training.jsonl").read_text().splitlines()
+        )
+        assert planned[f"systems/{name}/round-1/align"].trained_tokens > 12 * trained
+    assert "systems/ric/round-1/sample" not in planned
+
+
+def test_rows_that_cannot_be_made_are_refused_before_any_work(tmp_path: Path) -> None:
+    own = {"model": "m", "pairs": {"source": "pairs.jsonl"}, "evaluate": {"prompts": {"source": "demo"}}}
+    with pytest.raises(InputError, match="align: rows ric are made of answers that a run samples"):
+        branch_of(Recipe.model_validate(own), {"align": {"method": "sft", "rows": "ric"}}, "here")
+    with pytest.raises(InputError, match="rows ric are answers to learn and make no pairs; set method: sft"):
+        branch_of(RECIPE, {"align": {"rows": "ric"}}, "here")
+    named = {"evaluate": {"systems": ["all"]}}
+    of_pools = with_absolute_paths(RECIPE.model_validate({**RECIPE.model_dump(), **named}), tmp_path)
+    of_file = with_absolute_paths(Recipe.model_validate({**own, **named}), tmp_path)
+    assert {*of_pools.evaluate.more_systems} - {*of_file.evaluate.more_systems} == {*NAMES}
+    asked_for = with_absolute_paths(Recipe.model_validate({**own, "evaluate": {"systems": ["ric"]}}), tmp_path)
+    assert list(asked_for.evaluate.more_systems) == ["ric"]  # and refused where it is trained
