@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -296,3 +299,21 @@ def test_rows_that_cannot_be_made_are_refused_before_any_work(tmp_path: Path) ->
     assert {*of_pools.evaluate.more_systems} - {*of_file.evaluate.more_systems} == {*NAMES}
     asked_for = with_absolute_paths(Recipe.model_validate({**own, "evaluate": {"systems": ["ric"]}}), tmp_path)
     assert list(asked_for.evaluate.more_systems) == ["ric"]  # and refused where it is trained
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_goes_on_without_training_again(yes_no_model: Path, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, yes_no_model, align={"tokens_per_step": 4000})
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "selfpriority", "compare", path, "--systems", ",".join(NAMES), "--out", run]
+    working = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    trained = [run / "systems" / name / "round-1" / "policy" / "model.safetensors" for name in NAMES[:2]]
+    while working.poll() is None and not trained[1].is_file():
+        time.sleep(0.05)
+    working.kill()
+    working.wait()
+    assert not (run / "systems" / NAMES[2] / "round-1" / "policy").exists()
+    before = trained[0].stat().st_mtime_ns
+    told = spa("compare", path, "--systems", ",".join(NAMES), "--out", run, "--json")
+    assert trained[0].stat().st_mtime_ns == before
+    assert {row["system"] for row in json.loads(told.stdout)["rows"]} == {"vanilla", "spa", *NAMES}

@@ -172,7 +172,7 @@ def _pair_loss(distance: float, unsafe: Sequence[bool], settings: Align) -> floa
         return -_log_sigmoid(-settings.unsafe_margin * (unsafe[1] - unsafe[0]))
     if settings.method == "bfpo":
         return ((1.5 * (not unsafe[0]) - 0.5 * (not unsafe[1]) - 0.5) / settings.beta) ** 2
-    if settings.method == "dpo":
+    if settings.method in ("dpo", "tis_dpo"):  # however tokens weigh
         return math.log(2)
     if settings.method == "ipo":
         return 1 / (2 * settings.beta) ** 2

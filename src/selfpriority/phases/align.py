@@ -22,6 +22,7 @@ from selfpriority.records import Drop, PairedPool, Pool, Sifted
 from selfpriority.report.cards import write_policy_cards
 from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Step, key_of
 from selfpriority.storage import read_rows
+from selfpriority.wording import text_hash
 
 if TYPE_CHECKING:
     from selfpriority.training.align import Trained
@@ -33,6 +34,8 @@ def align_step(run: Run, resources: Resources, number: int) -> Step:
     pairs = collect_steps(run, resources, number)[-1]
     start = model_key(start_of_training(run, recipe, number))  # the pairs may be of another model, behind a server
     key = key_of(pairs.key, "align", start, recipe.align.in_result, recipe.seed)
+    if recipe.align.method == "tis_dpo":  # what weighs its tokens
+        key = key_of(key, text_hash("tis_good", "tis_bad"))
     return Step(f"round-{number}/align", key, (run.policy(number),))  # for a lost log nobody trains again
 
 

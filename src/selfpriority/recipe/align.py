@@ -31,11 +31,12 @@ SCALES: Mapping[str, Scale] = {
     "dpo": _OF_SUMS,
     "kto": _OF_SUMS,
     "safedpo": _OF_SUMS,
+    "tis_dpo": _OF_SUMS,
     "ipo": Scale("mean log-ratios", (0.01, 0.5), 0.1),
     "bfpo": Scale("squared summed log-ratios", (0.005, 0.1), 0.01),
 }
 """By method; `sft` has no beta."""
-_REFERENCED = frozenset({"dpo", "ipo", "kto", "bfpo", "safedpo"})
+_REFERENCED = frozenset({"dpo", "ipo", "kto", "bfpo", "safedpo", "tis_dpo"})
 _OF_SAFETY: Mapping[str, frozenset[str]] = {
     "bfpo": frozenset({"safe_from"}),
     "safedpo": frozenset({"safe_from", "unsafe_margin"}),
@@ -65,9 +66,10 @@ class Lora(Section):
 class Align(Section):
     """Weighted SimPO, Eq. 3, or a loss to compare it with."""
 
-    method: Literal["spa", "simpo", "dpo", "ipo", "kto", "bfpo", "safedpo", "sft"] = "spa"
-    """Eq. 3; the same with alpha 0; DPO, IPO, KTO, BFPO or SafeDPO against the round's starting model; the likelihood
-    of good answers. `safedpo` and `bfpo` want pairs by the second objective: `pair.order: only:helpfulness`."""
+    method: Literal["spa", "simpo", "dpo", "ipo", "kto", "bfpo", "safedpo", "tis_dpo", "sft"] = "spa"
+    """Eq. 3; the same with alpha 0; DPO, IPO, KTO, BFPO, SafeDPO or TIS-DPO against the round's starting model; the
+    likelihood of good answers. `safedpo` and `bfpo` want pairs by the second objective (`pair.order:
+    only:helpfulness`)."""
     rows: RowsOf = "pairs"
     """What is learned: the pairs of step 5, or rows that a rival makes of the pools (docs/compare.md), with `sft`."""
     beta: float = Field(2.5, gt=0, le=1e6)
@@ -157,7 +159,7 @@ class Align(Section):
     @property
     def gap_exponent(self) -> float:
         """Alpha as the method takes it: `simpo` is alpha 0, and the rivals' losses know no weights of pairs."""
-        return 0.0 if self.method in ("simpo", "kto", "bfpo", "safedpo") else self.alpha
+        return 0.0 if self.method in ("simpo", "kto", "bfpo", "safedpo", "tis_dpo") else self.alpha
 
     @property
     def has_reference(self) -> bool:

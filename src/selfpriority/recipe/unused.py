@@ -24,6 +24,7 @@ _BY_LOSS: Mapping[str, tuple[str, ...]] = {
     "kto": ("gamma", "alpha", "weight_gap"),
     "bfpo": ("gamma", "alpha", "weight_gap"),
     "safedpo": ("gamma", "alpha", "weight_gap"),
+    "tis_dpo": ("gamma", "alpha", "weight_gap"),
 }
 _BY_SAFETY: Mapping[str, tuple[str, ...]] = {"safe_from": ("bfpo", "safedpo"), "unsafe_margin": ("safedpo",)}
 """Field -> the methods that read it."""

@@ -214,6 +214,8 @@ class Trainer:
             for part in (self.average, self.reference):
                 if part is not None:
                     part.load(checkpoint)
+            if self.reference and self.reference.token_weights is not None:
+                self.passes.weigh_tokens(self.reference.token_weights)
             self.history = json.loads((checkpoint / _HISTORY).read_text(encoding="utf-8"))
             load_random(checkpoint, self.accelerator.process_index)
         except (SafetensorError, KeyError, ValueError) as error:
