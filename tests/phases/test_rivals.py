@@ -20,7 +20,7 @@ from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.records import AnswerRow, read_summary
 from selfpriority.inspection.doctor import diagnose
 from selfpriority.inspection.export import Wanted, export
-from selfpriority.language_model import LanguageModel, ask
+from selfpriority.language_model import Completion, Generate, LanguageModel, Text, ask
 from selfpriority.phases.align import align, align_step
 from selfpriority.phases.branches import Branch, branches, prepare
 from selfpriority.phases.collect import collect
@@ -29,8 +29,9 @@ from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.pipeline import Asked, check_inputs, follow, start
 from selfpriority.planning.requests import Rehearsal, planned_steps
+from selfpriority.preferences import paired_pools, preference_rows
 from selfpriority.recipe import Recipe, ScriptedBackend, branch_of
-from selfpriority.records import Message, Pool, Prompt, Rating, Response, Scored
+from selfpriority.records import Message, Pair, PairedPool, Pool, Prompt, Rating, Response, Scored
 from selfpriority.rivals.known import RIVALS
 from selfpriority.rivals.meta_aligner import to_correct
 from selfpriority.rivals.ric import Standard
@@ -40,7 +41,9 @@ from selfpriority.storage import read_rows
 from selfpriority.wording import fill
 from tests.test_pipeline import spa, write_recipe
 
-NAMES = ("self_criticism", "ric", "meta_aligner")
+LEARNED = ("self_criticism", "ric", "meta_aligner")
+ROWS = (*LEARNED, "meta_rewarding")
+NAMES = (*ROWS, "tis_dpo")
 AS_FIELD = f"evaluate.systems=[{','.join(NAMES)}]"
 CONSTITUTION = load_constitution("harmless-helpful")
 
@@ -185,6 +188,52 @@ def test_meta_aligner_learns_the_better_answer_from_the_worse_and_what_it_lacks(
     assert [message.role for message in rows[0].prompt.messages] == ["user", "assistant", "user"]
 
 
+class Judging(ScriptedModel):
+    """Writes verdicts on harmlessness, as many as it is asked for; nothing that can be read on anything else."""
+
+    RATINGS = ("5", "7", "six", "6", "1")
+
+    def answer(self, batches):
+        for number, batch in enumerate(batches):
+            yield number, [Completion(tuple(self.verdict(request, i) for i in range(request.n))) for request in batch]
+
+    def verdict(self, request: Generate, number: int) -> Text:
+        is_read = "objective only, harmlessness" in request.messages[-1].content
+        return Text(f"Number {number}.\nRating: {self.RATINGS[number] if is_read else 'none'}", 9, "end")
+
+
+def test_meta_rewarding_pairs_the_best_with_the_worst_and_the_agreed_verdict_with_the_farthest() -> None:
+    sample = RECIPE.sample.model_copy(update={"n": 5})
+    model = Heard(Judging(ScriptedBackend(kind="scripted")))
+    given = means(RECIPE.model_copy(update={"sample": sample}), model)
+    pools = [
+        pool("a", rated("a", 1, 9, 1), rated("a", 2, 6, 6), rated("a", 3, 1, 8), rated("a", 4, 6, 6)),
+        pool("b", rated("b", 1, 5, 7), rated("b", 2, 7, 5)),  # alike in the mean
+    ]
+    made = RIVALS["meta_rewarding"].make(pools, given)
+    ((answers, first, second),) = made.kept
+    assert [each.response.id for each in answers.responses] == ["a/y2", "a/y3"]  # 12 against 9
+    (pair,) = RIVALS["meta_rewarding"].pairs(answers, given)
+    assert pair == Pair(0, 1, decided_by=0, distance=7.0, gap=3.0)  # 5 better, 2 worse
+    assert [row.prompt.id for row in (first, second)] == ["a/y2/harmlessness", "a/y3/harmlessness"]
+    # 5, 7, 6 and 1 lie 1 + 2 + 4, 2 + 1 + 6, 1 + 1 + 5 and 4 + 6 + 5 from the others: 5 is first of the nearest
+    for row in (first, second):
+        assert [each.response.text for each in row.responses] == ["Number 0.\nRating: 5", "Number 4.\nRating: 1"]
+        assert RIVALS["meta_rewarding"].pairs(row, given) == (Pair(0, 1, decided_by=0, distance=1.0, gap=1.0),)
+    paired = [PairedPool(row, RIVALS["meta_rewarding"].pairs(row, given)) for row in (answers, first, second)]
+    stored = preference_rows(paired, CONSTITUTION.names)
+    assert (stored[1].decided_by, stored[1].chosen_scores) == ("harmlessness", {})
+    assert paired_pools([each.pool for each in paired], stored, CONSTITUTION.names) == paired
+    assert first.prompt.messages == model.asked[0].messages
+    assert "Answer 2 to a." in first.prompt.text
+    assert (model.asked[0].n, model.asked[0].temperature) == (5, sample.temperature)
+    assert [(drop.prompt_id, drop.reason, drop.response_id) for drop in made.dropped] == [
+        ("b", "no_pairs", None),
+        ("a", "no_verdicts", "a/y2/helpfulness"),
+        ("a", "no_verdicts", "a/y3/helpfulness"),
+    ]
+
+
 def test_all_of_them_are_trained_on_their_rows_and_compared(made: tuple[Path, Resources]) -> None:
     resources = made[1]
     assert list(read_summary(resources.run.evaluation / "summary.json").systems) == ["vanilla", "spa", *NAMES]
@@ -193,7 +242,7 @@ def test_all_of_them_are_trained_on_their_rows_and_compared(made: tuple[Path, Re
     assert len(rows_of(resources, "ric")) == n_answers > 6
     pairs = (resources.run.round(1) / "5-pairs.jsonl").read_text().splitlines()
     assert len(rows_of(resources, "meta_aligner")) == len(pairs) > 6
-    for name in NAMES:
+    for name in LEARNED:
         run = branch_named(resources, name).run
         log = [json.loads(line) for line in (run.round(1) / "training.jsonl").read_text().splitlines()]
         assert sum(row["n_pools"] for row in log) == len(rows_of(resources, name))
@@ -229,6 +278,9 @@ def test_a_check_up_computes_the_first_loss_of_rows_that_are_learned(
         found = {check.name: check for check in diagnose(run, None).checks}
         assert found["first loss"].ok, found["first loss"].sentence
         assert found["end tokens"].ok
+        if name not in LEARNED:
+            assert export(run, tmp_path / f"{name}.jsonl", Wanted("trl", None, True)).rows >= 6
+            continue
         with pytest.raises(
             InputError, match=f"has no pairs to export: its answers are learned alone .align.rows: {name}"
         ):
@@ -239,7 +291,7 @@ def test_the_same_command_again_trains_and_asks_nothing(made: tuple[Path, Resour
     path, resources = made
     run = resources.run
     before = {p: p.stat().st_mtime_ns for p in (*run.folder.rglob("*.safetensors"), *run.folder.rglob("*.jsonl"))}
-    assert len([p for p in before if p.suffix == ".safetensors"]) == 4
+    assert len([p for p in before if p.suffix == ".safetensors"]) == 6
     told = spa("compare", path, "--systems", ",".join(NAMES), "--out", run.folder, "--json", cwd=path.parent)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     for name in NAMES:
@@ -273,12 +325,13 @@ def test_another_constitution_or_order_makes_other_rows(made: tuple[Path, Resour
 def test_a_plan_counts_what_they_ask_and_train(made: tuple[Path, Resources], tmp_path: Path) -> None:
     recipe = made[1].recipe
     planned = {step.name: step for step in planned_steps(Rehearsal(recipe, Run(tmp_path / "run"), Reporter()))}
-    asked = {name: planned[f"systems/{name}/round-1/rows"].requests for name in NAMES}
-    assert asked == {"self_criticism": 18, "ric": 0, "meta_aligner": 0}
+    asked = {name: planned[f"systems/{name}/round-1/rows"].requests for name in ROWS}
+    # six prompts: an answer, its judgement and the refined one; two answers judged on two objectives
+    assert asked == {"self_criticism": 18, "ric": 0, "meta_aligner": 0, "meta_rewarding": 24}
     assert {name: planned[f"evaluation/answers-{name}"].requests for name in NAMES} == {
-        "self_criticism": 4, "ric": 4, "meta_aligner": 8,
+        "self_criticism": 4, "ric": 4, "meta_aligner": 8, "meta_rewarding": 4, "tis_dpo": 4,
     }  # fmt: skip
-    for name in NAMES:
+    for name in ROWS:
         trained = sum(
             json.loads(line)["n_pools"]
             for line in (branch_named(made[1], name).run.round(1) / "training.jsonl").read_text().splitlines()
@@ -293,10 +346,12 @@ def test_rows_that_cannot_be_made_are_refused_before_any_work(tmp_path: Path) ->
         branch_of(Recipe.model_validate(own), {"align": {"method": "sft", "rows": "ric"}}, "here")
     with pytest.raises(InputError, match="rows ric are answers to learn and make no pairs; set method: sft"):
         branch_of(RECIPE, {"align": {"rows": "ric"}}, "here")
+    with pytest.raises(InputError, match="safedpo asks which answers are safe, and rows meta_rewarding are not all"):
+        branch_of(RECIPE, {"align": {"rows": "meta_rewarding", "method": "safedpo"}}, "here")
     named = {"evaluate": {"systems": ["all"]}}
     of_pools = with_absolute_paths(RECIPE.model_validate({**RECIPE.model_dump(), **named}), tmp_path)
     of_file = with_absolute_paths(Recipe.model_validate({**own, **named}), tmp_path)
-    assert {*of_pools.evaluate.more_systems} - {*of_file.evaluate.more_systems} == {*NAMES}
+    assert {*of_pools.evaluate.more_systems} - {*of_file.evaluate.more_systems} == {*ROWS}
     asked_for = with_absolute_paths(Recipe.model_validate({**own, "evaluate": {"systems": ["ric"]}}), tmp_path)
     assert list(asked_for.evaluate.more_systems) == ["ric"]  # and refused where it is trained
 

@@ -20,7 +20,8 @@ from selfpriority.wording import text_hash
 
 def means_of(here: Round, spent: Spent) -> Means:
     """What the round's rows are made with."""
-    return Means(here.recipe, here.resources.constitution, lambda: here.model("rows", spent))
+    is_planned = here.resources.stand_ins is not None
+    return Means(here.recipe, here.resources.constitution, lambda: here.model("rows", spent), is_planned)
 
 
 def _rival(here: Round) -> Rows:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from selfpriority.recipe.section import Count, Section, Weight
 
 Learn = Literal["best", "winners", "chosen"]
-RowsOf = Literal["pairs", "self_criticism", "ric", "meta_aligner"]
+RowsOf = Literal["pairs", "self_criticism", "ric", "meta_aligner", "meta_rewarding"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Align(Section):
     likelihood of good answers. `safedpo` and `bfpo` want pairs by the second objective (`pair.order:
     only:helpfulness`)."""
     rows: RowsOf = "pairs"
-    """What is learned: the pairs of step 5, or rows that a rival makes of the pools (docs/compare.md), with `sft`."""
+    """What is learned: the pairs of step 5, or rows that a rival makes of the pools (docs/compare.md): for `sft`, but
+    those of `meta_rewarding`, which are pairs too."""
     beta: float = Field(2.5, gt=0, le=1e6)
     """Scale of `spa` and `simpo`'s mean log-probabilities; else regularisation, if not given 0.1 (`bfpo` 0.01)."""
     gamma: Weight = 1.375
@@ -215,6 +216,10 @@ class Align(Section):
             raise ValueError("nll adds the likelihood to a loss of pairs; method sft is that likelihood already")
         if not self.compares and self.method != "sft":
             raise ValueError(f"rows {self.rows} are answers to learn and make no pairs; set method: sft")
+        if self.rows != "pairs" and self.asks_for_safety:
+            raise ValueError(
+                f"method {self.method} asks which answers are safe, and rows {self.rows} are not all rated"
+            )
         if self.parallel != "ddp" and self.needs_copies:
             raise ValueError(f"{self.needs_copies} needs parallel: ddp; {self.parallel} leaves a process only shards")
         return self

@@ -25,6 +25,8 @@ class Means:
     constitution: Constitution
     model: Callable[[], LanguageModel]
     """Opens the model that the round starts from, behind the run's cache."""
+    is_planned: bool = False
+    """Whether rows are only counted: texts are stand-ins, as long as they may be."""
 
     def paired(self, pools: Sequence[Pool]) -> Sifted[PairedPool]:
         """The pools with the pairs that SPA would train on under this recipe."""
