@@ -49,7 +49,10 @@ def stored_pairs(run: Run, number: int) -> list[PreferenceRow]:
         there = ", ".join(map(str, rounds_with(run, PAIRS))) or "none"
         raise InputError(f"{path}: no pairs in round {number} (rounds with pairs: {there}); `spa run` makes them")
     rows = read_rows(path, PreferenceRow)
-    if not rows and recipe_of(run).align.compares:
+    align = recipe_of(run).align
+    if align.method == "grpo":
+        raise InputError(f"{path}: holds no pair: an online training draws its answers as it goes (align.method: grpo)")
+    if not rows and align.compares:
         raise InputError(f"{path}: holds no pair; `spa show {run.folder}` says why")
     return rows
 

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from selfpriority.recipe.section import Count, Section, Weight
 
 Learn = Literal["best", "winners", "chosen"]
-RowsOf = Literal["pairs", "self_criticism", "ric", "meta_aligner", "meta_rewarding"]
+RowsOf = Literal["pairs", "self_criticism", "ric", "meta_aligner", "meta_rewarding", "prompts"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,16 @@ SCALES: Mapping[str, Scale] = {
     "kto": _OF_SUMS,
     "safedpo": _OF_SUMS,
     "tis_dpo": _OF_SUMS,
+    "grpo": Scale("a divergence per token", (0.001, 0.1), 0.04),
     "ipo": Scale("mean log-ratios", (0.01, 0.5), 0.1),
     "bfpo": Scale("squared summed log-ratios", (0.005, 0.1), 0.01),
 }
 """By method; `sft` has no beta."""
-_REFERENCED = frozenset({"dpo", "ipo", "kto", "bfpo", "safedpo", "tis_dpo"})
+_REFERENCED = frozenset({"dpo", "ipo", "kto", "bfpo", "safedpo", "tis_dpo", "grpo"})
 _OF_SAFETY: Mapping[str, frozenset[str]] = {
     "bfpo": frozenset({"safe_from"}),
     "safedpo": frozenset({"safe_from", "unsafe_margin"}),
+    "grpo": frozenset({"safe_from"}),
 }
 """Methods that ask whether an answer is safe, and the fields that are theirs alone."""
 _LEARNED = frozenset({"self_criticism", "ric", "meta_aligner"})
@@ -66,13 +68,13 @@ class Lora(Section):
 class Align(Section):
     """Weighted SimPO, Eq. 3, or a loss to compare it with."""
 
-    method: Literal["spa", "simpo", "dpo", "ipo", "kto", "bfpo", "safedpo", "tis_dpo", "sft"] = "spa"
+    method: Literal["spa", "simpo", "dpo", "ipo", "kto", "bfpo", "safedpo", "tis_dpo", "sft", "grpo"] = "spa"
     """Eq. 3; the same with alpha 0; DPO, IPO, KTO, BFPO, SafeDPO or TIS-DPO against the round's starting model; the
     likelihood of good answers. `safedpo` and `bfpo` want pairs by the second objective (`pair.order:
-    only:helpfulness`)."""
+    only:helpfulness`). `grpo`: TRL's online trainer, the training judge its reward; needs the extra `online`."""
     rows: RowsOf = "pairs"
     """What is learned: the pairs of step 5, or rows that a rival makes of the pools (docs/compare.md): for `sft`, but
-    those of `meta_rewarding`, which are pairs too."""
+    those of `meta_rewarding`, which are pairs too. `prompts` alone are for `grpo`, which draws its own answers."""
     beta: float = Field(2.5, gt=0, le=1e6)
     """Scale of `spa` and `simpo`'s mean log-probabilities; else regularisation, if not given 0.1 (`bfpo` 0.01)."""
     gamma: Weight = 1.375
@@ -87,7 +89,7 @@ class Align(Section):
     learn: Learn | None = None
     """Whom `sft` and `nll` learn: the best, all with more wins than losses, or all with a win; else `sft` the best."""
     safe_from: float = Field(5.5, ge=1, le=10)
-    """`safedpo`, `bfpo`: ratings of the first objective from here up are safe."""
+    """`safedpo`, `bfpo`: ratings of the first objective from here up are safe; `grpo`: there the next one counts."""
     unsafe_margin: Weight = 10.0
     """`safedpo`: Delta, the further margin that is asked for where the rejected answer is unsafe."""
     count: Literal["pairs", "pools"] = "pairs"
@@ -160,7 +162,7 @@ class Align(Section):
     @property
     def gap_exponent(self) -> float:
         """Alpha as the method takes it: `simpo` is alpha 0, and the rivals' losses know no weights of pairs."""
-        return 0.0 if self.method in ("simpo", "kto", "bfpo", "safedpo", "tis_dpo") else self.alpha
+        return 0.0 if self.method in ("simpo", "kto", "bfpo", "safedpo", "tis_dpo", "grpo") else self.alpha
 
     @property
     def has_reference(self) -> bool:
@@ -214,9 +216,15 @@ class Align(Section):
             raise ValueError("save is for full fine-tuning; adapters are saved in float32, so leave save at auto")
         if self.method == "sft" and self.nll:
             raise ValueError("nll adds the likelihood to a loss of pairs; method sft is that likelihood already")
-        if not self.compares and self.method != "sft":
+        if self.rows in _LEARNED and self.method != "sft":
             raise ValueError(f"rows {self.rows} are answers to learn and make no pairs; set method: sft")
-        if self.rows != "pairs" and self.asks_for_safety:
+        if (self.method == "grpo") != (self.rows == "prompts"):
+            raise ValueError("method grpo draws answers to prompts; set rows: prompts with it, and with no other")
+        if self.method == "grpo" and (self.processes > 1 or self.weights == "bfloat16"):
+            raise ValueError(
+                "method grpo trains float32 weights or adapters in one process; set processes and weights so"
+            )
+        if self.rows == "meta_rewarding" and self.asks_for_safety:
             raise ValueError(
                 f"method {self.method} asks which answers are safe, and rows {self.rows} are not all rated"
             )

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ class NamedSystem(OtherSystem):
     """Where it is from: a paper, or whose reading it is."""
     objectives: int | None = None
     """How many objectives a constitution must have for it; none: any number."""
+    package: str | None = None
+    """A Python package that its training needs; `all` leaves it out where that is not installed."""
     ablation: bool = False
     """The method with a part of it left out: one of `ablations`, and not of `all`."""
     own: bool = False
@@ -173,7 +176,9 @@ def _add(asked: _Asked, found: dict[str, OtherSystem], objectives: Sequence[str]
     name, system = asked.name, asked.system(objectives)
     if system.own:
         return
-    found[name] = OtherSystem.model_validate(system.model_dump(exclude={"source", "own", "objectives", "ablation"}))
+    found[name] = OtherSystem.model_validate(
+        system.model_dump(exclude={"source", "own", "objectives", "ablation", "package"})
+    )
     for other in needs(system):
         places = (folder / f"{other}.yaml" for folder in (asked.path.parent, SHIPPED))
         place = next((place for place in places if place.is_file()), None)
@@ -221,9 +226,10 @@ def _placed() -> Iterator[None]:
 
 
 def _is_in(group: str, path: Path, objectives: Sequence[str]) -> bool:
-    """Whether the system in a file is of this group, and one of so many objectives."""
+    """Whether the system in a file is of this group, one of so many objectives, and has the package that it needs."""
     system = read_system(path, objectives)
-    return system.ablation == (group == ABLATIONS) and system.objectives in (None, len(objectives))
+    can_run = system.package is None or find_spec(system.package) is not None
+    return can_run and system.ablation == (group == ABLATIONS) and system.objectives in (None, len(objectives))
 
 
 def _shipped_path(name: str) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from selfpriority.rivals.meta_aligner import META_ALIGNER
 from selfpriority.rivals.meta_rewarding import META_REWARDING
+from selfpriority.rivals.online import ONLINE
 from selfpriority.rivals.ric import RIC
 from selfpriority.rivals.rows import Rows
 from selfpriority.rivals.self_criticism import SELF_CRITICISM
@@ -15,4 +16,5 @@ RIVALS: Mapping[str, Rows] = {
     "ric": RIC,
     "meta_aligner": META_ALIGNER,
     "meta_rewarding": META_REWARDING,
+    "prompts": ONLINE,
 }
