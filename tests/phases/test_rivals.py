@@ -30,12 +30,12 @@ from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.pipeline import Asked, check_inputs, follow, start
 from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.preferences import paired_pools, preference_rows
-from selfpriority.recipe import Recipe, ScriptedBackend, branch_of
+from selfpriority.recipe import Align, Recipe, ScriptedBackend, branch_of
 from selfpriority.records import Message, Pair, PairedPool, Pool, Prompt, Rating, Response, Scored
-from selfpriority.rivals.known import RIVALS
+from selfpriority.rivals.known import check_rows, known_rows, rows_of
 from selfpriority.rivals.meta_aligner import to_correct
 from selfpriority.rivals.ric import Standard
-from selfpriority.rivals.rows import Asking, Means
+from selfpriority.rivals.rows import Asking, Means, Rows
 from selfpriority.run import Run, Spent
 from selfpriority.storage import read_rows
 from selfpriority.wording import fill
@@ -44,6 +44,8 @@ from tests.test_pipeline import spa, write_recipe
 LEARNED = ("self_criticism", "ric", "meta_aligner")
 ROWS = (*LEARNED, "meta_rewarding")
 NAMES = (*ROWS, "tis_dpo")
+ONLINE = {"online_grpo", "online_grpo_sum"}
+"""Among all that ship where TRL is installed."""
 AS_FIELD = f"evaluate.systems=[{','.join(NAMES)}]"
 CONSTITUTION = load_constitution("harmless-helpful")
 
@@ -71,7 +73,7 @@ def branch_named(resources: Resources, name: str) -> Branch:
     return next(each for each in branches(resources.run, resources.recipe) if each.name == name)
 
 
-def rows_of(resources: Resources, name: str) -> list[Pool]:
+def stored_rows(resources: Resources, name: str) -> list[Pool]:
     return read_rows(branch_named(resources, name).run.round(1) / "4-pools.jsonl", Pool)
 
 
@@ -110,6 +112,10 @@ def pool(name: str, *answers: Scored) -> Pool:
     return Pool(Prompt(name, (Message("user", f"What is {name}?"),)), answers)
 
 
+def rows_named(name: str) -> Rows:
+    return rows_of(Align(method="sft", rows=name))
+
+
 def means(recipe: Recipe, model: LanguageModel | None = None) -> Means:
     return Means(recipe, CONSTITUTION, lambda: model or pytest.fail("nothing is to be asked"))
 
@@ -125,7 +131,7 @@ def test_self_criticism_refines_one_answer_from_its_judgement_alone() -> None:
         pool("a", rated("a", 1, 3, 3, persona="terse"), rated("a", 2, 1, 1), rated("a", 3, 9, 9)),
         pool("b", rated("b", 1, 3, 3, persona="terse"), rated("b", 2, 9, 9, persona="kind")),
     ]
-    made = RIVALS["self_criticism"].make(pools, means(RECIPE, model))
+    made = rows_named("self_criticism").make(pools, means(RECIPE, model))
     drawn, first, second, third, fourth = model.asked  # two judgements, then two refinements
     assert drawn.messages == pools[1].prompt.messages  # of b no answer is without a persona, so one is drawn
     assert (drawn.n, drawn.temperature) == (1, RECIPE.sample.temperature)
@@ -146,7 +152,7 @@ def test_self_criticism_refines_one_answer_from_its_judgement_alone() -> None:
 def test_self_criticism_drops_a_prompt_whose_refinement_cannot_be_learned() -> None:
     refine = RECIPE.refine.model_copy(update={"keep_cut": False, "max_new_tokens": 1})  # all are cut
     recipe = RECIPE.model_copy(update={"refine": refine})
-    made = RIVALS["self_criticism"].make(
+    made = rows_named("self_criticism").make(
         [pool("a", rated("a", 1, 3, 3))], means(recipe, ScriptedModel(ScriptedBackend(kind="scripted")))
     )
     assert (made.kept, made.reasons) == ((), {"cut": 1})
@@ -154,7 +160,7 @@ def test_self_criticism_drops_a_prompt_whose_refinement_cannot_be_learned() -> N
 
 def test_ric_tells_standardised_scores_and_asks_with_the_highest() -> None:
     pools = [pool("a", rated("a", 1, 1, 4), rated("a", 2, 3, 4)), pool("b", rated("b", 1, 5, 4))]
-    made = RIVALS["ric"].make(
+    made = rows_named("ric").make(
         pools, means(RECIPE)
     )  # mean 3, population spread 1.633; the second is the same everywhere
     rows = [row for rows in made.kept for row in rows]
@@ -166,7 +172,7 @@ def test_ric_tells_standardised_scores_and_asks_with_the_highest() -> None:
     assert len({row.prompt.id for row in rows}) == 3
     asking = Asking(CONSTITUTION, lambda: rows, lambda prompts: pytest.fail("nobody else is asked"))
     held_out = Prompt("h", (Message("system", "Be brief."), Message("user", "Why?")))
-    (asked,) = RIVALS["ric"].ask([held_out], asking).kept
+    (asked,) = rows_named("ric").ask([held_out], asking).kept
     assert asked == replace(
         held_out, messages=(held_out.messages[0], Message("user", "Why? <rm1_score> 1.2 <rm2_score> 0.0"))
     )
@@ -175,7 +181,7 @@ def test_ric_tells_standardised_scores_and_asks_with_the_highest() -> None:
 def test_meta_aligner_learns_the_better_answer_from_the_worse_and_what_it_lacks() -> None:
     best, harmless, helpful = rated("a", 1, 9, 9), rated("a", 2, 8, 2), rated("a", 3, 2, 8)
     pools = [pool("a", best, harmless, helpful), pool("b", rated("b", 1, 5, 5), rated("b", 2, 5, 5))]
-    made = RIVALS["meta_aligner"].make(pools, means(RECIPE))
+    made = rows_named("meta_aligner").make(pools, means(RECIPE))
     assert made.dropped_prompts  # nothing is ordered in b
     rows = [row for rows in made.kept for row in rows]
     told = {(row.prompt.messages[1].content, row.responses[0]): row.prompt.text.splitlines()[0] for row in rows}
@@ -210,17 +216,17 @@ def test_meta_rewarding_pairs_the_best_with_the_worst_and_the_agreed_verdict_wit
         pool("a", rated("a", 1, 9, 1), rated("a", 2, 6, 6), rated("a", 3, 1, 8), rated("a", 4, 6, 6)),
         pool("b", rated("b", 1, 5, 7), rated("b", 2, 7, 5)),  # alike in the mean
     ]
-    made = RIVALS["meta_rewarding"].make(pools, given)
+    made = rows_named("meta_rewarding").make(pools, given)
     ((answers, first, second),) = made.kept
     assert [each.response.id for each in answers.responses] == ["a/y2", "a/y3"]  # 12 against 9
-    (pair,) = RIVALS["meta_rewarding"].pairs(answers, given)
+    (pair,) = rows_named("meta_rewarding").pairs(answers, given)
     assert pair == Pair(0, 1, decided_by=0, distance=7.0, gap=3.0)  # 5 better, 2 worse
     assert [row.prompt.id for row in (first, second)] == ["a/y2/harmlessness", "a/y3/harmlessness"]
     # 5, 7, 6 and 1 lie 1 + 2 + 4, 2 + 1 + 6, 1 + 1 + 5 and 4 + 6 + 5 from the others: 5 is first of the nearest
     for row in (first, second):
         assert [each.response.text for each in row.responses] == ["Number 0.\nRating: 5", "Number 4.\nRating: 1"]
-        assert RIVALS["meta_rewarding"].pairs(row, given) == (Pair(0, 1, decided_by=0, distance=1.0, gap=1.0),)
-    paired = [PairedPool(row, RIVALS["meta_rewarding"].pairs(row, given)) for row in (answers, first, second)]
+        assert rows_named("meta_rewarding").pairs(row, given) == (Pair(0, 1, decided_by=0, distance=1.0, gap=1.0),)
+    paired = [PairedPool(row, rows_named("meta_rewarding").pairs(row, given)) for row in (answers, first, second)]
     stored = preference_rows(paired, CONSTITUTION.names)
     assert (stored[1].decided_by, stored[1].chosen_scores) == ("harmlessness", {})
     assert paired_pools([each.pool for each in paired], stored, CONSTITUTION.names) == paired
@@ -238,14 +244,14 @@ def test_all_of_them_are_trained_on_their_rows_and_compared(made: tuple[Path, Re
     resources = made[1]
     assert list(read_summary(resources.run.evaluation / "summary.json").systems) == ["vanilla", "spa", *NAMES]
     n_answers = sum(len(each.responses) for each in pools_of(resources))
-    assert len(rows_of(resources, "self_criticism")) == 6
-    assert len(rows_of(resources, "ric")) == n_answers > 6
+    assert len(stored_rows(resources, "self_criticism")) == 6
+    assert len(stored_rows(resources, "ric")) == n_answers > 6
     pairs = (resources.run.round(1) / "5-pairs.jsonl").read_text().splitlines()
-    assert len(rows_of(resources, "meta_aligner")) == len(pairs) > 6
+    assert len(stored_rows(resources, "meta_aligner")) == len(pairs) > 6
     for name in LEARNED:
         run = branch_named(resources, name).run
         log = [json.loads(line) for line in (run.round(1) / "training.jsonl").read_text().splitlines()]
-        assert sum(row["n_pools"] for row in log) == len(rows_of(resources, name))
+        assert sum(row["n_pools"] for row in log) == len(stored_rows(resources, name))
         assert all(row["loss"] == row["nll"] > 0 == row["n_pairs"] for row in log)
         assert [*run.funnel(1).steps] == ["prompts", "sample", "score", "refine", "rows", "pair", "align"]
 
@@ -318,7 +324,7 @@ def test_another_constitution_or_order_makes_other_rows(made: tuple[Path, Resour
     recipe = made[1].recipe
     wide = {"pair": {"margin": 3.0}}
     for name, changes in (("meta_aligner", True), ("ric", False), ("self_criticism", False)):
-        reads = RIVALS[name].reads
+        reads = rows_named(name).reads
         assert (reads(branch_of(recipe, wide, "")) != reads(recipe)) is changes
 
 
@@ -344,16 +350,65 @@ def test_rows_that_cannot_be_made_are_refused_before_any_work(tmp_path: Path) ->
     own = {"model": "m", "pairs": {"source": "pairs.jsonl"}, "evaluate": {"prompts": {"source": "demo"}}}
     with pytest.raises(InputError, match="align: rows ric are made of answers that a run samples"):
         branch_of(Recipe.model_validate(own), {"align": {"method": "sft", "rows": "ric"}}, "here")
-    with pytest.raises(InputError, match="rows ric are answers to learn and make no pairs; set method: sft"):
-        branch_of(RECIPE, {"align": {"rows": "ric"}}, "here")
+    with pytest.raises(
+        InputError, match=r"align.rows: ric are answers to learn and make no pairs; set align.method: sft"
+    ):
+        check_rows(branch_of(RECIPE, {"align": {"rows": "ric"}}, "here").align)
+    with pytest.raises(InputError, match=r"align.rows: 'meta_alinger' are no rows; did you mean meta_aligner\?"):
+        check_rows(Align(method="sft", rows="meta_alinger"))
+    with pytest.raises(InputError, match=r"must be pairs, a rival's name .* or package.module:name"):
+        branch_of(RECIPE, {"align": {"rows": "../x"}}, "here")
     with pytest.raises(InputError, match="safedpo asks which answers are safe, and rows meta_rewarding are not all"):
         branch_of(RECIPE, {"align": {"rows": "meta_rewarding", "method": "safedpo"}}, "here")
     named = {"evaluate": {"systems": ["all"]}}
     of_pools = with_absolute_paths(RECIPE.model_validate({**RECIPE.model_dump(), **named}), tmp_path)
     of_file = with_absolute_paths(Recipe.model_validate({**own, **named}), tmp_path)
-    assert {*of_pools.evaluate.more_systems} - {*of_file.evaluate.more_systems} == {*ROWS}
+    assert {*of_pools.evaluate.more_systems} - {*of_file.evaluate.more_systems} - ONLINE == {*ROWS}
     asked_for = with_absolute_paths(Recipe.model_validate({**own, "evaluate": {"systems": ["ric"]}}), tmp_path)
     assert list(asked_for.evaluate.more_systems) == ["ric"]  # and refused where it is trained
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "compare.md").read_text("utf-8")
+OWN = PAGE.partition("```python\n# mine.py\n")[2].partition("```")[0].replace("mine:longest", "rows_of_mine:longest")
+
+
+def test_the_pages_rows_of_ones_own_are_one_file_of_python(
+    yes_no_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])  # what the module brings in goes with the test
+    (tmp_path / "rows_of_mine.py").write_text(OWN)
+    path = write_recipe(tmp_path, yes_no_model)
+    run, asked = start(path, ["evaluate.systems=[rows_of_mine:talker]"], tmp_path / "run")
+    resources = Resources(asked.recipe, run, Reporter())
+    check_inputs(resources)
+    follow(run, Asked(resources.recipe, asked.text))
+    collect(run, resources, 1)
+    (branch,) = branches(run, resources.recipe)
+    theirs = prepare(branch, run, resources)
+    collect(branch.run, theirs, 1)
+    align(branch.run, theirs, 1)
+    expected = [max((a.response.text for a in each.responses), key=len) for each in pools_of(resources)]
+    assert [row.candidates[0].response.text for row in stored_rows(resources, "talker")] == expected
+    step = align_step(branch.run, theirs, 1)
+    assert branch.run.is_done(step)
+    (tmp_path / "rows_of_mine.py").write_text(OWN.replace("max(pool", "min(pool"))  # other rows: it is trained again
+    assert align_step(branch.run, theirs, 1).key != step.key
+    (tmp_path / "rows_of_mine.py").write_text("longest = 3")
+    with pytest.raises(
+        InputError, match=r"align.rows: 'rows_of_mine:longest' is a int, and no selfpriority.rivals.rows.Rows"
+    ):
+        check_rows(branch.recipe.align)
+    (tmp_path / "rows_of_mine.py").unlink()
+    with pytest.raises(InputError, match=r"align.rows_folder: 'here' is no absolute path"):
+        check_rows(branch.recipe.align.model_copy(update={"rows_folder": "here"}))
+    with pytest.raises(InputError, match=r"align.rows: 'rows_of_mine:longest': there is no module rows_of_mine"):
+        check_rows(branch.recipe.align)
+
+
+def test_every_file_of_a_rival_is_one_by_its_name() -> None:
+    assert {*known_rows()} == {*ROWS, "online"}
+    for name in known_rows():
+        assert isinstance(rows_named(name) if name != "online" else rows_of(Align(method="grpo", rows=name)), Rows)
 
 
 @pytest.mark.slow

@@ -10,12 +10,12 @@ from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
 from selfpriority.recipe import Recipe, branch_of
 from selfpriority.records import Message, Pool, Prompt, Rating, Response, Scored, Unrated
-from selfpriority.rivals.online import ONLINE, reward, rewards, threshold_of
+from selfpriority.rivals.online import ROWS, reward, rewards, threshold_of
 from selfpriority.rivals.rows import Means
 from selfpriority.training.extras import missing_extras
 
 RECIPE = Recipe.model_validate({"model": "m", "prompts": "p"})
-ONLINE_TRAINING = {"align": {"method": "grpo", "rows": "prompts"}}
+ONLINE_TRAINING = {"align": {"method": "grpo", "rows": "online"}}
 
 
 def test_the_first_objective_counts_until_it_meets_the_threshold() -> None:
@@ -66,7 +66,7 @@ def test_its_rows_are_the_prompts_and_in_a_plan_as_many_answers_as_it_draws() ->
     answer = Scored(Response("a/y1", "a", "Yes.", "end", 2), (Rating(5.0), Rating(5.0)))
     pools = [Pool(Prompt("a", (Message("user", "Why?"),)), (answer,), answer)]
     means = [Means(RECIPE, load_constitution("harmless-helpful"), lambda: None, planned) for planned in (False, True)]
-    (real,), (planned,) = (ONLINE.make(pools, each).kept[0] for each in means)
+    (real,), (planned,) = (ROWS.make(pools, each).kept[0] for each in means)
     assert (real.prompt, real.responses) == (pools[0].prompt, ())
     assert planned.responses == (answer,)
 
@@ -81,10 +81,10 @@ def test_without_its_package_one_line_says_what_to_install(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"method": "grpo"}, "method grpo draws answers to prompts; set rows: prompts"),
-        ({"rows": "prompts"}, "method grpo draws answers to prompts; set rows: prompts"),
-        ({"method": "grpo", "rows": "prompts", "processes": 2}, "in one process"),
-        ({"method": "grpo", "rows": "prompts", "weights": "bfloat16"}, "float32 weights or adapters"),
+        ({"method": "grpo"}, "method grpo draws answers to prompts; set rows: online"),
+        ({"rows": "online"}, "method grpo draws answers to prompts; set rows: online"),
+        ({"method": "grpo", "rows": "online", "processes": 2}, "in one process"),
+        ({"method": "grpo", "rows": "online", "weights": "bfloat16"}, "float32 weights or adapters"),
     ],
 )
 def test_what_it_cannot_do_is_refused_before_any_work(changes, told) -> None:

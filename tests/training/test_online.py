@@ -25,7 +25,7 @@ PROMPTS = [Prompt(name, (Message("user", f"What is {name}?"),)) for name in ("a"
 
 
 def recipe_of(model: Path, **align: object) -> Recipe:
-    fields = {"method": "grpo", "rows": "prompts", "learning_rate": 1e-2, "dtype": "float32", "tokens_per_step": 32}
+    fields = {"method": "grpo", "rows": "online", "learning_rate": 1e-2, "dtype": "float32", "tokens_per_step": 32}
     sample = {"n": 4, "max_new_tokens": 8}
     return Recipe.model_validate({"model": str(model), "prompts": "p", "sample": sample, "align": {**fields, **align}})
 

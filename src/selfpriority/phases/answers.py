@@ -18,11 +18,10 @@ from selfpriority.phases.systems import asks, prompts_to
 from selfpriority.rating import Item
 from selfpriority.recipe import VANILLA, Recipe, Sample
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Ratings, Response, Sifted
-from selfpriority.rivals.known import RIVALS
+from selfpriority.rivals.known import rows_key, rows_of
 from selfpriority.rivals.rows import Asking
 from selfpriority.run import POOLS, Spent, key_of
 from selfpriority.storage import read_rows
-from selfpriority.wording import text_hash
 
 _FIELDS = {"max_new_tokens", "temperature"}
 
@@ -35,9 +34,9 @@ def answers_key(system: System, prompts: Sequence[Prompt], resources: Resources)
     settings = recipe.evaluate.model_dump(include=_FIELDS)
     numerics = backend.model_dump(include={"kind", "dtype"})
     key = key_of("answers", model_key(system.model, backend), asked, settings, numerics, recipe.seed)
-    if asks(system):
-        texts = text_hash(*RIVALS[system.rows].texts)
-        key = key_of(key, system.rows, texts, model_key(recipe.model, backend), resources.constitution.text)
+    if system.trained is not None and asks(system):
+        own = rows_key(system.trained)
+        key = key_of(key, own, model_key(recipe.model, backend), resources.constitution.text)
     if system.how != "best_of_n":
         return key
     judged_by = judge_key(recipe.score.judge, recipe.model, resources.constitution, recipe.backend)
@@ -73,13 +72,14 @@ def answers_of(
 
 def _as_asked(system: System, prompts: Sequence[Prompt], resources: Resources, spent: Spent) -> Sifted[Prompt]:
     """The prompts as a rival's rows have them; as they are for everybody else."""
-    ask = RIVALS[system.rows].ask if system.rows in RIVALS else None
-    if ask is None:
+    rows = None if system.trained is None or system.trained.rows == "pairs" else rows_of(system.trained)
+    if rows is None or rows.ask is None:
         return Sifted(tuple(prompts), ())
     trained = Path(system.model).parent / POOLS  # beside the policy
     vanilla = partial(_vanilla, resources=resources, spent=spent)
     is_planned = resources.stand_ins is not None
-    return ask(prompts, Asking(resources.constitution, lambda: [] if is_planned else read_rows(trained, Pool), vanilla))
+    asking = Asking(resources.constitution, lambda: [] if is_planned else read_rows(trained, Pool), vanilla)
+    return rows.ask(prompts, asking)
 
 
 def _vanilla(prompts: Sequence[Prompt], resources: Resources, spent: Spent) -> Sifted[Response]:

@@ -12,10 +12,9 @@ from dataclasses import replace
 from selfpriority.phases.round_steps import REFINE, SAMPLE, SCORE, Round, RoundStep, write_deciders
 from selfpriority.preferences import PreferenceRow, preference_rows
 from selfpriority.records import PairedPool, Pool, Sifted
-from selfpriority.rivals.known import RIVALS
+from selfpriority.rivals.known import rows_key, rows_of
 from selfpriority.rivals.rows import Means, Rows
 from selfpriority.run import PAIRS, POOLS, Spent
-from selfpriority.wording import text_hash
 
 
 def means_of(here: Round, spent: Spent) -> Means:
@@ -25,12 +24,11 @@ def means_of(here: Round, spent: Spent) -> Means:
 
 
 def _rival(here: Round) -> Rows:
-    return RIVALS[here.recipe.align.rows]
+    return rows_of(here.recipe.align)
 
 
 def _key(here: Round) -> object:
-    rival = _rival(here)
-    return here.recipe.align.rows, text_hash(*rival.texts), rival.reads(here.recipe)
+    return rows_key(here.recipe.align), _rival(here).reads(here.recipe)
 
 
 def _make(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[tuple[Pool, ...]]:
@@ -47,8 +45,8 @@ def _pair_key(here: Round) -> object:
 
 
 def _pair(here: Round, rows: Sequence[Pool], spent: Spent) -> Sifted[PairedPool]:
-    means = means_of(here, spent)
-    return Sifted(tuple(PairedPool(row, _rival(here).pairs(row, means)) for row in rows), ())
+    rival, means = _rival(here), means_of(here, spent)
+    return Sifted(tuple(PairedPool(row, rival.pairs(row, means)) for row in rows), ())
 
 
 def _pair_rows(here: Round, paired: Sequence[PairedPool]) -> list[PreferenceRow]:

@@ -15,7 +15,7 @@ from selfpriority.phases.round_inputs import training_prompts
 from selfpriority.prompts import Loaded, load_prompts, said_in
 from selfpriority.recipe import TRAINED, VANILLA, OtherSystem, Prompts, Recipe
 from selfpriority.records import Drop, Prompt, under, without
-from selfpriority.rivals.known import RIVALS
+from selfpriority.rivals.known import rows_of
 from selfpriority.run import Run
 
 Said = tuple[tuple[str, str], ...]
@@ -54,12 +54,12 @@ def systems(run: Run, recipe: Recipe) -> list[System]:
     """
     last = recipe.rounds
     ours = [System(VANILLA, recipe.model)]
-    rows = recipe.align.rows
-    ours += [System(f"{TRAINED}-round-{n}", str(run.policy(n)), n, rows=rows) for n in range(1, last)]
-    ours += [System(TRAINED, str(run.policy(last)), last, rows=rows)]
+    own = recipe.align
+    ours += [System(f"{TRAINED}-round-{n}", str(run.policy(n)), n, trained=own) for n in range(1, last)]
+    ours += [System(TRAINED, str(run.policy(last)), last, trained=own)]
     names = {system.name for system in ours}
     beside = branches(run, recipe)
-    made, rows_of = policies(run, recipe, beside), {branch.name: branch.recipe.align.rows for branch in beside}
+    made, trained = policies(run, recipe, beside), {branch.name: branch.recipe.align for branch in beside}
     made |= {merge.name: str(merge.folder) for merge in merges(run, recipe)}
     for name, other in recipe.evaluate.more_systems.items():
         if name in names:
@@ -70,7 +70,7 @@ def systems(run: Run, recipe: Recipe) -> list[System]:
             raise InputError(f"evaluate.more_systems.{name}: files write {BETWEEN!r} between two names; choose another")
         if other.evaluated:
             model = made.get(name) or meant_model(other, recipe)
-            ours.append(System(name, model, how=other.how, rows=rows_of.get(name, "pairs")))
+            ours.append(System(name, model, how=other.how, trained=trained.get(name)))
     return ours
 
 
@@ -86,7 +86,8 @@ def plain_models(run: Run, recipe: Recipe) -> dict[str, str]:
 
 def asks(system: System) -> bool:
     """Whether it is asked in a way of its own, as the rows that it was trained on are (`selfpriority.rivals`)."""
-    return system.rows in RIVALS and RIVALS[system.rows].ask is not None
+    align = system.trained
+    return align is not None and align.rows != "pairs" and rows_of(align).ask is not None
 
 
 def check_systems(run: Run, recipe: Recipe) -> None:

@@ -36,6 +36,7 @@ from selfpriority.phases.systems import PromptSet, check_systems, prompt_sets, s
 from selfpriority.rating import Item
 from selfpriority.recipe import OpenaiBackend
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
+from selfpriority.rivals.known import check_rows
 from selfpriority.run import MERGED, SYSTEMS, Spent
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ def _round(rehearsal: Rehearsal, number: int) -> Iterator[PlannedStep]:
 
 def _rows(rehearsal: Rehearsal, here: Round, refined: Sequence[Pool]) -> Iterator[PlannedStep]:
     """What a rival makes of pools whose answers are all ordered, and trains on."""
+    check_rows(rehearsal.recipe.align)
     number = here.number
     made = ROWS.work(here, [_ordered(pool) for pool in refined], Spent())
     yield rehearsal.step(ROWS.entry(number), f"collect (round {number})", is_bound=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from selfpriority.own_python import FORM
 from selfpriority.recipe.section import Count, Section, Weight
 
 Learn = Literal["best", "winners", "chosen"]
-RowsOf = Literal["pairs", "self_criticism", "ric", "meta_aligner", "meta_rewarding", "prompts"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ _OF_SAFETY: Mapping[str, frozenset[str]] = {
     "grpo": frozenset({"safe_from"}),
 }
 """Methods that ask whether an answer is safe, and the fields that are theirs alone."""
-_LEARNED = frozenset({"self_criticism", "ric", "meta_aligner"})
-"""Rows whose answers are learned, and not compared."""
+_ROWS = re.compile(rf"[a-z0-9_]+|{FORM.pattern}")
 _FAR = 5.0
 """From this factor up beyond what is usual, a beta is told of."""
 
@@ -72,9 +72,12 @@ class Align(Section):
     """Eq. 3; the same with alpha 0; DPO, IPO, KTO, BFPO, SafeDPO or TIS-DPO against the round's starting model; the
     likelihood of good answers. `safedpo` and `bfpo` want pairs by the second objective (`pair.order:
     only:helpfulness`). `grpo`: TRL's online trainer, the training judge its reward; needs the extra `online`."""
-    rows: RowsOf = "pairs"
-    """What is learned: the pairs of step 5, or rows that a rival makes of the pools (docs/compare.md): for `sft`, but
-    those of `meta_rewarding`, which are pairs too. `prompts` alone are for `grpo`, which draws its own answers."""
+    rows: str = "pairs"
+    """What is learned: the pairs of step 5, or rows that a rival makes of the pools, by its name (docs/compare.md) or
+    as `package.module:name` of your own."""
+    rows_folder: str | None = None
+    """Where that module lies; none: the working directory or the recipe's folder if it is there, else what is
+    installed."""
     beta: float = Field(2.5, gt=0, le=1e6)
     """Scale of `spa` and `simpo`'s mean log-probabilities; else regularisation, if not given 0.1 (`bfpo` 0.01)."""
     gamma: Weight = 1.375
@@ -135,6 +138,13 @@ class Align(Section):
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """What several processes hold: a copy of the model each (`ddp`), or shards (FSDP2)."""
 
+    @field_validator("rows")
+    @classmethod
+    def _named(cls, rows: str) -> str:
+        if not _ROWS.fullmatch(rows):
+            raise ValueError("must be pairs, a rival's name (a-z, 0-9 and _), or package.module:name")
+        return rows
+
     @field_validator("parallel", mode="before")
     @classmethod
     def _without_deepspeed(cls, value: Any) -> Any:
@@ -172,7 +182,7 @@ class Align(Section):
     @property
     def compares(self) -> bool:
         """Whether answers are compared in pairs, and not learned alone."""
-        return self.rows not in _LEARNED
+        return self.rows == "pairs" or self.method != "sft"
 
     @property
     def asks_for_safety(self) -> bool:
@@ -193,7 +203,11 @@ class Align(Section):
         """
         others = {"tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing", "processes", "parallel"}
         others |= {"save"} if self.save == "auto" else set()  # runs from before there was a choice stay done
-        others |= {"start", "rows"}  # what it is made of counts, as of every starting model, and not where it lies
+        others |= {
+            "start",
+            "rows",
+            "rows_folder",
+        }  # what it is made of counts, as of every starting model, and not where it lies
         others |= {"safe_from", "unsafe_margin"} - _OF_SAFETY.get(self.method, frozenset())  # likewise
         fields = self.model_dump(exclude={*others, "stop_on_collapse", "report_to", "learn"})
         learns_any = self.method == "sft" or self.nll
@@ -216,15 +230,13 @@ class Align(Section):
             raise ValueError("save is for full fine-tuning; adapters are saved in float32, so leave save at auto")
         if self.method == "sft" and self.nll:
             raise ValueError("nll adds the likelihood to a loss of pairs; method sft is that likelihood already")
-        if self.rows in _LEARNED and self.method != "sft":
-            raise ValueError(f"rows {self.rows} are answers to learn and make no pairs; set method: sft")
-        if (self.method == "grpo") != (self.rows == "prompts"):
-            raise ValueError("method grpo draws answers to prompts; set rows: prompts with it, and with no other")
+        if (self.method == "grpo") != (self.rows == "online"):
+            raise ValueError("method grpo draws answers to prompts; set rows: online with it, and with no other")
         if self.method == "grpo" and (self.processes > 1 or self.weights == "bfloat16"):
             raise ValueError(
                 "method grpo trains float32 weights or adapters in one process; set processes and weights so"
             )
-        if self.rows == "meta_rewarding" and self.asks_for_safety:
+        if self.rows not in ("pairs", "online") and self.asks_for_safety:
             raise ValueError(
                 f"method {self.method} asks which answers are safe, and rows {self.rows} are not all rated"
             )

@@ -55,4 +55,4 @@ def _reads(recipe: Recipe) -> object:
     return recipe.denoise.in_result, recipe.pair.model_dump()
 
 
-META_ALIGNER = Rows(_make, texts=("correct",), reads=_reads, ask=_ask)
+ROWS = Rows(_make, texts=("correct",), reads=_reads, ask=_ask)

@@ -125,4 +125,4 @@ def _reads(recipe: Recipe) -> object:
     return sample.n, sample.temperature, sample.top_p, recipe.refine.max_new_tokens, recipe.seed
 
 
-META_REWARDING = Rows(_make, texts=("rate_verbal",), reads=_reads, pairs=_pairs)
+ROWS = Rows(_make, texts=("rate_verbal",), reads=_reads, pairs=_pairs)

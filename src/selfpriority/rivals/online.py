@@ -21,7 +21,7 @@ def _make(pools: Sequence[Pool], means: Means) -> Sifted[tuple[Pool, ...]]:
     return Sifted(tuple((Pool(pool.prompt, pool.candidates if means.is_planned else ()),) for pool in pools), ())
 
 
-ONLINE = Rows(_make)
+ROWS = Rows(_make)
 
 
 def threshold_of(recipe: Recipe) -> float | None:

@@ -66,4 +66,4 @@ def _ask(prompts: Sequence[Prompt], asking: Asking) -> Sifted[Prompt]:
     return Sifted(tuple(controlled(prompt, control) for prompt in prompts), ())
 
 
-RIC = Rows(_make, texts=("control",), ask=_ask)
+ROWS = Rows(_make, texts=("control",), ask=_ask)

@@ -86,4 +86,4 @@ def _row(prompt: Prompt, refined: Text | Failure | None, settings: Refine) -> Po
     return to_learn(prompt, Scored(response, ()))
 
 
-SELF_CRITICISM = Rows(_make, texts=("criticise", "refine_criticised"))
+ROWS = Rows(_make, texts=("criticise", "refine_criticised"))

@@ -83,13 +83,15 @@ def encode(paired: PairedPool, chat: Chat, max_length: int, settings: Align) -> 
         settings: which gap of a pair becomes its weight (docs/deviations.md 5), and which answers are learned.
 
     Returns:
-        The pool, or a drop of the whole prompt: `too_long`, `turns`, `empty_response` or `unsafe`.
+        The pool, or a drop of the whole prompt: `too_long`, `turns`, `empty_response`, `no_pairs` or `unsafe`.
     """
     prompt, given = paired.pool.prompt, paired
     paired = as_trained(paired, settings)
     if given.pairs and not paired.pairs:
         detail = f"no pair has an answer rated {settings.safe_from:g} or more (align.safe_from)"
         return Drop("align", prompt.id, "unsafe", detail=detail)
+    if not paired.pairs and settings.method != "sft":
+        return Drop("align", prompt.id, "no_pairs", detail=f"method {settings.method} compares answers")
     used = answers_of(paired)
     try:
         prompt_ids = tuple(chat.answered_ids(prompt.messages))
