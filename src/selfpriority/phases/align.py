@@ -153,13 +153,11 @@ def _dropped(trained: Trained, resources: Resources, step: Step) -> tuple[Drop, 
 
 def _told(trained: Trained, recipe: Recipe) -> Iterator[str]:
     """What is to be said of a training."""
-    if recipe.align.method == "grpo":
-        yield f"{trained.n_steps} steps over {trained.n_tokens:,} tokens of answers that the policy drew"
-    else:
-        yield (
-            f"{trained.n_steps} steps over {trained.n_pairs} pairs; "
-            f"{trained.light_share:.0%} of the pairs weigh under 0.1; padding {trained.padding:.1%}"
-        )
+    drawn = "with answers that the policy drew" if recipe.align.method == "grpo" else "whose answers are learned"
+    told = f"{trained.n_tokens:,} tokens of prompts {drawn}"
+    if trained.n_pairs:
+        told = f"{trained.n_pairs} pairs; {trained.light_share:.0%} of the pairs weigh under 0.1"
+    yield f"{trained.n_steps} steps over {told}; padding {trained.padding:.1%}"
     if recipe.pairs is not None:
         saved = f"{trained.n_pass_tokens:,} tokens a pass, {trained.n_row_tokens:,} if every pair were a row of its own"
         yield f"each answer of a prompt is computed once: {saved}"
