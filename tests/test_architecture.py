@@ -25,7 +25,7 @@ LINE = (
     "phases",
     "report results",
     "review",
-    "training evaluation",
+    "rivals training evaluation",
     "method judges",
     "models",
     "own_pairs",
@@ -248,8 +248,8 @@ def test_that_rule_can_fail(code):
     assert [*unsafe(ast.parse(code))]
 
 
-IMPORTS_BY_NAME = {"own_python.py", "training/extras.py"}
-"""What a recipe names as package.module:name, and packages whose names stand in the code."""
+IMPORTS_BY_NAME = {"own_python.py", "training/extras.py", "rivals/known.py"}
+"""What a recipe names as package.module:name, packages whose names stand in the code, and files of the package."""
 
 
 def test_a_module_is_imported_by_name_in_one_place():

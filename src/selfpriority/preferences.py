@@ -79,8 +79,17 @@ def objectives_in(rows: Sequence[PreferenceRow]) -> tuple[str, ...]:
     return tuple(rows[0].chosen_scores) or (rows[0].decided_by,) if rows else ()
 
 
-def paired_pools(pools: Sequence[Pool], rows: Sequence[PreferenceRow], objectives: Sequence[str]) -> list[PairedPool]:
-    """The pools with the pairs that `rows` name, in the order of `pools`; pools without a row are left out."""
+def paired_pools(
+    pools: Sequence[Pool], rows: Sequence[PreferenceRow], objectives: Sequence[str], keeps_unpaired: bool = False
+) -> list[PairedPool]:
+    """The pools with the pairs that `rows` name, in the order of `pools`.
+
+    Args:
+        pools: of a round.
+        rows: its pairs.
+        objectives: names of the objectives, in priority order.
+        keeps_unpaired: whether a pool without a row stays, for its answers to be learned; else it is left out.
+    """
     by_prompt: dict[str, list[PreferenceRow]] = {}
     for row in rows:
         by_prompt.setdefault(row.prompt_id, []).append(row)
@@ -97,7 +106,7 @@ def paired_pools(pools: Sequence[Pool], rows: Sequence[PreferenceRow], objective
             )
             for row in by_prompt.get(pool.prompt.id, ())
         )
-        if pairs:
+        if pairs or keeps_unpaired:
             paired.append(PairedPool(pool, pairs))
     return paired
 

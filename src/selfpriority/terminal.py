@@ -105,7 +105,14 @@ def rate_of(progress: Progress) -> str:
 
 def pace_of(row: dict[str, float]) -> str:
     """What one optimizer step says of the training."""
-    return f"loss {row['loss']:.3f} margin {row['margin']:+.2f} {row['tokens_per_second']:,.0f} tok/s"
+    told = [f"loss {row['loss']:.3f}"]
+    if "margin" in row and row.get("n_pairs", 1):
+        told.append(f"margin {row['margin']:+.2f}")
+    if "reward" in row:
+        told.append(f"reward {row['reward']:.2f}")
+    if "tokens_per_second" in row:
+        told.append(f"{row['tokens_per_second']:,.0f} tok/s")
+    return " ".join(told)
 
 
 MARK = "\x1e"

@@ -1,4 +1,4 @@
-"""SafeDPO, BFPO and KTO against numbers worked by hand."""
+"""SafeDPO, BFPO, KTO and TIS-DPO against numbers worked by hand."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from selfpriority.method.rival_losses import (
     kto_baseline,
     kto_losses,
     safedpo_targets,
+    tis_rejected,
+    tis_weights,
 )
 
 SAFE_CHOSEN = torch.tensor([1.0, 1.0, 0.0, 0.0])
@@ -67,3 +69,18 @@ def test_lambdas_keep_the_two_sides_between_one_and_four_thirds(n_desirable, n_u
     found = kto_balance(n_desirable, n_undesirable)
     assert found == expected
     assert 1 <= found.desirable * n_desirable / (found.undesirable * n_undesirable) <= 4 / 3 + 1e-12
+
+
+def test_tis_weights_go_from_0_7_to_1_3_by_rank() -> None:
+    assert tis_weights(torch.tensor([0.5, -2.0, 9.0, 0.0])).tolist() == pytest.approx([1.1, 0.7, 1.3, 0.9])
+    assert tis_weights(torch.tensor([1.0, 1.0, -1.0])).tolist() == pytest.approx([1.0, 1.3, 0.7])  # the first is lower
+    assert tis_weights(torch.tensor([-4.0])).tolist() == [1.0]
+
+
+def test_tis_loss_of_worked_tokens() -> None:
+    # chosen: deltas 1, 2, -1 weigh 0.7, 1.3, 1.0, in all 2.3; rejected: deltas 0.5, -1 weigh 0.7, 1.3 as chosen, so
+    # 1.3, 0.7 here, in all 0.65 - 0.7 = -0.05; with beta 0.1 the margin is 0.1 * 2.35
+    plain, weighted = 0.1 * torch.tensor([2.0, -0.5]), 0.1 * torch.tensor([2.3, 0.35 - 1.3])
+    margin = weighted[:1] - tis_rejected(plain, weighted)[1:]
+    assert margin.item() == pytest.approx(0.235)
+    assert pair_losses(margin, torch.ones(1), 0.0).item() == pytest.approx(math.log(1 + math.exp(-0.235)))

@@ -121,3 +121,23 @@ def test_pairs_of_safedpo_are_turned_and_a_pool_without_a_safe_answer_is_dropped
     assert (dropped.reason, dropped.detail) == ("unsafe", "no pair has an answer rated 9.5 or more (align.safe_from)")
     assert encode(given, chat, 100, Align(method="bfpo", safe_from=9.5)).pairs == ((2, 0), (2, 1), (1, 0))
     assert encode(given, chat, 100, Align(method="dpo")).safe == ()
+
+
+def test_a_pool_without_pairs_is_learned_whole_and_never_compared(chat, paired_pool):
+    alone = replace(paired_pool(texts=("No.", "Yes.", "Maybe.")), pairs=())
+    learned = encode(alone, chat, 100, Align(method="sft"))
+    assert (learned.pairs, learned.gaps, learned.learned) == ((), (), (1.0, 1.0, 1.0))
+    assert learned.response_ids == encode(paired_pool(texts=("No.", "Yes.", "Maybe.")), chat, 100, Align()).response_ids
+    dropped = encode(alone, chat, 100, Align())
+    assert (dropped.reason, dropped.detail) == ("no_pairs", "method spa compares answers")
+
+
+def test_a_prompt_that_is_too_long_under_a_persona_is_dropped(chat, paired_pool):
+    pool, settings = paired_pool("Is it safe?", ("No.", "Yes.")), Align(method="tis_dpo")
+    fits = encode(pool, chat, 200, settings)
+    good, bad = map(chat.tokenizer.decode, map(list, fits.persona_ids))
+    assert "careful assistant" in good
+    assert "careless assistant" in bad
+    assert good.endswith(chat.tokenizer.decode(list(fits.prompt_ids)))
+    assert encode(pool, chat, 60, Align()).prompt_ids == fits.prompt_ids
+    assert encode(pool, chat, 60, settings).reason == "too_long"

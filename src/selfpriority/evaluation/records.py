@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, WrapSerializ
 
 from selfpriority.intervals import LEVEL
 from selfpriority.judges.comparer import Compared
+from selfpriority.recipe import Align
 from selfpriority.records import Prompt, Rating, Ratings, Response, Stop, Unrated
 from selfpriority.storage import intact, read_json, write_json
 
@@ -34,6 +35,8 @@ class System:
     """The round whose policy it is; 0: of no round."""
     how: Literal["plain", "constitution", "best_of_n"] = "plain"
     """As it is; under the constitution as a system prompt; or the best of several answers to a prompt."""
+    trained: Align | None = None
+    """How the run trains it; None: it does not."""
 
 
 @dataclass(frozen=True)

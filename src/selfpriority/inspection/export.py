@@ -102,6 +102,10 @@ def export(run: Run, to: Path, wanted: Wanted) -> Exported:
     numbers = rounds_with(run, PAIRS) or [1] if wanted.number is None else [wanted.number]
     settings = recipe.align
     found = [entry for n in numbers for entry in paired_of(run, n)]
+    if not _n_pairs(found):
+        raise InputError(
+            f"{run.folder}: has no pairs to export: its answers are learned alone (align.rows: {settings.rows})"
+        )
     finished = [without_cut(entry) for entry in found]
     n_cut = _n_pairs(found) - _n_pairs(finished)
     if not wanted.keep_cut and not _n_pairs(finished):

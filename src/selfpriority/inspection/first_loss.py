@@ -99,7 +99,7 @@ def _plain_logps(
     model.to(device).eval()
     found = []
     for pool, ids in zip(paired, encoded, strict=True):
-        used = sorted({index for pair in pool.pairs for index in (pair.chosen, pair.rejected)})
+        used = _used(pool)
         logps = {}
         for index, response in zip(used, ids.response_ids, strict=True):
             with torch.no_grad():
@@ -122,6 +122,8 @@ def plain_loss(paired: Sequence[PairedPool], logps: Sequence[Mapping[int, float]
     if settings.method == "kto":
         return plain_kto(paired, settings)
     gaps = [_gap(pool, pair, settings) for pool in paired for pair in pool.pairs]
+    if not gaps:
+        return 0.0
     mean_gap = math.fsum(gaps) / len(gaps)
     total = 0.0
     for pool, own in zip(paired, logps, strict=True):
@@ -170,7 +172,7 @@ def _pair_loss(distance: float, unsafe: Sequence[bool], settings: Align) -> floa
         return -_log_sigmoid(-settings.unsafe_margin * (unsafe[1] - unsafe[0]))
     if settings.method == "bfpo":
         return ((1.5 * (not unsafe[0]) - 0.5 * (not unsafe[1]) - 0.5) / settings.beta) ** 2
-    if settings.method == "dpo":
+    if settings.method in ("dpo", "tis_dpo"):  # however tokens weigh
         return math.log(2)
     if settings.method == "ipo":
         return 1 / (2 * settings.beta) ** 2
@@ -186,17 +188,26 @@ def plain_nll(
     """Mean negative log-likelihood per token of the answers that are learned, each once."""
     total = n_tokens = 0.0
     for pool, own, ids in zip(paired, logps, encoded, strict=True):
-        used = sorted({index for pair in pool.pairs for index in (pair.chosen, pair.rejected)})
+        used = _used(pool)
         taught = _learned(pool, used, settings.learns)
+        share = 1 / len(taught) if settings.learns == "winners" and pool.pairs else 1
         for index in taught:
-            n_own = len(ids.response_ids[used.index(index)]) * (1 / len(taught) if settings.learns == "winners" else 1)
+            n_own = len(ids.response_ids[used.index(index)]) * share
             total -= n_own * own[index]
             n_tokens += n_own
     return total / n_tokens
 
 
+def _used(paired: PairedPool) -> list[int]:
+    """The answers that training sees: those in a pair, or all where there is no pair."""
+    compared = {index for pair in paired.pairs for index in (pair.chosen, pair.rejected)}
+    return sorted(compared or range(len(paired.pool.responses)))
+
+
 def _learned(paired: PairedPool, used: Sequence[int], learn: str) -> list[int]:
     """Answers that are learned: `method.learned` written a second time."""
+    if not paired.pairs:
+        return list(used)
     wins = {i: sum(pair.chosen == i for pair in paired.pairs) for i in used}
     losses = {i: sum(pair.rejected == i for pair in paired.pairs) for i in used}
     if learn == "chosen":

@@ -39,17 +39,20 @@ def rounds_with(run: Run, name: str) -> list[int]:
 
 
 def stored_pairs(run: Run, number: int) -> list[PreferenceRow]:
-    """The preference rows of a round.
+    """The preference rows of a round; none where its answers are learned and not compared.
 
     Raises:
-        InputError: the round has no pairs yet.
+        InputError: the round has no pairs yet, and should have.
     """
     path = run.round(number) / PAIRS
     if not path.is_file():
         there = ", ".join(map(str, rounds_with(run, PAIRS))) or "none"
         raise InputError(f"{path}: no pairs in round {number} (rounds with pairs: {there}); `spa run` makes them")
     rows = read_rows(path, PreferenceRow)
-    if not rows:
+    align = recipe_of(run).align
+    if align.method == "grpo":
+        raise InputError(f"{path}: holds no pair: an online training draws its answers as it goes (align.method: grpo)")
+    if not rows and align.compares:
         raise InputError(f"{path}: holds no pair; `spa show {run.folder}` says why")
     return rows
 
@@ -67,7 +70,7 @@ def paired_of(run: Run, number: int) -> list[PairedPool]:
     if not used <= known:
         path = run.round(number) / PAIRS
         raise InputError(f"{path}: does not belong to {POOLS} beside it; `spa collect {run.folder}` makes it anew")
-    return paired_pools(pools, rows, objectives_of(run))
+    return paired_pools(pools, rows, objectives_of(run), recipe_of(run).align.rows != "pairs")
 
 
 def rows_about(path: Path, cls: type[T], prompt_id: str, id_of: Callable[[T], str]) -> list[T]:

@@ -18,6 +18,7 @@ from selfpriority.chat import Chat
 from selfpriority.chat_template import ChatTemplate
 from selfpriority.preferences import PreferenceRow
 from selfpriority.records import Message, PairedPool, Response
+from selfpriority.training.encode import answers_of
 
 MANY_CUT = 0.5
 """Share of chosen answers cut at the length limit from which training hardly sees how an answer ends."""
@@ -58,12 +59,12 @@ class Sequences:
 
     @cached_property
     def used(self) -> list[tuple[tuple[Message, ...], Response]]:
-        """Every answer in a pair, once, with its prompt."""
-        found = []
-        for entry in self.paired:
-            indices = sorted({index for pair in entry.pairs for index in (pair.chosen, pair.rejected)})
-            found += [(entry.pool.prompt.messages, entry.pool.responses[index].response) for index in indices]
-        return found
+        """Every answer that training sees, once, with its prompt."""
+        return [
+            (entry.pool.prompt.messages, entry.pool.responses[index].response)
+            for entry in self.paired
+            for index in answers_of(entry)
+        ]
 
     @cached_property
     def prompts(self) -> dict[tuple[Message, ...], tuple[int, ...]]:
@@ -182,8 +183,9 @@ def equal_prefix(sequences: Sequences) -> Check:
 
 def cut_answers(sequences: Sequences) -> Check:
     """How many chosen and rejected answers were cut; bad when few of the chosen ones show how to stop."""
-    chosen = fmean(row.chosen_stop == "length" for row in sequences.rows)
-    rejected = fmean(row.rejected_stop == "length" for row in sequences.rows)
+    sides = [(row.chosen_stop, row.rejected_stop) for row in sequences.rows]
+    sides = sides or [(response.stop, "end") for _, response in sequences.used]  # all are learned
+    chosen, rejected = (fmean(stop == "length" for stop in side) for side in zip(*sides, strict=True))
     sentence = f"cut at the length limit: {chosen:.0%} of the chosen, {rejected:.0%} of the rejected answers"
     if chosen > MANY_CUT:
         how_little = "nothing" if chosen == 1.0 else "little"
@@ -215,6 +217,8 @@ def too_long(sequences: Sequences) -> Check:
 
 def length_difference(sequences: Sequences) -> Check:
     """How often the chosen answer is the longer one."""
+    if not sequences.rows:
+        return Check("length", True, "no answer is compared with another")
     lengths = [(len(sequences.responses[r.chosen_id]), len(sequences.responses[r.rejected_id])) for r in sequences.rows]
     longer = fmean(chosen > rejected for chosen, rejected in lengths)
     shorter = fmean(chosen < rejected for chosen, rejected in lengths)

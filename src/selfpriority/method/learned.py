@@ -15,11 +15,14 @@ def learned(paired: PairedPool, learn: Learn) -> dict[int, float]:
     """Weights of the answers that are learned, by index in `Pool.responses`.
 
     Args:
-        paired: a pool with at least one pair. Pairs follow an order, so some answer wins more of them than it loses.
+        paired: a pool. Pairs follow an order, so some answer wins more of them than it loses; of a pool without pairs
+            every answer is learned and weighs 1.
         learn: `best` and `winners` weigh 1 a pool: many winners say no more about how a prompt should be answered than
             a single one, so they share the 1 equally. `chosen` weighs 1 every answer that wins some pair, however many
             it loses.
     """
+    if not paired.pairs:
+        return dict.fromkeys(range(len(paired.pool.responses)), 1.0)
     if learn == "chosen":
         return dict.fromkeys(sorted({pair.chosen for pair in paired.pairs}), 1.0)
     lead = Counter(pair.chosen for pair in paired.pairs)

@@ -52,7 +52,7 @@ def pair_shares(n_pairs: Sequence[int], count: Literal["pairs", "pools"]) -> lis
     """What one pair of each pool contributes to the mean of Eq. 3; all pairs of a batch together make 1.
 
     Args:
-        n_pairs: number of pairs, at least 1, of every pool of the optimizer batch.
+        n_pairs: number of pairs of every pool of the optimizer batch; a pool without any is learned and not compared.
         count: `pairs` is the paper's mean over pairs; `pools` lets every pool count equally (docs/deviations.md 6).
 
     Returns:
@@ -65,8 +65,8 @@ def pair_shares(n_pairs: Sequence[int], count: Literal["pairs", "pools"]) -> lis
         [0.5, 0.25]
     """
     if count == "pairs":
-        return [1 / sum(n_pairs)] * len(n_pairs)
-    return [1 / (len(n_pairs) * n) for n in n_pairs]
+        return [1 / max(sum(n_pairs), 1)] * len(n_pairs)
+    return [1 / (len(n_pairs) * max(n, 1)) for n in n_pairs]
 
 
 def pair_losses(margins: Tensor, weights: Tensor, gamma: float | Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The losses of SPA's rivals, for `spa compare`: SafeDPO, BFPO, KTO. Formulas: docs/method.md.
+"""The losses of SPA's rivals, for `spa compare`: SafeDPO, BFPO, KTO, TIS-DPO. Formulas: docs/method.md.
 
 Pure functions on tensors with one entry per pair or per answer, as in `loss`; the loss of a batch is the plain sum over
 any split of it.
@@ -92,3 +92,33 @@ def kto_losses(rewards: Tensor, sides: Tensor, baseline: float) -> Tensor:
         baseline: beta * z0, a constant: no gradient goes through it.
     """
     return torch.sigmoid(-sides.sign() * (rewards - baseline))
+
+
+_TIS_LEAST, _TIS_MOST = 0.7, 1.3  # as published
+
+
+def tis_weights(ratios: Tensor) -> Tensor:
+    """TIS-DPO (arXiv 2410.04350): weights of an answer's tokens where it is chosen, by rank of `ratios`: [T] -> [T].
+
+    From 0.7 to 1.3 in equal steps; of equal ratios the earlier token has the lower rank, and a token alone weighs 1.
+
+    Args:
+        ratios: log-probability of each token under a good persona minus that under a bad one, [T], T at least 1.
+    """
+    if len(ratios) == 1:
+        return torch.ones_like(ratios)
+    ranks = ratios.argsort(stable=True).argsort()
+    return _TIS_LEAST + (_TIS_MOST - _TIS_LEAST) * ranks.to(ratios.dtype) / (len(ratios) - 1)
+
+
+def tis_rejected(rewards: Tensor, weighted: Tensor) -> Tensor:
+    """TIS-DPO: rewards where answers are rejected, any shape. There tokens weigh in the reverse order of ranks.
+
+    In equal steps w and its reverse make 2 at every token, so sum_t (2 - w_t) x_t is twice the plain sum less the
+    weighted one.
+
+    Args:
+        rewards: as from `dpo_reward`, all tokens weighing 1.
+        weighted: the same with the weights of `tis_weights`.
+    """
+    return (_TIS_LEAST + _TIS_MOST) * rewards - weighted

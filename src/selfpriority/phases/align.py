@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,22 @@ from selfpriority.phases.launch import is_main, launch, rank
 from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_inputs import prompt_places, start_of_training, with_places
+from selfpriority.phases.round_steps import Round
 from selfpriority.preferences import PreferenceRow, objectives_in, paired_pools
 from selfpriority.recipe import Recipe
 from selfpriority.records import Drop, PairedPool, Pool, Sifted
 from selfpriority.report.cards import write_policy_cards
-from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Step, key_of
+from selfpriority.rivals.online import rewards, threshold_of
+from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Spent, Step, key_of
 from selfpriority.storage import read_rows
+from selfpriority.wording import text_hash
 
 if TYPE_CHECKING:
-    from selfpriority.training.align import Trained
+    from selfpriority.training.align import Places, Trained
+
+
+_DRAWN = {"n", "temperature", "top_p", "max_new_tokens"}
+"""What of `sample` an online training draws by."""
 
 
 def align_step(run: Run, resources: Resources, number: int) -> Step:
@@ -33,6 +40,10 @@ def align_step(run: Run, resources: Resources, number: int) -> Step:
     pairs = collect_steps(run, resources, number)[-1]
     start = model_key(start_of_training(run, recipe, number))  # the pairs may be of another model, behind a server
     key = key_of(pairs.key, "align", start, recipe.align.in_result, recipe.seed)
+    if recipe.align.method == "grpo":
+        key = key_of(key, threshold_of(recipe), recipe.sample.model_dump(include=_DRAWN))
+    if recipe.align.method == "tis_dpo":  # what weighs its tokens
+        key = key_of(key, text_hash("tis_good", "tis_bad"))
     return Step(f"round-{number}/align", key, (run.policy(number),))  # for a lost log nobody trains again
 
 
@@ -57,9 +68,8 @@ def read_paired(run: Run, resources: Resources, number: int) -> list[PairedPool]
             raise WorkFailed(f"{folder / PAIRS}: {lack}; `spa collect {run.folder}` makes the pairs")
     rows = read_rows(folder / PAIRS, PreferenceRow)
     is_own = resources.recipe.pairs is not None
-    return paired_pools(
-        read_rows(folder / POOLS, Pool), rows, objectives_in(rows) if is_own else resources.constitution.names
-    )
+    names = objectives_in(rows) if is_own else resources.constitution.names
+    return paired_pools(read_rows(folder / POOLS, Pool), rows, names, resources.recipe.align.rows != "pairs")
 
 
 def align(run: Run, resources: Resources, number: int) -> None:
@@ -76,7 +86,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
     if resources.recipe.align.processes > 1 and rank() is None:
         _on_many(run, resources, number)
         return
-    from selfpriority.training.align import Places, train
+    from selfpriority.training.align import Places
     from selfpriority.training.checkpoints import newest, of_other_forms
 
     folder = run.round(number)
@@ -87,6 +97,8 @@ def align(run: Run, resources: Resources, number: int) -> None:
     # the checkpoints stay until the manifest holds the step: a kill in between must not train it all again
     places = Places(run.policy(number), folder / "training.jsonl", checkpoints, model_key(start), True)
     if not is_main():
+        from selfpriority.training.align import train
+
         train(paired, start, resources.recipe.align, resources.recipe.seed, places)
         return
     if why := run.why_again(step):
@@ -96,9 +108,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
         resources.reporter.note(f"{step.name}: its checkpoints are in {form}'s form, unreadable here; it starts anew")
     with run.recording(step) as spent:
         try:
-            trained = train(
-                paired, start, resources.recipe.align, resources.recipe.seed, places, resources.reporter.training
-            )
+            trained = _train(paired, start, places, Round(run, resources, number), spent)
         except KeyboardInterrupt:
             if last := newest(checkpoints):
                 resources.reporter.note(f"{step.name}: {last} holds what is trained; the same command continues there")
@@ -123,6 +133,19 @@ def align(run: Run, resources: Resources, number: int) -> None:
         raise KeyboardInterrupt
 
 
+def _train(paired: Sequence[PairedPool], start: str, places: Places, here: Round, spent: Spent) -> Trained:
+    """The training itself: on what there is, or online on answers that the policy draws and the judge rates."""
+    recipe, on_step = here.recipe, here.resources.reporter.training
+    if recipe.align.method != "grpo":
+        from selfpriority.training.align import train
+
+        return train(paired, start, recipe.align, recipe.seed, places, on_step)
+    from selfpriority.training.online import train_online
+
+    reward = partial(rewards, here.judge("align", spent), threshold=threshold_of(recipe))
+    return train_online([each.pool.prompt for each in paired], start, recipe, reward, places, on_step)
+
+
 def _dropped(trained: Trained, resources: Resources, step: Step) -> tuple[Drop, ...]:
     places = partial(prompt_places, resources.recipe)
     return with_places(trained.dropped, places, step.name, resources.reporter.note)
@@ -130,10 +153,11 @@ def _dropped(trained: Trained, resources: Resources, step: Step) -> tuple[Drop, 
 
 def _told(trained: Trained, recipe: Recipe) -> Iterator[str]:
     """What is to be said of a training."""
-    yield (
-        f"{trained.n_steps} steps over {trained.n_pairs} pairs; "
-        f"{trained.light_share:.0%} of the pairs weigh under 0.1; padding {trained.padding:.1%}"
-    )
+    drawn = "with answers that the policy drew" if recipe.align.method == "grpo" else "whose answers are learned"
+    told = f"{trained.n_tokens:,} tokens of prompts {drawn}"
+    if trained.n_pairs:
+        told = f"{trained.n_pairs} pairs; {trained.light_share:.0%} of the pairs weigh under 0.1"
+    yield f"{trained.n_steps} steps over {told}; padding {trained.padding:.1%}"
     if recipe.pairs is not None:
         saved = f"{trained.n_pass_tokens:,} tokens a pass, {trained.n_row_tokens:,} if every pair were a row of its own"
         yield f"each answer of a prompt is computed once: {saved}"

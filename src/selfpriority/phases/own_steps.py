@@ -12,9 +12,11 @@ from selfpriority.errors import InputError
 from selfpriority.method.pair import pair
 from selfpriority.own_pairs.pools import OwnPairs, file_key, own_pairs
 from selfpriority.phases.round_steps import ROUND_STEPS, Round, RoundStep, pair_key, write_deciders
+from selfpriority.phases.row_steps import ROW_STEPS
 from selfpriority.preferences import PreferenceRow, preference_rows
 from selfpriority.recipe import Pairs, Recipe
 from selfpriority.records import PairedPool, Pool, Prompt, Sifted
+from selfpriority.rivals.known import check_rows
 from selfpriority.run import PAIRS, POOLS, Spent
 
 _READING = 1
@@ -30,15 +32,19 @@ _IDLE = {
 
 def steps_of(recipe: Recipe) -> tuple[RoundStep, ...]:
     """The steps of every round of a recipe, before its training."""
-    return ROUND_STEPS if recipe.pairs is None else OWN_STEPS
+    if recipe.pairs is not None:
+        return OWN_STEPS
+    return ROUND_STEPS if recipe.align.rows == "pairs" else ROW_STEPS
 
 
 def check_own(recipe: Recipe) -> None:
-    """Whether the recipe can train on its own pairs, if it has any.
+    """Whether the recipe can train on its own pairs or its own rows, if it has any.
 
     Raises:
-        InputError: the file cannot be read, or its answers lack the scores that the training asks for.
+        InputError: the file of pairs cannot be read, or its answers lack the scores that the training asks for; or
+            there are no such rows, or none that the method trains on.
     """
+    check_rows(recipe.align)
     if recipe.pairs is None or own_pairs(recipe.pairs, recipe.prompts).is_rated:
         return
     if recipe.align.asks_for_safety:

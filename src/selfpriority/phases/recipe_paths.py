@@ -6,6 +6,7 @@ turns out to be a folder of fitted heads becomes one by probe.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from selfpriority.constitution import load_constitution, shipped_constitutions
 from selfpriority.errors import InputError
 from selfpriority.models.files import embedded_models
 from selfpriority.outside import sound
+from selfpriority.own_python import find
 from selfpriority.personas import known_personas
 from selfpriority.phases.judge_names import located, meant, shipped_heads, with_judges
 from selfpriority.prompt_sets import prompt_sets, written_out
@@ -42,36 +44,40 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
 
     personas = absolute(recipe.sample.personas, known_personas())
     constitution = absolute(recipe.constitution, shipped_constitutions())
-    start = recipe.align.start
+    start, rows = recipe.align.start, recipe.align.rows
+    rows_folder = recipe.align.rows_folder or _folder_of(rows, (Path.cwd(), folder))
     found = recipe.model_copy(
         update={
             "model": absolute(recipe.model, embedded_models()),
             **_training_data(recipe, absolute),
             "constitution": constitution,
             "sample": recipe.sample.model_copy(update={"personas": personas}),
-            "align": recipe.align.model_copy(update={"start": start and absolute(start, embedded_models())}),
-            "evaluate": _evaluate(_with_named(recipe.evaluate, folder, constitution), absolute),
+            "align": recipe.align.model_copy(
+                update={"start": start and absolute(start, embedded_models()), "rows_folder": rows_folder}
+            ),
+            "evaluate": _evaluate(_with_named(recipe, folder, constitution), absolute, (Path.cwd(), folder)),
         }
     )
     return with_judges(found, lambda section: _judge(section, absolute, (Path.cwd(), folder)))
 
 
-def _with_named(section: Evaluate, folder: Path, constitution: str) -> Evaluate:
-    """The section with the systems that it names written out, so that a run keeps them as they were."""
+def _with_named(recipe: Recipe, folder: Path, constitution: str) -> Evaluate:
+    """Its evaluation with the systems that it names written out, so that a run keeps them as they were."""
+    section = recipe.evaluate
     if not section.systems:
         return section
     names = load_constitution(constitution).names
-    found = with_named(section.more_systems, section.systems, (Path.cwd(), folder), names)
+    found = with_named(section.more_systems, section.systems, (Path.cwd(), folder), names, recipe.pairs is None)
     return section.model_copy(update={"systems": (), "more_systems": found})
 
 
-def _evaluate(section: Evaluate, absolute: Locate) -> Evaluate:
+def _evaluate(section: Evaluate, absolute: Locate, folders: Sequence[Path]) -> Evaluate:
     held_out = section.prompts
     return section.model_copy(
         update={
             "prompts": held_out and _prompts(held_out, absolute),
             "more_prompts": {name: _prompts(other, absolute) for name, other in section.more_prompts.items()},
-            "more_systems": {name: _system(other, absolute) for name, other in section.more_systems.items()},
+            "more_systems": {name: _system(other, absolute, folders) for name, other in section.more_systems.items()},
         }
     )
 
@@ -89,8 +95,20 @@ def _prompts(section: Prompts, absolute: Locate) -> Prompts:
     return written_out(section.model_copy(update={"source": absolute(section.source, known)}))
 
 
-def _system(section: OtherSystem, absolute: Locate) -> OtherSystem:
-    return section.model_copy(update={"model": absolute(section.model, ("self", *embedded_models()))})
+def _system(section: OtherSystem, absolute: Locate, folders: Sequence[Path]) -> OtherSystem:
+    train, align = section.train, section.train.get("align")
+    if isinstance(align, dict) and not align.get("rows_folder"):
+        found = _folder_of(str(align.get("rows", "pairs")), folders)
+        train = {**train, "align": {**align, "rows_folder": found}} if found else train
+    return section.model_copy(update={"model": absolute(section.model, ("self", *embedded_models())), "train": train})
+
+
+def _folder_of(rows: str, folders: Sequence[Path]) -> str | None:
+    """The first of the folders that holds the module of rows in Python; what is wrong with it is told where it runs."""
+    with contextlib.suppress(InputError):
+        if ":" in rows and not (own := find(rows, folders)).is_installed:
+            return str(own.folder)
+    return None
 
 
 def _judge(section: JudgeSection, absolute: Locate, folders: Sequence[Path]) -> JudgeSection:

@@ -15,6 +15,7 @@ from selfpriority.phases.round_inputs import training_prompts
 from selfpriority.prompts import Loaded, load_prompts, said_in
 from selfpriority.recipe import TRAINED, VANILLA, OtherSystem, Prompts, Recipe
 from selfpriority.records import Drop, Prompt, under, without
+from selfpriority.rivals.known import rows_of
 from selfpriority.run import Run
 
 Said = tuple[tuple[str, str], ...]
@@ -53,10 +54,12 @@ def systems(run: Run, recipe: Recipe) -> list[System]:
     """
     last = recipe.rounds
     ours = [System(VANILLA, recipe.model)]
-    ours += [System(f"{TRAINED}-round-{n}", str(run.policy(n)), n) for n in range(1, last)]
-    ours += [System(TRAINED, str(run.policy(last)), last)]
+    own = recipe.align
+    ours += [System(f"{TRAINED}-round-{n}", str(run.policy(n)), n, trained=own) for n in range(1, last)]
+    ours += [System(TRAINED, str(run.policy(last)), last, trained=own)]
     names = {system.name for system in ours}
-    made = policies(run, recipe, branches(run, recipe))
+    beside = branches(run, recipe)
+    made, trained = policies(run, recipe, beside), {branch.name: branch.recipe.align for branch in beside}
     made |= {merge.name: str(merge.folder) for merge in merges(run, recipe)}
     for name, other in recipe.evaluate.more_systems.items():
         if name in names:
@@ -66,7 +69,8 @@ def systems(run: Run, recipe: Recipe) -> list[System]:
         if BETWEEN in f"{name}_":
             raise InputError(f"evaluate.more_systems.{name}: files write {BETWEEN!r} between two names; choose another")
         if other.evaluated:
-            ours.append(System(name, made.get(name) or meant_model(other, recipe), how=other.how))
+            model = made.get(name) or meant_model(other, recipe)
+            ours.append(System(name, model, how=other.how, trained=trained.get(name)))
     return ours
 
 
@@ -76,8 +80,14 @@ def meant_model(other: OtherSystem, recipe: Recipe) -> str:
 
 
 def plain_models(run: Run, recipe: Recipe) -> dict[str, str]:
-    """System -> model of those that are a model of their own, and not another's under a prompt."""
-    return {system.name: system.model for system in systems(run, recipe) if system.how == "plain"}
+    """System -> model of those that are a model of their own and asked as it is, without a prompt before or behind."""
+    return {system.name: system.model for system in systems(run, recipe) if system.how == "plain" and not asks(system)}
+
+
+def asks(system: System) -> bool:
+    """Whether it is asked in a way of its own, as the rows that it was trained on are (`selfpriority.rivals`)."""
+    align = system.trained
+    return align is not None and align.rows != "pairs" and rows_of(align).ask is not None
 
 
 def check_systems(run: Run, recipe: Recipe) -> None:

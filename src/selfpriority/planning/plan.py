@@ -209,10 +209,13 @@ def _token_counting(rehearsal: Rehearsal) -> dict[str, str]:
 
 
 def _measured(settings: Align, n_once: int) -> int:
-    """Tokens of passes without gradients: the reference once; KTO's answers to other prompts then and every epoch."""
+    """Tokens of passes without gradients: the reference once, TIS-DPO's personas then too (their own tokens are few).
+
+    KTO's answers to other prompts then and every epoch.
+    """
     if not settings.has_reference:
         return 0
-    return n_once * (2 + settings.epochs) if settings.method == "kto" else n_once
+    return n_once * {"kto": 2 + settings.epochs, "tis_dpo": 3}.get(settings.method, 1)
 
 
 def _training(recipe: Recipe, rehearsal: Rehearsal, align: Sequence[PlannedStep]) -> PlannedTraining:

@@ -31,10 +31,12 @@ from selfpriority.phases.own_steps import OWN_STEPS, check_own
 from selfpriority.phases.resources import Resources, StandIns
 from selfpriority.phases.round_inputs import usable_prompts
 from selfpriority.phases.round_steps import DENOISE, PAIR, REFINE, SAMPLE, SCORE, Round
+from selfpriority.phases.row_steps import PAIR_ROWS, ROWS
 from selfpriority.phases.systems import PromptSet, check_systems, prompt_sets, systems
 from selfpriority.rating import Item
 from selfpriority.recipe import OpenaiBackend
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
+from selfpriority.rivals.known import check_rows
 from selfpriority.run import MERGED, SYSTEMS, Spent
 
 if TYPE_CHECKING:
@@ -172,11 +174,48 @@ def _round(rehearsal: Rehearsal, number: int) -> Iterator[PlannedStep]:
     SCORE.work(here, candidates, Spent())
     yield rehearsal.step(SCORE.entry(number), phase, is_bound=True)
     # nothing is lost here and every rating is the same: what follows is of all pools
-    REFINE.work(here, [_rated(entry, len(rehearsal.constitution.names)) for entry in candidates], Spent())
+    k = len(rehearsal.constitution.names)
+    refined = REFINE.work(here, [_rated(entry, k) for entry in candidates], Spent()).kept
     yield rehearsal.step(REFINE.entry(number), phase, is_bound=True)
+    if rehearsal.recipe.align.rows != "pairs":
+        yield from _rows(rehearsal, here, refined)
+        return
     for step in (DENOISE, PAIR):  # they ask nobody
         yield PlannedStep(step.entry(number), phase)
     yield _align(rehearsal, number, prompts)
+
+
+def _rows(rehearsal: Rehearsal, here: Round, refined: Sequence[Pool]) -> Iterator[PlannedStep]:
+    """What a rival makes of pools whose answers are all ordered, and trains on."""
+    check_rows(rehearsal.recipe.align)
+    number = here.number
+    made = ROWS.work(here, [_ordered(pool) for pool in refined], Spent())
+    yield rehearsal.step(ROWS.entry(number), f"collect (round {number})", is_bound=True)
+    yield PlannedStep(PAIR_ROWS.entry(number), f"collect (round {number})")
+    ruler, rows = rehearsal.ruler(rehearsal.recipe.model), ROWS.rows(here, made.kept)
+    sizes = [
+        ruler.conversation(row.prompt.messages) + sum(ruler.response(each.response.text) for each in row.responses)
+        for row in rows
+    ]
+    yield PlannedStep(
+        f"round-{number}/align",
+        f"align (round {number})",
+        is_bound=True,
+        trained_tokens=rehearsal.recipe.align.epochs * max(sum(sizes), 1),
+        pool_tokens=max(sizes, default=1),
+    )
+
+
+def _ordered(pool: Pool) -> Pool:
+    """The pool with an answer for a refinement that is best by far, and ratings that put the others in an order.
+
+    No two objectives rate alike, or denoising would find nothing to keep.
+    """
+    n, k = len(pool.candidates), len(pool.candidates[0].ratings)
+    ratings = [tuple(Rating(1 + 7 * ((i + j * i * i) % n) / n) for j in range(k)) for i in range(n)]
+    candidates = tuple(Scored(each.response, own) for each, own in zip(pool.candidates, ratings, strict=True))
+    longest = max(candidates, key=lambda each: len(each.response.text)).response
+    return Pool(pool.prompt, candidates, Scored(replace(longest, id=f"{pool.prompt.id}/refined1"), (Rating(10.0),) * k))
 
 
 def _branch(branch: Branch, rehearsal: Rehearsal) -> Iterator[PlannedStep]:
@@ -184,7 +223,8 @@ def _branch(branch: Branch, rehearsal: Rehearsal) -> Iterator[PlannedStep]:
     theirs = Rehearsal(branch.recipe, branch.run, rehearsal.reporter)
     for number in range(1, branch.recipe.rounds + 1):
         for step in _round(theirs, number):
-            if number > 1 or step.trained_tokens or not step.asked:
+            is_own = not step.asked or step.name == ROWS.entry(number)
+            if number > 1 or step.trained_tokens or is_own:
                 name, phase = f"{SYSTEMS}/{branch.name}/{step.name}", f"{branch.name}: {step.phase}"
                 yield replace(step, name=name, phase=phase)
 

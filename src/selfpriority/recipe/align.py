@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from selfpriority.own_python import FORM
 from selfpriority.recipe.section import Count, Section, Weight
 
 Learn = Literal["best", "winners", "chosen"]
@@ -30,16 +32,20 @@ SCALES: Mapping[str, Scale] = {
     "dpo": _OF_SUMS,
     "kto": _OF_SUMS,
     "safedpo": _OF_SUMS,
+    "tis_dpo": _OF_SUMS,
+    "grpo": Scale("a divergence per token", (0.001, 0.1), 0.04),
     "ipo": Scale("mean log-ratios", (0.01, 0.5), 0.1),
     "bfpo": Scale("squared summed log-ratios", (0.005, 0.1), 0.01),
 }
 """By method; `sft` has no beta."""
-_REFERENCED = frozenset({"dpo", "ipo", "kto", "bfpo", "safedpo"})
+_REFERENCED = frozenset({"dpo", "ipo", "kto", "bfpo", "safedpo", "tis_dpo", "grpo"})
 _OF_SAFETY: Mapping[str, frozenset[str]] = {
     "bfpo": frozenset({"safe_from"}),
     "safedpo": frozenset({"safe_from", "unsafe_margin"}),
+    "grpo": frozenset({"safe_from"}),
 }
 """Methods that ask whether an answer is safe, and the fields that are theirs alone."""
+_ROWS = re.compile(rf"[a-z0-9_]+|{FORM.pattern}")
 _FAR = 5.0
 """From this factor up beyond what is usual, a beta is told of."""
 
@@ -70,9 +76,16 @@ class Align(Section):
         0.1
     """
 
-    method: Literal["spa", "simpo", "dpo", "ipo", "kto", "bfpo", "safedpo", "sft"] = "spa"
-    """Eq. 3; the same with alpha 0; DPO, IPO, KTO, BFPO or SafeDPO against the round's starting model; the likelihood
-    of good answers. `safedpo` and `bfpo` want pairs by the second objective: `pair.order: only:helpfulness`."""
+    method: Literal["spa", "simpo", "dpo", "ipo", "kto", "bfpo", "safedpo", "tis_dpo", "sft", "grpo"] = "spa"
+    """Eq. 3; the same with alpha 0; DPO, IPO, KTO, BFPO, SafeDPO or TIS-DPO against the round's starting model; the
+    likelihood of good answers. `safedpo` and `bfpo` want pairs by the second objective (`pair.order:
+    only:helpfulness`). `grpo`: TRL's online trainer, the training judge its reward; needs the extra `online`."""
+    rows: str = "pairs"
+    """What is learned: the pairs of step 5, or rows that a rival makes of the pools, by its name (docs/compare.md) or
+    as `package.module:name` of your own."""
+    rows_folder: str | None = None
+    """Where that module lies; none: the working directory or the recipe's folder if it is there, else what is
+    installed."""
     beta: float = Field(2.5, gt=0, le=1e6)
     """Scale of `spa` and `simpo`'s mean log-probabilities; else regularisation, if not given 0.1 (`bfpo` 0.01)."""
     gamma: Weight = 1.375
@@ -87,7 +100,7 @@ class Align(Section):
     learn: Learn | None = None
     """Whom `sft` and `nll` learn: the best, all with more wins than losses, or all with a win; else `sft` the best."""
     safe_from: float = Field(5.5, ge=1, le=10)
-    """`safedpo`, `bfpo`: ratings of the first objective from here up are safe."""
+    """`safedpo`, `bfpo`: ratings of the first objective from here up are safe; `grpo`: there the next one counts."""
     unsafe_margin: Weight = 10.0
     """`safedpo`: Delta, the further margin that is asked for where the rejected answer is unsafe."""
     count: Literal["pairs", "pools"] = "pairs"
@@ -133,6 +146,13 @@ class Align(Section):
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """What several processes hold: a copy of the model each (`ddp`), or shards (FSDP2)."""
 
+    @field_validator("rows")
+    @classmethod
+    def _named(cls, rows: str) -> str:
+        if not _ROWS.fullmatch(rows):
+            raise ValueError("must be pairs, a rival's name (a-z, 0-9 and _), or package.module:name")
+        return rows
+
     @field_validator("parallel", mode="before")
     @classmethod
     def _without_deepspeed(cls, value: Any) -> Any:
@@ -160,12 +180,17 @@ class Align(Section):
     @property
     def gap_exponent(self) -> float:
         """Alpha as the method takes it: `simpo` is alpha 0, and the rivals' losses know no weights of pairs."""
-        return 0.0 if self.method in ("simpo", "kto", "bfpo", "safedpo") else self.alpha
+        return 0.0 if self.method in ("simpo", "kto", "bfpo", "safedpo", "tis_dpo", "grpo") else self.alpha
 
     @property
     def has_reference(self) -> bool:
         """Whether the method measures the policy against the model it started from."""
         return self.method in _REFERENCED
+
+    @property
+    def compares(self) -> bool:
+        """Whether answers are compared in pairs, and not learned alone."""
+        return self.rows == "pairs" or self.method != "sft"
 
     @property
     def asks_for_safety(self) -> bool:
@@ -186,7 +211,11 @@ class Align(Section):
         """
         others = {"tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing", "processes", "parallel"}
         others |= {"save"} if self.save == "auto" else set()  # runs from before there was a choice stay done
-        others |= {"start"}  # what it is made of counts, as of every starting model, and not where it lies
+        others |= {
+            "start",
+            "rows",
+            "rows_folder",
+        }  # what it is made of counts, as of every starting model, and not where it lies
         others |= {"safe_from", "unsafe_margin"} - _OF_SAFETY.get(self.method, frozenset())  # likewise
         fields = self.model_dump(exclude={*others, "stop_on_collapse", "report_to", "learn"})
         learns_any = self.method == "sft" or self.nll
@@ -209,6 +238,16 @@ class Align(Section):
             raise ValueError("save is for full fine-tuning; adapters are saved in float32, so leave save at auto")
         if self.method == "sft" and self.nll:
             raise ValueError("nll adds the likelihood to a loss of pairs; method sft is that likelihood already")
+        if (self.method == "grpo") != (self.rows == "online"):
+            raise ValueError("method grpo draws answers to prompts; set rows: online with it, and with no other")
+        if self.method == "grpo" and (self.processes > 1 or self.weights == "bfloat16"):
+            raise ValueError(
+                "method grpo trains float32 weights or adapters in one process; set processes and weights so"
+            )
+        if self.rows not in ("pairs", "online") and self.asks_for_safety:
+            raise ValueError(
+                f"method {self.method} asks which answers are safe, and rows {self.rows} are not all rated"
+            )
         if self.parallel != "ddp" and self.needs_copies:
             raise ValueError(f"{self.needs_copies} needs parallel: ddp; {self.parallel} leaves a process only shards")
         return self

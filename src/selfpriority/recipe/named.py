@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ class NamedSystem(OtherSystem):
     """Where it is from: a paper, or whose reading it is."""
     objectives: int | None = None
     """How many objectives a constitution must have for it; none: any number."""
+    package: str | None = None
+    """A Python package that its training needs; `all` leaves it out where that is not installed."""
     ablation: bool = False
     """The method with a part of it left out: one of `ablations`, and not of `all`."""
     own: bool = False
@@ -120,7 +123,11 @@ class _Asked:
 
 
 def with_named(
-    given: Mapping[str, OtherSystem], asked: Sequence[str], folders: Sequence[Path], objectives: Sequence[str]
+    given: Mapping[str, OtherSystem],
+    asked: Sequence[str],
+    folders: Sequence[Path],
+    objectives: Sequence[str],
+    samples: bool = True,
 ) -> dict[str, OtherSystem]:
     """The systems of a recipe, then those that are asked for by name, each behind those that it needs.
 
@@ -131,12 +138,16 @@ def with_named(
         asked: names that ship, `all` of them or the `ablations`, paths of files, or names in Python.
         folders: where paths and modules count from, the first that has the file.
         objectives: of the constitution.
+        samples: whether the recipe samples answers; `all` leaves out what needs them where it has pairs of its own.
 
     Raises:
         InputError: no such system, or a file that is wrong.
     """
     found = dict(given)
     wanted = {each.name: each for each in _wanted(asked, folders, objectives)}
+    if not samples:
+        idle = {name for name, each in wanted.items() if name not in asked and makes_rows(each.system(objectives))}
+        wanted = {name: each for name, each in wanted.items() if name not in idle}
     for name, each in wanted.items():
         if name not in found or (found[name] is given.get(name) and not each.ships):  # a named file is meant
             _add(each, found, objectives)
@@ -151,6 +162,12 @@ def needs(system: OtherSystem) -> list[str]:
     return [*([system.start] if system.start else []), *system.merge]
 
 
+def makes_rows(system: OtherSystem) -> bool:
+    """Whether it trains on rows of its own, made of the pools of a run (`align.rows`)."""
+    align = system.train.get("align")
+    return isinstance(align, dict) and align.get("rows", "pairs") != "pairs"
+
+
 def _add(asked: _Asked, found: dict[str, OtherSystem], objectives: Sequence[str]) -> None:
     """Puts a system into `found`, behind those that it needs: files beside its own, or shipped ones.
 
@@ -159,7 +176,9 @@ def _add(asked: _Asked, found: dict[str, OtherSystem], objectives: Sequence[str]
     name, system = asked.name, asked.system(objectives)
     if system.own:
         return
-    found[name] = OtherSystem.model_validate(system.model_dump(exclude={"source", "own", "objectives", "ablation"}))
+    found[name] = OtherSystem.model_validate(
+        system.model_dump(exclude={"source", "own", "objectives", "ablation", "package"})
+    )
     for other in needs(system):
         places = (folder / f"{other}.yaml" for folder in (asked.path.parent, SHIPPED))
         place = next((place for place in places if place.is_file()), None)
@@ -207,9 +226,10 @@ def _placed() -> Iterator[None]:
 
 
 def _is_in(group: str, path: Path, objectives: Sequence[str]) -> bool:
-    """Whether the system in a file is of this group, and one of so many objectives."""
+    """Whether the system in a file is of this group, one of so many objectives, and has the package that it needs."""
     system = read_system(path, objectives)
-    return system.ablation == (group == ABLATIONS) and system.objectives in (None, len(objectives))
+    can_run = system.package is None or find_spec(system.package) is not None
+    return can_run and system.ablation == (group == ABLATIONS) and system.objectives in (None, len(objectives))
 
 
 def _shipped_path(name: str) -> Path:

@@ -73,6 +73,13 @@ class Recipe(Section):
             raise ValueError("set pairs or prompts.source, not both: pairs have prompts of their own")
         return prompts
 
+    @field_validator("align")
+    @classmethod
+    def _of_pools(cls, align: Align, info: ValidationInfo) -> Align:
+        if align.rows != "pairs" and info.data.get("pairs") is not None:
+            raise ValueError(f"rows {align.rows} are made of answers that a run samples; pairs of one's own have none")
+        return align
+
     @field_validator("rounds")
     @classmethod
     def _one_of_pairs(cls, rounds: int, info: ValidationInfo) -> int:

@@ -24,8 +24,10 @@ _BY_LOSS: Mapping[str, tuple[str, ...]] = {
     "kto": ("gamma", "alpha", "weight_gap"),
     "bfpo": ("gamma", "alpha", "weight_gap"),
     "safedpo": ("gamma", "alpha", "weight_gap"),
+    "tis_dpo": ("gamma", "alpha", "weight_gap"),
+    "grpo": ("gamma", "alpha", "weight_gap", "nll", "count", "average", "stop_on_collapse", "report_to", "max_length"),
 }
-_BY_SAFETY: Mapping[str, tuple[str, ...]] = {"safe_from": ("bfpo", "safedpo"), "unsafe_margin": ("safedpo",)}
+_BY_SAFETY: Mapping[str, tuple[str, ...]] = {"safe_from": ("bfpo", "safedpo", "grpo"), "unsafe_margin": ("safedpo",)}
 """Field -> the methods that read it."""
 _BY_RATING: Mapping[str, tuple[str, ...]] = {"expected": ("max_new_tokens",), "verbal": ("mass_floor",)}
 

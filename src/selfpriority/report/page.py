@@ -177,6 +177,7 @@ class _Curve:
 
 _CURVES = (
     _Curve("Loss", "Should fall.", ("loss",), "loss"),
+    _Curve("Reward", "Should rise.", ("reward",), "reward"),
     _Curve("Margin", "Should rise.", ("margin",), "margin"),
     _Curve("Accuracy", "Share of pairs ranked right.", ("accuracy",), "share ranked right"),
     _Curve(

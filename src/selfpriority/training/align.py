@@ -212,7 +212,7 @@ def _summary(course: Course, dropped: tuple[Drop, ...], resumed_from: int, alarm
         n_pass_tokens=sum(n_computed(pool, course.form.shares_prompt) for pool in course.pools),
         n_row_tokens=sum(pool.n_tokens_as_rows for pool in course.pools),
         n_tokens_here=sum(pool.n_tokens for step in steps[resumed_from:] for pool in step),
-        light_share=n_light_pairs / n_visited,
+        light_share=n_light_pairs / max(n_visited, 1),
         padding=course.plan.padding,
         alarms=alarms,
         resumed_from=resumed_from,

@@ -86,6 +86,8 @@ def mark_of(pools: Sequence[EncodedPool], settings: Align, seed: int, model: str
         digest.update(repr(pool).encode())
         if is_new:
             digest.update(repr(pool.learned).encode())
+        if pool.persona_ids:
+            digest.update(repr(pool.persona_ids).encode())
         if pool.safe:
             digest.update(repr(pool.safe).encode())
     return f"{FORM} {digest.hexdigest()}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from selfpriority.recipe import Align
 
-BITSANDBYTES = "bitsandbytes"
+BITSANDBYTES, TRL = "bitsandbytes", "trl"
 
 
 def missing_extras(settings: Align) -> Iterator[str]:
@@ -18,6 +18,8 @@ def missing_extras(settings: Align) -> Iterator[str]:
     yield from missing_trackers(settings.report_to)
     if settings.lora is not None and settings.lora.quantize == "nf4":
         yield from missing_quantiser()
+    if settings.method == "grpo" and (why := _trouble(TRL)):
+        yield f"align.method: grpo needs {TRL}, which {why}; install it with selfpriority[online]"
     if line := missing_gpus(settings.processes):
         yield line
 

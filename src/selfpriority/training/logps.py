@@ -60,8 +60,15 @@ class _Layout:
     """[R] tokens of each response."""
 
 
-def response_logps(model: nn.Module, pools: Sequence[EncodedPool], form: Form) -> Tensor:
-    """mean_t log pi(y_t | x, y_<t) of every response, pool after pool: [R], float32 or better."""
+def response_logps(model: nn.Module, pools: Sequence[EncodedPool], form: Form, by_token: bool = False) -> Tensor:
+    """mean_t log pi(y_t | x, y_<t) of every response, pool after pool: [R], float32 or better.
+
+    Args:
+        model: a causal language model, or a `PeftModel` of one.
+        pools: where their tokens weigh, it is [R, 2], the mean_t w_t log pi(y_t | x, y_<t) in the second column.
+        form: how the model is run.
+        by_token: log pi(y_t | x, y_<t) of every token of every response instead: [N].
+    """
     causal_lm: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     layout = _packed(pools) if form.shares_prompt else _plain(pools)
     layout = _to(layout, next(model.parameters()).device)
@@ -74,6 +81,17 @@ def response_logps(model: nn.Module, pools: Sequence[EncodedPool], form: Form) -
         else:
             logits = causal_lm(**layout.inputs, use_cache=False).logits  # [B, L, vocabulary]
             logps = _token_logps(logits[layout.rows, layout.columns], layout.targets)
+    if by_token:
+        return logps
+    plain = _means(logps, layout)
+    weights = [weight for pool in pools for response in pool.token_weights for weight in response]
+    if not weights:
+        return plain
+    return torch.stack([plain, _means(logps * torch.tensor(weights).to(logps), layout)], dim=1)
+
+
+def _means(logps: Tensor, layout: _Layout) -> Tensor:
+    """Of every response over its tokens: [N] -> [R]."""
     sums = torch.zeros(len(layout.lengths), dtype=logps.dtype, device=logps.device).index_add(0, layout.owners, logps)
     return sums / layout.lengths
 

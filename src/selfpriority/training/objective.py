@@ -23,7 +23,7 @@ from selfpriority.method.loss import (
     reward,
     token_shares,
 )
-from selfpriority.method.rival_losses import bfpo_losses, bfpo_targets, kto_losses, safedpo_targets
+from selfpriority.method.rival_losses import bfpo_losses, bfpo_targets, kto_losses, safedpo_targets, tis_rejected
 from selfpriority.recipe import Align
 from selfpriority.training.desirable import Kto, balance_of, signed_shares
 from selfpriority.training.encode import EncodedPool
@@ -42,6 +42,7 @@ _REWARDS: Mapping[str, _Reward] = {
     "kto": lambda logps, reference, lengths, settings: dpo_reward(logps, reference, lengths, settings.beta),
     "bfpo": lambda logps, reference, lengths, _settings: dpo_reward(logps, reference, lengths, 1.0),
     "safedpo": lambda logps, reference, lengths, settings: dpo_reward(logps, reference, lengths, settings.beta),
+    "tis_dpo": lambda logps, reference, lengths, settings: dpo_reward(logps, reference, lengths, settings.beta),
     "sft": lambda logps, _reference, _lengths, settings: reward(logps, settings.beta),  # for the record alone
 }
 _PAIR_LOSSES: Mapping[str, _PairLosses] = {
@@ -52,6 +53,7 @@ _PAIR_LOSSES: Mapping[str, _PairLosses] = {
     "kto": lambda margins, _weights, _targets, _settings: torch.zeros_like(margins),  # of answers, not of pairs
     "bfpo": lambda margins, weights, targets, _settings: bfpo_losses(margins, weights, targets),
     "safedpo": lambda margins, weights, targets, _settings: pair_losses(margins, weights, targets),
+    "tis_dpo": lambda margins, weights, _targets, _settings: pair_losses(margins, weights, gamma=0.0),
     "sft": lambda margins, _weights, _targets, _settings: torch.zeros_like(margins),
 }
 
@@ -68,7 +70,8 @@ class Weighted:
     token_shares: Tensor
     """[responses] what each contributes to the mean per token of the batch's learned responses; 0 if not learned."""
     reference: Tensor
-    """[responses] mean log-probability under the model that training started from; 0 where the method needs none."""
+    """[responses] mean log-probability under the model that training started from; 0 where the method needs none. Where
+    tokens weigh [responses, 2], as `response_logps` has it."""
     targets: Tensor
     """[pairs] the margin that `safedpo` and `bfpo` ask for; else 0."""
     desired: Tensor
@@ -97,7 +100,7 @@ def weigh(
     """
     references = references or [torch.zeros(len(pool.response_ids)) for pool in pools]
     gaps = [gap for pool in pools for gap in pool.gaps]
-    mean_gap = math.fsum(gaps) / len(gaps)
+    mean_gap = math.fsum(gaps) / max(len(gaps), 1)  # answers that are learned alone make no pair
     shares = pair_shares([len(pool.pairs) for pool in pools], settings.count)
     lengths = [_learned_lengths(pool) for pool in pools]
     n_learned_tokens = math.fsum(length for of_pool in lengths for length in of_pool)
@@ -141,20 +144,27 @@ def part_loss(logps: Tensor, part: Sequence[Weighted], settings: Align) -> tuple
     Args:
         part: some pools of a batch that was weighed whole.
         settings: the method with its beta and gamma, and the weight of the learned responses' likelihood.
-        logps: [R] mean log-probability of every response, pool after pool.
+        logps: [R] mean log-probability of every response, pool after pool; [R, 2] where tokens weigh, as
+            `response_logps` has it.
 
     Returns:
         The loss, with gradient, and the sums over the part's pairs named by `TALLIES`, [7], without.
     """
     device = logps.device
-    pairs = torch.tensor(_numbered_pairs([weighted.pool for weighted in part]), device=device)
+    pairs = torch.tensor(_numbered_pairs([weighted.pool for weighted in part]), dtype=torch.long, device=device)
+    pairs = pairs.reshape(-1, 2)  # there may be none
     weights = torch.cat([weighted.weights for weighted in part]).to(device)
     shares = torch.cat([torch.full_like(weighted.weights, weighted.share) for weighted in part]).to(device)
-    chosen, rejected = logps[pairs[:, 0]], logps[pairs[:, 1]]
     reference = torch.cat([weighted.reference for weighted in part]).to(device)
+    (logps, own), (reference, own_reference) = _plain_and_weighted(logps), _plain_and_weighted(reference)
+    chosen, rejected = logps[pairs[:, 0]], logps[pairs[:, 1]]
     lengths = torch.tensor([len(ids) for weighted in part for ids in weighted.pool.response_ids], device=device)
     rewards = _REWARDS[settings.method](logps, reference, lengths, settings)
-    margins = rewards[pairs[:, 0]] - rewards[pairs[:, 1]]
+    as_chosen = as_rejected = rewards
+    if settings.method == "tis_dpo":
+        as_chosen = _REWARDS[settings.method](own, own_reference, lengths, settings)
+        as_rejected = tis_rejected(rewards, as_chosen)
+    margins = as_chosen[pairs[:, 0]] - as_rejected[pairs[:, 1]]
     targets = torch.cat([weighted.targets for weighted in part]).to(device)
     losses = _PAIR_LOSSES[settings.method](margins, weights, targets, settings)
     learned_shares = torch.cat([weighted.token_shares for weighted in part]).to(device)
@@ -176,6 +186,11 @@ def part_loss(logps: Tensor, part: Sequence[Weighted], settings: Align) -> tuple
         (~(margins + losses).isfinite()).sum(),
     )
     return loss, torch.stack([tally.detach().float() for tally in tallies])
+
+
+def _plain_and_weighted(logps: Tensor) -> tuple[Tensor, Tensor]:
+    """The means of all responses with all tokens alike and by their weights: the same where no token weighs."""
+    return (logps[:, 0], logps[:, 1]) if logps.dim() > 1 else (logps, logps)
 
 
 def _learned_lengths(pool: EncodedPool) -> list[float]:

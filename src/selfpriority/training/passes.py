@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from selfpriority.method.rival_losses import kto_baseline
+from selfpriority.method.rival_losses import kto_baseline, tis_weights
 from selfpriority.recipe import Align
 from selfpriority.training.attention import attending
 from selfpriority.training.desirable import Kto, balance_of, mismatched
@@ -66,13 +67,13 @@ class Passes:
         self.device: torch.device = accelerator.device
         self.mismatched = mismatched(course.pools) if course.settings.method == "kto" else []
         """For KTO, as many pools as the course has, with answers to other prompts."""
-        self._balance = balance_of(course.pools)
+        self._balance = balance_of(course.pools) if self.mismatched else None
 
     def gradients(self, step: Step, reference: Reference | None) -> Batch:
         """Leaves the gradients of the loss over one whole optimizer batch, not clipped, in the model's weights."""
         settings = self.course.settings
         references = [reference.by_pool[index] for index in step.pools] if reference else None
-        kto = Kto(self._balance, self._z0(step, reference)) if reference and self.mismatched else None
+        kto = Kto(self._balance, self._z0(step, reference)) if reference and self._balance else None
         weighted = weigh([self.course.pools[index] for index in step.pools], settings, references, kto)
         tallies = torch.zeros(len(TALLIES), device=self.device)
         passes = self._passes(step, weighted, tallies)
@@ -91,8 +92,31 @@ class Passes:
     def measure(self, reference: Reference) -> None:
         """Fills the reference with the model as it is now."""
         first_epoch = [step for step in self.course.plan.steps if step.epoch == 0]  # visits every pool once
+        if self.course.settings.method == "tis_dpo":
+            reference.token_weights = self._token_weights(first_epoch)
+            self.weigh_tokens(reference.token_weights)
         own = self._measured(self.course.pools, first_epoch)
         reference.fill(own, self._measured(self.mismatched, first_epoch) if self.mismatched else None)
+
+    def weigh_tokens(self, weights: Tensor) -> None:
+        """Lets the tokens of the pools weigh so much, [tokens] of all responses, pool after pool."""
+        left = iter(weights.tolist())
+        pools = [
+            replace(pool, token_weights=tuple(tuple(islice(left, len(ids))) for ids in pool.response_ids))
+            for pool in self.course.pools
+        ]
+        self.course = replace(self.course, pools=pools)
+
+    def _token_weights(self, steps: Sequence[Step]) -> Tensor:
+        """TIS-DPO's weights of all tokens: what the model as it is now finds likelier under the good persona."""
+        good, bad = (
+            self._measured(
+                [replace(pool, prompt_ids=pool.persona_ids[side]) for pool in self.course.pools], steps, True
+            )
+            for side in (0, 1)
+        )
+        lengths = [len(ids) for pool in self.course.pools for ids in pool.response_ids]
+        return torch.cat([tis_weights(ratios) for ratios in torch.split((good - bad).cpu(), lengths)])
 
     def _z0(self, step: Step, reference: Reference) -> float:
         """KTO's z0 over one whole optimizer batch: the same on all ranks, however the batch is cut."""
@@ -106,23 +130,24 @@ class Passes:
         )
 
     @torch.no_grad()
-    def _measured(self, pools: Sequence[EncodedPool], steps: Sequence[Step]) -> Tensor:
-        """Mean log-probability of every response as the model is now, without dropout: [R].
+    def _measured(self, pools: Sequence[EncodedPool], steps: Sequence[Step], by_token: bool = False) -> Tensor:
+        """Mean log-probability of every response as the model is now, no dropout: [R], or [R, 2] where tokens weigh.
 
         Args:
             pools: the course's, or others in their places.
             steps: visit no pool twice; responses of pools that they do not visit are 0.
+            by_token: log-probability of every token of every response instead: [N].
         """
         was_training = self.model.training
         self.model.eval()
         settings = self.course.settings
-        found = [torch.zeros(len(pool.response_ids), device=self.device) for pool in pools]
+        found = [torch.zeros(_shape(pool, by_token), device=self.device) for pool in pools]
         for step in steps:
             share, n_passes = self._share(step, pools), 0
             for micro_batch in share.micro_batches:
                 pieces = in_pieces([pools[index] for index in micro_batch], settings)
-                logps = torch.cat([self._logps(piece) for piece in pieces])
-                sizes = [len(pools[index].response_ids) for index in micro_batch]
+                logps = torch.cat([self._logps(piece, by_token) for piece in pieces])
+                sizes = [len(found[index]) for index in micro_batch]
                 for index, of_pool in zip(micro_batch, torch.split(logps, sizes), strict=True):
                     found[index] += of_pool
                 n_passes += len(pieces)
@@ -180,13 +205,20 @@ class Passes:
         tallies += counted
         return loss
 
-    def _logps(self, pools: Sequence[EncodedPool]) -> Tensor:
+    def _logps(self, pools: Sequence[EncodedPool], by_token: bool = False) -> Tensor:
         in_bfloat16 = self.course.compute_dtype is torch.bfloat16
         with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bfloat16):
             # inside the call of the wrapper, so that its hooks see the pass
             return called_as(
-                self.inner, lambda _: response_logps(self.inner, pools, self.course.form), wrapper=self.model
+                self.inner, lambda _: response_logps(self.inner, pools, self.course.form, by_token), wrapper=self.model
             )
+
+
+def _shape(pool: EncodedPool, by_token: bool) -> tuple[int, ...]:
+    """Of what is measured of a pool."""
+    if by_token:
+        return (sum(map(len, pool.response_ids)),)
+    return (len(pool.response_ids), 2) if pool.token_weights else (len(pool.response_ids),)
 
 
 @dataclass(frozen=True)

@@ -67,21 +67,29 @@ def in_pieces(pools: Sequence[EncodedPool], settings: Align) -> list[list[Encode
     drops_out = settings.lora is not None and settings.lora.dropout > 0
     if others or first.n_tokens <= settings.tokens_per_batch or drops_out:
         return [list(pools)]
-    pieces: list[list[tuple[int, ...]]] = []
+    pieces: list[list[int]] = []
     room = 0
-    for response in first.response_ids:
+    for index, response in enumerate(first.response_ids):
         if not pieces or len(response) > room:
             pieces.append([])
             room = settings.tokens_per_batch - len(first.prompt_ids)
-        pieces[-1].append(response)
+        pieces[-1].append(index)
         room -= len(response)
-    return [[replace(first, response_ids=tuple(piece), pairs=(), gaps=(), learned=())] for piece in pieces]
+    return [[_only(first, piece)] for piece in pieces]
+
+
+def _only(pool: EncodedPool, responses: Sequence[int]) -> EncodedPool:
+    """Some responses of a pool, for a pass that knows no pairs."""
+    ids = tuple(pool.response_ids[index] for index in responses)
+    weights = tuple(pool.token_weights[index] for index in responses) if pool.token_weights else ()
+    return replace(pool, response_ids=ids, pairs=(), gaps=(), learned=(), token_weights=weights)
 
 
 def smallest(pools: Sequence[EncodedPool]) -> EncodedPool:
     """The least that can be passed through the model: the shortest prompt with its shortest response."""
     shortest = min(pools, key=lambda pool: len(pool.prompt_ids) + min(map(len, pool.response_ids)))
-    return replace(shortest, response_ids=(min(shortest.response_ids, key=len),), pairs=(), gaps=(), learned=())
+    lengths = list(map(len, shortest.response_ids))
+    return _only(shortest, [lengths.index(min(lengths))])
 
 
 def _cost(pool: EncodedPool, settings: Align, shares_prompt: bool) -> float:

@@ -36,6 +36,7 @@ from selfpriority.training.states import load_random, load_states, save_random, 
 from selfpriority.training.trackers import Trackers
 
 _HISTORY = "history.json"
+_OF_PAIRS = ("margin", "accuracy", "chosen_logp", "rejected_logp")  # 0 where no answer is compared with another
 _KEPT = re.compile(r"bias|layernorm|rmsnorm|(^|\.|_)norm($|\.)")  # names of weights that never decay
 
 
@@ -146,12 +147,12 @@ class Trainer:
             "epoch": step.epoch,
             "loss": tallies["loss"],
             "nll": tallies["nll"],
-            **{name: tallies[name] / n_pairs for name in ("margin", "accuracy", "chosen_logp", "rejected_logp")},
+            **{name: tallies[name] / max(n_pairs, 1) for name in _OF_PAIRS},
             "grad_norm": grad_norm,
             "learning_rate": rate,
             "n_pairs": n_pairs,
             "n_pools": len(batch.weighted),
-            "light_share": n_light(batch.weighted) / n_pairs,
+            "light_share": n_light(batch.weighted) / max(n_pairs, 1),
             "nonfinite": tallies["nonfinite"],
             **({"z0": batch.kto.z0} if batch.kto else {}),
         }
@@ -213,6 +214,8 @@ class Trainer:
             for part in (self.average, self.reference):
                 if part is not None:
                     part.load(checkpoint)
+            if self.reference and self.reference.token_weights is not None:
+                self.passes.weigh_tokens(self.reference.token_weights)
             self.history = json.loads((checkpoint / _HISTORY).read_text(encoding="utf-8"))
             load_random(checkpoint, self.accelerator.process_index)
         except (SafetensorError, KeyError, ValueError) as error:

@@ -1,0 +1,128 @@
+"""Meta-rewarding: a model learns from its answers and from its own judgement of them. DPO on both sorts of pairs.
+
+arXiv 2407.19594. Of the answers of a prompt the best by the mean of its ratings is chosen and the worst rejected,
+without any order of objectives. Of several verdicts in words that the model writes on one answer, the one that agrees
+with most others is chosen and the farthest from them rejected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from selfpriority.judges.asking import written_rating
+from selfpriority.judges.words import WordsJudge
+from selfpriority.language_model import Completion, Generate, LanguageModel, Text, ask
+from selfpriority.rating import Item
+from selfpriority.recipe import InWords, Recipe
+from selfpriority.records import Drop, Message, Pair, Pool, Prompt, Rating, Response, Scored, Sifted
+from selfpriority.rivals.rows import Means, Rows
+
+VERDICT = "verdict"
+"""Kind of the prompts that ask for one. A row of either sort has two answers, the chosen first."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked about one answer on one objective."""
+
+    answer: Response
+    objective: str
+    messages: tuple[Message, ...]
+
+    @property
+    def id(self) -> str:
+        """Of its row."""
+        return f"{self.answer.id}/{self.objective}"
+
+
+def _make(pools: Sequence[Pool], means: Means) -> Sifted[tuple[Pool, ...]]:
+    """Of every prompt a row of answers, and of both answers a row of verdicts an objective, where verdicts differ."""
+    answers = [row for pool in pools if (row := _best_and_worst(pool))]
+    equal = {pool.prompt.id for pool in pools} - {row.prompt.id for row in answers}
+    dropped = [Drop("rows", pool.prompt.id, "no_pairs") for pool in pools if pool.prompt.id in equal]
+    model = means.model()
+    judge = WordsJudge(model, means.constitution, InWords(judge="self", method="verbal"))
+    questions = {row.prompt.id: list(_questions(row, judge)) for row in answers}
+    asked = [question for of_row in questions.values() for question in of_row]
+    verdicts = dict(zip(asked, _verdicts(asked, model, means), strict=True))
+    kept = []
+    for row in answers:
+        rows = [row]
+        for question in questions[row.prompt.id]:
+            found = _agreed_and_farthest(question, verdicts[question])
+            if found is None:
+                dropped.append(Drop("rows", row.prompt.id, "no_verdicts", question.id))
+            else:
+                rows.append(found)
+        kept.append(tuple(rows))
+    return Sifted(tuple(kept), tuple(dropped))
+
+
+def _best_and_worst(pool: Pool) -> Pool | None:
+    """None where all answers are rated alike in the mean."""
+    by_sum = sorted(pool.responses, key=lambda answer: -sum(answer.scores))  # of equal ones the first
+    best, worst = by_sum[0], by_sum[-1]
+    return Pool(pool.prompt, (best, worst)) if sum(best.scores) > sum(worst.scores) else None
+
+
+def _questions(row: Pool, judge: WordsJudge) -> Iterator[_Question]:
+    for answer in row.candidates:
+        contexts = judge.contexts(Item(row.prompt, answer.response))
+        for objective, messages in zip(judge.objectives, contexts, strict=True):
+            yield _Question(answer.response, objective, messages)
+
+
+def _verdicts(questions: Sequence[_Question], model: LanguageModel, means: Means) -> list[list[tuple[Text, float]]]:
+    """Those that can be read, with their ratings: as many are drawn as answers, and as diversely."""
+    sample, longest = means.recipe.sample, means.recipe.refine.max_new_tokens
+    requests = [
+        Generate(each.messages, sample.n, sample.temperature, sample.top_p, longest, _seed(each.id, means.recipe.seed))
+        for each in questions
+    ]
+    return [
+        list(_rated(reply.texts, means.is_planned)) if isinstance(reply, Completion) else []
+        for reply in ask(model, requests)
+    ]
+
+
+def _rated(texts: Sequence[Text], is_planned: bool) -> Iterator[tuple[Text, float]]:
+    for number, text in enumerate(texts):
+        rating = Rating(float(number)) if is_planned else written_rating(text)
+        if isinstance(rating, Rating):
+            yield text, rating.value
+
+
+def _seed(name: str, seed: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big")
+
+
+def _agreed_and_farthest(question: _Question, verdicts: Sequence[tuple[Text, float]]) -> Pool | None:
+    """The verdict nearest to all others and the farthest, of equal ones the first; None where all are as near."""
+    apart = [sum(abs(rating - other) for _, other in verdicts) for _, rating in verdicts]
+    if not apart or min(apart) == max(apart):
+        return None
+    texts = [verdicts[apart.index(end)][0] for end in (min(apart), max(apart))]
+    answers = tuple(
+        Scored(Response(f"{question.id}/{name}", question.id, text.text, text.stop, text.n_tokens), ())
+        for name, text in zip(("agreed", "farthest"), texts, strict=True)
+    )
+    return Pool(Prompt(question.id, question.messages, VERDICT), answers)
+
+
+def _pairs(row: Pool, means: Means) -> tuple[Pair, ...]:
+    """The one pair of a row. Nobody rated verdicts, so they are a distance of 1 apart."""
+    if row.prompt.kind == VERDICT:
+        return (Pair(0, 1, means.constitution.names.index(row.prompt.id.rpartition("/")[2]), 1.0, 1.0),)
+    best, worst = (answer.scores for answer in row.candidates)
+    apart = [x - y for x, y in zip(best, worst, strict=True)]
+    return (Pair(0, 1, apart.index(max(apart)), sum(map(abs, apart)), sum(apart)),)
+
+
+def _reads(recipe: Recipe) -> object:
+    sample = recipe.sample
+    return sample.n, sample.temperature, sample.top_p, recipe.refine.max_new_tokens, recipe.seed
+
+
+ROWS = Rows(_make, texts=("rate_verbal",), reads=_reads, pairs=_pairs)

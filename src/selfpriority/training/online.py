@@ -1,0 +1,211 @@
+"""Online reinforcement learning by TRL's own GRPO trainer: prompts and a reward in, a policy out.
+
+What is ours is what goes in and what is kept: settings, prompts that the chat template takes, checkpoints by the
+clock, the log, and the policy as every training saves it. Knows no judge: a reward is a function of texts.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback
+from transformers.utils import logging as transformers_logging
+
+from selfpriority.chat import Chat
+from selfpriority.chat_template import RefusedTurns, fold_system
+from selfpriority.errors import WorkFailed
+from selfpriority.language_model import Text
+from selfpriority.models.probed_chat import probed_chat
+from selfpriority.recipe import Recipe
+from selfpriority.records import Drop, Prompt, Response
+from selfpriority.training.adapters import Policy, compute_dtype, load_policy, save_policy
+from selfpriority.training.align import Places, Trained
+from selfpriority.training.checkpoints import step_of, written
+from selfpriority.training.journal import Journal, Record
+from selfpriority.training.saving import settle
+from selfpriority.training.survival import Survival
+
+Reward = Callable[[Sequence[Prompt], Sequence[Response]], list[float]]
+"""Prompts and an answer to each -> rewards."""
+_LOGGED = ("loss", "reward", "kl", "grad_norm", "learning_rate")
+"""What of TRL's numbers `training.jsonl` has."""
+_WHOLE = "trainer_state.json"  # the last file that is written into a checkpoint
+
+
+def train_online(
+    prompts: Sequence[Prompt],
+    model: str,
+    recipe: Recipe,
+    reward: Reward,
+    places: Places,
+    on_step: Callable[[Record], None] | None = None,
+) -> Trained:
+    """Trains `model` on its own answers to the prompts, `sample.n` a prompt, from its last checkpoint if there is one.
+
+    Raises:
+        WorkFailed: the chat template takes none of the prompts, memory ran out, or the disk is full.
+        InputError: the model cannot be loaded or has no usable chat template.
+    """
+    settings = recipe.align
+    policy = load_policy(model, settings, recipe.seed)
+    chat = probed_chat(policy.tokenizer, policy.end_ids, model)
+    kept, dropped = _taken(prompts, chat)
+    if not kept:
+        raise WorkFailed(f"no prompt is left to train on (turns: {len(dropped)})")
+    checkpoint = _last(places.checkpoints)
+    resumed_from = step_of(checkpoint) if checkpoint else 0
+    watch = _Watch(Journal(places.log, resumed_from, on_step), settings.checkpoint_minutes)
+    trainer = _trainer(policy, recipe, _rows(kept, chat), _asked(reward, kept, policy), places.checkpoints)
+    trainer.remove_callback(PrinterCallback)  # results alone go to standard output
+    trainer.add_callback(watch)
+    try:
+        with written(places.checkpoints, "the last whole checkpoint, if there is one,"), _hushed():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise WorkFailed("out of memory while training; lower sample.n or sample.max_new_tokens") from error
+    policy = replace(policy, model=trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
+    survival = settle(policy, settings, model, None, lambda _, weight: weight.detach())
+    with written(places.policy, "the last checkpoint"):
+        save_policy(policy, places.policy)
+    if not places.keeps_checkpoints:
+        shutil.rmtree(places.checkpoints, ignore_errors=True)
+    return _trained(trainer.state, tuple(dropped), resumed_from, survival)
+
+
+def _trained(state: Any, dropped: tuple[Drop, ...], resumed_from: int, survival: Survival) -> Trained:
+    n_tokens = int(state.num_input_tokens_seen)
+    return Trained(
+        dropped,
+        n_steps=state.global_step,
+        n_pairs=0,
+        n_tokens=n_tokens,
+        n_pass_tokens=n_tokens,
+        n_row_tokens=n_tokens,
+        n_tokens_here=n_tokens,
+        light_share=0.0,
+        padding=0.0,
+        alarms={},
+        resumed_from=resumed_from,
+        survival=survival,
+    )
+
+
+def _taken(prompts: Sequence[Prompt], chat: Chat) -> tuple[list[Prompt], list[Drop]]:
+    """The prompts whose turns the chat template takes, and those that it does not."""
+    kept, dropped = [], []
+    for prompt in prompts:
+        try:
+            chat.prompt_ids(prompt.messages)
+            kept.append(prompt)
+        except RefusedTurns as error:
+            dropped.append(Drop("align", prompt.id, "turns", detail=error.reason))
+    return kept, dropped
+
+
+def _rows(prompts: Sequence[Prompt], chat: Chat) -> list[dict[str, Any]]:
+    """As TRL reads them, the system's text in the first user turn where the template wants that."""
+    fold = fold_system if chat.template.folds_system else list
+    return [
+        {"prompt": [{"role": turn.role, "content": turn.content} for turn in fold(prompt.messages)], "number": number}
+        for number, prompt in enumerate(prompts)
+    ]
+
+
+def _asked(reward: Reward, prompts: Sequence[Prompt], policy: Policy) -> Callable[..., list[float]]:
+    """The reward as TRL calls it."""
+    ends = {*policy.end_ids, policy.tokenizer.eos_token_id}
+
+    def reward_of_answers(completions: Any, completion_ids: Any, number: Sequence[int], **_: Any) -> list[float]:
+        asked = [prompts[index] for index in number]
+        answers = []
+        for prompt, (turn,), ids in zip(asked, completions, completion_ids, strict=True):
+            written = Text.of(turn["content"], len(ids), "end" if ids and int(ids[-1]) in ends else "length")
+            answers.append(Response(f"{prompt.id}/online", prompt.id, written.text, written.stop, written.n_tokens))
+        return reward(asked, answers)
+
+    return reward_of_answers
+
+
+def _trainer(policy: Policy, recipe: Recipe, rows: list[dict[str, Any]], reward: Callable[..., Any], to: Path) -> Any:
+    from datasets import Dataset
+    from trl import GRPOTrainer
+
+    if policy.tokenizer.pad_token is None:
+        policy.tokenizer.pad_token = policy.tokenizer.eos_token
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # progress is the caller's to show
+    with _hushed():
+        how = _arguments(recipe, to)
+        return GRPOTrainer(policy.model, reward, how, Dataset.from_list(rows), processing_class=policy.tokenizer)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Says nothing of names that TRL and transformers are about to change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def _arguments(recipe: Recipe, to: Path) -> Any:
+    """What TRL is told: the recipe's fields under TRL's names."""
+    from trl import GRPOConfig
+
+    settings, sample = recipe.align, recipe.sample
+    return GRPOConfig(
+        output_dir=str(to),
+        num_generations=sample.n,
+        max_completion_length=sample.max_new_tokens,
+        temperature=sample.temperature,
+        top_p=sample.top_p,
+        beta=settings.beta,
+        per_device_train_batch_size=sample.n,
+        gradient_accumulation_steps=max(1, settings.tokens_per_step // (sample.n * sample.max_new_tokens)),
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup,  # a share of all steps, for it is below 1
+        num_train_epochs=settings.epochs,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=compute_dtype(settings) is torch.bfloat16,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        use_cpu=not torch.cuda.is_available(),
+        seed=recipe.seed,
+        logging_steps=1,
+        save_strategy="no",  # the watch says when
+        save_total_limit=2,
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+class _Watch(TrainerCallback):
+    """Writes every step into the journal, and asks for a checkpoint by the clock."""
+
+    def __init__(self, journal: Journal, minutes: float) -> None:
+        self._journal, self._minutes, self._saved_at = journal, minutes, time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A checkpoint is due."""
+        if time.monotonic() - self._saved_at >= 60 * self._minutes:
+            control.should_save, self._saved_at = True, time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
+        """A step was made; the last line, a summary, has no loss."""
+        if logs and "loss" in logs:
+            told = {name: float(logs[name]) for name in _LOGGED if name in logs}
+            epoch = int(logs.get("epoch", 0.0))
+            self._journal.write({"step": state.global_step, "n_steps": state.max_steps, "epoch": epoch, **told})
+
+
+def _last(checkpoints: Path) -> Path | None:
+    """The newest checkpoint that is whole."""
+    whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{_WHOLE}")]
+    return max(whole, key=step_of, default=None)

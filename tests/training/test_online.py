@@ -1,0 +1,87 @@
+"""TRL's GRPO trainer on a tiny model, with a reward of the test's own; skipped without TRL (the extra `online`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from selfpriority.recipe import Recipe
+from selfpriority.records import Message, Prompt
+from selfpriority.training.align import Places
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+if not importlib.util.find_spec("trl"):
+    pytest.skip("TRL is not installed: the extra `online` brings it", allow_module_level=True)
+
+from selfpriority.training.online import train_online
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]  # importing TRL takes half a minute
+PROMPTS = [Prompt(name, (Message("user", f"What is {name}?"),)) for name in ("a", "b", "c", "d")]
+
+
+def recipe_of(model: Path, **align: object) -> Recipe:
+    fields = {"method": "grpo", "rows": "online", "learning_rate": 1e-2, "dtype": "float32", "tokens_per_step": 32}
+    sample = {"n": 4, "max_new_tokens": 8}
+    return Recipe.model_validate({"model": str(model), "prompts": "p", "sample": sample, "align": {**fields, **align}})
+
+
+def places(folder: Path) -> Places:
+    return Places(folder / "policy", folder / "training.jsonl", folder / "checkpoints")
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
+
+
+def test_the_policy_is_moved_by_the_reward_and_saved_as_every_policy(tiny_model: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    asked: list[tuple[str, str]] = []
+
+    def reward(prompts, answers):
+        asked.extend((prompt.id, answer.prompt_id) for prompt, answer in zip(prompts, answers, strict=True))
+        return [float(len(answer.text)) for answer in answers]
+
+    trained = train_online(PROMPTS, str(tiny_model), recipe_of(tiny_model), reward, places(tmp_path))
+    assert (trained.n_steps, trained.dropped, trained.resumed_from) == (4, (), 0)
+    assert sorted(asked) == sorted((prompt.id, prompt.id) for prompt in PROMPTS for _ in range(4))
+    rows = log(tmp_path)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert all(row["n_steps"] == 4 and row["reward"] > 0 for row in rows)
+    policy, start = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        for folder in (tmp_path / "policy", tiny_model)
+    )
+    assert any(not torch.equal(a, b) for a, b in zip(policy.parameters(), start.parameters(), strict=True))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_adapters_are_trained_and_saved_as_adapters(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tiny_model, lora={"r": 4}, beta=0.01)
+    train_online(
+        PROMPTS[:1], str(tiny_model), recipe, lambda _, answers: [float(len(a.text)) for a in answers], places(tmp_path)
+    )
+    assert (tmp_path / "policy" / "adapter_model.safetensors").is_file()
+
+
+def test_an_interrupted_training_goes_on_from_its_last_checkpoint(tiny_model: Path, tmp_path: Path) -> None:
+    recipe, n_asked = recipe_of(tiny_model, checkpoint_minutes=1e-6), 0
+
+    def interrupted(prompts, answers):
+        nonlocal n_asked
+        n_asked += 1
+        if n_asked == 3:
+            raise KeyboardInterrupt
+        return [float(len(answer.text)) for answer in answers]
+
+    with pytest.raises(KeyboardInterrupt):
+        train_online(PROMPTS, str(tiny_model), recipe, interrupted, places(tmp_path))
+    (tmp_path / "checkpoints" / "checkpoint-9").mkdir()  # one that was cut short
+    trained = train_online(PROMPTS, str(tiny_model), recipe, interrupted, places(tmp_path))
+    assert (trained.resumed_from, trained.n_steps, n_asked) == (2, 4, 5)
+    assert [row["step"] for row in log(tmp_path)] == [1, 2, 3, 4]
