@@ -10,6 +10,7 @@ from selfpriority.errors import InputError, WorkFailed
 from selfpriority.models import embedded
 from selfpriority.models.files import adapter_base, resolve
 from selfpriority.models.fingerprint import fingerprint
+from selfpriority.phases.judge_names import SHIPPED_HEADS
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +161,16 @@ def test_embedded_model_is_converted_once(embedded_model: Path) -> None:
     names = set(os.listdir(embedded_model))
     assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= names
     assert (embedded_model / "model.safetensors").stat().st_size > 500_000_000
+
+
+def test_the_version_that_converted_is_no_content_of_an_embedded_model(embedded_model: Path) -> None:
+    """Else heads that ship would be called those of other weights wherever another version is installed."""
+    for name in ("config.json", "generation_config.json"):
+        assert "transformers_version" not in (embedded_model / name).read_text()
+    for card in (
+        SHIPPED_HEADS / name / "card.json" for name in ("demo-train", "demo-eval", "demo-contrast", "ranking")
+    ):
+        assert fingerprint(str(embedded_model)) in (SHIPPED_HEADS / name / "card.json").read_text()
 
 
 def test_a_file_that_is_no_gguf_says_so_and_leaves_nothing(

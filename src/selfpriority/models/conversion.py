@@ -5,6 +5,7 @@ A program of its own, for what it loads shall leave memory with it. Knows no nam
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,17 @@ def convert(gguf: Path, folder: Path) -> None:
     config = GgufConfig(dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, quantization_config=config)
     model.save_pretrained(folder)
+    for described in (folder / "config.json", folder / "generation_config.json"):
+        _without_version(described)
     save_tokenizer(AutoTokenizer.from_pretrained(**source), folder)
+
+
+def _without_version(described: Path) -> None:
+    """The same weights are the same model, whichever version of the library wrote them out."""
+    if described.exists():
+        values = json.loads(described.read_text(encoding="utf-8"))
+        values.pop("transformers_version", None)
+        described.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

