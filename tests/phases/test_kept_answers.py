@@ -58,14 +58,14 @@ def labels(folder: Path) -> Path:
     return path
 
 
-def few_prompts(kinds: tuple[str, ...], all_of: Any = contrast._prompts) -> Any:
+def few_prompts(kinds: tuple[str, ...], all_of: Any = contrast._asked) -> Any:
     return all_of(kinds)[:6]
 
 
 @pytest.fixture(params=["labels", "contrast", "check"])
 def ask(request: pytest.FixtureRequest, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """What each of the commands does, on a model whose answers are scripted."""
-    monkeypatch.setattr(contrast, "_prompts", few_prompts)
+    monkeypatch.setattr(contrast, "_asked", few_prompts)
     scripted: dict[str, Any] = {"model": str(tiny_model), "backend": {"kind": "scripted"}}
     recipe, to = Recipe.model_validate({**scripted, "prompts": "none"}), tmp_path / "heads"
     path = write_recipe(tmp_path, tiny_model)

@@ -62,11 +62,7 @@ def _contest(value: object) -> object:
     return Contest.of(value) if isinstance(value, str) else value
 
 
-def _key(contest: Contest) -> str:
-    return contest.key
-
-
-Key = Annotated[Contest, BeforeValidator(_contest), PlainSerializer(_key, return_type=str)]
+Key = Annotated[Contest, BeforeValidator(_contest), PlainSerializer(lambda contest: contest.key, return_type=str)]
 """A contest where JSON has a name."""
 
 
