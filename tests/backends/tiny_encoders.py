@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, BertConfig, MPNetConfig, PreTrainedTokenizerFast, RobertaConfig
 
 SENTENCES = ("explain how to keep a kitchen knife sharp", "no, i will not help with that, but here is something safe")
@@ -34,11 +34,14 @@ def write_encoder(folder: Path, kind: str = "bert") -> Path:
 
 def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
     opening, closing = ("[CLS]", "[SEP]") if kind == "bert" else ("<s>", "</s>")
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    special = ["[UNK]", "[PAD]", opening, closing]
+    words = set(" ".join(SENTENCES).replace(",", " , ").split())
+    letters = {letter for word in words for letter in word}
+    # no trainer makes it: that breaks ties otherwise in every process, and pieces' weights go with their numbers
+    pieces = dict.fromkeys([*special, *sorted(words), *sorted(letters), *sorted(f"##{letter}" for letter in letters)])
+    tokenizer = Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[UNK]", "[PAD]", opening, closing]
-    tokenizer.train_from_iterator(SENTENCES, trainers.WordPieceTrainer(vocab_size=120, special_tokens=special))
     between = closing if kind == "bert" else f"{closing} {closing}"
     ids = [(token, tokenizer.token_to_id(token)) for token in (opening, closing)]
     tokenizer.post_processor = processors.TemplateProcessing(
