@@ -173,3 +173,12 @@ def test_the_place_of_the_base_is_no_content_but_the_base_is(base: Path, tmp_pat
     assert fingerprint(str(tmp_path / "adapter")) == one_line
     (base / "generation_config.json").write_text("{}")
     assert fingerprint(str(tmp_path / "adapter")) != one_line
+
+
+def test_a_merged_adapter_does_not_copy_its_head_once_a_row(base: Path, tmp_path: Path) -> None:
+    by_peft(base, tmp_path / "adapter", n_tokens(base), [])
+    head = load_causal(str(tmp_path / "adapter"), SETTINGS).model.get_output_embeddings()
+    last = torch.randn(4, 6, head.in_features)[:, -1:]  # what transformers hands it: a slice of all states
+    with torch.inference_mode(), torch.profiler.profile() as seen:
+        head(last)
+    assert "aten::bmm" not in {event.key for event in seen.key_averages()}  # one product, not one a row

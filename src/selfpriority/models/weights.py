@@ -62,7 +62,19 @@ def open_model(name: str, dtype: torch.dtype, kind: Any = AutoModelForCausalLM) 
             merged = _adapted(model, source)
             model = merged.merge_and_unload()
             model = to_bfloat16(model) if dtype is torch.bfloat16 else model.to(dtype)
+            _keep_head_once(model)
         return Opened(model, _tokenizer(source, model, name), _end_ids(model), source)
+
+
+def _keep_head_once(model: Any) -> None:
+    """Hands the head its states in one piece.
+
+    Given the last of each row's states as they lie, torch 2.13 copies a frozen head once a row: 96 rows of a model of
+    135M parameters took 5.4 GB, and 18 times as long. A merged adapter leaves its base frozen.
+    """
+    head = model.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
 
 
 def open_adapter(name: str, dtype: torch.dtype, **how: Any) -> Opened:
