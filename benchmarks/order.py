@@ -64,12 +64,16 @@ def main() -> None:
     run.add_argument("--record", type=Path, required=True)
     table = kinds.add_parser("table")
     table.add_argument("record", type=Path)
-    asked = parser.parse_args()
+    asked, behind = parser.parse_known_args()  # argparse takes no FIELD=VALUE that stands behind an option
+    if (asked.what == "table" and behind) or any(change.startswith("-") or "=" not in change for change in behind):
+        parser.error(f"unrecognized arguments: {' '.join(behind)}")
     if asked.what == "run":
         for seed in asked.seeds:
             folder = asked.to / f"seed-{seed}"
             command = [sys.executable, "-m", "selfpriority", "run", str(asked.recipe), "--out", str(folder)]
-            subprocess.run([*command, f"seed={seed}", *asked.changes], check=True)
+            done = subprocess.run([*command, f"seed={seed}", *asked.changes, *behind], check=False)
+            if done.returncode:
+                sys.exit(done.returncode)
             keep(asked.record, found(folder, asked.recipe.stem, seed))
     else:
         print("\n".join(lines([Row(**row) for row in json.loads(asked.record.read_text("utf-8"))])))

@@ -4,10 +4,13 @@ import importlib.util
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.scripts import opened
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -106,9 +109,7 @@ def test_labels_that_measure_nothing_are_told_in_one_line(tmp_path, name, text, 
 
 
 def test_agreement_within_a_prompt_is_told_from_agreement_over_prompts():
-    spec = importlib.util.spec_from_file_location("agreement", BENCHMARKS / "agreement.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = opened("benchmarks/agreement.py")
     generator = np.random.default_rng(0)
     prompts = np.repeat(np.arange(60.0), 4)
     inside, level = generator.normal(size=(240, 2)), np.repeat(5 * generator.normal(size=(60, 2)), 4, axis=0)
@@ -132,3 +133,16 @@ def test_the_client_of_servers_is_measured_beside_the_bare_library():
     assert bare["answered"] == ours["answered"] == 60
     assert 0 < ours["connections"] <= 20
     assert ours["cpu_us"] > 0
+
+
+def test_fields_may_stand_behind_the_options_of_a_row_of_runs(tmp_path: Path):
+    command = [sys.executable, BENCHMARKS / "order.py", "run", "none.yaml", "--seeds", "0", "--to", tmp_path / "runs"]
+    command += ["--record", tmp_path / "order.json"]
+    run = partial(subprocess.run, capture_output=True, text=True, check=False)
+    done = run([*command, "sample.n=3", "evaluate.systems=[]"])
+    assert done.returncode == 2
+    assert "none.yaml" in done.stderr  # of `spa run`, which was asked
+    assert "Traceback" not in done.stderr
+    wrong = run([*command, "--nonsense", "0"])
+    assert wrong.returncode == 2
+    assert "unrecognized arguments: --nonsense 0" in wrong.stderr

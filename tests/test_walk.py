@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.scripts import opened
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def walk() -> Any:
-    spec = importlib.util.spec_from_file_location("walk", ROOT / "scripts" / "walk.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["walk"] = module  # its records are looked up there
-    spec.loader.exec_module(module)
-    return module
+    return opened("scripts/walk.py")
 
 
 def test_every_line_of_spa_is_a_command_and_every_file_has_its_name(walk):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from dataclasses import replace
@@ -20,6 +19,7 @@ from selfpriority.recipe import load
 from selfpriority.records import Pool, Rating, Ratings
 from selfpriority.run import Run
 from tests.method.pools import pool, scored
+from tests.scripts import opened
 
 NAMES = ("harmlessness", "helpfulness")
 CANDIDATES = [(2.0, 5.0), (4.0, 3.0), (6.0, 8.0), (6.2, 1.0)]
@@ -28,14 +28,7 @@ CANDIDATES = [(2.0, 5.0), (4.0, 3.0), (6.0, 8.0), (6.2, 1.0)]
 @pytest.fixture(scope="module")
 def bench():
     """benchmarks/yields.py as a module."""
-    path = Path(__file__).parent.parent / "benchmarks" / "yields.py"
-    spec = importlib.util.spec_from_file_location("yields", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["yields"] = module  # dataclasses look their own module up
-    spec.loader.exec_module(module)
-    return module
+    return opened("benchmarks/yields.py")
 
 
 def made() -> list[Pool]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import sqlite3
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.recipe import load
 from selfpriority.recipe.branch import branch_of
 from selfpriority.run import Run
+from tests.scripts import opened
 from tests.test_pipeline import SMALL, spa, steps, write_recipe
 
 SYSTEMS = {"swapped": {"train": {"pair": {"order": "swapped"}}}, "dpo": {"train": {"align": {"method": "dpo"}}}}
@@ -123,11 +122,7 @@ def test_what_is_done_stays_done_and_a_change_trains_the_branch_alone(finished: 
 
 
 def test_the_table_over_runs_holds_what_a_run_found(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    place = importlib.util.spec_from_file_location("order", Path(__file__).parents[2] / "benchmarks" / "order.py")
-    assert place is not None
-    assert place.loader is not None
-    order = sys.modules[place.name] = importlib.util.module_from_spec(place)
-    place.loader.exec_module(order)
+    order = opened("benchmarks/order.py")
     _, run = finished
     rows = order.found(run, "demo", 0)
     summary = json.loads((run / "evaluation" / "summary.json").read_text())
