@@ -1,0 +1,116 @@
+"""The paper's tables: one command trains and evaluates every system, keeps what was found, and prints it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from tests.scripts import ROOT, opened
+
+SCRIPT = ROOT / "benchmarks" / "paper.py"
+FILES = ("saferlhf_prompts.train", "saferlhf_prompts.test", "jailbreaktrigger")
+LABELLED = {
+    "wildguard_prompts.train": ("harmful", "unharmful"),
+    "wildguard_prompts.test": ("harmful", "unharmful"),
+    "xstest_prompts": ("safe", "unsafe"),
+}
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))  # where it finds its neighbours, as a script does
+    return opened("benchmarks/paper.py")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Eight prompts of our own in every file."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in (*FILES, *LABELLED):
+        rows = [
+            {"prompt": f"{name}: what is {i} and {i}?", "label": LABELLED.get(name, ("",))[i % 2 - 1]} for i in range(8)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return folder
+
+
+def paper(*arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.slow
+def test_a_table_holds_every_set_and_system_and_is_made_once(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    recipe = {
+        "model": str(tiny_model),
+        "prompts": {"source": "demo"},
+        "constitution": "harmless-helpful",
+        "sample": {"n": 4, "max_new_tokens": 8, "personas": "none"},
+        "score": {"require_signal": False},
+        "denoise": {"consistency": "off", "keep_lowest": 1.0},
+        "pair": {"margin": 0.1},
+        "evaluate": {"prompts": {"source": "demo", "split": "dev"}, "max_new_tokens": 8},
+        "backend": {"kind": "scripted"},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    asked = [
+        "run",
+        "iterations",
+        "--data",
+        data,
+        "--sets",
+        "wildguard",
+        "--seeds",
+        0,
+        "--recipe",
+        tmp_path / "recipe.yaml",
+    ]
+    asked += ["--prompts", 6, "--heldout", 6, "--to", tmp_path / "runs", "refine.max_new_tokens=8"]
+    done = paper(*asked)
+    assert done.returncode == 0, done.stderr
+    record = tmp_path / "runs" / "iterations.json"
+    rows = json.loads(record.read_text())
+    assert {row["set"] for row in rows} == {"wildguard", "saferlhf", "jailbreaktrigger", "xstest"}
+    assert {(row["system"], row["rounds"]) for row in rows if row["system"] != "vanilla"} >= {("spa", 1)}
+    assert {row["rounds"] for row in rows} == {1, 2, 3}
+    assert all(row["n"] == 6 and row["trained_on"] == "wildguard" for row in rows)
+    policies = sorted((tmp_path / "runs").glob("iterations/*/round-*/training.jsonl"))
+    made = {path: path.stat().st_mtime_ns for path in policies}
+    assert len(made) == 1 + 2 + 3
+    assert paper(*asked).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in policies} == made
+    assert json.loads(record.read_text()) == rows
+    told = paper("table", record).stdout
+    assert told.count("Trained on wildguard, asked") == 4
+    spa = next(row for row in rows if row["system"] == "spa" and row["gain"])
+    assert f"{spa['gain']['mean']:+.2f} ({spa['gain']['low']:+.2f} to {spa['gain']['high']:+.2f}, 1 run)" in told
+
+
+def test_gains_are_in_the_mean_of_the_runs(script: ModuleType) -> None:
+    shared = {"trained_on": "a", "rounds": 1, "arithmetic": "x", "set": "b", "judge": "j", "objective": "harmlessness"}
+    shared |= {"n": 5, "worst_decile": 2.0, "over_refusal": 0.1}
+    gains = [{"mean": mean, "low": 0.0, "high": 1.0} for mean in (0.2, 0.4, 0.6)]
+    rows = [{**shared, "system": "vanilla", "seed": 0, "mean": 5.0, "gain": None}]
+    rows += [{**shared, "system": "spa", "seed": seed, "mean": 5.5, "gain": gain} for seed, gain in enumerate(gains)]
+    *_, vanilla, spa = script.tables(rows)
+    assert vanilla == "| vanilla | 5.00 | 2.00 | 10 % |"
+    # 0.4 -/+ 4.303 * 0.2 / sqrt(3)
+    assert spa == "| spa | +0.40 (-0.10 to +0.90, 3 runs) | 2.00 | 10 % |"
+
+
+def test_without_a_folder_the_sets_are_asked_for_by_their_short_names(script: ModuleType) -> None:
+    assert script.TEST["wildguard"].section(None, 5) == {
+        "source": "wildguardmix", "split": "test", "limit": 5, "shuffle": True}  # fmt: skip
+    from selfpriority.prompt_sets import prompt_sets
+
+    names = {each.hub for each in (*script.TRAIN.values(), *script.TEST.values()) if each.hub}
+    assert names <= set(prompt_sets())
