@@ -37,6 +37,8 @@ class PromptSet(Section):
     kind_column: str = "kind"
     kind: str = ""
     """What all its prompts are, where no column says it."""
+    characters: int | None = Field(None, ge=1)
+    """Of a prompt in the mean, for plans that are made without the set."""
     splits: dict[str, str | None] = Field({})
     """Split -> the configuration that has it; the first is taken where a recipe names none."""
 

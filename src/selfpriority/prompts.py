@@ -114,11 +114,25 @@ def shipped_prompts() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.jsonl"))
 
 
+def lies_elsewhere(source: Prompts) -> bool:
+    """Whether the prompts are those of a hub data set, or of a file that is not on this machine."""
+    path = Path(source.source)
+    if source.source in shipped_prompts() or path.exists():
+        return False
+    return is_readable(path) or _is_hub_set(source)
+
+
+def _is_hub_set(source: Prompts) -> bool:
+    path = Path(source.source)
+    is_here = source.source in shipped_prompts() or path.exists() or is_readable(path)
+    return not is_here and bool(_HUB_ID.fullmatch(source.source))
+
+
 def _rows(source: Prompts) -> list[TableRow]:
+    if _is_hub_set(source):
+        return _hub_rows(source)
     ships = source.source in shipped_prompts()
     path = SHIPPED / f"{source.source}.jsonl" if ships else Path(source.source)
-    if not path.exists() and not is_readable(path) and _HUB_ID.fullmatch(source.source):
-        return _hub_rows(source)
     if source.config is not None:
         raise InputError(f"prompts.config: {source.config!r} is for hub data sets, {source.source} is not one")
     _check_file(path)

@@ -17,7 +17,7 @@ from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.tau import other_judge
 from selfpriority.pipeline import check_inputs, follow, start
 from selfpriority.planning.pace import rates
-from selfpriority.planning.plan import plan
+from selfpriority.planning.plan import Given, plan
 from selfpriority.recipe import ByPython, load
 from selfpriority.run import Run
 from selfpriority.storage import read_json
@@ -192,7 +192,7 @@ def test_a_judge_that_fails_stops_the_work_in_one_line(
 def test_a_plan_counts_its_answers_and_no_tokens_and_knows_no_time(tiny_model: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, tiny_model, score=OWN)
     fast = rates("prefill=1000,generate=1000,train=1000")
-    found = {step.name: step for step in plan(recipe, [], tmp_path / "run", fast).steps}
+    found = {step.name: step for step in plan(recipe, [], tmp_path / "run", Given(fast)).steps}
     score = found["round-1/score"]
     assert score.requests > 0
     assert (score.prompt_tokens, score.forward_tokens, score.new_tokens, score.seconds) == (0, 0, 0, None)

@@ -168,6 +168,9 @@ class PlanOptions:
     out: Annotated[Path | None, typer.Option("--out", help="Run directory whose manifest gives the rates.")] = None
     rates: Annotated[str | None, typer.Option("--rates", help="Tokens a second: prefill=N,generate=N,train=N.")] = None
     prices: Annotated[str | None, typer.Option("--prices", help="A million tokens at a server: in=X,out=Y.")] = None
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Guess what is not here: prompts by their limit, models by known shapes.")
+    ] = False
     pilot: Annotated[
         bool, typer.Option("--pilot", help="Collect from 20 of the prompts and tell the yield; `--pilot N`: from N.")
     ] = False

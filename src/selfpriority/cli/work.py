@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 def plan_command(recipe: RecipeArgument, options: PlanOptions, fields: Fields = None, as_json: AsJson = False) -> None:
     """Before any work: requests, tokens, memory, time and money of every step; with --pilot the yield, from a few."""
     from selfpriority.planning import pace
-    from selfpriority.planning.plan import plan
+    from selfpriority.planning.plan import Given, plan
     from selfpriority.planning.table import plan_text
     from selfpriority.storage import json_text
 
     rates = pace.rates(options.rates) if options.rates is not None else None
     prices = pace.prices(options.prices) if options.prices is not None else None
     path, given = named_recipe(recipe), options.read(fields or [])
-    planned = plan(path, given.overrides, options.out, rates, prices)
+    planned = plan(path, given.overrides, options.out, Given(rates, prices, options.offline))
     if given.n_pilot:
         from selfpriority.planning.pilot import pilot
 

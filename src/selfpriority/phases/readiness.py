@@ -71,6 +71,8 @@ class Ahead:
     collects: bool = True
     trains: bool = True
     evaluates: bool = True
+    elsewhere: bool = False
+    """Nothing will be done on this machine, so nothing has to be here or to be fetched."""
 
 
 def check_ready(recipe: Recipe, objectives: tuple[str, ...], ahead: Ahead) -> None:
@@ -169,7 +171,7 @@ def _servers(recipe: Recipe, ahead: Ahead) -> dict[str, OpenaiBackend]:
 def _models(recipe: Recipe, probes: Sequence[_Probe], ahead: Ahead) -> Iterator[str]:
     """Those that run here, where they neither are here nor can be fetched."""
     for opened in (*_answering(recipe, ahead), *_judging(recipe, probes)):
-        if why := out_of_reach(opened.name):
+        if not ahead.elsewhere and (why := out_of_reach(opened.name)):
             yield f"{opened.place}: {why}"
 
 

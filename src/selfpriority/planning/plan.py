@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from selfpriority.phases.branches import Branch, branches
 from selfpriority.phases.readiness import Ahead, check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter
+from selfpriority.planning.luck import lucky_share
 from selfpriority.planning.memory import Held, Trained, held, trained
+from selfpriority.planning.offline import Invented, invented
 from selfpriority.planning.pace import Earlier, Pace, Prices
 from selfpriority.planning.pilot import Pilot
 from selfpriority.planning.requests import PlannedStep, Rehearsal, planned_steps
@@ -57,6 +60,10 @@ class PlanTotal:
 class PlannedTraining:
     """The training of the largest round."""
 
+    pools: int
+    """At most."""
+    by_luck: float | None
+    """Share of them that is consistent where a refinement is no better than a candidate; None: nothing is refined."""
     optimizer_steps: int
     """At most."""
     measured_tokens: int
@@ -90,8 +97,12 @@ class Plan:
     """What a run will do."""
 
     recipe: str
+    invented: tuple[str, ...]
+    """What stands for prompts that are not on this machine, a line each."""
     tokens: dict[str, str]
     """Model -> how its tokens were counted."""
+    by_shape: tuple[str, ...]
+    """Models whose memory is that of their known shape, for their files are not on this machine."""
     steps: tuple[PlanRow, ...]
     total: PlanTotal
     rates: str | None
@@ -107,35 +118,51 @@ class Plan:
     """What a few of the prompts gave, where they were tried."""
 
 
-def plan(
-    path: Path, overrides: Sequence[str], out: Path | None, rates: Pace | None = None, prices: Prices | None = None
-) -> Plan:
+@dataclass(frozen=True)
+class Given:
+    """What a plan rests on, beside the recipe."""
+
+    rates: Pace | None = None
+    """Tokens a second, in place of the manifest's."""
+    prices: Prices | None = None
+    """Of servers."""
+    offline: bool = False
+    """Whether what is not on this machine is guessed: prompts by their limit, and nothing has to be fetched."""
+
+
+def plan(path: Path, overrides: Sequence[str], out: Path | None, given: Given | None = None) -> Plan:
     """What `spa run` with the same arguments would do, from nothing done before.
 
     Args:
         path: the recipe.
         overrides: `FIELD=VALUE`.
         out: the run directory; if it holds a manifest, that is where rates come from.
-        rates: tokens a second, in place of the manifest's.
-        prices: of servers.
+        given: what it rests on.
 
     Raises:
         InputError: whatever would stop the run in its first second, but for what only the hub knows.
     """
+    given, run = given or Given(), Run(out or Path("runs") / path.stem)
     recipe = with_absolute_paths(load(path, overrides), path.parent)
-    run = Run(out or Path("runs") / path.stem)
+    with invented(recipe) if given.offline else nullcontext(Invented(recipe, ())) as made:
+        return replace(_plan(made.recipe, run, given), recipe=str(path), invented=made.told)
+
+
+def _plan(recipe: Recipe, run: Run, given: Given) -> Plan:
     rehearsal = Rehearsal(recipe, run, Reporter())
-    check_ready(rehearsal.recipe, rehearsal.constitution.names, Ahead())
+    check_ready(rehearsal.recipe, rehearsal.constitution.names, Ahead(elsewhere=given.offline))
     rehearsal.recipe = recipe = with_batch_tokens(rehearsal.recipe, run)
     steps = list(planned_steps(rehearsal))
-    pace = rates or (Earlier.of(run.manifest, str(run.folder)) if run.manifest.steps else None)
-    rows = tuple(_row(step, pace, prices) for step in steps)
+    pace = given.rates or (Earlier.of(run.manifest, str(run.folder)) if run.manifest.steps else None)
+    rows = tuple(_row(step, pace, given.prices) for step in steps)
     memory = held(steps, rehearsal)
     training = _training(recipe, rehearsal, [s for s in steps if s.trained_tokens and s.name.startswith("round-")])
     beside = [_beside(branch, rehearsal, steps) for branch in branches(run, recipe)]
     return Plan(
-        recipe=str(path),
+        recipe="",
+        invented=(),
         tokens=_token_counting(rehearsal),
+        by_shape=tuple(sorted(rehearsal.by_shape)),
         steps=rows,
         total=_total(rows),
         rates=pace.source if pace else None,
@@ -203,7 +230,8 @@ def _known_sum(parts: Sequence[float | None]) -> float | None:
 
 def _token_counting(rehearsal: Rehearsal) -> dict[str, str]:
     """Model -> how its tokens were counted; one that is asked here and at a server is told twice."""
-    here = {name: TOKENIZER if found else CHARACTERS for name, found in rehearsal.descriptions.items()}
+    unread = rehearsal.by_shape | {name for name, found in rehearsal.descriptions.items() if found is None}
+    here = {name: CHARACTERS if name in unread else TOKENIZER for name in rehearsal.descriptions}
     there = {f"{name} (server)" if name in here else name: SERVED for name in sorted(rehearsal.served)}
     return here | there
 
@@ -223,6 +251,8 @@ def _training(recipe: Recipe, rehearsal: Rehearsal, align: Sequence[PlannedStep]
     n_once = max(step.trained_tokens for step in align) // settings.epochs
     n_pool = max(step.pool_tokens for step in align)
     return PlannedTraining(
+        pools=max(step.pools for step in align),
+        by_luck=lucky_share(recipe) if recipe.pairs is None and settings.rows == "pairs" else None,
         optimizer_steps=settings.epochs * ceil(n_once / settings.tokens_per_step),
         measured_tokens=_measured(settings, n_once),
         tokens_per_batch=settings.tokens_per_batch,

@@ -19,6 +19,7 @@ from selfpriority.judges.comparer_check import ask_all_pairs
 from selfpriority.language_model import Generate, LanguageModel, Request
 from selfpriority.method.denoise import n_of_share
 from selfpriority.models.files import described
+from selfpriority.models.known_shapes import known_config
 from selfpriority.own_pairs.pools import own_pairs
 from selfpriority.personas import load_personas
 from selfpriority.phases.answers import answers_of
@@ -56,6 +57,8 @@ class PlannedStep:
     """Of all epochs, at most."""
     pool_tokens: int = 0
     """Of the largest pool that is trained on, at most."""
+    pools: int = 0
+    """That are trained on, at most."""
 
     @property
     def requests(self) -> int:
@@ -71,6 +74,8 @@ class Rehearsal(Resources):
     descriptions: dict[str, Description | None] = field(default_factory=dict)
     served: set[str] = field(default_factory=set)
     """Models that only a server knows."""
+    by_shape: set[str] = field(default_factory=set)
+    """Models whose files are not here, but whose shape is known."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,15 +93,25 @@ class Rehearsal(Resources):
         return made | {str(merge.folder) for merge in merges(self.run, self.recipe)}
 
     def description(self, name: str) -> Description | None:
-        """Tokenizer and configuration of a model; None if they are not here. A policy has those of the recipe's."""
+        """Tokenizer and configuration of a model. A policy has those of the recipe's.
+
+        Of a well-known model whose files are not here, its configuration alone; of another, None.
+        """
         name = self.recipe.model if name in self.policies else name
         if name not in self.descriptions:
-            is_here = described(name) is not None
-            if is_here:
-                from selfpriority.models.loading import describe
-
-            self.descriptions[name] = describe(name) if is_here else None
+            self.descriptions[name] = self._described(name)
         return self.descriptions[name]
+
+    def _described(self, name: str) -> Description | None:
+        from selfpriority.models.loading import Description, describe
+
+        if described(name) is not None:
+            return describe(name)
+        config = known_config(name)
+        if config is None:
+            return None
+        self.by_shape.add(name)
+        return Description(None, config)
 
     def ruler(self, name: str) -> Ruler:
         """How long texts are for the model `name`."""
@@ -160,7 +175,7 @@ def _own_round(rehearsal: Rehearsal) -> Iterator[PlannedStep]:
         for pool in own_pairs(recipe.pairs, recipe.prompts).pools
     ]
     once = recipe.align.epochs * sum(sizes)
-    yield PlannedStep("round-1/align", "align (round 1)", is_bound=True, trained_tokens=once, pool_tokens=max(sizes))
+    yield PlannedStep("round-1/align", "align (round 1)", (), True, once, max(sizes), len(sizes))
 
 
 def _round(rehearsal: Rehearsal, number: int) -> Iterator[PlannedStep]:
@@ -203,6 +218,7 @@ def _rows(rehearsal: Rehearsal, here: Round, refined: Sequence[Pool]) -> Iterato
         is_bound=True,
         trained_tokens=rehearsal.recipe.align.epochs * max(sum(sizes), 1),
         pool_tokens=max(sizes, default=1),
+        pools=len(sizes),
     )
 
 
@@ -254,6 +270,7 @@ def _align(rehearsal: Rehearsal, number: int, prompts: Sequence[Prompt]) -> Plan
         is_bound=True,
         trained_tokens=recipe.align.epochs * n_once,
         pool_tokens=n_largest,
+        pools=n_kept,
     )
 
 

@@ -69,13 +69,15 @@ def _choices(training: PlannedTraining) -> list[str]:
 
 
 def _grounds(plan: Plan) -> list[str]:
-    lines = [f"tokens of {name}: {how}" for name, how in plan.tokens.items()]
+    lines = [*plan.invented, *(f"tokens of {name}: {how}" for name, how in plan.tokens.items())]
     if plan.total.requests:
         lines.append("all tokens are at most: no prompt is lost and every answer is as long as it may be")
     else:
         lines.append("trained tokens are those of the file's answers; pools that are too long train less")
     if not plan.training.choices:
         lines.append("memory of align: unknown, the model's files are not on this machine; config.json would do")
+    for name in plan.by_shape:
+        lines.append(f"memory of {name}: by its shape, which is known; its files are not on this machine")
     lines.append(
         "memory of align: of tensors alone; what an allocator adds, most with adapters on a CPU, is in docs/scaling.md"
     )
@@ -83,7 +85,7 @@ def _grounds(plan: Plan) -> list[str]:
         lines.append(f"tokens of a generation batch: {plan.generation_tokens:,} (backend.tokens_per_batch)")
     if plan.card:
         lines.append(_fit(plan.card))
-    lines.append(f"optimizer steps a round: at most {plan.training.optimizer_steps}")
+    lines.append(_trainings(plan.training))
     if n := plan.training.measured_tokens:
         lines.append(
             f"reference of align.method: {n:,} tokens a round at most, measured without a second model in memory"
@@ -142,3 +144,16 @@ def _duration(seconds: float | None) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _trainings(training: PlannedTraining) -> str:
+    """How much is trained: at most, and as recipes are sized."""
+    most = f"a round trains on at most {training.pools:,} pools, in {training.optimizer_steps:,} optimizer steps"
+    share = training.by_luck
+    if share is None or share >= 1:
+        return most
+    pools, steps = (max(1, round(share * n)) for n in (training.pools, training.optimizer_steps))
+    return (
+        f"{most}; on {pools:,}, in {steps:,}, where refined answers are no better than the candidates "
+        f"(1 in {1 / share:.3g} is consistent): an assumption, which --pilot measures"
+    )
