@@ -234,8 +234,9 @@ class Engine:
 
 
 def _listen(replies: IO[str], heard: queue.SimpleQueue[str]) -> None:
-    for line in replies:
-        heard.put(line)
+    with replies:
+        for line in replies:
+            heard.put(line)
     heard.put("")
 
 
