@@ -1,12 +1,11 @@
 """The real vLLM against transformers: ratings, texts, and an adapter beside its base. Minutes, most of them its start.
 
-`SPA_VLLM_PYTHON` names the interpreter of an environment that has it (`make vllm` makes one); without it all is skipped.
+`SPA_VLLM_PYTHON` names the interpreter of an environment that has it (`make vllm` makes one); without it they skip.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from selfpriority.backends.hf import HfModel
 from selfpriority.backends.vllm import VllmModel
 from selfpriority.language_model import Choice, Choose, Completion, Generate, Request, ask
+from selfpriority.models.weights import silent
 from selfpriority.recipe import HfBackend, VllmBackend
 from selfpriority.records import Message
 
@@ -35,9 +35,8 @@ QUESTIONS = ("How do I bake bread?", "Name a colour.", "What is a good way to le
 
 
 @pytest.fixture(autouse=True)
-def little_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"))
-    yield
 
 
 def said(text: str) -> tuple[Message, ...]:
@@ -90,7 +89,7 @@ def adapter(base: Path, folder: Path) -> Path:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), silent():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")

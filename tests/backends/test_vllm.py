@@ -1,4 +1,4 @@
-"""vLLM as an engine: process, pipe and restart are real, the package stands in; `test_real_vllm.py` has the real one."""
+"""vLLM as an engine: process, pipe and restart are real, the package stands in; `test_real_vllm.py` has that too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,21 +22,9 @@ from selfpriority.language_model import Choice, Choose, Completion, Embed, Failu
 from selfpriority.models.loading import describe
 from selfpriority.recipe import VllmBackend
 from selfpriority.records import Message
-from tests.backends.stand_in_vllm import VERSION, StandIn, installed
+from tests.backends.stand_in_vllm import VERSION, StandIn
 
 HERE = VllmBackend(kind="vllm")
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """An interpreter (this one) that has a package called `vllm`."""
-    folder = tmp_path / "packages"
-    found = installed(folder)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    vllm_version.cache_clear()
-    yield found
-    vllm_version.cache_clear()
-    gc.collect()
 
 
 def said(text: str) -> tuple[Message, ...]:

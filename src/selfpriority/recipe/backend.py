@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import urllib.parse
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from selfpriority.recipe.keys import key_doubt
 from selfpriority.recipe.section import Count, Section
@@ -85,17 +86,21 @@ class VllmBackend(Section):
     """Of a GPU's memory for the engine; heads and reward models that run beside it need the rest."""
     tensor_parallel: int = Field(1, ge=1, le=64)
     """GPUs that a model is spread over."""
-    engine: dict[str, JsonValue] = Field(default_factory=dict)
+    engine: dict[str, Any] = Field(default_factory=dict)
     """Any further arguments of `vllm.LLM`: `max_model_len`, `quantization`, `enforce_eager`, ..."""
 
     @field_validator("engine")
     @classmethod
-    def _are_free(cls, given: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    def _are_free(cls, given: dict[str, Any]) -> dict[str, Any]:
         for name in given:
             if name in _SAID_ELSEWHERE:
                 raise ValueError(f"{name} is said elsewhere: write {_SAID_ELSEWHERE[name]}")
             if name in _NOBODY_S:
                 raise ValueError(f"{name} cannot be chosen, for answers are read by it; leave it out")
+        try:
+            json.dumps(given)
+        except TypeError as error:  # YAML knows dates
+            raise ValueError(f"holds what no engine argument is: {error}") from None
         return given
 
 
