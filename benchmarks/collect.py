@@ -5,8 +5,8 @@
 The same requests (shipped prompts, n answers each) three ways, in turn and `--rounds` times: ours (`VllmModel` behind
 its cache), the engine alone (`LLM.generate` over the same token ids in one list) and ours with transformers. Every way
 has a process of its own, which opens its model before the clock starts. The answers of ours are then rated: one
-expected rating on two objectives each. CPU seconds are those of all processes of a way, the largest process is that of them with
-most memory. `idle_share` is the share of our time in which the engine had nothing to compute.
+expected rating on two objectives each. CPU seconds are those of all processes of a way, the largest process is that of
+them with most memory. `idle_share` is the share of our time in which the engine had nothing to compute.
 """
 
 from __future__ import annotations
@@ -146,8 +146,9 @@ def _last_line(command: Sequence[str]) -> dict[str, Any]:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command[0]}: exit code {done.returncode}")
-    told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return told
+    told = [line for line in done.stdout.splitlines() if line.startswith('{"')]  # an engine writes there too
+    found: dict[str, Any] = json.loads(told[-1])
+    return found
 
 
 def _engine_alone(case: Case) -> Timed:
