@@ -85,7 +85,8 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandI
     from selfpriority.backends.engine import vllm_version
 
     found = installed(tmp_path / "packages")
-    monkeypatch.setenv("PYTHONPATH", str(found.folder))
+    others = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(found.folder), *([others] if others else [])]))
     vllm_version.cache_clear()
     yield found
     vllm_version.cache_clear()

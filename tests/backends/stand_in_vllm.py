@@ -14,7 +14,7 @@ from typing import Any
 
 VERSION = "9.8.7"
 _PACKAGE = """
-import json, math, os, sys, types
+import json, math, os, sys, time, types
 from pathlib import Path
 
 __version__ = "9.8.7"
@@ -53,6 +53,7 @@ class LLM:
         if not self.waiting:
             return []
         key, ids, params = self.waiting.pop(0)
+        time.sleep(_TOLD["seconds"])
         n_done = len((_HERE / "done.jsonl").read_text().splitlines()) if (_HERE / "done.jsonl").exists() else 0
         if n_done in _TOLD["die_at"]:
             _TOLD["die_at"].remove(n_done)
@@ -76,8 +77,11 @@ class StandIn:
     folder: Path
 
     def tell(self, **changes: Any) -> None:
-        """How it shall behave: `die_at` (after so many answers), `start` (an error), `refuse_length` (of a prompt)."""
-        told = {"die_at": [], "start": "", "refuse_length": -1, **changes}
+        """How it shall behave.
+
+        `die_at` (after so many answers), `start` (an error), `refuse_length` (of a prompt), `seconds` (of an answer).
+        """
+        told = {"die_at": [], "start": "", "refuse_length": -1, "seconds": 0, **changes}
         (self.folder / "told.json").write_text(json.dumps(told))
 
     def noted(self, name: str) -> list[Any]:

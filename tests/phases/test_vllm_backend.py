@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,23 +101,46 @@ def test_an_interpreter_without_vllm_is_said_before_any_work(tiny_model: Path, t
     assert [line.partition(":")[0] for line in caught.value.lines] == ["backend.python", "score.backend.python"]
 
 
-@pytest.mark.slow
-def test_a_round_is_collected_with_it(stand_in: StandIn, tiny_model: Path, tmp_path: Path) -> None:
-    path = write_recipe(
-        tmp_path,
+def collected(tiny_model: Path, folder: Path) -> Path:
+    """A recipe that the stand-in can answer: as long as its texts, which an end would spoil."""
+    return write_recipe(
+        folder,
         tiny_model,
         backend={"kind": "vllm"},
-        sample={"n": 3, "max_new_tokens": 3},  # as long as the stand-in's answers, which an end would spoil
+        sample={"n": 3, "max_new_tokens": 3},
         evaluate={"prompts": None},
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "selfpriority", "run", str(path), "--out", str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    sampled = (tmp_path / "run" / "round-1" / "1-candidates.jsonl").read_text().splitlines()
-    assert len(sampled) == 6, done.stderr
+
+
+def spa(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "selfpriority", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_keeps_what_came_and_leaves_no_engine(
+    stand_in: StandIn, tiny_model: Path, tmp_path: Path
+) -> None:
+    stand_in.tell(seconds=1)
+    path, run = collected(tiny_model, tmp_path), tmp_path / "run"
+    with spa("run", path, "--out", run) as program:
+        for _ in range(1200):
+            if len(stand_in.noted("done")) >= 4 or program.poll() is not None:
+                break
+            time.sleep(0.1)
+        program.send_signal(signal.SIGINT)
+        _, said = program.communicate()
+    assert program.returncode == 130, said
+    assert "Traceback" not in said
+    assert not stand_in.alive
+    before = stand_in.noted("done")
+    stand_in.tell()
+    with spa("collect", run) as program:
+        _, said = program.communicate()
+    sampled = (run / "round-1" / "1-candidates.jsonl").read_text().splitlines()
+    assert len(sampled) == 6, said
     assert all(len(json.loads(row)["responses"]) == 3 for row in sampled)
-    assert "opens" in done.stderr
+    assert f"vLLM {VERSION} opens" in said
+    asked_again = [ids for ids in stand_in.noted("done")[len(before) :] if ids in before]
+    assert len(asked_again) <= 1  # the one under way
     assert not stand_in.alive
