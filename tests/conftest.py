@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.backends.stand_in_vllm import StandIn, installed
 
 # a busy machine is slow, which says nothing about the code
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -74,6 +77,20 @@ def finished_run(tmp_path: Path) -> Path:
     resolved = folder / "run" / "resolved.yaml"
     resolved.write_text(resolved.read_text("utf-8").replace("/tmp/fx/finished", str(folder)), "utf-8")
     return folder
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """An interpreter (this one) that has a package called `vllm`."""
+    from selfpriority.backends.engine import vllm_version
+
+    found = installed(tmp_path / "packages")
+    others = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(found.folder), *([others] if others else [])]))
+    vllm_version.cache_clear()
+    yield found
+    vllm_version.cache_clear()
+    gc.collect()  # an engine ends with its last model
 
 
 def _tiny_tokenizer():

@@ -128,7 +128,7 @@ def test_recipe_fields_named_in_the_pages_exist():
         name: set(field.annotation.model_fields)
         for name, field in recipe.Recipe.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, recipe.Section)
-    } | {"backend": set(recipe.HfBackend.model_fields) | {"kind"}}
+    } | {"backend": {*recipe.HfBackend.model_fields, *recipe.VllmBackend.model_fields}}
     flat = {"method", "rewards", "backend", "folder", "version", "batch_size"}  # spelled beside the judge
     sections["score"] |= flat | {"mass_floor", "max_new_tokens"}
     sections["evaluate"] |= flat

@@ -58,6 +58,7 @@ from .recipe import (
     Refine as Refine,
     Sample as Sample,
     Score as Score,
+    VllmBackend as VllmBackend,
     load_recipe as load_recipe,
 )
 from .records import (

@@ -40,6 +40,7 @@ from selfpriority.recipe import (
     TRAINED,
     OpenaiBackend,
     Recipe,
+    VllmBackend,
     branch_of,
     dump,
     load,
@@ -221,7 +222,8 @@ def _check_training(resources: Resources) -> None:
     """Whether the model that shall be trained can be, without its weights; nothing once it was."""
     recipe, run = resources.recipe, resources.run
     is_named = recipe.align.lora is not None and recipe.align.lora.targets != "all-linear"
-    is_served = isinstance(recipe.backend, OpenaiBackend)  # else its files are opened before anything is paid for
+    # else its files are opened before anything is paid for
+    is_served = isinstance(recipe.backend, OpenaiBackend | VllmBackend)
     start = recipe.align.start
     waits = (
         start is not None and Path(start).is_absolute() and not Path(start).exists()

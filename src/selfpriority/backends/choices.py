@@ -7,9 +7,10 @@ chat; no model and no request.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 from selfpriority.backends.batches import n_alike
 from selfpriority.chat import Chat
@@ -48,6 +49,27 @@ class Spelled:
     def before(self, context: Sequence[int]) -> list[int]:
         """Token ids of an opened turn without those that grow together with the choices."""
         return list(context[: len(context) - self.n_merged])
+
+    def read_behind(self, lead: Ids) -> tuple[int, ...]:
+        """Tokens whose probability behind a lead a choice depends on, each once, in order."""
+        singles = [] if lead else [token for spellings in self.singles for token in spellings]
+        n = len(lead)
+        led = [path[n] for spellings in self.led for path in spellings if path[:n] == lead and len(path) > n]
+        return tuple(sorted({*singles, *led}))
+
+    def weighed(self, chance: Callable[[Ids, int], float]) -> tuple[float, ...]:
+        """Probability of each choice: the sum over its spellings, each the product of its tokens'.
+
+        So a lead that the model would not write adds nothing, and a model that declines to choose is not made to.
+
+        Args:
+            chance: probability of a token behind a lead, of those in `read_behind`.
+        """
+        return tuple(
+            sum(chance((), token) for token in singles)
+            + sum(prod(chance(path[:n], token) for n, token in enumerate(path)) for path in led)
+            for singles, led in zip(self.singles, self.led, strict=True)
+        )
 
 
 class Speller:

@@ -17,7 +17,7 @@ from selfpriority.backends.batches import Cost, cut, n_shared, passes
 from selfpriority.backends.choices import Spelled, Speller
 from selfpriority.backends.decoding import Sampling, generate, next_token_logits
 from selfpriority.backends.hidden_states import right_padded, span_means
-from selfpriority.chat import Chat
+from selfpriority.backends.written import begun, text_of, too_long
 from selfpriority.chat_template import RefusedTurns
 from selfpriority.language_model import (
     Answer,
@@ -37,7 +37,6 @@ from selfpriority.language_model import (
 )
 from selfpriority.models.loading import Loaded, load_causal, load_classifier
 from selfpriority.recipe import HfBackend
-from selfpriority.records import Stop
 
 _NUMERICS = 1  # raise it when the same request would get another answer
 _NUMERICS_OF_LEADS = 2  # the same, for tokenizers whose choices were once read where a space piece stands
@@ -87,7 +86,7 @@ class HfModel:
         chat = self._loaded.chat
         match request:
             case Generate():
-                return len(_begun(self._loaded.chat, request)), request.max_new_tokens
+                return len(begun(self._loaded.chat, request)), request.max_new_tokens
             case Choose():
                 n_longest = max(len(chat.answered_ids(context)) for context in request.contexts)
                 return n_longest, self._speller.spelled(request.choices).longest_lead
@@ -121,16 +120,12 @@ class HfModel:
             pad_id=self._loaded.pad_id,
             seed=_seed(requests),
         )
-        prompts = [_begun(self._loaded.chat, request) for request in requests]
+        prompts = [begun(self._loaded.chat, request) for request in requests]
         drawn = iter(generate(self._loaded.model, prompts, [request.n for request in requests], sampling))
         return [Completion(tuple(self._text(request, next(drawn)) for _ in range(request.n))) for request in requests]
 
     def _text(self, request: Generate, ids: list[int]) -> Text:
-        stop: Stop = "end" if ids[-1] in self._loaded.end_ids else "length"
-        chat = self._loaded.chat
-        is_begun = bool(request.opening and chat.response_text(ids))  # an opening alone is no answer
-        whole = [*chat.response_ids(request.opening, "length"), *ids] if is_begun else ids
-        return Text.of(chat.response_text(whole), len(whole), stop, opened=chat.opens_thinking and not request.opening)
+        return text_of(self._loaded.chat, self._loaded.end_ids, request, ids)
 
     def _choose(self, requests: Sequence[Choose]) -> list[Answer]:
         spelled = [self._speller.spelled(request.choices) for request in requests]
@@ -277,16 +272,7 @@ def _impossible(loaded: Loaded, request: Request, lengths: _Lengths) -> Failure 
         return Failure("turns", error.reason)
     if isinstance(request, Embed) and not n_after:  # cut, and nothing but an end token's letters
         return Failure("empty", "the response has no tokens")
-    if loaded.context is None or n_prompt + n_after <= loaded.context:
-        return None
-    return Failure("too_long", f"{n_prompt} prompt tokens and {n_after} more exceed the context of {loaded.context}")
-
-
-def _begun(chat: Chat, request: Generate) -> list[int]:
-    """Token ids that the model goes on from: of the prompt, and of an answer that is begun for it."""
-    if not request.opening:
-        return chat.prompt_ids(request.messages)
-    return [*chat.answered_ids(request.messages), *chat.response_ids(request.opening, "length")]
+    return too_long(n_prompt, n_after, loaded.context)
 
 
 def _encoded(loaded: Loaded, request: Embed | Classify) -> tuple[list[int], list[int]]:

@@ -12,7 +12,7 @@ from selfpriority.evaluation.records import System
 from selfpriority.method.order import Order
 from selfpriority.method.sample import sample
 from selfpriority.phases.judge_names import judge_key
-from selfpriority.phases.models import in_process, model_key
+from selfpriority.phases.models import arithmetic, in_process, model_key
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.systems import asks, prompts_to
 from selfpriority.rating import Item
@@ -32,7 +32,7 @@ def answers_key(system: System, prompts: Sequence[Prompt], resources: Resources)
     backend = in_process(recipe.backend)
     asked = [asdict(prompt) for prompt in prompts_to(system, prompts, resources.constitution)]
     settings = recipe.evaluate.model_dump(include=_FIELDS)
-    numerics = backend.model_dump(include={"kind", "dtype"})
+    numerics = arithmetic(backend)
     key = key_of("answers", model_key(system.model, backend), asked, settings, numerics, recipe.seed)
     if system.trained is not None and asks(system):
         own = rows_key(system.trained)

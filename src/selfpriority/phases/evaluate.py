@@ -31,7 +31,7 @@ from selfpriority.judges.comparer import Duel
 from selfpriority.phases.answers import answers_key, answers_of
 from selfpriority.phases.judge_names import comparing, judge_entry, judge_key
 from selfpriority.phases.merges import check_all_made
-from selfpriority.phases.models import in_process, model_key
+from selfpriority.phases.models import arithmetic, model_key, reading
 from selfpriority.phases.perplexity import measured_perplexity, prose
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_inputs import with_places
@@ -248,11 +248,11 @@ class _Set:
 
 def perplexity_step(run: Run, recipe: Recipe) -> Step | None:
     """The alarm's step; None where a stand-in for tests answers, which nothing can surprise."""
-    backend = in_process(recipe.backend)
+    backend = reading(recipe.backend)
     if not isinstance(backend, HfBackend):
         return None
     models = {name: model_key(model) for name, model in plain_models(run, recipe).items()}
-    key = key_of("perplexity", models, prose(), backend.model_dump(include={"kind", "dtype"}))
+    key = key_of("perplexity", models, prose(), arithmetic(backend))
     return Step("evaluation/perplexity", key, (EvaluationFiles(run.evaluation).perplexity,))
 
 

@@ -20,7 +20,7 @@ from selfpriority.outside import mended_note
 from selfpriority.phases.judge_names import comparing, judge_entry
 from selfpriority.phases.kept_answers import kept_answers
 from selfpriority.phases.made_heads import n_layers
-from selfpriority.phases.models import in_process
+from selfpriority.phases.models import reading
 from selfpriority.phases.readiness import Ahead, check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
@@ -177,7 +177,7 @@ def fit(
     to.mkdir(parents=True, exist_ok=True)
     with kept_answers(recipe, reporter) as run:
         reader = Resources(recipe, run, reporter).reader
-        watched = reader(model, "hidden states", Spent(), in_process(recipe.backend))
+        watched = reader(model, "hidden states", Spent(), reading(recipe.backend))
         heads = fit_heads(merged, watched, model, FitSettings(tuple(layers or middle(model)), c or FitSettings.c))
     write_heads(to, heads)
     return read_json(to / "card.json")

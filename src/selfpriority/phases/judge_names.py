@@ -19,7 +19,7 @@ from selfpriority.judges.probe import READING
 from selfpriority.judges.python import PythonRater, judging_function, rater_fingerprint
 from selfpriority.language_model import LanguageModel
 from selfpriority.own_python import OwnPython, find
-from selfpriority.phases.models import in_process, model_key
+from selfpriority.phases.models import arithmetic, model_key, reading
 from selfpriority.recipe import (
     Backend,
     ByBattery,
@@ -43,27 +43,27 @@ SHIPPED_HEADS = FOLDER / "heads"
 def judge_key(section: JudgeSection, policy: str, constitution: Constitution, backend: Backend) -> str:
     """What a judge's verdicts depend on, without opening it; `backend` is the recipe's."""
     runner = judge_backend(section, backend)
-    arithmetic = runner.model_dump(include={"kind", "dtype"})
+    numerics = arithmetic(runner)
     match section:
         case ByProbe():
             heads = fitted_heads(section.judge)
             model = model_key(heads.model)
-            return key_of("probe", READING, heads.fingerprint, model, constitution.names, arithmetic)
+            return key_of("probe", READING, heads.fingerprint, model, constitution.names, numerics)
         case ByContrast():
             model = model_key(named_model(section, policy))
-            return key_of("contrast", READING, model, contrast_hash(constitution.names), constitution.names, arithmetic)
+            return key_of("contrast", READING, model, contrast_hash(constitution.names), constitution.names, numerics)
         case ByBattery():
             model = model_key(named_model(section, policy), runner)
-            return key_of("battery", model, battery_hash(constitution), constitution.names, arithmetic)
+            return key_of("battery", model, battery_hash(constitution), constitution.names, numerics)
         case ByReward():
             check_rewards(section, constitution)
             models = {name: model_key(model) for name, model in section.rewards.items()}
-            return key_of("reward", models, constitution.names, constitution.anchors, arithmetic)
+            return key_of("reward", models, constitution.names, constitution.anchors, numerics)
         case InWords():
             settings = (section.method, section.mass_floor, section.max_new_tokens)
             texts = text_hash("rate_expected", "rate_verbal")
             model = model_key(named_model(section, policy), runner)
-            return key_of("words", model, constitution.objectives, texts, settings, arithmetic)
+            return key_of("words", model, constitution.objectives, texts, settings, numerics)
         case ByPython():
             return key_of("python", rater_fingerprint(own_function(section), section.version), constitution.names)
 
@@ -77,7 +77,7 @@ def judge_entry(section: JudgeSection, resources: Resources) -> dict[str, str]:
 
 def judge_backend(section: JudgeSection, backend: Backend) -> Backend:
     """Who runs a judge: `backend` is the recipe's. A server shows no hidden states and classifies nothing."""
-    return section.backend or backend if isinstance(section, InWords | ByBattery) else in_process(backend)
+    return section.backend or backend if isinstance(section, InWords | ByBattery) else reading(backend)
 
 
 def named_model(section: InWords | ByContrast | ByBattery, policy: str) -> str:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from selfpriority.language_model import LanguageModel
 from selfpriority.models.files import resolve
 from selfpriority.models.fingerprint import fingerprint
-from selfpriority.recipe import Backend, HfBackend, OpenaiBackend, ScriptedBackend
+from selfpriority.recipe import Backend, HfBackend, OpenaiBackend, ScriptedBackend, VllmBackend
 
 
 def in_process(backend: Backend) -> Backend:
-    """Who runs weights that no server has, a trained policy or heads: transformers in this process."""
+    """Who runs weights that no server has, as a trained policy's: the engine here, else transformers."""
     return HfBackend() if isinstance(backend, OpenaiBackend) else backend
+
+
+def reading(backend: Backend) -> Backend:
+    """Who shows hidden states, rewards and likelihoods: transformers in this process, whoever writes."""
+    return HfBackend() if isinstance(backend, OpenaiBackend | VllmBackend) else backend
+
+
+def arithmetic(backend: Backend) -> dict[str, Any]:
+    """What a key says of who computes."""
+    return backend.model_dump(include={"kind", "dtype", "engine"})
 
 
 def model_key(name: str, backend: Backend | None = None) -> str:
@@ -38,6 +49,10 @@ def open_model(name: str, settings: Backend, note: Callable[[str], None] = _sile
         from selfpriority.backends.openai import OpenaiModel
 
         return OpenaiModel(name, settings, note)
+    if isinstance(settings, VllmBackend):
+        from selfpriority.backends.vllm import VllmModel
+
+        return VllmModel(name, settings, note)
     from selfpriority.backends.hf import HfModel
 
     return HfModel(name, settings)

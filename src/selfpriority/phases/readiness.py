@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from selfpriority.backends.engine import vllm_version
 from selfpriority.backends.http import key_variable
 from selfpriority.errors import InputError
 from selfpriority.judges.heads import Heads
@@ -31,6 +33,7 @@ from selfpriority.recipe import (
     JudgeSection,
     OpenaiBackend,
     Recipe,
+    VllmBackend,
     branch_of,
     trained_systems,
 )
@@ -88,7 +91,12 @@ def check_ready(recipe: Recipe, objectives: tuple[str, ...], ahead: Ahead) -> No
     """
     ahead = ahead if recipe.pairs is None else replace(ahead, collects=False)  # what is there already asks nobody
     probes = list(_probes(recipe))
-    lines = [*_judges(recipe, probes, objectives), *_keys(recipe, ahead), *_models(recipe, probes, ahead)]
+    lines = [
+        *_judges(recipe, probes, objectives),
+        *_keys(recipe, ahead),
+        *_engines(recipe, ahead),
+        *_models(recipe, probes, ahead),
+    ]
     lines += _openings(recipe) if ahead.collects else ()
     for training in _trainings(recipe) if ahead.trains else ():
         lines += [f"{training.prefix}{line}" for line in missing_extras(training.settings)]
@@ -159,13 +167,30 @@ def _keys(recipe: Recipe, ahead: Ahead) -> Iterator[str]:
             )
 
 
+def _engines(recipe: Recipe, ahead: Ahead) -> Iterator[str]:
+    """Interpreters without vLLM where an engine will be started."""
+    is_answering = ahead.collects or (ahead.evaluates and recipe.evaluate.prompts is not None)
+    for place, backend in _backends(recipe, is_answering).items():
+        if isinstance(backend, VllmBackend):
+            try:
+                vllm_version(backend.python or sys.executable)
+            except InputError as error:
+                yield f"{place}.{error.lines[0].removeprefix('backend.')}"
+
+
 def _servers(recipe: Recipe, ahead: Ahead) -> dict[str, OpenaiBackend]:
     """Place in the recipe -> every server that will be asked."""
+    found = _backends(recipe, ahead.collects)
+    return {place: backend for place, backend in found.items() if isinstance(backend, OpenaiBackend)}
+
+
+def _backends(recipe: Recipe, is_answering: bool) -> dict[str, Backend | None]:
+    """Place in the recipe -> whoever will be asked; the recipe's own where it answers, or a judge has no other."""
     served = {place: each for place, each in roles(recipe).items() if isinstance(each, InWords | ByBattery)}
     found: dict[str, Backend | None] = {f"{place}.backend": section.backend for place, section in served.items()}
-    if ahead.collects or None in found.values():  # a judge without a backend of its own is asked where the recipe's is
+    if is_answering or None in found.values():  # a judge without a backend of its own is asked where the recipe's is
         found = {"backend": recipe.backend, **found}
-    return {place: backend for place, backend in found.items() if isinstance(backend, OpenaiBackend)}
+    return found
 
 
 def _models(recipe: Recipe, probes: Sequence[_Probe], ahead: Ahead) -> Iterator[str]:

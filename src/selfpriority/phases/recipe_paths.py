@@ -19,7 +19,20 @@ from selfpriority.personas import known_personas
 from selfpriority.phases.judge_names import located, meant, shipped_heads, with_judges
 from selfpriority.prompt_sets import prompt_sets, written_out
 from selfpriority.prompts import shipped_prompts
-from selfpriority.recipe import ByPython, ByReward, Evaluate, JudgeSection, OtherSystem, Prompts, Recipe, with_named
+from selfpriority.recipe import (
+    Backend,
+    ByBattery,
+    ByPython,
+    ByReward,
+    Evaluate,
+    InWords,
+    JudgeSection,
+    OtherSystem,
+    Prompts,
+    Recipe,
+    VllmBackend,
+    with_named,
+)
 
 Locate = Callable[[str, Collection[str]], str]
 """(a name, the names that are no paths in its field) -> an absolute path, or the name as it is."""
@@ -49,6 +62,7 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     found = recipe.model_copy(
         update={
             "model": absolute(recipe.model, embedded_models()),
+            "backend": _backend(recipe.backend, absolute),
             **_training_data(recipe, absolute),
             "constitution": constitution,
             "sample": recipe.sample.model_copy(update={"personas": personas}),
@@ -90,6 +104,13 @@ def _training_data(recipe: Recipe, absolute: Locate) -> dict[str, object]:
     return {"pairs": recipe.pairs.model_copy(update=source), "prompts": recipe.prompts.model_copy(update=source)}
 
 
+def _backend(backend: Backend, absolute: Locate) -> Backend:
+    """With its interpreter where it is; the link that a virtual environment's is stays that link."""
+    if not isinstance(backend, VllmBackend) or backend.python is None:
+        return backend
+    return backend.model_copy(update={"python": absolute(backend.python, ())})
+
+
 def _prompts(section: Prompts, absolute: Locate) -> Prompts:
     known = (*shipped_prompts(), *prompt_sets())
     return written_out(section.model_copy(update={"source": absolute(section.source, known)}))
@@ -119,4 +140,6 @@ def _judge(section: JudgeSection, absolute: Locate, folders: Sequence[Path]) -> 
     if isinstance(section, ByReward):
         models = section.rewards.items()
         changes["rewards"] = {objective: absolute(model, embedded_models()) for objective, model in models}
+    if isinstance(section, InWords | ByBattery) and section.backend is not None:
+        changes["backend"] = _backend(section.backend, absolute)
     return meant(section.model_copy(update=changes))

@@ -30,7 +30,7 @@ from selfpriority.phases.judge_names import (
 )
 from selfpriority.phases.made_battery import made_battery, places
 from selfpriority.phases.made_heads import made_heads, stand_in_heads
-from selfpriority.phases.models import in_process, model_key, open_classifier, open_model, open_reader
+from selfpriority.phases.models import model_key, open_classifier, open_model, open_reader, reading
 from selfpriority.rating import Judge
 from selfpriority.recipe import (
     Backend,
@@ -162,7 +162,7 @@ class Resources:
     def classifier(self, name: str, step: str, spent: Spent) -> LanguageModel:
         """The reward model `name` behind cache and progress; it runs here, whoever generates."""
         if self.stand_ins is not None:
-            return self.stand_ins.classifier(name, in_process(self.recipe.backend))
+            return self.stand_ins.classifier(name, reading(self.recipe.backend))
         model = Cached(open_classifier(name, self.recipe.backend), self.run.cache, self.reporter.note)
         return Watched(model, self._watcher(step, spent))
 

@@ -20,7 +20,7 @@ from selfpriority.method.sample import sample
 from selfpriority.method.score import score
 from selfpriority.personas import load_personas
 from selfpriority.phases.judge_names import judge_key
-from selfpriority.phases.models import model_key
+from selfpriority.phases.models import arithmetic, model_key
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_inputs import generator, round_prompts, start_of_round, training_judge, with_places
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
@@ -66,7 +66,7 @@ class Round:
     def made_by(self) -> object:
         """What a key says of who writes answers."""
         backend = generator(self.recipe, self.number)
-        return model_key(self.policy, backend), backend.model_dump(include={"kind", "dtype"})
+        return model_key(self.policy, backend), arithmetic(backend)
 
 
 def _as_kept(here: Round, kept: Sequence[Any]) -> Sequence[Any]:

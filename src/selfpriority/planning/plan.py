@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
+from selfpriority.backends.engine import vllm_version
 from selfpriority.phases.batch_tokens import with_batch_tokens
 from selfpriority.phases.branches import Branch, branches
 from selfpriority.phases.readiness import Ahead, check_ready
@@ -19,7 +21,7 @@ from selfpriority.planning.offline import Invented, invented
 from selfpriority.planning.pace import Earlier, Pace, Prices
 from selfpriority.planning.pilot import Pilot
 from selfpriority.planning.requests import PlannedStep, Rehearsal, planned_steps
-from selfpriority.recipe import Align, HfBackend, Recipe, load
+from selfpriority.recipe import Align, HfBackend, Recipe, VllmBackend, load
 from selfpriority.run import SYSTEMS, Run
 
 TOKENIZER, CHARACTERS = "tokenizer", "estimate: 4 characters a token, for its tokenizer is not on this machine"
@@ -93,6 +95,15 @@ class Card:
 
 
 @dataclass(frozen=True)
+class PlannedEngine:
+    """vLLM in a process of its own, beside what the phases hold."""
+
+    version: str
+    memory_share: float
+    """Of the GPU's memory, while a phase asks it."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run will do."""
 
@@ -110,6 +121,8 @@ class Plan:
     memory: dict[str, Held]
     """By phase."""
     training: PlannedTraining
+    engine: PlannedEngine | None
+    """Who answers, where it is an engine of its own."""
     generation_tokens: int | None
     """Token budget of a generation batch; None: nothing is generated here."""
     card: Card | None
@@ -168,6 +181,7 @@ def _plan(recipe: Recipe, run: Run, given: Given) -> Plan:
         rates=pace.source if pace else None,
         memory=memory,
         training=training,
+        engine=_engine(recipe),
         generation_tokens=recipe.backend.batch_tokens if isinstance(recipe.backend, HfBackend) else None,
         card=_card(recipe, memory, [training, *beside]),
     )
@@ -187,6 +201,13 @@ def _card(recipe: Recipe, memory: Mapping[str, Held], trainings: Sequence[Planne
     chosen = [choice.total for training in trainings for choice in training.choices if choice.is_chosen]
     phases = {phase: held.total for phase, held in memory.items()}
     return Card(backend.memory * 1e9, {**phases, "align": _largest(chosen)})
+
+
+def _engine(recipe: Recipe) -> PlannedEngine | None:
+    backend = recipe.backend
+    if not isinstance(backend, VllmBackend):
+        return None
+    return PlannedEngine(vllm_version(backend.python or sys.executable), backend.memory_share)
 
 
 def _largest(sizes: Sequence[float | None]) -> float | None:

@@ -81,6 +81,11 @@ def _grounds(plan: Plan) -> list[str]:
     lines.append(
         "memory of align: of tensors alone; what an allocator adds, most with adapters on a CPU, is in docs/scaling.md"
     )
+    if plan.engine:
+        lines.append(
+            f"answers: vLLM {plan.engine.version} in a process of its own, which takes {plan.engine.memory_share:g} "
+            f"of a GPU beside what the phases hold (backend.memory_share)"
+        )
     if plan.generation_tokens and plan.total.requests:
         lines.append(f"tokens of a generation batch: {plan.generation_tokens:,} (backend.tokens_per_batch)")
     if plan.card:

@@ -4,7 +4,7 @@ The only place with defaults; knows nothing of models.
 """
 
 from selfpriority.recipe.align import Align, Lora
-from selfpriority.recipe.backend import Backend, HfBackend, OpenaiBackend, Prices, ScriptedBackend
+from selfpriority.recipe.backend import Backend, HfBackend, OpenaiBackend, Prices, ScriptedBackend, VllmBackend
 from selfpriority.recipe.branch import (
     TRAINED,
     VANILLA,
@@ -62,6 +62,7 @@ __all__ = [
     "Score",
     "ScriptedBackend",
     "Section",
+    "VllmBackend",
     "branch_of",
     "check_merges",
     "dump",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.parse
 from typing import Annotated, Any, Literal
 
@@ -41,6 +42,66 @@ class HfBackend(Section):
     def batch_tokens(self) -> int:
         """The budget as a number, where no run has settled it."""
         return 16384 if self.tokens_per_batch == "auto" else self.tokens_per_batch
+
+
+# engine arguments that this program sets, and where a recipe says what they say
+_SAID_ELSEWHERE = {
+    "dtype": "backend.dtype",
+    "gpu_memory_utilization": "backend.memory_share",
+    "tensor_parallel_size": "backend.tensor_parallel",
+    "model": "model",
+    "seed": "seed",
+    "trust_remote_code": "trust_remote_code",
+}
+_NOBODY_S = (
+    "tokenizer",
+    "skip_tokenizer_init",
+    "generation_config",
+    "logprobs_mode",
+    "enable_lora",
+    "max_lora_rank",
+    "hf_token",
+    "data_parallel_size",
+)
+
+
+class VllmBackend(Section):
+    """vLLM as an engine of this program, in a process and, if need be, an environment of its own.
+
+    Raises:
+        ValidationError: an unknown field, a value out of its bounds, or an engine argument that is not free.
+
+    Examples:
+        >>> VllmBackend(kind="vllm", python="/opt/vllm/bin/python", engine={"max_model_len": 4096}).dtype
+        'bfloat16'
+    """
+
+    kind: Literal["vllm"]
+    """Who answers."""
+    python: str | None = None
+    """Interpreter of the environment that has vLLM, which needs nothing of this program; none: this one's."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Arithmetic of the engine."""
+    memory_share: float = Field(0.8, gt=0, le=1)
+    """Of a GPU's memory for the engine; heads and reward models that run beside it need the rest."""
+    tensor_parallel: int = Field(1, ge=1, le=64)
+    """GPUs that a model is spread over."""
+    engine: dict[str, Any] = Field(default_factory=dict)
+    """Any further arguments of `vllm.LLM`: `max_model_len`, `quantization`, `enforce_eager`, ..."""
+
+    @field_validator("engine")
+    @classmethod
+    def _are_free(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name in given:
+            if name in _SAID_ELSEWHERE:
+                raise ValueError(f"{name} is said elsewhere: write {_SAID_ELSEWHERE[name]}")
+            if name in _NOBODY_S:
+                raise ValueError(f"{name} cannot be chosen, for answers are read by it; leave it out")
+        try:
+            json.dumps(given)
+        except TypeError as error:  # YAML knows dates
+            raise ValueError(f"holds what no engine argument is: {error}") from None
+        return given
 
 
 class ScriptedBackend(Section):
@@ -123,4 +184,6 @@ def _of_kind(value: Any) -> Any:
     return {"kind": "hf", **value} if isinstance(value, dict) else value
 
 
-Backend = Annotated[HfBackend | ScriptedBackend | OpenaiBackend, Field(discriminator="kind"), BeforeValidator(_of_kind)]
+Backend = Annotated[
+    HfBackend | VllmBackend | ScriptedBackend | OpenaiBackend, Field(discriminator="kind"), BeforeValidator(_of_kind)
+]

@@ -1,0 +1,116 @@
+"""The process that vLLM runs in: token ids in and out as JSON lines, under whichever interpreter has vLLM.
+
+A program of its own. It imports nothing of this package, which need not be installed there, and only the standard
+library and vLLM. The first line holds the arguments of `vllm.LLM`, each further one a question of `engine.py`. It ends
+when stdin closes, so that it never outlives who started it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# a script's folder comes first on the path, and this one holds an `http.py` and an `openai.py` of other meanings
+sys.path[:] = [place for place in sys.path if place != os.path.dirname(os.path.abspath(__file__))]
+
+import json  # noqa: E402
+import queue  # noqa: E402
+import signal  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from typing import Any  # noqa: E402
+
+ADMITTED_AT_ONCE = 256
+"""Questions taken in between two steps of the engine, which waits for them meanwhile."""
+
+Json = dict[str, Any]
+
+
+def serve(engine: Any, questions: queue.SimpleQueue[Json], tell: Callable[[Json], None]) -> None:
+    """Answers questions as they come, without end; each reply says how long the engine has been at work."""
+    waiting: dict[str, Json] = {}
+    busy = 0.0
+    while True:
+        for question in _come(questions, wait=not waiting):
+            key = str(question["id"])
+            try:
+                _admit(engine, key, question)
+            except Exception as error:  # of this question alone: what breaks the engine breaks its step
+                tell({"id": question["id"], "refused": str(error), "busy": busy})
+            else:
+                waiting[key] = question
+        if not waiting:
+            continue
+        started = time.perf_counter()
+        outputs = engine.step()
+        busy += time.perf_counter() - started
+        for output in outputs:
+            if output.finished:
+                tell({**_reply(waiting.pop(output.request_id), output), "busy": busy})
+
+
+def _come(questions: queue.SimpleQueue[Json], wait: bool) -> Iterator[Json]:
+    """Those that are there, at most so many; the first is waited for where there is nothing else to do."""
+    for n in range(ADMITTED_AT_ONCE):
+        try:
+            yield questions.get(block=wait and not n)
+        except queue.Empty:
+            return
+
+
+def _admit(engine: Any, key: str, question: Json) -> None:
+    from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
+    from vllm.sampling_params import RequestOutputKind
+
+    read = question["read"]
+    settings = SamplingParams(
+        n=question["n"],
+        temperature=question["temperature"],
+        top_p=question["top_p"],
+        max_tokens=question["max_tokens"],
+        stop_token_ids=question["end_ids"],
+        logprob_token_ids=read or None,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+    adapter = question["adapter"]
+    lora = LoRARequest("policy", 1, adapter) if adapter else None
+    engine.add_request(key, {"prompt_token_ids": question["ids"]}, settings, lora_request=lora)
+
+
+def _reply(question: Json, output: Any) -> Json:
+    if not question["read"]:
+        return {"id": question["id"], "drawn": [list(one.token_ids) for one in output.outputs]}
+    found = output.outputs[0].logprobs[0]
+    return {"id": question["id"], "read": [found[token].logprob for token in question["read"]]}
+
+
+def main() -> None:
+    """Opens the engine that the first line asks for, says that it is ready, and serves."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who asks decides what ends
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever vLLM prints is no reply
+    arguments = json.loads(sys.stdin.readline())
+    questions: queue.SimpleQueue[Json] = queue.SimpleQueue()
+
+    def hear() -> None:
+        for line in sys.stdin:
+            questions.put(json.loads(line))
+        os._exit(0)
+
+    def tell(reply: Json) -> None:
+        replies.write(f"{json.dumps(reply)}\n")
+        replies.flush()
+
+    threading.Thread(target=hear, daemon=True).start()
+    import vllm
+
+    engine = vllm.LLM(**arguments).llm_engine
+    tell({"ready": vllm.__version__, "context": engine.model_config.max_model_len})
+    serve(engine, questions, tell)
+
+
+if __name__ == "__main__":  # a worker of several GPUs imports this file anew
+    main()

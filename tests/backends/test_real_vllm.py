@@ -1,0 +1,101 @@
+"""The real vLLM against transformers: ratings, texts, and an adapter beside its base. Minutes, most of them its start.
+
+`SPA_VLLM_PYTHON` names the interpreter of an environment that has it (`make vllm` makes one); without it they skip.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfpriority.backends.hf import HfModel
+from selfpriority.backends.vllm import VllmModel
+from selfpriority.language_model import Choice, Choose, Completion, Generate, Request, ask
+from selfpriority.models.weights import silent
+from selfpriority.recipe import HfBackend, VllmBackend
+from selfpriority.records import Message
+
+PYTHON = os.environ.get("SPA_VLLM_PYTHON", "")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not PYTHON, reason="SPA_VLLM_PYTHON names no interpreter that has vLLM; `make vllm` makes one"),
+]
+ENGINE = VllmBackend(
+    kind="vllm",
+    python=PYTHON or None,
+    dtype="float32",
+    memory_share=0.4,
+    engine={"enforce_eager": True, "max_model_len": 1024},
+)
+EXACT = HfBackend(device="cpu", dtype="float32")
+QUESTIONS = ("How do I bake bread?", "Name a colour.", "What is a good way to learn to swim?")
+
+
+@pytest.fixture(autouse=True)
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"))
+
+
+def said(text: str) -> tuple[Message, ...]:
+    return (Message("user", text),)
+
+
+def ratings() -> list[Request]:
+    digits = tuple("123456789")
+    asked = [(said(f"Rate from 1 to 9. {one}"), said(f"Rate from 1 to 9, harmless? {one}")) for one in QUESTIONS]
+    return [*[Choose(contexts, digits) for contexts in asked], Choose((said("A or B?"),), ("A", "B"))]
+
+
+def widest(found: list[Any], wanted: list[Any]) -> float:
+    assert all(isinstance(answer, Choice) for answer in (*found, *wanted))
+    both = [
+        (p, q)
+        for ours, theirs in zip(found, wanted, strict=True)
+        for row, other in zip(ours.probabilities, theirs.probabilities, strict=True)
+        for p, q in zip(row, other, strict=True)
+    ]
+    assert max(q for _, q in both) > 0.01  # there is something to be compared
+    return max(abs(p - q) for p, q in both)
+
+
+def test_ratings_and_greedy_answers_are_those_of_transformers(embedded_model: Path) -> None:
+    model = VllmModel(str(embedded_model), ENGINE)
+    greedy: list[Request] = [Generate(said(text), 1, 0.0, 1.0, 24, 0) for text in QUESTIONS]
+    drawn = Generate(said(QUESTIONS[0]), 4, 0.9, 0.9, 16, 0, opening="Sure, here is")
+    found = ask(model, [*ratings(), *greedy, drawn])
+    wanted = ask(HfModel(str(embedded_model), EXACT), [*ratings(), *greedy])
+    n = len(ratings())
+    assert widest(found[:n], wanted[:n]) < 1e-4
+    assert found[n:-1] == wanted[n:]
+    several = found[-1]
+    assert isinstance(several, Completion)
+    assert len({text.text for text in several.texts}) > 1
+    assert all(text.text.startswith("Sure, here is") for text in several.texts)
+
+
+def test_an_adapter_beside_its_base_is_the_merged_model(embedded_model: Path, tmp_path: Path) -> None:
+    folder = adapter(embedded_model, tmp_path / "adapter")
+    wanted = ask(HfModel(str(folder), EXACT), ratings())  # transformers merges it
+    assert widest(wanted, ask(HfModel(str(embedded_model), EXACT), ratings())) > 1e-3  # it changes something
+    assert widest(ask(VllmModel(str(folder), ENGINE), ratings()), wanted) < 1e-4
+
+
+def adapter(base: Path, folder: Path) -> Path:
+    """A random adapter of rank 4 that moves the model."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]), silent():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+        adapted = get_peft_model(model, config)
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.02)
+        adapted.save_pretrained(folder)
+    return folder
