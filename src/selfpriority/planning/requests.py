@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from selfpriority.backends.counting import Asked, Counting, Ruler, longest_sum
+from selfpriority.errors import InputError
 from selfpriority.evaluation.summary import contests
 from selfpriority.judges.check import ask_all
 from selfpriority.judges.comparer import Duel
@@ -222,7 +223,12 @@ def _branch(branch: Branch, rehearsal: Rehearsal) -> Iterator[PlannedStep]:
     """What a further system is trained by; of its first round that asks models the answers are there."""
     theirs = Rehearsal(branch.recipe, branch.run, rehearsal.reporter)
     for number in range(1, branch.recipe.rounds + 1):
-        for step in _round(theirs, number):
+        try:
+            steps = list(_round(theirs, number))
+        except InputError as error:
+            place = f"evaluate.more_systems.{branch.name}.train"
+            raise InputError(*(f"{place}: {line}" for line in error.lines)) from error
+        for step in steps:
             is_own = not step.asked or step.name == ROWS.entry(number)
             if number > 1 or step.trained_tokens or is_own:
                 name, phase = f"{SYSTEMS}/{branch.name}/{step.name}", f"{branch.name}: {step.phase}"
