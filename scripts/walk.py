@@ -41,7 +41,7 @@ DEMO = (
     "prompts.limit=8 evaluate.prompts.limit=4 sample.max_new_tokens=40 refine.max_new_tokens=40 "
     "evaluate.max_new_tokens=40 evaluate.systems=[]"
 )
-"""`--quick`: the demo with 8 of its prompts, answers of 40 tokens, and no further system."""
+"""`--quick`, `--small-demo`: the demo with 8 of its prompts, answers of 40 tokens, and no further system."""
 LEFT_OUT = {
     "make test": "the tests of the project, which need its checkout",
     "pip install .": "the wheel is installed instead",
@@ -112,10 +112,11 @@ class Walk:
     Args:
         programs: the folder of the fresh environment's programs.
         is_quick: whether answers are scripted and the demo is made small.
+        is_demo_small: whether the demo alone is.
     """
 
-    def __init__(self, programs: Path, is_quick: bool) -> None:
-        self._programs, self._is_quick = programs, is_quick
+    def __init__(self, programs: Path, is_quick: bool, is_demo_small: bool = False) -> None:
+        self._programs, self._is_quick, self._is_demo_small = programs, is_quick, is_quick or is_demo_small
         self.steps: list[Step] = []
 
     def page(self, path: Path, folder: Path) -> None:
@@ -142,7 +143,7 @@ class Walk:
         if why is not None:
             return Step(printed, None, remark=f"not run: {why}")
         if printed.startswith("make demo"):
-            fields = f" {DEMO}" if self._is_quick else ""
+            fields = f" {DEMO}" if self._is_demo_small else ""
             return self._run(f"spa run demo{fields}", folder, "what `make demo` runs")
         command = _filled(printed)
         if " ID" in command:
@@ -197,6 +198,9 @@ def main() -> None:
     """Walks, and ends with 1 where a step has another exit code than it should."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small demo and scripted answers: minutes, not hours")
+    parser.add_argument(
+        "--small-demo", action="store_true", help="a small demo, all else by the real model: an hour less"
+    )
     parser.add_argument("--to", type=Path, help="an empty folder to work in, which is kept; default: one that is not")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
@@ -204,7 +208,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         told = SMALLER | (SCRIPTED if asked.quick else {})
         print(f"in place of {', '.join(PLACEHOLDERS)}: {MODEL}; added to my.yaml: {json.dumps(told)}")
-        walk = Walk(folder / "venv" / "bin", asked.quick)
+        walk = Walk(folder / "venv" / "bin", asked.quick, asked.small_demo)
         for step in environment(folder):
             print(step, flush=True)
             if not step.is_right:

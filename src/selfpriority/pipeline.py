@@ -34,7 +34,7 @@ from selfpriority.phases.own_steps import as_trained, check_own, idle_in_system
 from selfpriority.phases.readiness import Ahead, check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Announced, Reporter, Resources
-from selfpriority.phases.round_inputs import usable_prompts
+from selfpriority.phases.round_inputs import start_of_training, usable_prompts
 from selfpriority.phases.said import quietly
 from selfpriority.recipe import (
     TRAINED,
@@ -101,7 +101,7 @@ def start_own(data: dict[str, Any], overrides: Sequence[str], out: Path) -> tupl
     """
     for override in overrides:
         set_field(data, override)
-    recipe = with_absolute_paths(parse(data, "spa align"), Path.cwd())
+    recipe = with_absolute_paths(parse(data, "spa align", overrides), Path.cwd())
     assert recipe.pairs is not None
     told = {**data, "model": recipe.model, "pairs": {**data["pairs"], "source": recipe.pairs.source}}
     return Run(out), Asked(recipe, yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
@@ -222,10 +222,8 @@ def _check_training(resources: Resources) -> None:
     recipe, run = resources.recipe, resources.run
     is_named = recipe.align.lora is not None and recipe.align.lora.targets != "all-linear"
     is_served = isinstance(recipe.backend, OpenaiBackend)  # else its files are opened before anything is paid for
-    start = recipe.align.start
-    waits = (
-        start is not None and Path(start).is_absolute() and not Path(start).exists()
-    )  # for one that is trained first
+    start = start_of_training(run, recipe, 1)
+    waits = Path(start).is_absolute() and not Path(start).exists()  # for one that is trained first
     if not (is_named or is_served) or (not waits and run.is_done(align_step(run, resources, 1))):
         return
     from selfpriority.training.parameters import check_trainable

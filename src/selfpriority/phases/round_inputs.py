@@ -22,7 +22,7 @@ def start_of_round(run: Run, recipe: Recipe, number: int) -> str:
 def start_of_training(run: Run, recipe: Recipe, number: int) -> str:
     """The model that a round trains, which may be another than the one that answered its prompts."""
     start = recipe.align.start
-    return start if number == 1 and start is not None else start_of_round(run, recipe, number)
+    return run.named_from_here(start) if number == 1 and start is not None else start_of_round(run, recipe, number)
 
 
 def generator(recipe: Recipe, number: int) -> Backend:
