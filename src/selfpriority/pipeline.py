@@ -20,7 +20,6 @@ from selfpriority.errors import InputError, WorkFailed
 from selfpriority.interrupts import INTERRUPTED
 from selfpriority.judges.reports import read_checks
 from selfpriority.method.order import Order
-from selfpriority.personas import load_personas
 from selfpriority.phases.align import align_step
 from selfpriority.phases.batch_tokens import with_batch_tokens
 from selfpriority.phases.branches import Branch, branches, prepare
@@ -34,7 +33,7 @@ from selfpriority.phases.own_steps import as_trained, check_own, idle_in_system
 from selfpriority.phases.readiness import Ahead, check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Announced, Reporter, Resources
-from selfpriority.phases.round_inputs import start_of_training, usable_prompts
+from selfpriority.phases.round_inputs import notes_of_languages, start_of_training, usable_prompts
 from selfpriority.phases.said import quietly
 from selfpriority.recipe import (
     TRAINED,
@@ -137,9 +136,10 @@ def check_inputs(resources: Resources) -> None:
     model_key(recipe.model)  # of its files, which training needs whoever generates
     if recipe.align.start is not None:
         model_key(recipe.align.start)
-    load_personas(recipe.sample.personas)
     check_own(recipe)
     prompts = usable_prompts(recipe, recipe.rounds)
+    for note in notes_of_languages(recipe, prompts.kept):
+        resources.reporter.note(note)
     for note in prompts.notes("prompts"):
         resources.reporter.note(note)
     for reason, n in prompts.reasons.items():
