@@ -25,7 +25,7 @@ README, TUTORIAL = ROOT / "README.md", ROOT / "docs" / "tutorial.md"
 MODEL = "smollm2-135m"
 PLACEHOLDERS = {"ORG/MODEL": MODEL, "ORG/OTHER": MODEL}
 """What stands for the reader's own models."""
-SMALLER = {
+SMALLER: dict[str, dict[str, object]] = {
     "sample": {"n": 4, "max_new_tokens": 24},
     "score": {"require_signal": False},
     "refine": {"max_new_tokens": 24},
@@ -35,8 +35,10 @@ SMALLER = {
     "evaluate": {"max_new_tokens": 24},
 }
 """Fields beside those of a printed recipe: short answers, and neither a judge nor a prompt is refused."""
-SCRIPTED = {"backend": {"kind": "scripted"}}
+SCRIPTED: dict[str, dict[str, object]] = {"backend": {"kind": "scripted"}}
 """`--quick`: answers and ratings by the stand-in of the tests; what trains, merges and is read is the real model."""
+HEADS: dict[str, dict[str, object]] = {"score": {"judge": "demo-train"}, "evaluate": {"judge": "demo-eval"}}
+"""Without `--quick`: who judges. The real model is too small to rate in words, as the tutorial says of small ones."""
 DEMO = (
     "prompts.limit=8 evaluate.prompts.limit=4 sample.max_new_tokens=40 refine.max_new_tokens=40 "
     "evaluate.max_new_tokens=40 evaluate.systems=[]"
@@ -134,8 +136,9 @@ class Walk:
         if block.language == "json":
             return block.text
         recipe = yaml.safe_load(_filled(block.text))
-        for section, fields in (SMALLER | (SCRIPTED if self._is_quick else {})).items():
-            recipe[section] = {**recipe.get(section, {}), **fields}
+        for changes in _changes(self._is_quick):
+            for section, fields in changes.items():
+                recipe[section] = {**recipe.get(section, {}), **fields}
         return yaml.safe_dump(recipe, sort_keys=False)
 
     def _command(self, printed: str, folder: Path) -> Step:
@@ -166,6 +169,11 @@ class Walk:
     def _tell(self, step: Step) -> None:
         self.steps.append(step)
         print(step, flush=True)
+
+
+def _changes(is_quick: bool) -> tuple[dict[str, dict[str, object]], ...]:
+    """Sections and fields that are put into a printed recipe."""
+    return (SMALLER, SCRIPTED if is_quick else HEADS)
 
 
 def _filled(text: str) -> str:
@@ -206,8 +214,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = (asked.to or Path(made)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        told = SMALLER | (SCRIPTED if asked.quick else {})
-        print(f"in place of {', '.join(PLACEHOLDERS)}: {MODEL}; added to my.yaml: {json.dumps(told)}")
+        told = " and ".join(map(json.dumps, _changes(asked.quick)))
+        print(f"in place of {', '.join(PLACEHOLDERS)}: {MODEL}; added to my.yaml: {told}")
         walk = Walk(folder / "venv" / "bin", asked.quick, asked.small_demo)
         for step in environment(folder):
             print(step, flush=True)

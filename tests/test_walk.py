@@ -42,6 +42,8 @@ def test_a_recipe_is_made_smaller_with_fields_that_there_are(walk, tmp_path):
         (tmp_path / "my.yaml").write_text(walk.Walk(tmp_path, is_quick)._content(block))
         recipe = load_recipe(tmp_path / "my.yaml")
         assert (recipe.model, recipe.sample.n, recipe.backend.kind) == ("smollm2-135m", 4, kind)
+        judges = (recipe.score.judge.judge, recipe.evaluate.judge.judge)
+        assert judges == (("self", "smollm2-135m") if is_quick else ("demo-train", "demo-eval"))
     assert recipe.evaluate.prompts.source == "heldout.jsonl"
     demo = load_recipe(ROOT / "recipes" / "demo.yaml", walk.DEMO.split())
     assert demo.evaluate.systems == ()
