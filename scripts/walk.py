@@ -25,7 +25,7 @@ README, TUTORIAL = ROOT / "README.md", ROOT / "docs" / "tutorial.md"
 MODEL = "smollm2-135m"
 PLACEHOLDERS = {"ORG/MODEL": MODEL, "ORG/OTHER": MODEL}
 """What stands for the reader's own models."""
-SMALLER = {
+SMALLER: dict[str, dict[str, object]] = {
     "sample": {"n": 4, "max_new_tokens": 24},
     "score": {"require_signal": False},
     "refine": {"max_new_tokens": 24},
@@ -35,13 +35,15 @@ SMALLER = {
     "evaluate": {"max_new_tokens": 24},
 }
 """Fields beside those of a printed recipe: short answers, and neither a judge nor a prompt is refused."""
-SCRIPTED = {"backend": {"kind": "scripted"}}
+SCRIPTED: dict[str, dict[str, object]] = {"backend": {"kind": "scripted"}}
 """`--quick`: answers and ratings by the stand-in of the tests; what trains, merges and is read is the real model."""
+HEADS: dict[str, dict[str, object]] = {"score": {"judge": "demo-train"}, "evaluate": {"judge": "demo-eval"}}
+"""Without `--quick`: who judges. The real model is too small to rate in words, as the tutorial says of small ones."""
 DEMO = (
     "prompts.limit=8 evaluate.prompts.limit=4 sample.max_new_tokens=40 refine.max_new_tokens=40 "
     "evaluate.max_new_tokens=40 evaluate.systems=[]"
 )
-"""`--quick`: the demo with 8 of its prompts, answers of 40 tokens, and no further system."""
+"""`--quick`, `--small-demo`: the demo with 8 of its prompts, answers of 40 tokens, and no further system."""
 LEFT_OUT = {
     "make test": "the tests of the project, which need its checkout",
     "pip install .": "the wheel is installed instead",
@@ -112,10 +114,11 @@ class Walk:
     Args:
         programs: the folder of the fresh environment's programs.
         is_quick: whether answers are scripted and the demo is made small.
+        is_demo_small: whether the demo alone is.
     """
 
-    def __init__(self, programs: Path, is_quick: bool) -> None:
-        self._programs, self._is_quick = programs, is_quick
+    def __init__(self, programs: Path, is_quick: bool, is_demo_small: bool = False) -> None:
+        self._programs, self._is_quick, self._is_demo_small = programs, is_quick, is_quick or is_demo_small
         self.steps: list[Step] = []
 
     def page(self, path: Path, folder: Path) -> None:
@@ -133,8 +136,9 @@ class Walk:
         if block.language == "json":
             return block.text
         recipe = yaml.safe_load(_filled(block.text))
-        for section, fields in (SMALLER | (SCRIPTED if self._is_quick else {})).items():
-            recipe[section] = {**recipe.get(section, {}), **fields}
+        for changes in _changes(self._is_quick):
+            for section, fields in changes.items():
+                recipe[section] = {**recipe.get(section, {}), **fields}
         return yaml.safe_dump(recipe, sort_keys=False)
 
     def _command(self, printed: str, folder: Path) -> Step:
@@ -142,7 +146,7 @@ class Walk:
         if why is not None:
             return Step(printed, None, remark=f"not run: {why}")
         if printed.startswith("make demo"):
-            fields = f" {DEMO}" if self._is_quick else ""
+            fields = f" {DEMO}" if self._is_demo_small else ""
             return self._run(f"spa run demo{fields}", folder, "what `make demo` runs")
         command = _filled(printed)
         if " ID" in command:
@@ -165,6 +169,11 @@ class Walk:
     def _tell(self, step: Step) -> None:
         self.steps.append(step)
         print(step, flush=True)
+
+
+def _changes(is_quick: bool) -> tuple[dict[str, dict[str, object]], ...]:
+    """Sections and fields that are put into a printed recipe."""
+    return (SMALLER, SCRIPTED if is_quick else HEADS)
 
 
 def _filled(text: str) -> str:
@@ -197,14 +206,17 @@ def main() -> None:
     """Walks, and ends with 1 where a step has another exit code than it should."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small demo and scripted answers: minutes, not hours")
+    parser.add_argument(
+        "--small-demo", action="store_true", help="a small demo, all else by the real model: an hour less"
+    )
     parser.add_argument("--to", type=Path, help="an empty folder to work in, which is kept; default: one that is not")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         folder = (asked.to or Path(made)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        told = SMALLER | (SCRIPTED if asked.quick else {})
-        print(f"in place of {', '.join(PLACEHOLDERS)}: {MODEL}; added to my.yaml: {json.dumps(told)}")
-        walk = Walk(folder / "venv" / "bin", asked.quick)
+        told = " and ".join(map(json.dumps, _changes(asked.quick)))
+        print(f"in place of {', '.join(PLACEHOLDERS)}: {MODEL}; added to my.yaml: {told}")
+        walk = Walk(folder / "venv" / "bin", asked.quick, asked.small_demo)
         for step in environment(folder):
             print(step, flush=True)
             if not step.is_right:

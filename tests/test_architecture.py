@@ -54,7 +54,7 @@ BACKENDS_MAY_IMPORT = {
 }
 MAY_IMPORT_BACKENDS = {"library", "phases", "run_view", "terminal", "inspection", "planning"}
 # inside one line
-NEIGHBOURS = {("shipped", "constitution"), ("refusals", "wording")}
+NEIGHBOURS = {("shipped", "constitution"), ("refusals", "wording"), ("personas", "languages")}
 
 HEAVY = {
     "torch",

@@ -124,7 +124,7 @@ ROWS: list[tuple[str, Damage, str]] = [
     (
         "one of several judges unknown",
         judged_by(more_judges={"other": {"judge": "smollm2-136m"}}),
-        "evaluate.more_judges.other: model: 'smollm2-136m' is no folder",
+        "evaluate.more_judges.other.judge: 'smollm2-136m' is no folder",
     ),
     (
         "a judge without its reward models",
@@ -132,6 +132,21 @@ ROWS: list[tuple[str, Damage, str]] = [
         "evaluate.more_judges.other.rewards: no model for harmlessness",
     ),
     ("held-out prompts that train", heldout_is_training, "no prompt is left that training never saw"),
+    ("no model to start training from", field("align.start", "nowhere"), "align.start: 'nowhere' is no folder"),
+    ("pairs by an objective that there is not", field("pair.order", "only:beauty"), "beauty"),
+    ("rows of nobody", field("align.rows", "nobody"), "align.rows"),
+    ("a further prompt set missing", judged_by(more_prompts={"other": "nowhere.jsonl"}), "nowhere.jsonl"),
+    ("a further system of an unknown model", judged_by(more_systems={"big": {"model": "big"}}), "big.model: 'big' is"),
+    (
+        "a further system that orders by what there is not",
+        judged_by(more_systems={"other": {"train": {"pair": {"order": "only:beauty"}}}}),
+        "evaluate.more_systems.other.train: ",
+    ),
+    (
+        "a merge of what is not trained",
+        judged_by(more_systems={"both": {"merge": {"spa": 0.5, "dpo": 0.5}}}),
+        "evaluate.more_systems.both",
+    ),
 ]
 
 
@@ -173,6 +188,9 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert code == 2, lines
     assert len(lines) == 1, lines
     assert told in lines[0]
+    assert run_cli(monkeypatch, "plan", path, "--out", folder / "run") == 2
+    planned = [line for line in capfd.readouterr().err.splitlines() if line.startswith("spa: ")]
+    assert planned == lines, "a plan refuses what a run would, in the same words"
     assert not (folder / "run" / "round-1" / "1-candidates.jsonl").exists()
 
 

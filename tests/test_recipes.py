@@ -612,7 +612,7 @@ def test_a_judge_as_version_0_1_0_wrote_it_out_is_read(tmp_path):
             "or 'python' (got 'soft')",
         ),
         ("score.mass_floor=2", "score.mass_floor: Input should be less than or equal to 1 (got 2)"),
-        ("score.judge=3", "score.judge: Input should be a valid string (got 3)"),
+        ("score={judge: 3}", "score.judge: Input should be a valid string (got 3)"),
         ("score.judge={kind: probe, judge: x, method: verbal}", "score.judge.method: unknown field"),
         ("score.judge={kind: heads}", "score.judge.kind: 'heads' is none of 'words', 'probe', 'contrast', 'battery', "),
         ("evaluate.more_judges={a: {method: verbal}}", "evaluate.more_judges.a.judge: required field is missing"),
@@ -630,3 +630,24 @@ def test_of_many_mistakes_the_first_are_told(tmp_path):
         recipe.load(write(tmp_path, SMALL), [f"sample={{{many}}}"])
     assert len(caught.value.lines) == 21
     assert caught.value.lines[-1] == "there are more mistakes than these"
+
+
+@pytest.mark.parametrize("written", ["2", "1.10", "0x10", "true"])
+def test_a_number_on_the_shell_is_text_where_a_field_is_text(tmp_path, written):
+    judge = "score={method: python, judge: 'mine:rate'}"
+    found = recipe.load(
+        write(tmp_path, SMALL), [judge, f"score.version={written}", "seed=3", "score.batch_size=4", f"model={written}"]
+    )
+    assert (found.score.judge.version, found.model, found.seed, found.score.judge.batch_size) == (
+        written,
+        written,
+        3,
+        4,
+    )
+
+
+def test_a_number_stays_wrong_in_a_file_and_where_no_text_is_meant(tmp_path):
+    path = write(tmp_path, SMALL + "score: {method: python, judge: 'mine:rate', version: 2}\n")
+    assert "score.version: Input should be a valid string (got 2)" in refusal(path)
+    assert "score.version: Input should be a valid string (got 2)" in refusal(path, "model=2")
+    assert "sample.n: Input should be a valid integer" in refusal(write(tmp_path, SMALL), "sample.n=2.5", "model=2")

@@ -78,6 +78,8 @@ def test_what_killed_processes_left_half_written_goes_with_the_lock(tmp_path: Pa
         run.evaluation / "transfer" / f".answers-spa.jsonl.{dead.pid}.partial",
         run.round(1) / f".5-pairs.jsonl.{dead.pid}.partial",
         run.round(1) / "policy.partial" / "model.safetensors",
+        run.round(1) / f".policy.{dead.pid}.partial" / "model.safetensors",
+        run.folder / "merged" / f".soup.{dead.pid}.partial" / "model.safetensors",
     ]
     for path in left:
         write_text(path, ["half"])

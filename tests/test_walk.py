@@ -36,6 +36,8 @@ def test_a_recipe_is_made_smaller_with_fields_that_there_are(walk, tmp_path):
         (tmp_path / "my.yaml").write_text(walk.Walk(tmp_path, is_quick)._content(block))
         recipe = load_recipe(tmp_path / "my.yaml")
         assert (recipe.model, recipe.sample.n, recipe.backend.kind) == ("smollm2-135m", 4, kind)
+        judges = (recipe.score.judge.judge, recipe.evaluate.judge.judge)
+        assert judges == (("self", "smollm2-135m") if is_quick else ("demo-train", "demo-eval"))
     assert recipe.evaluate.prompts.source == "heldout.jsonl"
     demo = load_recipe(ROOT / "recipes" / "demo.yaml", walk.DEMO.split())
     assert demo.evaluate.systems == ()
@@ -47,3 +49,11 @@ def test_a_step_that_fails_is_wrong_and_says_what_it_said(walk, tmp_path):
     assert "no" in runs._run("echo no >&2; exit 2", tmp_path).remark
     assert runs._run("exit 0", tmp_path).is_right
     assert runs._command("vllm serve my-model   # a server", tmp_path).code is None
+
+
+def test_the_demo_alone_may_be_small(walk, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(walk.Walk, "_run", lambda self, command, *rest: asked.append(command))
+    for is_quick, is_small in ((False, False), (True, False), (False, True)):
+        walk.Walk(tmp_path, is_quick, is_small)._command("make demo     # the whole method", tmp_path)
+    assert asked == ["spa run demo", f"spa run demo {walk.DEMO}", f"spa run demo {walk.DEMO}"]

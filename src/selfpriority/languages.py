@@ -30,7 +30,7 @@ _SMALL_WORDS = {
     "es": "de el la los las que y en un una por para con no se lo del su es como pero más si está este al "
     "puedo puedes eso esa ese te me le porque sobre muy hay todo tu ser algo pero quiero puede debo",
     "fr": "de d l qu n j c le la les et est un une que pour dans je vous ne pas en du au ce des qui il sur avec "
-    "plus nous",
+    "plus nous tu mais sont cette quand peux aux",
     "it": "il lo la di che e è un una per non con del sono della gli nel alla ma come più se anche dei",
     "pt": "de o a os as que e é um uma para com não em do da no na se por mais como mas ao dos isso",
     "nl": "de het een en van is niet ik je dat op te met voor zijn er aan maar om ook als bij wat naar",
@@ -40,8 +40,12 @@ _SMALL_WORDS = {
     "id": "yang dan di ini itu dengan untuk tidak dari dalam akan pada anda adalah ke saya bisa atau juga ada",
 }
 _WORDS = {language: frozenset(words.split()) for language, words in _SMALL_WORDS.items()}
+TOLD_APART = (*_WORDS, *_SCRIPTS)
+"""Every language that `language_of` may tell, by its code."""
 UNKNOWN = "unknown"
 """What a text is in that is long and has hardly a small word of any language above."""
+MANY = 0.05
+"""Share of texts in a language that something here does not know, from which that is told."""
 _LONG = 60
 """Letters of a text that should have some."""
 _FEWEST = 3
@@ -64,6 +68,11 @@ def language_of(text: str) -> str:
     n_latin = len(re.findall(r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]", text))
     is_another_script = letters >= _LONG // 3 and n_latin < letters / 2
     return UNKNOWN if is_another_script or (letters >= _LONG and most <= 1) else ""
+
+
+def called(language: str) -> str:
+    """A language that `language_of` told, in a sentence."""
+    return language if language != UNKNOWN else "another language"
 
 
 def unread(texts: Sequence[str]) -> dict[str, float]:

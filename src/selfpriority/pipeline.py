@@ -20,7 +20,6 @@ from selfpriority.errors import InputError, WorkFailed
 from selfpriority.interrupts import INTERRUPTED
 from selfpriority.judges.reports import read_checks
 from selfpriority.method.order import Order
-from selfpriority.personas import load_personas
 from selfpriority.phases.align import align_step
 from selfpriority.phases.batch_tokens import with_batch_tokens
 from selfpriority.phases.branches import Branch, branches, prepare
@@ -34,7 +33,7 @@ from selfpriority.phases.own_steps import as_trained, check_own, idle_in_system
 from selfpriority.phases.readiness import Ahead, check_ready
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Announced, Reporter, Resources
-from selfpriority.phases.round_inputs import usable_prompts
+from selfpriority.phases.round_inputs import notes_of_languages, start_of_training, usable_prompts
 from selfpriority.phases.said import quietly
 from selfpriority.recipe import (
     TRAINED,
@@ -102,7 +101,7 @@ def start_own(data: dict[str, Any], overrides: Sequence[str], out: Path) -> tupl
     """
     for override in overrides:
         set_field(data, override)
-    recipe = with_absolute_paths(parse(data, "spa align"), Path.cwd())
+    recipe = with_absolute_paths(parse(data, "spa align", overrides), Path.cwd())
     assert recipe.pairs is not None
     told = {**data, "model": recipe.model, "pairs": {**data["pairs"], "source": recipe.pairs.source}}
     return Run(out), Asked(recipe, yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
@@ -138,9 +137,10 @@ def check_inputs(resources: Resources) -> None:
     model_key(recipe.model)  # of its files, which training needs whoever generates
     if recipe.align.start is not None:
         model_key(recipe.align.start)
-    load_personas(recipe.sample.personas)
     check_own(recipe)
     prompts = usable_prompts(recipe, recipe.rounds)
+    for note in notes_of_languages(recipe, prompts.kept):
+        resources.reporter.note(note)
     for note in prompts.notes("prompts"):
         resources.reporter.note(note)
     for reason, n in prompts.reasons.items():
@@ -224,10 +224,8 @@ def _check_training(resources: Resources) -> None:
     is_named = recipe.align.lora is not None and recipe.align.lora.targets != "all-linear"
     # else its files are opened before anything is paid for
     is_served = isinstance(recipe.backend, OpenaiBackend | VllmBackend)
-    start = recipe.align.start
-    waits = (
-        start is not None and Path(start).is_absolute() and not Path(start).exists()
-    )  # for one that is trained first
+    start = start_of_training(run, recipe, 1)
+    waits = Path(start).is_absolute() and not Path(start).exists()  # for one that is trained first
     if not (is_named or is_served) or (not waits and run.is_done(align_step(run, resources, 1))):
         return
     from selfpriority.training.parameters import check_trainable

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import resource
-import shutil
 import sys
 import time
 from collections import Counter, defaultdict
@@ -26,7 +26,7 @@ from pydantic import Field
 from selfpriority.errors import InputError
 from selfpriority.locks import held, is_alive
 from selfpriority.records import Drop, Sifted
-from selfpriority.storage import Content, Damaged, content_of, read_record, read_rows, write_record, write_rows
+from selfpriority.storage import Content, Damaged, content_of, read_record, read_rows, remove, write_record, write_rows
 
 CANDIDATES, SCORED, REFINED, POOLS, PAIRS = (
     "1-candidates.jsonl",
@@ -169,6 +169,11 @@ class Run:
         is_system = systems.name == SYSTEMS and (systems.parent / "resolved.yaml").is_file()
         return Run(systems.parent) if is_system else None
 
+    def named_from_here(self, model: str) -> str:
+        """The folder of a model whose name counts from the run's folder, as `../spa/round-1/policy`; else the name."""
+        is_beside = Path(model).parts[:1] == (os.pardir,)
+        return os.path.normpath(self.folder.absolute() / model) if is_beside else model
+
     @property
     def cache(self) -> Path:
         """The request cache; another run's system shares that one's."""
@@ -309,14 +314,13 @@ class Run:
 
     def _sweep(self) -> None:
         """Removes the temporary files and half-saved policies of processes that are no more."""
-        for folder in (self.folder, *self.folder.glob("round-*"), self.evaluation, *self.evaluation.glob("*/")):
+        folders = (self.folder, self.folder / MERGED, self.evaluation)
+        for folder in (*folders, *self.folder.glob("round-*"), *self.evaluation.glob("*/")):
             for path in folder.glob(".*.partial"):
                 temporary = re.fullmatch(r"\..+\.(\d+)\.partial", path.name)
                 if temporary and not is_alive(int(temporary[1])):  # `spa report` writes without a lock
-                    path.unlink(missing_ok=True)
-            shutil.rmtree(folder / "policy.partial", ignore_errors=True)
-        for path in (self.folder / MERGED).glob("*.partial"):
-            shutil.rmtree(path, ignore_errors=True)
+                    remove(path)
+            remove(folder / "policy.partial")  # of versions before 0.2
 
 
 def trained_key(

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,6 +142,14 @@ def write_text(path: Path, parts: Iterable[str]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise WorkFailed(f"{path}: cannot write: {error.strerror}; free space and run the same command") from error
+
+
+def remove(path: Path) -> None:
+    """Removes a file or folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def content_of(path: Path) -> Content:

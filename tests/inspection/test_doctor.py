@@ -17,9 +17,11 @@ from selfpriority.inspection.sequence_checks import (
     end_tokens,
     equal_prefix,
     length_difference,
+    safe_answers,
     too_long,
 )
 from selfpriority.preferences import PreferenceRow
+from selfpriority.recipe import Align
 from selfpriority.records import Message, PairedPool, Pool
 from selfpriority.run import PAIRS, POOLS
 from selfpriority.storage import read_rows, write_rows
@@ -260,3 +262,22 @@ def test_a_round_without_pairs(make_run):
     write_rows(run.round(1) / PAIRS, [], PreferenceRow)
     with pytest.raises(InputError, match="holds no pair"):
         diagnose(run, None)
+
+
+def test_pools_without_a_safe_answer_are_listed(sequences):
+    assert safe_answers(sequences.paired, Align(method="dpo", beta=0.1)) is None
+    n = len(sequences.paired)
+    every = safe_answers(sequences.paired, Align(method="safedpo", safe_from=1.0))
+    assert (every.ok, every.figures) == (True, {"unsafe": 0})
+    some = safe_answers(sequences.paired, Align(method="safedpo", safe_from=6.5))
+    assert (some.ok, some.figures) == (True, {"unsafe": 1})
+    assert f"1 of {n} pools have no answer rated 6.5 or more" in some.sentence
+    assert ": p5; they do not train" in some.sentence
+    assert not safe_answers(sequences.paired, Align(method="safedpo", safe_from=9.5)).ok
+
+
+def test_the_diagnosis_tells_of_pools_that_are_dropped_as_unsafe(make_run, tiny_model):
+    align = {"method": "safedpo", "safe_from": 9.5, "weight_gap": "signed"}
+    found = diagnose(make_run(str(tiny_model), align=align), None)
+    [check] = [check for check in found.checks if check.name == "safe answers"]
+    assert not check.ok

@@ -72,3 +72,12 @@ def test_nothing_is_written_over_and_what_is_not_there_is_told(run: Run, tmp_pat
     with pytest.raises(InputError, match=r"'soup' is a whole model already"):
         write_whole_model(run, tmp_path / "whole", "soup")
     assert not (tmp_path / "whole").exists()
+
+
+def test_a_folder_of_the_users_with_a_like_name_stays(run: Run, tmp_path: Path) -> None:
+    mine = tmp_path / "whole.partial" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    write_whole_model(run, tmp_path / "whole")
+    assert mine.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole", "whole.partial"]

@@ -15,12 +15,14 @@ from selfpriority.phases.align import align_step
 from selfpriority.phases.branches import branches, prepare
 from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.phases.round_inputs import start_of_training
 from selfpriority.pipeline import check_inputs, start
 from selfpriority.planning.plan import plan
 from selfpriority.planning.requests import Rehearsal, planned_steps
-from selfpriority.recipe import load
+from selfpriority.recipe import dump, load
 from selfpriority.recipe.branch import branch_of
 from selfpriority.run import Run
+from selfpriority.storage import write_text
 from tests.scripts import opened
 from tests.test_pipeline import SMALL, spa, steps, write_recipe
 
@@ -244,3 +246,14 @@ def test_what_may_not_differ_is_told_with_its_place(tiny_model: Path, tmp_path: 
     with pytest.raises(InputError) as caught:
         branch_of(load(write_recipe(tmp_path, tiny_model)), changes, "here")
     assert str(caught.value).startswith(told)
+
+
+def test_what_a_system_starts_from_is_found_where_the_run_was_moved_to(tiny_model: Path, tmp_path: Path) -> None:
+    systems = {**SYSTEMS, "behind": {"train": {"align": {"method": "dpo"}}, "start": "swapped"}}
+    run, asked = start(recipe_with(tmp_path, tiny_model, systems), [], tmp_path / "run")
+    branch = next(each for each in branches(run, asked.recipe) if each.name == "behind")
+    write_text(branch.run.recipe, [dump(branch.recipe)])
+    assert str(tmp_path / "run") not in branch.run.recipe.read_text("utf-8")
+    moved = Run((tmp_path / "run").rename(tmp_path / "elsewhere") / "systems" / "behind")
+    found = start_of_training(moved, load(moved.recipe), 1)
+    assert found == str(tmp_path / "elsewhere" / "systems" / "swapped" / "round-1" / "policy")

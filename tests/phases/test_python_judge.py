@@ -127,7 +127,10 @@ def test_who_rates_and_not_where_it_lies_is_in_the_key(tmp_path: Path, tiny_mode
         ("score.judge.judge=mine.judging:rat", "judging.py holds no rat; did you mean rate?"),
         ("score.judge.judge=mine.judging:CALLS", "a judge is a function of (answers, objectives)"),
         ("score.judge.judge=mine.judging", "score.judge.judge: must be package.module:name of a function, as in"),
-        ("score.judge.version=2", "score.judge.version: Input should be a valid string (got 2)"),
+        (
+            "score={method: python, judge: 'mine.judging:rate', version: 2}",
+            "score.version: Input should be a valid string (got 2)",
+        ),
         (
             "evaluate.more_judges={other: {method: python, judge: mine.judging:no}}",
             "evaluate.more_judges.other.judge: 'mine.judging:no': ",
@@ -210,3 +213,15 @@ def test_a_judge_named_on_the_command_line_lies_in_the_working_directory(
     found = other_judge("mine.judging:rate", "python", None, None)
     assert isinstance(found, ByPython)
     assert found.folder == str(tmp_path)
+
+
+def test_a_module_in_the_working_directory_is_found_wherever_the_recipe_lies(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "elsewhere"
+    (tmp_path / "mine").rename(here / "mine")
+    (tmp_path / "recipes").mkdir()
+    recipe = write_recipe(tmp_path / "recipes", tiny_model, score=OWN)
+    assert run_cli(monkeypatch, "run", recipe, "--out", tmp_path / "run") == 0
+    assert f"folder: {here}" in (tmp_path / "run" / "resolved.yaml").read_text()
+    assert n_calls(here) > 0

@@ -14,7 +14,7 @@ from selfpriority.judges.reports import JudgeChecks, JudgeReport, ObjectiveRepor
 from selfpriority.models.fingerprint import fingerprint
 from selfpriority.models.public import hub_id, licence, public_name
 from selfpriority.recipe import dump, parse
-from selfpriority.report.cards import DataFacts, dataset_card, policy_card, write_policy_cards
+from selfpriority.report.cards import DataFacts, dataset_card, merged_card, policy_card, write_policy_cards
 from selfpriority.run import Funnel, PairCounts, Run, Step
 from selfpriority.storage import write_json, write_text
 
@@ -204,3 +204,27 @@ def test_the_licence_is_that_of_the_models_own_card(tmp_path: Path) -> None:
     assert licence(str(tmp_path)) == "llama3.1"
     (tmp_path / "README.md").write_text("# A model without a head: [\n")
     assert licence(str(tmp_path)) is None
+
+
+def test_a_merged_system_has_a_card_of_its_own(tmp_path: Path) -> None:
+    systems = {
+        "swapped": {"train": {"pair": {"order": "swapped"}}},
+        "soup": {"merge": {"spa": 0.6, "swapped": 0.4}},
+    }
+    run = a_run(tmp_path, evaluate={"more_systems": systems})
+    checked(run, tmp_path, usable=True)
+    evaluated(run, "soup")
+    folder = run.folder / "merged" / "soup"
+    folder.mkdir(parents=True)
+    write_policy_cards(run)
+    card = (folder / "README.md").read_text("utf-8")
+    assert card == merged_card(run, "soup")
+    assert front(card)["base_model"] == "some-org/some-model"
+    assert "merge" in front(card)["tags"]
+    assert "0.6 of what `spa` learned and 0.4 of what `swapped` learned" in card
+    assert "- `swapped`: as the recipe below says, but for pair.order: swapped" in card
+    assert "| soup | 6.10 [5.80, 6.40] |" in card
+    assert str(tmp_path) not in card
+    (folder / "README.md").write_text("mine")
+    write_policy_cards(run)
+    assert (folder / "README.md").read_text("utf-8") == "mine"

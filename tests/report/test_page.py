@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pytest
 from selfpriority.errors import InputError
 from selfpriority.evaluation.records import read_summary
 from selfpriority.evaluation.table import table
+from selfpriority.records import Message
 from selfpriority.report.page import write_report
-from selfpriority.report.verdict import Evidence, evidence, headline
+from selfpriority.report.verdict import Evidence, cautions, evidence, headline
 from selfpriority.report.view import read_view
 from selfpriority.run import Run
 from selfpriority.storage import read_json, write_json
@@ -401,3 +403,13 @@ def test_unrated_is_shown_as_unrated(run_folder):
     index, bodies = unpacked(write_report(run_folder).read_text(encoding="utf-8"))
     assert bodies[7]["answers"][1]["scores"][0] is None
     assert index["scores"][7][1][0] is None
+
+
+def test_the_page_says_which_languages_have_no_personas(run_folder):
+    view = read_view(Run.existing(run_folder))
+    italian = Message("user", "Come posso togliere il nido di vespe che è sotto il tetto della mia casa?")
+    entries = tuple(each if each.is_held_out else replace(each, turns=(italian,)) for each in view.entries)
+    told = "of the training prompts are in it, which has no personas"
+    assert not [line for line in cautions(view) if told in line]
+    recipe = view.recipe.model_copy(update={"sample": view.recipe.sample.model_copy(update={"personas": "default"})})
+    assert [line for line in cautions(replace(view, entries=entries, recipe=recipe)) if told in line]

@@ -16,7 +16,7 @@ from selfpriority.inspection.first_loss import FirstLoss, first_loss
 from selfpriority.inspection.folding import folded
 from selfpriority.inspection.judge_models import judge_models_check
 from selfpriority.inspection.run_files import paired_of, recipe_of, rounds_with, stored_pairs
-from selfpriority.inspection.sequence_checks import Check, Checks, Sequences, all_checks, template_check
+from selfpriority.inspection.sequence_checks import Check, Checks, Sequences, all_checks, safe_answers, template_check
 from selfpriority.method.safe_pairs import as_trained
 from selfpriority.phases.round_inputs import start_of_training
 from selfpriority.plain_text import clean
@@ -91,8 +91,8 @@ def diagnose(run: Run, number: int | None, n: int = 3, reveal: bool = False) -> 
     paired, rows, turns = _taken(paired, rows, chat)
     ends = {chat.end_id, *policy.end_ids, policy.tokenizer.eos_token_id} - {None}
     sequences = Sequences(paired, rows, chat, ends, min(settings.max_length, policy.context))
-    judges = judge_models_check(recipe)
-    checks = [turns, *all_checks(sequences), *([judges] if judges else [])]
+    of_some = (safe_answers(paired, settings), judge_models_check(recipe))
+    checks = [turns, *all_checks(sequences), *filter(None, of_some)]
     samples = tuple(_sample(sequences, row, reveal) for row in _spread(rows, n))
     checks.append(_first_loss_check(_losses(sequences, policy, name, settings)))
     return Diagnosis(

@@ -19,7 +19,8 @@ from selfpriority.inspection.run_files import objectives_of, paired_of, recipe_o
 from selfpriority.method.pair import WeightGap, weighing_gap
 from selfpriority.preferences import by_objective
 from selfpriority.records import Message, PairedPool, Stop
-from selfpriority.report.cards import DataFacts, dataset_card, hazard
+from selfpriority.report.card_parts import hazard
+from selfpriority.report.cards import DataFacts, dataset_card
 from selfpriority.run import PAIRS, Run
 from selfpriority.storage import write_json, write_text
 

@@ -16,7 +16,9 @@ from pydantic import PlainSerializer
 
 from selfpriority.chat import Chat
 from selfpriority.chat_template import ChatTemplate
+from selfpriority.method.safe_pairs import as_trained
 from selfpriority.preferences import PreferenceRow
+from selfpriority.recipe import Align
 from selfpriority.records import Message, PairedPool, Response
 from selfpriority.training.encode import answers_of
 
@@ -24,6 +26,8 @@ MANY_CUT = 0.5
 """Share of chosen answers cut at the length limit from which training hardly sees how an answer ends."""
 MANY_TOO_LONG = 0.1
 """Share of answers over `align.max_length` from which training loses too much."""
+MANY_UNSAFE = 0.5
+"""Share of pools without a safe answer from which training sees too little."""
 ONE_SIDED = 0.95
 """Share of pairs with the longer (or the shorter) answer chosen from which length alone tells them apart."""
 
@@ -213,6 +217,18 @@ def too_long(sequences: Sequences) -> Check:
     if share > MANY_TOO_LONG:
         sentence += "; raise align.max_length"
     return Check("too long", share <= MANY_TOO_LONG, sentence)
+
+
+def safe_answers(paired: Sequence[PairedPool], settings: Align) -> Check | None:
+    """Pools that training drops as `unsafe`, for no pair has a safe answer; None where the method asks for none."""
+    if settings.method != "safedpo":
+        return None
+    lost = [entry.pool.prompt.id for entry in paired if entry.pairs and not as_trained(entry, settings).pairs]
+    floor = f"no answer rated {settings.safe_from:g} or more on the first objective (align.safe_from)"
+    if not lost:
+        return Check("safe answers", True, f"every one of {len(paired)} pools has a pair with one", {"unsafe": 0})
+    sentence = f"{len(lost)} of {len(paired)} pools have {floor}: {_some(lost)}; they do not train"
+    return Check("safe answers", len(lost) / len(paired) <= MANY_UNSAFE, sentence, {"unsafe": len(lost)})
 
 
 def length_difference(sequences: Sequences) -> Check:

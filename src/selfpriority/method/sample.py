@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from selfpriority.language_model import Completion, Failure, Generate, LanguageModel, Text, ask
-from selfpriority.personas import PLAIN, Persona
+from selfpriority.personas import PLAIN, Persona, personas_for
 from selfpriority.recipe import Sample
 from selfpriority.records import Candidates, Drop, Prompt, Response, Sifted, flaw, under
 
@@ -28,7 +28,8 @@ def sample(
         prompts: each with an id of its own.
         model: who answers.
         settings: how many answers a prompt, how long in tokens, at which temperature.
-        personas: as `load_personas` reads them; without any the model answers as it is.
+        personas: as `load_personas` reads them, each prompt under those of its language; without any the model
+            answers as it is.
         seed: with the prompt's id it decides every draw.
 
     Examples:
@@ -37,7 +38,8 @@ def sample(
         >>> [response.id for response in found.kept[0].responses][:2]
         ['q/y1', 'q/y2']
     """
-    shares = [_shares(prompt, settings, personas) for prompt in prompts]
+    heard = personas_for([prompt.text for prompt in prompts], personas)
+    shares = [_shares(prompt, settings, own) for prompt, own in zip(prompts, heard, strict=True)]
     requests = [
         _request(prompt, persona, n, settings, seed)
         for prompt, share in zip(prompts, shares, strict=True)

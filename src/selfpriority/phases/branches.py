@@ -6,10 +6,10 @@ As it is a run, all that works on runs works on it: `spa show RUN/systems/NAME`,
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from selfpriority.errors import WorkFailed
 from selfpriority.phases.align import check_trained
@@ -49,10 +49,11 @@ def branches(run: Run, recipe: Recipe) -> list[Branch]:
     for name in in_order(recipe):
         other = recipe.evaluate.more_systems[name]
         theirs = branch_of(recipe, other.train, f"evaluate.more_systems.{name}.train")
-        if other.start is not None:
-            start = Path(policies(run, recipe, found)[other.start]).absolute()
-            theirs = theirs.model_copy(update={"align": theirs.align.model_copy(update={"start": str(start)})})
-        found.append(Branch(name, theirs, Run(run.folder / SYSTEMS / name)))
+        folder = run.folder / SYSTEMS / name
+        if other.start is not None:  # told from the branch's own folder, so that a run may be moved
+            start = os.path.relpath(policies(run, recipe, found)[other.start], folder)
+            theirs = theirs.model_copy(update={"align": theirs.align.model_copy(update={"start": start})})
+        found.append(Branch(name, theirs, Run(folder)))
     return found
 
 

@@ -14,6 +14,7 @@ from selfpriority.phases.branches import branches, check_branches_trained, polic
 from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
 from selfpriority.recipe import Recipe, check_merges, merged_systems
+from selfpriority.report.cards import write_policy_cards
 from selfpriority.run import MERGED, Run, Step, key_of
 
 _NUMERICS = {"save", "dtype", "weights"}
@@ -75,6 +76,7 @@ def merge(run: Run, resources: Resources) -> None:
             resources.reporter.note(f"{step.name}: {why}, so it is done again")
         with run.recording(step):
             save_merged(recipe.model, each.weights, recipe.align, each.folder)
+    write_policy_cards(run)
 
 
 def check_all_made(run: Run, resources: Resources) -> None:

@@ -18,7 +18,7 @@ from selfpriority.backends.http import key_variable
 from selfpriority.errors import InputError
 from selfpriority.judges.heads import Heads
 from selfpriority.judges.python import judging_function
-from selfpriority.models.files import out_of_reach
+from selfpriority.models.files import described, out_of_reach
 from selfpriority.personas import load_personas
 from selfpriority.phases.judge_names import comparing, fitted_heads, named_model, own_function
 from selfpriority.recipe import (
@@ -194,10 +194,23 @@ def _backends(recipe: Recipe, is_answering: bool) -> dict[str, Backend | None]:
 
 
 def _models(recipe: Recipe, probes: Sequence[_Probe], ahead: Ahead) -> Iterator[str]:
-    """Those that run here, where they neither are here nor can be fetched."""
+    """Those that run here, where they are no models, or neither are here nor can be fetched."""
+    wrong: set[str] = set()
     for opened in (*_answering(recipe, ahead), *_judging(recipe, probes)):
         if not ahead.elsewhere and (why := out_of_reach(opened.name)):
             yield f"{opened.place}: {why}"
+        elif opened.name not in wrong and (why := _no_model(opened.name)):
+            wrong.add(opened.name)  # a model that is its own judge is one mistake
+            yield f"{opened.place}: {why}"
+
+
+def _no_model(name: str) -> str:
+    """Why a name is no model's, without opening or fetching it; empty where nothing speaks against it."""
+    try:
+        described(name)
+    except InputError as error:
+        return error.lines[0].removeprefix("model: ")
+    return ""
 
 
 def _answering(recipe: Recipe, ahead: Ahead) -> Iterator[_Opened]:
@@ -205,6 +218,8 @@ def _answering(recipe: Recipe, ahead: Ahead) -> Iterator[_Opened]:
     is_collected_here = ahead.collects and not isinstance(recipe.backend, OpenaiBackend)
     if is_collected_here or ahead.trains or ahead.evaluates:
         yield _Opened("model", recipe.model)
+    if ahead.trains and recipe.align.start is not None:
+        yield _Opened("align.start", recipe.align.start)
     others = recipe.evaluate.more_systems.items() if ahead.evaluates and recipe.evaluate.prompts is not None else ()
     for name, other in others:
         if other.model != "self":

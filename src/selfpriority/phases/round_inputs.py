@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from selfpriority.errors import InputError
+from selfpriority.languages import called
 from selfpriority.own_pairs.pools import own_pairs
+from selfpriority.personas import Persona, load_personas, personas_for, without_personas
 from selfpriority.phases.models import in_process
 from selfpriority.prompts import Loaded, load_prompts, row_places
 from selfpriority.recipe import Backend, InWords, JudgeSection, OpenaiBackend, Recipe
-from selfpriority.records import Drop
+from selfpriority.records import Drop, Prompt
 from selfpriority.run import Run
 
 
@@ -22,7 +25,7 @@ def start_of_round(run: Run, recipe: Recipe, number: int) -> str:
 def start_of_training(run: Run, recipe: Recipe, number: int) -> str:
     """The model that a round trains, which may be another than the one that answered its prompts."""
     start = recipe.align.start
-    return start if number == 1 and start is not None else start_of_round(run, recipe, number)
+    return run.named_from_here(start) if number == 1 and start is not None else start_of_round(run, recipe, number)
 
 
 def generator(recipe: Recipe, number: int) -> Backend:
@@ -38,6 +41,26 @@ def training_judge(recipe: Recipe, number: int) -> JudgeSection:
     own = judge.backend  # a server knows the model only as it was: the policy runs as the recipe says
     backend = in_process(recipe.backend) if own is None or isinstance(own, OpenaiBackend) else own
     return judge.model_copy(update={"backend": backend})
+
+
+def used_personas(recipe: Recipe, prompts: Sequence[Prompt]) -> list[Persona]:
+    """The recipe's personas, in order, that are for one of the prompts, by its language."""
+    personas = load_personas(recipe.sample.personas)
+    used = set(chain.from_iterable(personas_for([prompt.text for prompt in prompts], personas)))
+    return [each for each in personas if each in used]
+
+
+def notes_of_languages(recipe: Recipe, prompts: Sequence[Prompt]) -> list[str]:
+    """A line for every language of the prompts that has no personas.
+
+    Raises:
+        InputError: there are no such personas.
+    """
+    shares = without_personas([prompt.text for prompt in prompts], load_personas(recipe.sample.personas))
+    return [
+        f"sample.personas: {share:.0%} of the prompts are in {called(language)}, which has none; they get the English"
+        for language, share in shares.items()
+    ]
 
 
 def training_prompts(recipe: Recipe) -> Loaded:

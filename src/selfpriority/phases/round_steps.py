@@ -18,11 +18,18 @@ from selfpriority.method.pair import pair
 from selfpriority.method.refine import refine
 from selfpriority.method.sample import sample
 from selfpriority.method.score import score
-from selfpriority.personas import load_personas
+from selfpriority.personas import Persona, load_personas
 from selfpriority.phases.judge_names import judge_key
 from selfpriority.phases.models import arithmetic, model_key
 from selfpriority.phases.resources import Resources
-from selfpriority.phases.round_inputs import generator, round_prompts, start_of_round, training_judge, with_places
+from selfpriority.phases.round_inputs import (
+    generator,
+    round_prompts,
+    start_of_round,
+    training_judge,
+    used_personas,
+    with_places,
+)
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
 from selfpriority.prompts import row_places
 from selfpriority.rating import Judge
@@ -110,9 +117,15 @@ class RoundStep:
 
 def _sample_key(here: Round) -> object:
     recipe = here.recipe
-    prompts = [asdict(prompt) for prompt in round_prompts(recipe, here.number).kept]
-    personas = [asdict(each) if each.opening else each for each in load_personas(recipe.sample.personas)]
-    return prompts, here.made_by, recipe.sample.model_dump(), personas, recipe.seed
+    kept = round_prompts(recipe, here.number).kept
+    personas = [_persona_key(each) for each in used_personas(recipe, kept)]
+    return [asdict(prompt) for prompt in kept], here.made_by, recipe.sample.model_dump(), personas, recipe.seed
+
+
+def _persona_key(persona: Persona) -> object:
+    """What a key says of a persona: the same as before there were openings, and before there were languages."""
+    told = {"name": persona.name, "text": persona.text, "opening": persona.opening}
+    return told if persona.opening else persona
 
 
 def _sample(here: Round, prompts: Sequence[Prompt], spent: Spent) -> Sifted[Candidates]:

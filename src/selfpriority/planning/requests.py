@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from selfpriority.backends.counting import Asked, Counting, Ruler, longest_sum
+from selfpriority.errors import InputError
 from selfpriority.evaluation.summary import contests
 from selfpriority.judges.check import ask_all
 from selfpriority.judges.comparer import Duel
@@ -21,7 +22,6 @@ from selfpriority.method.denoise import n_of_share
 from selfpriority.models.files import described
 from selfpriority.models.known_shapes import known_config
 from selfpriority.own_pairs.pools import own_pairs
-from selfpriority.personas import load_personas
 from selfpriority.phases.answers import answers_of
 from selfpriority.phases.branches import Branch, branches
 from selfpriority.phases.evaluate import judges_of
@@ -30,12 +30,12 @@ from selfpriority.phases.judge_names import comparing
 from selfpriority.phases.merges import merges
 from selfpriority.phases.own_steps import OWN_STEPS, check_own
 from selfpriority.phases.resources import Resources, StandIns
-from selfpriority.phases.round_inputs import usable_prompts
+from selfpriority.phases.round_inputs import usable_prompts, used_personas
 from selfpriority.phases.round_steps import DENOISE, PAIR, REFINE, SAMPLE, SCORE, Round
 from selfpriority.phases.row_steps import PAIR_ROWS, ROWS
 from selfpriority.phases.systems import PromptSet, check_systems, prompt_sets, systems
 from selfpriority.rating import Item
-from selfpriority.recipe import OpenaiBackend
+from selfpriority.recipe import OpenaiBackend, Recipe
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
 from selfpriority.rivals.known import check_rows
 from selfpriority.run import MERGED, SYSTEMS, Spent
@@ -238,7 +238,12 @@ def _branch(branch: Branch, rehearsal: Rehearsal) -> Iterator[PlannedStep]:
     """What a further system is trained by; of its first round that asks models the answers are there."""
     theirs = Rehearsal(branch.recipe, branch.run, rehearsal.reporter)
     for number in range(1, branch.recipe.rounds + 1):
-        for step in _round(theirs, number):
+        try:
+            steps = list(_round(theirs, number))
+        except InputError as error:
+            place = f"evaluate.more_systems.{branch.name}.train"
+            raise InputError(*(f"{place}: {line}" for line in error.lines)) from error
+        for step in steps:
             is_own = not step.asked or step.name == ROWS.entry(number)
             if number > 1 or step.trained_tokens or is_own:
                 name, phase = f"{SYSTEMS}/{branch.name}/{step.name}", f"{branch.name}: {step.phase}"
@@ -259,7 +264,7 @@ def _align(rehearsal: Rehearsal, number: int, prompts: Sequence[Prompt]) -> Plan
         assert isinstance(request, Generate)
         return ruler.conversation(request.messages)
 
-    n_begun = _longest_opening(recipe.sample.personas, ruler)
+    n_begun = _longest_opening(recipe, prompts, ruler)
     n_answers = recipe.sample.n * (n_begun + recipe.sample.max_new_tokens) + recipe.refine.max_new_tokens
     share = recipe.denoise.keep_lowest
     n_kept = n_of_share(share, len(prompts)) if share is not None else len(prompts)
@@ -274,9 +279,9 @@ def _align(rehearsal: Rehearsal, number: int, prompts: Sequence[Prompt]) -> Plan
     )
 
 
-def _longest_opening(personas: str, ruler: Ruler) -> int:
-    """Tokens of the longest beginning that a persona gives an answer."""
-    openings = [each.opening for each in load_personas(personas) if each.opening]
+def _longest_opening(recipe: Recipe, prompts: Sequence[Prompt], ruler: Ruler) -> int:
+    """Tokens of the longest beginning that a persona gives an answer to one of the prompts."""
+    openings = [each.opening for each in used_personas(recipe, prompts) if each.opening]
     return max(map(ruler.response, openings), default=0)
 
 

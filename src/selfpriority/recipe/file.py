@@ -5,6 +5,7 @@ A mistake is an `InputError`: file, field, value, remedy.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -45,7 +46,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     written = data.get("align")
     for override in overrides:
         set_field(data, override)
-    recipe = parse(data, str(path))
+    recipe = parse(data, str(path), overrides)
     if not {"align", "align.beta"} & {override.partition("=")[0] for override in overrides}:
         _check_beta(written, recipe.align.method, str(path))
     return recipe
@@ -70,14 +71,41 @@ def _check_beta(written: Any, method: str, name: str) -> None:
     )
 
 
-def parse(data: object, name: str) -> Recipe:
-    """The recipe in parsed YAML; `name` is what error messages call it."""
+def parse(data: object, name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in parsed YAML.
+
+    Args:
+        data: of the file, with its overrides set.
+        name: what error messages call it.
+        overrides: these; a number among them that a text field was given is the text as it was written.
+    """
     if not isinstance(data, dict):
         raise InputError(f"{name}: a recipe is a mapping of fields, this is {type(data).__name__}")
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise _wrong(mistake_lines(error, name, Recipe, data)) from None
+        texts = [override for override in overrides if _is_text(override, data, error)]
+        if not texts:
+            raise _wrong(mistake_lines(error, name, Recipe, data)) from None
+    for override in texts:
+        path, _, value = override.partition("=")
+        set_field(data, f"{path}={json.dumps(value)}")
+    return parse(data, name)
+
+
+def _is_text(override: str, data: dict[str, Any], error: ValidationError) -> bool:
+    """Whether an override gave a number to a field of text: quotes that YAML asks for are gone in a shell."""
+    *parents, last = override.partition("=")[0].split(".")
+    value: Any = data
+    for name in (*parents, last):
+        value = value.get(name) if isinstance(value, dict) else None
+    return isinstance(value, int | float) and any(
+        problem["type"] == "string_type"
+        and problem["loc"][-1] == last
+        and problem["loc"][0] == (*parents, last)[0]
+        and problem["input"] == value
+        for problem in error.errors()
+    )
 
 
 load_recipe = load

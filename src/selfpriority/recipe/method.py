@@ -30,8 +30,8 @@ class Sample(Section):
     max_new_tokens: Count = 512
     """Longest answer in tokens, those of its thinking included."""
     personas: str = "default"
-    """`default` or `openings` (shipped), `none`, or a YAML file of {name, text, opening} rows: a system prompt, how the
-    answer begins, or both."""
+    """`default` or `openings` (shipped, for prompts in English, German, Spanish, French and Chinese), `none`, or a YAML
+    file of {name, text, opening, language} rows: a system prompt, how the answer begins, or both."""
     plain: float = Field(0.0, ge=0, le=1)
     """Share of the candidates sampled without a persona."""
     keep_cut: bool = True

@@ -14,25 +14,28 @@ from pathlib import Path
 import yaml
 
 from selfpriority.constitution import load_constitution
-from selfpriority.errors import InputError, SelfPriorityError
-from selfpriority.evaluation.records import read_summary
-from selfpriority.formats import MARKDOWN
-from selfpriority.intervals import Interval
-from selfpriority.judges.reports import JudgeReport, read_checks
-from selfpriority.models.embedded import EMBEDDED
-from selfpriority.models.files import adapter_base, folder_of
-from selfpriority.models.fingerprint import fingerprint
+from selfpriority.errors import SelfPriorityError
+from selfpriority.models.files import adapter_base
 from selfpriority.models.public import hub_id, licence, public_name
-from selfpriority.outside import read_text
 from selfpriority.plain_text import one_line
-from selfpriority.recipe import TRAINED, Recipe, load
-from selfpriority.run import SYSTEMS, Run
+from selfpriority.recipe import TRAINED, Recipe, load, merged_systems
+from selfpriority.report.card_parts import (
+    OURS,
+    PAPER,
+    front_matter,
+    hazard_part,
+    judge_part,
+    licence_named,
+    limits_part,
+    public_source,
+    results_of,
+    tags_of,
+)
+from selfpriority.report.rounds import differences
+from selfpriority.run import MERGED, SYSTEMS, Run
 from selfpriority.storage import write_text
-from selfpriority.wording import FOLDER
 
 CARD = "README.md"
-PAPER = "https://arxiv.org/abs/2511.06222"
-OURS = "<!-- Written by selfpriority, and written again with the report. Without this line it stays as it is. -->"
 _METHOD = ("sample", "refine", "denoise", "pair", "align")
 
 
@@ -74,10 +77,17 @@ def write_policy_cards(run: Run) -> None:
 
 
 def _write_cards(run: Run) -> None:
-    for number in range(1, load(run.recipe).rounds + 1):
-        folder = run.policy(number)
-        if folder.is_dir() and not folder.is_symlink() and _is_ours(folder / CARD):
-            write_text(folder / CARD, [policy_card(run, number)])
+    recipe = load(run.recipe)
+    for number in range(1, recipe.rounds + 1):
+        if _wants_ours(run.policy(number)):
+            write_text(run.policy(number) / CARD, [policy_card(run, number)])
+    for name in merged_systems(recipe) if run.above is None else ():
+        if _wants_ours(run.folder / MERGED / name):
+            write_text(run.folder / MERGED / name / CARD, [merged_card(run, name)])
+
+
+def _wants_ours(folder: Path) -> bool:
+    return folder.is_dir() and not folder.is_symlink() and _is_ours(folder / CARD)
 
 
 def _is_ours(card: Path) -> bool:
@@ -101,25 +111,83 @@ def policy_card(run: Run, number: int, is_whole: bool = False) -> str:
     head: dict[str, object] = {
         "library_name": "transformers" if recipe.align.lora is None or is_whole else "peft",
         "pipeline_tag": "text-generation",
-        "tags": [*_tags(recipe), recipe.align.method],
+        "tags": [*tags_of(recipe), recipe.align.method],
         "license": licence(origin.root) or "other",
     }
     if known is not None:
         head["base_model"] = known
     return "\n".join(
         [
-            *_front(head),
+            *front_matter(head),
             OURS,
             "",
             *_made(recipe, number, origin),
             *_weights(run, number, recipe, origin, is_whole),
-            *(_judge(run) if recipe.pairs is None else ()),
+            *(judge_part(run) if recipe.pairs is None else ()),
             *_pairs(run, number),
             *_results(run, number, recipe),
-            *_limits(recipe),
+            *limits_part(recipe),
             *_recipe(recipe, origin),
         ]
     )
+
+
+def merged_card(run: Run, name: str) -> str:
+    """The card of a system that is merged of others, in Markdown with the hub's front matter.
+
+    Args:
+        run: that merges it.
+        name: of the system.
+
+    Raises:
+        InputError: the run's recipe or constitution cannot be read.
+    """
+    recipe = load(run.recipe)
+    head: dict[str, object] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": [*tags_of(recipe), "merge"],
+        "license": licence(recipe.model) or "other",
+    }
+    if (known := hub_id(recipe.model)) is not None:
+        head["base_model"] = known
+    base, merged = public_name(recipe.model), merged_systems(recipe)[name]
+    moved = " and ".join(f"{weight:g} of what `{part}` learned" for part, weight in merged.items())
+    origin = _origin(run, recipe)
+    return "\n".join(
+        [
+            *front_matter(head),
+            OURS,
+            "",
+            f"# {base}, merged of what trainings learned",
+            "",
+            f"The weights of {base} and, added to them, {moved}: what a training learned is the difference of its",
+            "weights to those it began with. Nothing was trained to make this model. What it is merged of:",
+            "",
+            *(f"- `{part}`: {_part(run, recipe, part)}" for part in merged),
+            "",
+            "## Weights",
+            "",
+            "All weights.",
+            f"Licence: that of the base model, {base}{licence_named(licence(recipe.model))}.",
+            "",
+            *(judge_part(run) if recipe.pairs is None else ()),
+            "## Results",
+            "",
+            *results_of(run, name, run.folder / MERGED / name, recipe),
+            "",
+            *limits_part(recipe),
+            *_recipe(recipe, origin),
+        ]
+    )
+
+
+def _part(run: Run, recipe: Recipe, name: str) -> str:
+    """How a system that another is merged of was trained."""
+    other = recipe.evaluate.more_systems.get(name)
+    if other is None:
+        return "as the recipe below says"
+    return f"as the recipe below says, but for {', '.join(differences(other))}"
 
 
 def dataset_card(run: Run, facts: DataFacts) -> str:
@@ -132,7 +200,7 @@ def dataset_card(run: Run, facts: DataFacts) -> str:
     names = load_constitution(recipe.constitution).names if recipe.pairs is None else facts.objectives
     head: dict[str, object] = {
         "configs": [{"config_name": "default", "data_files": facts.file_name}],
-        "tags": [*_tags(recipe), "harmful-text"],
+        "tags": [*tags_of(recipe), "harmful-text"],
         "license": "other",
     }
     is_own = recipe.pairs is not None
@@ -142,7 +210,7 @@ def dataset_card(run: Run, facts: DataFacts) -> str:
     left_out = f"{cut.partition(' are ')[0]} are left out, for trainers put an end token behind every answer."
     return "\n".join(
         [
-            *_front(head),
+            *front_matter(head),
             made,
             "",
             f"{facts.rows} pairs of answers {_origin_of_pairs(recipe)} {cut if facts.keeps_cut else left_out}",
@@ -157,8 +225,8 @@ def dataset_card(run: Run, facts: DataFacts) -> str:
             "- `stop_chosen`, `stop_rejected`: `end`, or `length` where the answer was cut",
             "- `prompt_id`: the prompt's",
             "",
-            *(() if is_own else _judge(run)),
-            *_hazard(recipe),
+            *(() if is_own else judge_part(run)),
+            *hazard_part(recipe),
             "## Licence",
             "",
             _licence_of_pairs(recipe),
@@ -168,12 +236,8 @@ def dataset_card(run: Run, facts: DataFacts) -> str:
     )
 
 
-def _tags(recipe: Recipe) -> tuple[str, ...]:
-    return ("preference-optimization",) if recipe.pairs else ("self-priority-alignment", "preference-optimization")
-
-
 def _origin_of_pairs(recipe: Recipe) -> str:
-    source = _source(recipe.prompts.source)
+    source = public_source(recipe.prompts.source)
     if recipe.pairs is not None:
         return f"to prompts, read from {source} and made by nobody here."
     made = f"made by Self-Priority Alignment ([paper]({PAPER}))."
@@ -187,8 +251,8 @@ def _scale(recipe: Recipe) -> str:
 
 def _licence_of_pairs(recipe: Recipe) -> str:
     if recipe.pairs is not None:
-        return f"That of {_source(recipe.pairs.source)}."
-    says = f"what the licence of {public_name(recipe.model)} says of its output{_named(licence(recipe.model))}"
+        return f"That of {public_source(recipe.pairs.source)}."
+    says = f"what the licence of {public_name(recipe.model)} says of its output{licence_named(licence(recipe.model))}"
     return f"That of the prompts, and {says}."
 
 
@@ -213,8 +277,8 @@ def _made(recipe: Recipe, number: int, origin: _Origin) -> Iterator[str]:
     """The title, and how it came about."""
     if recipe.pairs is not None:
         yield from (f"# {origin.name}, trained on preference pairs", "")
-        yield f"{origin.name} was trained on the chosen and rejected answers of {_source(recipe.pairs.source)}, which"
-        yield from ("were not made by this run.", "")
+        yield f"{origin.name} was trained on the chosen and rejected answers of {public_source(recipe.pairs.source)},"
+        yield from ("which were not made by this run.", "")
         return
     base, spa = public_name(recipe.model), f"Self-Priority Alignment ([paper]({PAPER}))"
     names = load_constitution(recipe.constitution).names
@@ -234,59 +298,16 @@ def _made(recipe: Recipe, number: int, origin: _Origin) -> Iterator[str]:
     yield from (how, "")
 
 
-def _front(head: dict[str, object]) -> list[str]:
-    return ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", ""]
-
-
-def _source(name: str) -> str:
-    """A shipped set or a hub data set by its name, a file without its place."""
-    return f"the file {Path(name).name}" if Path(name).is_absolute() else name
-
-
-def _named(told: str | None) -> str:
-    return f" ({told})" if told else ", which is not known on the machine that trained"
-
-
 def _weights(run: Run, number: int, recipe: Recipe, origin: _Origin, is_whole: bool) -> Iterator[str]:
     kind = "All weights."
     if recipe.align.lora is not None:
         base = adapter_base(run.policy(number))  # of an adapter that was trained on it is the same as before
-        on = origin.name if base is None or base == recipe.align.start else public_name(base)
+        on = origin.name if base is None or base == run.named_from_here(recipe.align.start or "") else public_name(base)
         kind = f"An adapter (LoRA, rank {recipe.align.lora.r}) on {on}"
         kind = f"All weights: {kind[0].lower()}{kind[1:]}, merged into it." if is_whole else f"{kind}."
     yield from ("## Weights", "", kind)
-    yield f"Licence: that of the base model, {public_name(origin.root)}{_named(licence(origin.root))}."
+    yield f"Licence: that of the base model, {public_name(origin.root)}{licence_named(licence(origin.root))}."
     yield ""
-
-
-def _judge(run: Run) -> Iterator[str]:
-    yield from ("## The judge, and how good it is", "")
-    path = (run.above or run).folder / "judge.json"
-    train = read_checks(path).train if path.is_file() else None
-    if train is None:
-        yield from ("It was not checked.", "")
-        return
-    yield f"{public_name(train.judge)}, method `{train.method}`. On labelled answers that it was checked with:"
-    yield ""
-    yield from _agreement(train)
-    yield ""
-
-
-def _agreement(report: JudgeReport) -> Iterator[str]:
-    yield "| objective | AUC (95 %) | pairs right (95 %) | unrated |"
-    yield "|---|---|---|---|"
-    for row in report.objectives:
-        figures = f"{_interval(row.auc)} | {_interval(row.pair_accuracy)} | {row.unrated:.0%}"
-        yield f"| {row.objective} | {figures} |"
-    if not report.usable:
-        yield ""
-        yield f"**Not shown to be better than chance**: {'; '.join(report.reasons)}."
-
-
-def _interval(found: Interval | None) -> str:
-    if found is None:
-        return "not measured"
-    return f"{MARKDOWN.number(found.estimate)} {MARKDOWN.edges(found.low, found.high)}"
 
 
 def _pairs(run: Run, number: int) -> Iterator[str]:
@@ -299,67 +320,9 @@ def _pairs(run: Run, number: int) -> Iterator[str]:
 def _results(run: Run, number: int, recipe: Recipe) -> Iterator[str]:
     yield from ("## Results", "")
     if number == recipe.rounds:
-        yield from _evaluated(run, number, recipe)
+        yield from results_of(run.above or run, _name(run), run.policy(number), recipe)
     else:
         yield "Of the last round alone."
-    yield ""
-
-
-def _evaluated(run: Run, number: int, recipe: Recipe) -> Iterator[str]:
-    """The evaluation's table, if it is of these very weights: a run that is trained anew keeps the one before."""
-    folder, name = (run.above or run).evaluation, _name(run)
-    summary = read_summary(folder / "summary.json") if (folder / "summary.json").is_file() else None
-    if summary is None or name not in summary.systems or not (folder / "table.md").is_file():
-        yield "It was not evaluated: whether it is better than the model it started from is not known."
-        return
-    is_of_these = _are_these(run.policy(number), summary.models.get(name))
-    if is_of_these is False:
-        yield "It was not evaluated since it was trained: whether it is better than what it started from is not known."
-        return
-    yield f"On held-out prompts, `{name}` is this model and `vanilla` is {public_name(recipe.model)}."
-    if is_of_these is None:
-        yield "Whether it was measured on these very weights cannot be told."
-    yield ""
-    yield read_text(folder / "table.md").strip()
-
-
-def _are_these(policy: Path, key: str | None) -> bool | None:
-    """Whether a key is that of the weights in a folder; None: older versions noted none, or an adapter's base is away.
-
-    Without its base an adapter has another key.
-    """
-    base = adapter_base(policy)
-    if key is None or (base is not None and base not in EMBEDDED and folder_of(base) is None):
-        return None
-    try:
-        return fingerprint(str(policy)) == key
-    except InputError:  # an embedded base that is not installed
-        return None
-
-
-def _limits(recipe: Recipe) -> Iterator[str]:
-    yield from ("## Limits", "")
-    on = (
-        "the judge above, the prompts and the constitution"
-        if recipe.pairs is None
-        else "the pairs that it learned from"
-    )
-    yield f"- It is as good as {on}; it is no proof of safety."
-    yield f"- One training with seed {recipe.seed}. Another seed or another machine may end otherwise."
-    yield "- What it knows beside this may have suffered; nothing here says that it has not, unless a table does."
-    yield ""
-    yield from _hazard(recipe)
-
-
-def hazard(recipe: Recipe) -> str:
-    """The notice that goes with a run's texts."""
-    return (FOLDER / ("hazard.txt" if recipe.pairs is None else "own_hazard.txt")).read_text("utf-8")
-
-
-def _hazard(recipe: Recipe) -> Iterator[str]:
-    yield from ("## Hazard", "")
-    text = hazard(recipe).partition("\n\n")[2]
-    yield text.strip().replace("in this folder", "of this run")
     yield ""
 
 
@@ -370,7 +333,10 @@ def _recipe(recipe: Recipe, origin: _Origin) -> Iterator[str]:
     if recipe.pairs is None:
         sections["sample"].pop("personas")
     sections["align"]["start"] = origin.name if origin.is_other else None
-    told = {"constitution": one_line(_source(recipe.constitution)), "prompts": _source(recipe.prompts.source)}
+    told = {
+        "constitution": one_line(public_source(recipe.constitution)),
+        "prompts": public_source(recipe.prompts.source),
+    }
     if recipe.pairs is not None:
-        told = {"pairs": _source(recipe.pairs.source)}
+        told = {"pairs": public_source(recipe.pairs.source)}
     yield from ("## Recipe", "", "```yaml", yaml.safe_dump({**told, **sections}, sort_keys=False).strip(), "```", "")

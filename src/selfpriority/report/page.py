@@ -143,7 +143,8 @@ def training_of(view: View) -> Grid:
     for system in view.systems:
         n, decided = system.pairs.n or 0, system.pairs.decided_by or {}
         shares = (PAGE.share(decided[name] / n) if n and name in decided else "-" for name in view.objectives)
-        rows.append(GridRow(system.name, (system.differs or "-", f"{system.pools:,}", f"{n:,}", *shares)))
+        counted = ("-", "-") if system.pools is None else (f"{system.pools:,}", f"{n:,}")
+        rows.append(GridRow(system.name, (system.differs or "-", *counted, *shares)))
     return Grid(columns, tuple(rows))
 
 

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from selfpriority.recipe import TRAINED, OtherSystem, Recipe, trained_systems
+from selfpriority.recipe import TRAINED, OtherSystem, Recipe, merged_systems, trained_systems
 from selfpriority.records import Pool, Scored
-from selfpriority.run import POOLS, REFINED, SCORED, SYSTEMS, FunnelStep, PairCounts, Run
+from selfpriority.run import MERGED, POOLS, REFINED, SCORED, SYSTEMS, FunnelStep, PairCounts, Run
 from selfpriority.storage import intact, read_rows
 
 T = TypeVar("T")
@@ -79,25 +79,36 @@ class TrainedSystem:
     name: str
     differs: str
     """What its training differs in from the recipe's, as `pair.order: swapped`; empty: the run's own."""
-    pools: int
+    pools: int | None
+    """None: it is merged of others, and trained on nothing itself."""
     pairs: PairCounts
 
 
 def read_systems(run: Run, recipe: Recipe) -> tuple[TrainedSystem, ...]:
-    """The run's own system and those it trains beside, in their last round; none where nothing is trained beside."""
-    others = recipe.evaluate.more_systems
-    differs = {name: ", ".join(_differences(others[name])) for name in trained_systems(recipe)}
-    if not differs:
+    """The run's own system, those it trains beside, in their last round, and those that are merged of them.
+
+    None where nothing is trained beside and nothing merged.
+    """
+    others, merged = recipe.evaluate.more_systems, merged_systems(recipe)
+    differs = {name: ", ".join(differences(others[name])) for name in trained_systems(recipe)}
+    if not differs and not merged:
         return ()
     places = {TRAINED: run, **{name: Run(run.folder / SYSTEMS / name) for name in differs}}
-    return tuple(
+    trained = [
         TrainedSystem(name, differs.get(name, ""), funnel.steps["pair"].out, funnel.pairs)
         for name, place in places.items()
         if (funnel := place.funnel(recipe.rounds)).pairs is not None and "pair" in funnel.steps
-    )
+    ]
+    made = [name for name in merged if (run.folder / MERGED / name).is_dir()]
+    return (*trained, *(TrainedSystem(name, _sum(merged[name]), None, PairCounts()) for name in made))
 
 
-def _differences(other: OtherSystem) -> Iterator[str]:
+def _sum(merged: Mapping[str, float]) -> str:
+    return "merged: " + " + ".join(f"{weight:g} {name}" for name, weight in merged.items())
+
+
+def differences(other: OtherSystem) -> Iterator[str]:
+    """What a system's training differs in from the recipe's, as `pair.order: swapped`."""
     yield from _spelled(other.train)
     if other.start is not None:
         yield f"starts from: {other.start}"

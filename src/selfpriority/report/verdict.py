@@ -5,15 +5,18 @@ Claims no more than corrected tests allow. Reads the summary; knows nothing of H
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from selfpriority.errors import InputError
 from selfpriority.evaluation.decline import alarms_of_decline, falls_elsewhere, notes_of_decline
 from selfpriority.evaluation.records import Contest, Difference, Summary
 from selfpriority.evaluation.table import lost_in_words
 from selfpriority.formats import PAGE, stated
 from selfpriority.judges.reports import Report
-from selfpriority.languages import READ, UNKNOWN
+from selfpriority.languages import MANY, READ, called
+from selfpriority.personas import load_personas, without_personas
 from selfpriority.plain_text import clean
 from selfpriority.report.plain import words
 from selfpriority.report.view import View
@@ -127,6 +130,7 @@ def cautions(view: View) -> Iterator[str]:
         yield (
             "The training judge could not be shown to be better than chance. What the run learned from it may be noise."
         )
+    yield from _without_personas(view)
     if view.has_old_utility:
         yield "What `spa utility` found is about other weights than there are now, so it is left out; it can ask anew."
     if view.summary is None:
@@ -170,17 +174,25 @@ def _refusals(summary: Summary) -> Iterator[str]:
             yield f"Refusals of {kind} prompts {verb} from {PAGE.share(before[kind])} to {PAGE.share(after[kind])}."
 
 
+def _without_personas(view: View) -> Iterator[str]:
+    """Languages of training prompts that have no personas, where they are five in a hundred or more."""
+    with contextlib.suppress(InputError):  # of a file that is no longer where it was
+        personas = load_personas(view.recipe.sample.personas)
+        texts = [entry.text for entry in view.entries if not entry.is_held_out and entry.turns]
+        for language, share in without_personas(texts, personas).items():
+            yield (
+                f"{PAGE.share(share)} of the training prompts are in {called(language)}, which has no personas "
+                f"(sample.personas): their answers were drawn under the English ones."
+            )
+
+
 def _unread(summary: Summary) -> Iterator[str]:
     """Languages in which refusals cannot be counted, where they are five in a hundred answers or more."""
     found: dict[str, float] = {}
     for behaviour in summary.behaviour.values():
         for language, share in behaviour.unread.items():
             found[language] = max(found.get(language, 0.0), share)
-    told = [
-        f"{PAGE.share(share)} in {language if language != UNKNOWN else 'another language'}"
-        for language, share in found.items()
-        if share >= 0.05
-    ]
+    told = [f"{PAGE.share(share)} in {called(language)}" for language, share in found.items() if share >= MANY]
     if told:
         yield (
             f"Up to {' and '.join(told)}: languages whose refusals are not known here, so of these answers none "

@@ -134,9 +134,18 @@ def save_policy(policy: Policy, folder: Path, weights: dict[str, Tensor] | None 
         folder: where it shall lie.
         weights: by name, where the model itself holds but a shard of them.
     """
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")  # a name that is nobody's
     partial.mkdir(parents=True)
+    try:
+        _write_policy(policy, partial, weights)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_policy(policy: Policy, folder: Path, weights: dict[str, Tensor] | None) -> None:
     model = policy.model
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # progress is the caller's to show
     how: dict[str, Any] = {}
@@ -145,16 +154,13 @@ def save_policy(policy: Policy, folder: Path, weights: dict[str, Tensor] | None 
         config.base_model_name_or_path = policy.base  # as the recipe says it, and not where that lies on this machine
         # peft would look for the base at the hub to find out
         how["save_embedding_layers"] = policy.brings_embeddings and not getattr(config, "modules_to_save", None)
-    model.save_pretrained(partial, state_dict=weights, **how)
+    model.save_pretrained(folder, state_dict=weights, **how)
     if weights and not isinstance(model, PeftModel):  # it noted the type of the shards
         model.config.dtype = next(weight.dtype for weight in weights.values() if weight.is_floating_point())
-        model.config.save_pretrained(partial)
-    (partial / "README.md").unlink(missing_ok=True)  # peft's empty form, which names the base's place
-    save_tokenizer(policy.tokenizer, partial)
-    _as_readable_as_any(partial)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(partial, folder)
+        model.config.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty form, which names the base's place
+    save_tokenizer(policy.tokenizer, folder)
+    _as_readable_as_any(folder)
 
 
 def _as_readable_as_any(folder: Path) -> None:
