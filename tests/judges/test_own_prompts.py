@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from selfpriority.errors import InputError
 from selfpriority.inspection.own_prompts_table import own_prompts_table
+from selfpriority.judges.heads import Head, Heads, write_heads
 from selfpriority.judges.own_prompts import TEXTS, contrasts, on_own_prompts
+from selfpriority.phases.own_prompts import check_own_prompts
+from selfpriority.phases.resources import Reporter
 from selfpriority.records import Message, Prompt, Rating, Response, Unrated
 from tests.test_pipeline import spa, write_recipe
 
@@ -143,3 +148,22 @@ def test_the_command_tells_it_and_keeps_its_answers(tiny_model, tmp_path, monkey
     assert told["n_prompts"] == 6
     assert {row["objective"] for row in told["rows"]} == {"harmlessness", "helpfulness"}
     assert "on 6 of the recipe's own prompts" in spa("check-judge", recipe, "--own-prompts", 6, check=3).stdout
+
+
+def test_the_command_tells_how_far_the_prompts_are_from_what_heads_were_fitted_on(tiny_model, tmp_path, monkeypatch):
+    """Heads of other states than there are: every answer lies far off."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    size = 8  # of the scripted backend's hidden states
+    heads = {
+        name: Head(
+            name, (1,), "mean", np.full(size, 100.0), np.ones(size), np.ones(size), bias=0.0, centre=0.0, spread=1.0
+        )
+        for name in ("harmlessness", "helpfulness")
+    }
+    write_heads(tmp_path / "heads", Heads(str(tiny_model), heads, {}))
+    score = {"judge": str(tmp_path / "heads"), "method": "probe"}
+    recipe = write_recipe(tmp_path, tiny_model, score=score)
+    told = check_own_prompts(recipe, [], 3, Reporter())
+    assert all(distance > 1000 for distance in told.distances.values())
+    assert "far from what the heads were fitted on, of harmlessness (" in own_prompts_table(told)
+    assert "far from" not in own_prompts_table(replace(told, distances={"harmlessness": 1.1}))

@@ -7,7 +7,7 @@ import pytest
 
 from selfpriority.errors import InputError
 from selfpriority.judges.heads import Head, Heads
-from selfpriority.judges.probe import ProbeJudge
+from selfpriority.judges.probe import ProbeJudge, far_from_fitted
 from selfpriority.language_model import Embed, Failure, Vectors
 from selfpriority.rating import Item
 from selfpriority.records import Message, Prompt, Rating, Response, Unrated
@@ -86,3 +86,16 @@ def test_a_cut_answer_is_asked_for_as_cut(answering) -> None:
     cut = Item(other.prompt, replace(other.response, stop="length"))
     ProbeJudge(model, HEADS, NAMES).rate([whole, cut])
     assert {request.response: request.stop for request in model.asked} == {"1": "end", "2": "length"}
+
+
+def test_it_tells_how_far_from_what_was_fitted_the_answers_lie(answering) -> None:
+    judge = ProbeJudge(answering(states), HEADS, NAMES)
+    assert judge.distances == {}
+    assert far_from_fitted(judge.distances) == ""
+    judge.rate([item("1"), item("-1"), item("long")])  # what has no states is no answer
+    assert judge.distances["harmlessness"] == pytest.approx(1.0)
+    near = ProbeJudge(answering(states), HEADS, ("harmlessness",))
+    near.rate([item("1"), item("1.1")])
+    assert far_from_fitted(near.distances) == ""
+    near.rate([item("3")])
+    assert "far from what the heads were fitted on, of harmlessness (3.7)" in far_from_fitted(near.distances)

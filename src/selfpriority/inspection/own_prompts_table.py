@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from selfpriority.judges.own_prompts import BAR, LEAST, Found, OwnPrompts
+from selfpriority.judges.probe import far_from_fitted
 
 HEADS = ("objective", "pair", "right", "95 % interval", "n", "unrated", "")
 
@@ -39,5 +40,7 @@ def _verdict(found: OwnPrompts) -> Iterator[str]:
         yield f"on these prompts the judge is right on {BAR:.0%} or more everywhere"
     if any(row.right is None for row in found.rows):
         yield f"too few: under {LEAST} pairs; more prompts, or a column `kind` that says which are harmful or ordinary"
+    if line := far_from_fitted(found.distances):
+        yield line
     if found.without:
         yield f"no pairs are known for {', '.join(found.without)}"

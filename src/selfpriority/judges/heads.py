@@ -60,6 +60,10 @@ class Head:
         standardised = (np.asarray(vector, dtype=np.float64) - self.mean) / self.scale
         return float(self.weights @ features(standardised, self.pooling)) + self.bias
 
+    def distance(self, vector: Sequence[float] | Floats) -> float:
+        """How far a vector lies from those that were fitted: the mean square of (x - mean) / scale; theirs is 1."""
+        return float(np.mean(((np.asarray(vector, dtype=np.float64) - self.mean) / self.scale) ** 2))
+
     def rating(self, vector: Sequence[float] | Floats) -> float:
         """1 + 9 sigmoid(0.8 z), z = (logit - centre) / spread: rising, 5.5 at the centre, inside (1, 10)."""
         return rating_of((self.logit(vector) - self.centre) / self.spread)

@@ -79,6 +79,8 @@ class OwnPrompts:
     rows: tuple[Found, ...]
     without: tuple[str, ...] = field(default=())
     """Objectives that no pairs are known for."""
+    distances: Mapping[str, float] = field(default_factory=dict)
+    """Objective -> how far the model's answers lie from what its head was fitted on; 1 is near. Empty: no heads."""
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
 from selfpriority.evaluation.answer import answer
 from selfpriority.judges.own_prompts import OwnPrompts, need_contrasts, on_own_prompts
+from selfpriority.judges.probe import ProbeJudge
 from selfpriority.judges.reports import TRAIN
 from selfpriority.phases.judge_check import judge_sections
 from selfpriority.phases.kept_answers import kept_answers
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.round_inputs import usable_prompts
+from selfpriority.rating import Item
 from selfpriority.recipe import Recipe, load
 from selfpriority.records import Prompt
 from selfpriority.run import Spent
@@ -56,4 +59,9 @@ def measured(resources: Resources, prompts: Sequence[Prompt]) -> OwnPrompts:
     model = resources.model(recipe.model, "answers to own prompts", spent)
     answers = answer(prompts, model, "own", settings, recipe.seed).kept
     judge = resources.judge(judge_sections(recipe)[TRAIN], recipe.model, "check on own prompts", spent)
-    return on_own_prompts(judge, prompts, {each.prompt_id: each for each in answers}, settings.safe_kinds)
+    by_id = {each.prompt_id: each for each in answers}
+    distances = {}
+    if isinstance(judge, ProbeJudge):  # before it rates what is made of them
+        judge.rate([Item(prompt, by_id[prompt.id]) for prompt in prompts if prompt.id in by_id])
+        distances = judge.distances
+    return replace(on_own_prompts(judge, prompts, by_id, settings.safe_kinds), distances=distances)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+from selfpriority.judges.probe import ProbeJudge, far_from_fitted
 from selfpriority.language_model import LanguageModel
 from selfpriority.method.denoise import denoise
 from selfpriority.method.order import Order
@@ -142,7 +143,11 @@ def _score_key(here: Round) -> object:
 
 
 def _score(here: Round, candidates: Sequence[Candidates], spent: Spent) -> Sifted[Pool]:
-    return score(candidates, here.judge("score", spent))
+    judge = here.judge("score", spent)
+    found = score(candidates, judge)
+    if isinstance(judge, ProbeJudge) and (line := far_from_fitted(judge.distances)):
+        here.resources.reporter.note(f"{SCORE.entry(here.number)}: {line}")
+    return found
 
 
 def _refine_key(here: Round) -> object:
