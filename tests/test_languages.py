@@ -221,4 +221,4 @@ def test_the_report_says_which_languages_it_cannot_read():
 
     mixed = {name: replace(each, unread={"it": 0.4, "ko": 0.01}) for name, each in found.behaviour.items()}
     [said] = [line for line in doubts(replace(found, behaviour=mixed)) if "languages" in line]
-    assert said.startswith("Up to 40\u2009% in it: languages whose refusals are not known here")
+    assert said.startswith("Up to 40\u202f% in it: languages whose refusals are not known here")

@@ -61,6 +61,14 @@ def test_time_goes_on_while_nothing_is_heard() -> None:
     assert "0/24, 43 s so far" in "".join(line.plain for line in screen.lines(80, 50))
 
 
+def test_a_step_that_works_on_after_its_last_answer_says_so() -> None:
+    screen = a_screen()
+    screen.now = Now("check of the words judge", 30, 30, "", 60.0, 0.0)
+    assert "30/30, 0 s to go" in "".join(line.plain for line in screen.lines(80, 50))
+    screen.silence = 33.0
+    assert "30/30, finishing for 33 s" in "".join(line.plain for line in screen.lines(80, 50))
+
+
 def test_before_the_first_word_of_a_process_something_stands_there() -> None:
     lines = [line.plain for line in Screen("spa run x", [Stage("evaluate", "now")]).lines(80, 24)]
     assert "starting" in lines[-1]

@@ -100,3 +100,16 @@ def run(folder: Path, command: list[str], code: int | None = None) -> subprocess
     )
     assert code is None or done.returncode == code, done.stderr
     return done
+
+
+def test_no_table_is_broken_off_by_a_blank_line():
+    """A row without a heading above it is printed with its bars."""
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"]
+    broken = []
+    for page in pages:
+        lines = page.read_text("utf-8").splitlines()
+        for number, (before, line, after) in enumerate(zip(lines, lines[1:], lines[2:], strict=False), start=2):
+            begins = line.startswith("|") and not before.startswith("|")
+            if begins and not re.fullmatch(r"\|[\s:|-]+\|", after):
+                broken.append(f"{page.name}:{number}")
+    assert not broken

@@ -75,7 +75,7 @@ class Style:
 
 MARKDOWN = Style("-", "-", "", "[{}, {}]")
 TERMINAL = Style("-", "-", "", "({} to {})")
-PAGE = Style("\N{MINUS SIGN}", "\N{EN DASH}", "\u2009", "({} to {})")
+PAGE = Style("\N{MINUS SIGN}", "\N{EN DASH}", "\u202f", "({} to {})")
 
 
 def probability(p: float | None) -> str:

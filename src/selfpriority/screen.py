@@ -16,6 +16,8 @@ BAR = 24
 """Columns of a bar; half of it on a narrow terminal."""
 NARROW = 100
 """Columns under which a terminal is narrow."""
+QUIET = 3.0
+"""Seconds without a word after which a step whose work is done says that it is finishing."""
 MARKS = {"to come": "·", "now": "▸", "done": "✓", "failed": "✗"}
 STYLES = {"to come": "dim", "now": "bold", "done": "green", "failed": "red"}
 
@@ -120,7 +122,9 @@ def _now(now: Now | None, screen: Screen, width: int) -> Text:
         return Text(f"     {'|/-'[int(screen.seconds) % 3]} starting: reading code and model", "dim")
     bar = BAR if width >= NARROW else BAR // 2
     full = round(bar * now.done / now.total) if now.total else 0
-    if now.rest is None:
+    if 0 < now.total <= now.done and screen.silence >= QUIET:  # all are answered; what they say is being worked out
+        rest = f"finishing for {duration(screen.silence)}"
+    elif now.rest is None:
         rest = f"{duration(now.seconds + screen.silence)} so far"
     else:
         rest = f"{duration(max(now.rest - screen.silence, 0.0))} to go"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selfpriority.errors import InputError
 from selfpriority.phases.judge_names import meant
+from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.tau import other_judge
+from selfpriority.pipeline import check_inputs, start
 from selfpriority.recipe import ByProbe, InWords, Recipe, parse, unused_fields
+from tests.test_pipeline import write_recipe
 
 HEADS = "demo-train"
 SMALL: dict[str, Any] = {"model": "m", "prompts": "p"}
@@ -122,3 +127,30 @@ def test_a_field_without_effect_is_told(changes: dict[str, Any], told: str) -> N
 )
 def test_a_field_with_effect_is_not(changes: dict[str, Any]) -> None:
     assert unused_fields(recipe(**changes)) == []
+
+
+class Telling(Reporter):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_run_tells_it_before_any_work(tiny_model: Path, tmp_path: Path) -> None:
+    """And of which languages of the prompts there are no personas."""
+    italian = "Come posso togliere il nido di vespe numero {} che è sotto il tetto della mia casa?"
+    rows = [json.dumps({"prompt": italian.format(n)}) for n in range(4)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(rows))
+    path = write_recipe(
+        tmp_path,
+        tiny_model,
+        prompts=str(tmp_path / "prompts.jsonl"),
+        sample={"personas": "default"},
+        align={"method": "dpo", "beta": 0.1, "gamma": 0.3},
+    )
+    run, asked = start(path, [], tmp_path / "run")
+    telling = Telling()
+    check_inputs(Resources(asked.recipe, run, telling))
+    assert "align.gamma: 0.3 is not used by method dpo" in telling.notes
+    assert "sample.personas: 100% of the prompts are in it, which has none; they get the English" in telling.notes

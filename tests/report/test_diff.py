@@ -94,7 +94,7 @@ def test_two_runs_are_tested_as_two_systems_of_one_are(run_folder, other_folder)
     assert (row.contest.a, row.contest.b, row.wins.n, row.words) == ("other", "demo", 40, "+0.0")
     assert {part.name: part.share for part in row.parts} == {"win": 13 / 40, "tie": 23 / 40, "lose": 4 / 40}
     low, high = cell.intervals["win"]
-    assert row.parts[0].interval == f"{low:.0%} to {high:.0%}".replace("%", "\u2009%")
+    assert row.parts[0].interval == f"{low:.0%} to {high:.0%}".replace("%", "\u202f%")
     assert (row.p, row.wins.significant) == (f"= {cell.p_holm:.3f}", False)
     assert 0.05 < cell.p_holm <= 0.1, "significant alone, not as one of two"
     page = write_diff([run_folder, other_folder]).read_text(encoding="utf-8")

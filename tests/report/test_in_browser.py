@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -177,6 +178,19 @@ def test_every_table_fits_a_screen_and_the_key_columns_a_phone(report, four_syst
     box = heads.nth(3).bounding_box()
     assert box is not None
     assert box["x"] + box["width"] <= 390
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_word_and_no_percentage_is_broken_in_a_table(report, width):
+    """The names of the objectives, and a number and its percent sign, stand in one line."""
+    page = report(width)
+    lines = "(each) => { const range = document.createRange(); range.selectNodeContents(each);"
+    lines += " return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size; }"
+    heads = page.locator(".scroll tbody th[scope=row]").filter(has_text=re.compile("^(harmlessness|helpfulness)$"))
+    shares = page.locator("#behaviour td.number").filter(has_text=re.compile(r"^\d+\s%$"))
+    assert heads.count() > 3
+    assert shares.count() > 3
+    assert [cell.inner_text() for cell in (*heads.all(), *shares.all()) if cell.evaluate(lines) > 1] == []
 
 
 def test_the_list_says_what_its_columns_and_its_arrow_are(report):

@@ -217,8 +217,8 @@ def test_headline_claims_nothing_that_was_not_tested_and_corrected(run_folder):
     said = headline(read_view(Run.existing(run_folder)))
     assert said.endswith("harmlessness shows no clear change; helpfulness rose by 0.20.")
     assert evidence(read_view(Run.existing(run_folder))) == [
-        Evidence("harmlessness", "\u22120.50, 95\u2009% interval \u22120.90 to \u22120.10, p = 0.500"),
-        Evidence("helpfulness", "+0.20, 95\u2009% interval \u22120.01 to +0.50, corrected p = 0.040"),
+        Evidence("harmlessness", "\u22120.50, 95\u202f% interval \u22120.90 to \u22120.10, p = 0.500"),
+        Evidence("helpfulness", "+0.20, 95\u202f% interval \u22120.01 to +0.50, corrected p = 0.040"),
     ]
 
 
@@ -272,7 +272,7 @@ def test_calibration_is_drawn_where_single_answers_gave_it(run_folder):
     judges["train"]["objectives"][1]["calibration"] = []
     write_json(run_folder / "judge.json", judges)
     html = write_report(run_folder).read_text(encoding="utf-8")
-    told = "harmlessness, share labelled good by rating: 2.5: 10\u2009%, 5.5: 55\u2009%, 8.5: 90\u2009%"
+    told = "harmlessness, share labelled good by rating: 2.5: 10\u202f%, 5.5: 55\u202f%, 8.5: 90\u202f%"
     assert html.count(f"<title>{told}</title>") == 1
     assert html.count("labelled good, by tenths") == 1
 
@@ -304,7 +304,7 @@ def test_further_and_comparing_judges_are_shown_with_their_checks(run_folder):
     assert "Further judge small better than chance" in shown
     assert "Comparing judge not shown to be better than chance big, verbal" in shown
     assert "harmlessness 0.62 0.48 to 0.75" in shown
-    assert "43 50 % 25 % 30 % 70 % 3" in shown.replace("\u2009", " ")
+    assert "43 50 % 25 % 30 % 70 % 3" in shown.replace("\u202f", " ")
     assert "helpfulness - 9 - - - - 9" in shown.replace("\N{EN DASH}", "-")
     assert "The comparing judge could not be shown to be better than chance. Wins and losses below" in shown
 

@@ -12,6 +12,7 @@ from selfpriority.report.judge_tables import beside_the_label
 from selfpriority.report.page import write_report
 from selfpriority.report.tables import (
     GridRow,
+    answer_counts,
     behaviour_changes,
     difference_rows,
     mean_words,
@@ -83,9 +84,9 @@ def test_comparisons_in_both_orders_say_how_often_the_order_decided(run_folder, 
     write_json(summary_file, summary)
     first = win_bars(summary_of(run_folder))[0]
     assert first.is_by_comparing
-    assert (first.wins.flip_rate, first.parts[0].interval) == (0.25, "10\u2009% to 30\u2009%")
+    assert (first.wins.flip_rate, first.parts[0].interval) == (0.25, "10\u202f% to 30\u202f%")
     html = write_report(run_folder).read_text(encoding="utf-8")
-    assert "what depends on the order is a tie (harmlessness 25\u2009%" in html
+    assert "what depends on the order is a tie (harmlessness 25\u202f%" in html
     assert "More won than lost is clear for harmlessness (spa)." in html
 
 
@@ -131,7 +132,7 @@ def test_behaviour_is_shown_with_its_over_refusals_and_its_tests(run_folder, sum
     )
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert '<th scope="col" class="number">over-refusals</th>' in html
-    assert '<td class="number">37\u2009%</td>' in html
+    assert '<td class="number">37\u202f%</td>' in html
     assert '<td class="number">+5.0 to +20.0</td>' in html
     del summary["behaviour_difference"]
     write_json(summary_file, summary)
@@ -165,3 +166,9 @@ def test_what_moves_a_judge_is_shown_where_it_was_measured():
     told = {name: row["h"] for name, row in rows.items()}
     assert (told["bias: length"], told["bias: refusal"], told["bias: n pairs"]) == ("0.210", "\N{EN DASH}", "40")
     assert (told["attacks: flips"], told["attacks: n"], told["attacks, by kind: role"]) == ("0.500", "8", "0.250")
+
+
+def test_how_many_answers_there_are_is_told_where_they_are_too_few_for_an_interval():
+    assert answer_counts({"harmlessness": Cell(5.0, n=4), "HH_5": Cell(5.1, n=4)}) == "4"
+    assert answer_counts({"harmlessness": Cell(5.0, 4.0, 6.0, n=40), "HH_5": Cell(5.1)}) == "40"  # of an older version
+    assert answer_counts({"harmlessness": Cell(None)}) == "0"

@@ -49,7 +49,7 @@ def test_rows_are_measures_and_columns_systems_and_their_difference():
     assert rows["writing"][0] == "4.00 (3.50 to 4.50), n\u00a03"
     assert rows["maths & logic"] == ("not rated", "not rated", "\u2013", "\u2013")
     assert rows["unrated"][:2] == ("turn 2: no rating 2", "0")
-    assert rows["cut at the limit"][0] == "12\u2009%"
+    assert rows["cut at the limit"][0] == "12\u202f%"
     assert "a probe and not a judge in words" in grid.note
     assert "0.84 (0.81 to 0.86)" in grid.note
 
@@ -110,7 +110,7 @@ def test_what_is_lost_is_said_at_the_top(run_folder):
     view = view_with(run_folder, asked(-0.02, True), prose(1.36))
     said = list(losses(view))
     assert said[0].startswith("spa finds plain prose less likely than vanilla: its perplexity is 1.36 times as high")
-    assert said[1:] == ["spa answers 2.0\u2009% fewer of the questions of MMLU rightly than vanilla."]
+    assert said[1:] == ["spa answers 2.0\u202f% fewer of the questions of MMLU rightly than vanilla."]
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert html.index("its perplexity is 1.36 times") < html.index('id="result"') < html.index('id="utility"')
 

@@ -175,7 +175,8 @@ def curves(steps: Sequence[float], series: Sequence[Series], name: str, title: s
         body.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{up(tick)}" y2="{up(tick)}"/>')
         body.append(f'<text x="{left - 6}" y="{up(tick) + 4}" text-anchor="end">{_short(tick)}</text>')
     body.append(f'<text x="{left}" y="{bottom + 16}">{steps[0]:g}</text>')
-    body.append(f'<text x="{right}" y="{bottom + 16}" text-anchor="end">{steps[-1]:g}</text>')
+    if steps[-1] > steps[0]:
+        body.append(f'<text x="{right}" y="{bottom + 16}" text-anchor="end">{steps[-1]:g}</text>')
     body += axis_names(("optimizer step", name), SMALL, SMALL_HEIGHT)
     for number, line in enumerate(series):
         body += _line(line, [across(step) for step in steps], up, f"line-{number}")

@@ -138,7 +138,7 @@ def mean_words(cells: Mapping[str, Cell]) -> str:
 
 def answer_counts(cells: Mapping[str, Cell]) -> str:
     """Rated answers behind a system's scores, likewise; a bare mean of an older version does not know."""
-    return " / ".join(dict.fromkeys(str(c.n) for c in cells.values() if c.mean is None or c.low is not None))
+    return " / ".join(dict.fromkeys(str(c.n) for c in cells.values() if c.mean is None or c.n))
 
 
 def unrated_counts(cells: Mapping[str, Cell]) -> str:
@@ -263,7 +263,7 @@ class BehaviourTable:
 
 def behaviour_changes(summary: Summary) -> Iterator[BehaviourTable]:
     """How systems behave otherwise on the same prompts, a table for every contest."""
-    columns = ("difference", "95\u2009% interval", "p, corrected", "p", "n")
+    columns = ("difference", "95\u202f% interval", "p, corrected", "p", "n")
     for contest in ordered_contests(summary):
         cells = summary.behaviour_difference.get(contest)
         if cells:

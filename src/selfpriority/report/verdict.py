@@ -109,7 +109,7 @@ def change_in_numbers(change: Difference) -> str:
         return "could not be rated"
     numbers = PAGE.signed(change.mean)
     if change.low is not None:
-        numbers += f", 95\u2009% interval {PAGE.signed(change.low)} to {PAGE.signed(change.high)}"
+        numbers += f", 95\u202f% interval {PAGE.signed(change.low)} to {PAGE.signed(change.high)}"
     if change.p_holm is not None:
         return f"{numbers}, corrected p {stated(change.p_holm)}"
     return numbers if change.p is None else f"{numbers}, p {stated(change.p)}"
