@@ -118,6 +118,7 @@ def spa(*arguments: object) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hears_interrupts")
 def test_an_interrupted_run_keeps_what_came_and_leaves_no_engine(
     stand_in: StandIn, tiny_model: Path, tmp_path: Path
 ) -> None:
