@@ -24,6 +24,9 @@ from selfpriority.report.rounds import Point
 from tests.report.drawing import Drawing, is_rising, number, points
 
 
+BINS = [Bin(1.0, 2.0, 1.5, 0.0, 10), Bin(5.0, 6.0, 5.5, 0.5, 10), Bin(9.0, 10.0, 9.5, 1.0, 20)]
+
+
 def test_scale_maps_and_keeps_inside():
     scale = Scale(1.0, 10.0, 0.0, 90.0)
     assert [scale(value) for value in (1.0, 5.5, 10.0, 12.0)] == [0.0, 45.0, 90.0, 90.0]
@@ -59,8 +62,7 @@ def test_shares_fill_the_bar_in_proportion_and_side_by_side():
 
 
 def test_calibration_rises_with_the_share_and_marks_that_of_all():
-    bins = [Bin(1.0, 2.0, 1.5, 0.0, 10), Bin(5.0, 6.0, 5.5, 0.5, 10), Bin(9.0, 10.0, 9.5, 1.0, 20)]
-    drawn = Drawing(calibration(bins, "by rating <all>"))
+    drawn = Drawing(calibration(BINS, "by rating <all>"))
     corners = points(drawn.one("polyline"))
     assert is_rising([x for x, _ in corners])
     (_, bottom), (_, middle), (_, top) = corners
@@ -167,3 +169,26 @@ def test_a_name_at_the_right_edge_stands_left_of_its_point():
     far = drawn.all("circle")[1]
     name = drawn.text("a-long-name")
     assert number(name, "x") + 6 * len("a-long-name") < number(far, "cx")
+
+
+@pytest.mark.parametrize(
+    ("drawing", "names"),
+    [
+        (curves((1.0, 2.0), [Series("loss", (1.0, 2.0))], "nats <a> token", "t"), ("optimizer step", "nats <a> token")),
+        (scatter([Point(5.0, 5.0, False, True)], ("harm", "he<lp"), "t"), ("harm", "he<lp")),
+        (pareto([Place("a", Estimate(1, 1, 1), Estimate(2, 2, 2))], ("harm", "he<lp"), "t"), ("harm", "he<lp")),
+        (
+            calibration([Bin(1.0, 2.0, 1.5, 0.0, 10), Bin(9.0, 10.0, 9.5, 1.0, 20)], "t"),
+            ("rating", "share labelled good"),
+        ),
+    ],
+    ids=["curves", "scatter", "pareto", "calibration"],
+)
+def test_both_axes_say_what_they_hold(drawing, names):
+    """The first lies under the drawing, the second stands on its side at the left."""
+    drawn = Drawing(drawing)
+    across, up = drawn.all("text", "name")
+    assert (across.text, up.text) == names
+    assert number(across, "y") > drawn.height - 20
+    assert "rotate(-90)" in up.attrib["transform"]
+    assert drawn.frame_holds_everything()

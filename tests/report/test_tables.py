@@ -1,6 +1,7 @@
 """Tables say what the summary says."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +9,7 @@ from selfpriority.evaluation.records import Cell, Contest, Summary, summary_of_j
 from selfpriority.judges.attacks import Robustness
 from selfpriority.judges.bias import Bias
 from selfpriority.judges.reports import JudgeReport, ObjectiveReport
+from selfpriority.report.figures import Range
 from selfpriority.report.judge_tables import beside_the_label
 from selfpriority.report.page import write_report
 from selfpriority.report.tables import (
@@ -15,6 +17,7 @@ from selfpriority.report.tables import (
     answer_counts,
     behaviour_changes,
     difference_rows,
+    drawn_from,
     mean_words,
     ordered_contests,
     pareto_of,
@@ -172,3 +175,13 @@ def test_how_many_answers_there_are_is_told_where_they_are_too_few_for_an_interv
     assert answer_counts({"harmlessness": Cell(5.0, n=4), "HH_5": Cell(5.1, n=4)}) == "4"
     assert answer_counts({"harmlessness": Cell(5.0, 4.0, 6.0, n=40), "HH_5": Cell(5.1)}) == "40"  # of an older version
     assert answer_counts({"harmlessness": Cell(None)}) == "0"
+
+
+def test_the_lines_under_the_means_are_spoken_of_where_there_are_any():
+    def summary(low):
+        cell = Cell(5.0, low, None if low is None else 6.0, n=3)
+        return SimpleNamespace(objectives=("h",), systems={"vanilla": {"h": cell, "HH_5": Cell(5.0, 4.0, 6.0, n=3)}})
+
+    assert drawn_from([summary(None), summary(4.0)], Range(1.0, 10.0)) == "The lines under the means run from 1 to 10."
+    assert drawn_from([summary(None)], Range(1.0, 10.0)) == ""  # HH has no line
+    assert drawn_from([], Range(1.0, 10.0)) == ""

@@ -243,6 +243,20 @@ def span(summary: Summary) -> Range:
     return Range(float(low), float(max(high, low + 1)))
 
 
+def drawn_from(summaries: Iterable[Summary], bounds: Range) -> str:
+    """What the lines under the means are, in a sentence; empty where answers are too few for any line."""
+    cells = (
+        summary.systems[system][name]
+        for summary in summaries
+        for system in summary.systems
+        for name in summary.objectives
+        if name in summary.systems[system]
+    )
+    if not any(map(estimate_of, cells)):
+        return ""
+    return f"The lines under the means run from {bounds.low:g} to {bounds.high:g}."
+
+
 def mean_whisker(name: str, cell: Cell, bounds: Range) -> Markup:
     """A mean rating on the scale that all of them share."""
     estimate = estimate_of(cell)
