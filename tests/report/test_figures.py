@@ -23,7 +23,6 @@ from selfpriority.report.pareto import Place, pareto
 from selfpriority.report.rounds import Point
 from tests.report.drawing import Drawing, is_rising, number, points
 
-
 BINS = [Bin(1.0, 2.0, 1.5, 0.0, 10), Bin(5.0, 6.0, 5.5, 0.5, 10), Bin(9.0, 10.0, 9.5, 1.0, 20)]
 
 
