@@ -76,6 +76,21 @@ def test_ratings_and_greedy_answers_are_those_of_transformers(embedded_model: Pa
     assert all(text.text.startswith("Sure, here is") for text in several.texts)
 
 
+def test_a_small_nucleus_holds_the_likeliest_token_alone(embedded_model: Path) -> None:
+    """On a CPU the engine looks for nuclei with a processor of ours, in a batch whose rows ask for different ones."""
+    greedy, narrow, wide = (
+        Generate(said(text), n, temperature, top_p, 16, 0)
+        for text in QUESTIONS[:1]
+        for n, temperature, top_p in ((1, 0.0, 1.0), (3, 1.0, 0.001), (6, 1.0, 0.9))
+    )
+    alone, several, many = ask(VllmModel(str(embedded_model), ENGINE), [greedy, narrow, wide])
+    assert isinstance(alone, Completion)
+    assert isinstance(several, Completion)
+    assert isinstance(many, Completion)
+    assert {text.text for text in several.texts} == {alone.texts[0].text}
+    assert len({text.text for text in many.texts}) > 1
+
+
 def test_an_adapter_beside_its_base_is_the_merged_model(embedded_model: Path, tmp_path: Path) -> None:
     folder = adapter(embedded_model, tmp_path / "adapter")
     wanted = ask(HfModel(str(folder), EXACT), ratings())  # transformers merges it

@@ -1,8 +1,8 @@
 """The process that vLLM runs in: token ids in and out as JSON lines, under whichever interpreter has vLLM.
 
-A program of its own. It imports nothing of this package, which need not be installed there, and only the standard
-library and vLLM. The first line holds the arguments of `vllm.LLM`, each further one a question of `engine.py`. It ends
-when stdin closes, so that it never outlives who started it.
+A program of its own. Of this package, which need not be installed there, it reads `vllm_nucleus.py` by its path and
+nothing else; it imports only the standard library and vLLM. The first line holds the arguments of `vllm.LLM`, each
+further one a question of `engine.py`. It ends when stdin closes, so that it never outlives who started it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 # a script's folder comes first on the path, and this one holds an `http.py` and an `openai.py` of other meanings
 sys.path[:] = [place for place in sys.path if place != os.path.dirname(os.path.abspath(__file__))]
 
+import importlib.util  # noqa: E402
 import json  # noqa: E402
 import queue  # noqa: E402
 import signal  # noqa: E402
@@ -27,15 +28,37 @@ ADMITTED_AT_ONCE = 256
 Json = dict[str, Any]
 
 
-def serve(engine: Any, questions: queue.SimpleQueue[Json], tell: Callable[[Json], None]) -> None:
-    """Answers questions as they come, without end; each reply says how long the engine has been at work."""
+def find_nucleus() -> Any:
+    """The module that finds nuclei faster than this vLLM does; None where vLLM is fast, or has no place for it."""
+    place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "vllm_nucleus.py")
+    spec = importlib.util.spec_from_file_location("vllm_nucleus", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        from vllm.platforms import current_platform
+
+        if not current_platform.is_cpu():
+            return None
+        spec.loader.exec_module(module)
+        module.processor()
+    except ImportError:
+        return None
+    return module
+
+
+def serve(engine: Any, questions: queue.SimpleQueue[Json], tell: Callable[[Json], None], nucleus: str = "") -> None:
+    """Answers questions as they come, without end; each reply says how long the engine has been at work.
+
+    `nucleus`: the argument that the engine's own processor reads `top_p` from; empty: it has none.
+    """
     waiting: dict[str, Json] = {}
     busy = 0.0
     while True:
         for question in _come(questions, wait=not waiting):
             key = str(question["id"])
             try:
-                _admit(engine, key, question)
+                _admit(engine, key, question, nucleus)
             except Exception as error:  # of this question alone: what breaks the engine breaks its step
                 tell({"id": question["id"], "refused": str(error), "busy": busy})
             else:
@@ -59,7 +82,7 @@ def _come(questions: queue.SimpleQueue[Json], wait: bool) -> Iterator[Json]:
             return
 
 
-def _admit(engine: Any, key: str, question: Json) -> None:
+def _admit(engine: Any, key: str, question: Json, nucleus: str) -> None:
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
     from vllm.sampling_params import RequestOutputKind
@@ -68,7 +91,8 @@ def _admit(engine: Any, key: str, question: Json) -> None:
     settings = SamplingParams(
         n=question["n"],
         temperature=question["temperature"],
-        top_p=question["top_p"],
+        top_p=1.0 if nucleus else question["top_p"],
+        extra_args={nucleus: question["top_p"]} if nucleus and question["top_p"] < 1 else None,
         max_tokens=question["max_tokens"],
         stop_token_ids=question["end_ids"],
         logprob_token_ids=read or None,
@@ -107,9 +131,12 @@ def main() -> None:
     threading.Thread(target=hear, daemon=True).start()
     import vllm
 
+    found = find_nucleus()
+    if found is not None:
+        arguments["logits_processors"] = [*arguments.get("logits_processors", ()), found.processor()]
     engine = vllm.LLM(**arguments).llm_engine
     tell({"ready": vllm.__version__, "context": engine.model_config.max_model_len})
-    serve(engine, questions, tell)
+    serve(engine, questions, tell, found.NAME if found is not None else "")
 
 
 if __name__ == "__main__":  # a worker of several GPUs imports this file anew
