@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -42,20 +43,20 @@ def methods(**changes: Any) -> list[str]:
 
 
 def test_every_method_of_the_model_and_the_heads_that_the_recipe_names() -> None:
-    asked = ["expected", "verbal", "battery", "contrast"]
-    assert methods() == asked
+    asked, last = ["expected", "battery", "contrast"], "verbal"  # written verdicts take the longest by far
+    assert methods() == [*asked, last]
     probe = {"judge": {"kind": "probe", "judge": "demo-train"}}
     outside = {"judge": {"kind": "probe", "judge": "demo-eval"}, "more_judges": {"again": probe["judge"]}}
-    assert methods(score=probe, evaluate=outside) == [*asked, "probe demo-train", "probe demo-eval"]
+    assert methods(score=probe, evaluate=outside) == [*asked, "probe demo-train", "probe demo-eval", last]
     given = Recipe.model_validate({"model": "m", "prompts": "demo", "score": probe, "evaluate": outside})
-    assert [one.method.is_for_training for one in candidates(given)] == [True] * 5 + [False]
+    assert [one.method.is_for_training for one in candidates(given)] == [True] * 4 + [False, True]
     assert {one.section.method for one in candidates(given)} | {"reward", "python"} == set(METHODS)
     rewards = {"judge": {"kind": "reward", "rewards": {"harmlessness": "r", "helpfulness": "r"}}}
-    assert methods(score=rewards) == [*asked, "reward"]
-    assert methods(score={"method": "python", "judge": "mine:rate"}) == [*asked, "python mine:rate"]
+    assert methods(score=rewards) == [*asked, "reward", last]
+    assert methods(score={"method": "python", "judge": "mine:rate"}) == [*asked, "python mine:rate", last]
     other = {"judge": {"kind": "words", "judge": "big", "mass_floor": 0.2, "backend": SERVER}}
     given = Recipe.model_validate({"model": "m", "prompts": "demo", "score": other})
-    expected, verbal, battery, contrast = (one.section for one in candidates(given))
+    expected, battery, contrast, verbal = (one.section for one in candidates(given))
     assert {one.judge for one in (expected, verbal, battery, contrast)} == {"big"}
     assert expected.backend == verbal.backend == battery.backend == given.score.judge.backend  # type: ignore[union-attr]
 
@@ -74,8 +75,15 @@ def test_a_method_is_measured_once_and_an_interrupted_one_goes_on(
 
     monkeypatch.setattr(judge_methods, "check_judge", counted)
     only = ("expected", "battery")
+    notes: list[str] = []
+    reporter = Reporter()
+    monkeypatch.setattr(reporter, "note", notes.append)
     with pytest.raises(KeyboardInterrupt):
-        compare_recipe(recipe, [], None, only, Reporter())
+        compare_recipe(recipe, [], None, only, reporter)
+    [told] = notes  # what is known is said before the rest is asked
+    assert re.fullmatch(
+        r"expected: harmlessness 0\.\d\d \(0\.\d\d to [01]\.\d\d\), helpfulness 0\.\d\d .+; \d+ s", told
+    )
     [folder] = (tmp_path / "cache" / "selfpriority" / "checks").iterdir()
     stopped = [json.loads(path.read_text()) for path in (folder / "methods").iterdir()]
     assert sorted(bool(one["objectives"]) for one in stopped) == [False, True]

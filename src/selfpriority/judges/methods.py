@@ -38,6 +38,15 @@ class MethodCell:
         return cls(report.objective, *measures, report.usable, report.reason)
 
     @property
+    def figure(self) -> str:
+        """The agreement with its interval, of single answers where there are any, else of pairs."""
+        measured = self.auc or self.pair_accuracy
+        if measured is None:
+            return f"{self.objective} not measured"
+        what = "" if self.auc else " of pairs"
+        return f"{self.objective} {measured.estimate:.2f} ({measured.low:.2f} to {measured.high:.2f}){what}"
+
+    @property
     def low(self) -> float:
         """Lower bound of the agreement, of single answers where there are any, else of pairs; 0: none."""
         measured = self.auc or self.pair_accuracy
@@ -66,6 +75,12 @@ class MethodRow:
     """That opening it, fitting it and rating the labelled answers took, tries that were interrupted included."""
     cannot: str = ""
     """Why it cannot be used here."""
+
+    @property
+    def line(self) -> str:
+        """What was found, in one line."""
+        cells = ", ".join(cell.figure for cell in self.objectives)
+        return f"{self.method.name}: {self.cannot or cells or 'no objective could be measured'}; {self.seconds:.0f} s"
 
 
 @dataclass(frozen=True)

@@ -82,9 +82,10 @@ def compare_recipe(
 
 
 def candidates(recipe: Recipe) -> list[Candidate]:
-    """Every way that is open to the model that judges, then the heads, reward models and functions that are named.
+    """Every way that is open to the model that judges, and the heads, reward models and functions that are named.
 
-    The model is that of `score`, where a model judges there, else the recipe's.
+    The model is that of `score`, where a model judges there, else the recipe's. Written verdicts come last: they take
+    the longest by far, and whoever stops there has seen the rest.
     """
     own = recipe.score.judge
     name = own.judge if isinstance(own, InWords | ByBattery | ByContrast) else "self"
@@ -104,7 +105,7 @@ def candidates(recipe: Recipe) -> list[Candidate]:
             seen.append(section)
             name = "reward" if isinstance(section, ByReward) else f"{section.method} {Path(section.judge).name}"
             found.append(Candidate(Method(name, _fields(recipe, section), role == "score"), section))
-    return found
+    return sorted(found, key=lambda one: one.section.method == "verbal")
 
 
 def _fields(recipe: Recipe, section: JudgeSection) -> str:
@@ -134,7 +135,9 @@ def _row(resources: Resources, candidate: Candidate, labels: Labels | None) -> M
             row.is_final = not any(BUSY & {*each.unrated_reasons} for each in report.objectives)
     except InputError as error:
         return MethodRow(candidate.method, cannot=error.lines[0])
-    return replace(_read(path) or MethodRow(candidate.method), method=candidate.method, objectives=row.measured)
+    found = replace(_read(path) or MethodRow(candidate.method), method=candidate.method, objectives=row.measured)
+    resources.reporter.note(found.line)
+    return found
 
 
 def _check_backend(recipe: Recipe, section: JudgeSection) -> None:
