@@ -48,7 +48,7 @@ format: $(VENV)/.ready-dev
 docs: $(VENV)/.ready-dev
 	$(BIN)/python -c 'import mkdocs' 2>/dev/null || $(PIP) --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
-	@echo "documentation: $(CURDIR)/site/index.html"
+	@echo "documentation: $(CURDIR)/site/index.html (its search works behind a server: python3 -m http.server -d site)"
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python -c 'import trl' 2>/dev/null || $(PIP) --no-deps trl
