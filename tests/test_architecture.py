@@ -22,6 +22,8 @@ LINE = (
     "terminal screen result_table",
     "inspection planning",
     "pipeline",
+    "inputs",
+    "stages",
     "phases",
     "report results",
     "review",
@@ -248,7 +250,7 @@ def test_that_rule_can_fail(code):
     assert [*unsafe(ast.parse(code))]
 
 
-IMPORTS_BY_NAME = {"own_python.py", "training/extras.py", "rivals/known.py"}
+IMPORTS_BY_NAME = {"own_python.py", "training/extras.py", "rivals/known.py", "backends/vllm_process.py"}
 """What a recipe names as package.module:name, packages whose names stand in the code, and files of the package."""
 
 

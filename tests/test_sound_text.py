@@ -10,13 +10,14 @@ import yaml
 
 from selfpriority import cli
 from selfpriority.constitution import load_constitution
+from selfpriority.inputs import check_inputs
 from selfpriority.judges.labels import read_labels
 from selfpriority.outside import mended_note, parse_json, parse_yaml
 from selfpriority.personas import load_personas
 from selfpriority.phases.questions import read_mt_bench
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
-from selfpriority.pipeline import check_inputs, start
+from selfpriority.pipeline import start
 from selfpriority.prompts import load_prompts
 from selfpriority.recipe import Prompts, dump, load
 from tests.test_outside import ANCHOR, GOOD, file, recipe

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from selfpriority.errors import InputError
+from selfpriority.inputs import check_inputs
 from selfpriority.phases.resources import Reporter, Resources
-from selfpriority.pipeline import check_inputs, follow, report, run_all, start
+from selfpriority.pipeline import follow, report, run_all, start
 from selfpriority.recipe import load
 from selfpriority.run import Run
 from selfpriority.storage import write_json

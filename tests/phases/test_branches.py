@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from selfpriority.errors import InputError
+from selfpriority.inputs import check_inputs
 from selfpriority.phases.align import align_step
 from selfpriority.phases.branches import branches, prepare
 from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.round_inputs import start_of_training
-from selfpriority.pipeline import check_inputs, start
+from selfpriority.pipeline import start
 from selfpriority.planning.plan import plan
 from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.recipe import dump, load

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.evaluation.records import AnswerRow, System, read_summary
+from selfpriority.inputs import check_inputs
 from selfpriority.inspection.comparison import comparison, comparison_text
 from selfpriority.method.order import Order
 from selfpriority.method.sample import sample
@@ -24,7 +25,7 @@ from selfpriority.phases.evaluate import evaluate
 from selfpriority.phases.merges import merge, merge_steps, merges
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.systems import prompts_to, systems
-from selfpriority.pipeline import Asked, check_inputs, follow, start
+from selfpriority.pipeline import Asked, follow, start
 from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.rating import Item
 from selfpriority.report.page import write_report

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from selfpriority.errors import InputError
+from selfpriority.inputs import check_inputs
 from selfpriority.phases.judge_names import meant
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.tau import other_judge
-from selfpriority.pipeline import check_inputs, start
+from selfpriority.pipeline import start
 from selfpriority.recipe import ByProbe, InWords, Recipe, parse, unused_fields
 from tests.test_pipeline import write_recipe
 

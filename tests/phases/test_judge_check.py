@@ -11,15 +11,17 @@ import yaml
 
 from selfpriority.constitution import SHIPPED
 from selfpriority.errors import InputError
+from selfpriority.inputs import check_inputs
 from selfpriority.judges.heads import Head, Heads, write_heads
 from selfpriority.phases.collect import collect
 from selfpriority.phases.judge_check import check_judges, gate, judge_step
 from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Reporter, Resources
-from selfpriority.pipeline import _judge_passes, check_inputs, follow, start
+from selfpriority.pipeline import follow, start
 from selfpriority.recipe import Evaluate, Prompts, Recipe, Score, load
 from selfpriority.report.view import read_view
 from selfpriority.run import Run, Spent
+from selfpriority.stages import judge_passes
 from selfpriority.storage import read_json
 from tests.test_bad_input import run_cli
 from tests.test_pipeline import write_recipe
@@ -94,7 +96,7 @@ def test_without_anchors_a_judge_that_need_not_be_checked_is_not(tiny_model: Pat
     follow(run, asked)
     gate(run, opened)
     assert told == ["training on a judge that was not checked, as the recipe asks: 'mine' has no anchors"]
-    assert _judge_passes(run, opened, judge_step(run, opened))
+    assert judge_passes(run, opened, judge_step(run, opened))
     collect(run, opened, 1)
     assert read_view(run).judges == {}
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from selfpriority.errors import InputError
+from selfpriority.inputs import check_inputs
 from selfpriority.inspection.doctor import diagnose
 from selfpriority.inspection.export import Wanted, export
 from selfpriority.inspection.funnel import funnel, funnel_text
@@ -20,7 +21,6 @@ from selfpriority.phases.align import align, align_step, read_paired
 from selfpriority.phases.collect import collect
 from selfpriority.phases.own_steps import check_own
 from selfpriority.phases.resources import Resources
-from selfpriority.pipeline import check_inputs
 from selfpriority.planning.plan import plan
 from selfpriority.recipe import Recipe, dump, unused_fields
 from selfpriority.report.page import write_report

@@ -10,12 +10,13 @@ import pytest
 import yaml
 
 from selfpriority.errors import InputError
+from selfpriority.inputs import check_inputs
 from selfpriority.phases.collect import collect
 from selfpriority.phases.judge_check import gate
 from selfpriority.phases.judge_names import judge_key, own_function
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.tau import other_judge
-from selfpriority.pipeline import check_inputs, follow, start
+from selfpriority.pipeline import follow, start
 from selfpriority.planning.pace import rates
 from selfpriority.planning.plan import Given, plan
 from selfpriority.recipe import ByPython, load

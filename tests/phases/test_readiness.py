@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from selfpriority.errors import InputError
+from selfpriority.inputs import check_inputs
 from selfpriority.phases.judge_check import check_recipe
 from selfpriority.phases.judge_names import SHIPPED_HEADS
 from selfpriority.phases.readiness import Ahead, check_ready
 from selfpriority.phases.resources import Reporter, Resources
-from selfpriority.pipeline import check_inputs, follow, start
+from selfpriority.pipeline import follow, start
 from selfpriority.planning.plan import plan
 from selfpriority.recipe import Recipe
 from selfpriority.run import Step
@@ -143,7 +144,7 @@ def test_what_is_done_needs_nothing_any_more(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: Callable[[str], None]
 ) -> None:
     """What was trained elsewhere is evaluated without a tracker, and a finished run is shown without a key."""
-    from selfpriority import pipeline
+    from selfpriority import inputs
 
     without("mlflow")
     recipe = write_recipe(
@@ -154,11 +155,11 @@ def test_what_is_done_needs_nothing_any_more(
     with run.recording(Step("judge", "some", ())):
         pass
     given = Resources(asked.recipe, run, Reporter())
-    monkeypatch.setattr(pipeline, "align_step", lambda *_: Step("judge", "some", ()))
+    monkeypatch.setattr(inputs, "align_step", lambda *_: Step("judge", "some", ()))
     assert [line.partition(":")[0] for line in lines_of(lambda: check_inputs(given))] == [
         "evaluate.backend.api_key_env"
     ]
-    monkeypatch.setattr(pipeline, "_is_done", lambda *_: True)
+    monkeypatch.setattr(inputs, "is_done", lambda *_: True)
     check_inputs(given)
 
 

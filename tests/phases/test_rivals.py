@@ -18,6 +18,7 @@ from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
 from selfpriority.evaluation.answer import answer
 from selfpriority.evaluation.records import AnswerRow, read_summary
+from selfpriority.inputs import check_inputs
 from selfpriority.inspection.doctor import diagnose
 from selfpriority.inspection.export import Wanted, export
 from selfpriority.language_model import Completion, Generate, LanguageModel, Text, ask
@@ -27,7 +28,7 @@ from selfpriority.phases.collect import collect
 from selfpriority.phases.evaluate import evaluate
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
-from selfpriority.pipeline import Asked, check_inputs, follow, start
+from selfpriority.pipeline import Asked, follow, start
 from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.preferences import paired_pools, preference_rows
 from selfpriority.recipe import Align, Recipe, ScriptedBackend, branch_of

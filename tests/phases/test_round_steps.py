@@ -13,9 +13,9 @@ from selfpriority.phases.evaluate import evaluate_steps
 from selfpriority.phases.judge_check import judge_step
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.round_steps import ROUND_STEPS
-from selfpriority.pipeline import rounds
 from selfpriority.recipe import load
 from selfpriority.run import Manifest, Run
+from selfpriority.stages import rounds
 from selfpriority.storage import as_json, read_json
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "finished-run-0.1.0.tar.gz"

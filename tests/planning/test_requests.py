@@ -9,12 +9,12 @@ import pytest
 
 from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
+from selfpriority.inputs import check_inputs
 from selfpriority.judges.attacks import attacks
 from selfpriority.judges.comparer_check import MOST_PAIRS
 from selfpriority.judges.labels import anchors_as_labels
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.round_inputs import round_prompts
-from selfpriority.pipeline import check_inputs
 from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.recipe import load
 from selfpriority.run import Run

@@ -86,9 +86,9 @@ def phase(
     """Runs one phase of an existing run under its lock."""
     from selfpriority.phases.launch import alone, die_with_parent
     from selfpriority.phases.resources import Resources
-    from selfpriority.pipeline import next_round
     from selfpriority.recipe import load
     from selfpriority.run import Run
+    from selfpriority.stages import next_round
 
     if child:
         die_with_parent()

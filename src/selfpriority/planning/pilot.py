@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from selfpriority.errors import InputError
+from selfpriority.inputs import check_inputs
 from selfpriority.intervals import share_interval
 from selfpriority.method.denoise import determinant
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.round_inputs import usable_prompts
 from selfpriority.phases.round_steps import DENOISE, PAIR, REFINE, ROUND_STEPS, Round
-from selfpriority.pipeline import check_inputs, follow, settled, start
+from selfpriority.pipeline import follow, settled, start
 from selfpriority.recipe import Denoise
 from selfpriority.records import PairedPool, Pool, covariance
 from selfpriority.run import FunnelStep, Run, Spent

@@ -1,0 +1,103 @@
+"""The phases of a run, in order, and which of them are done. Runs none.
+
+A phase's steps are asked for lazily: their keys may need what the phase before makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from selfpriority.judges.reports import read_checks
+from selfpriority.phases.align import align_step
+from selfpriority.phases.branches import branches
+from selfpriority.phases.collect import collect_steps
+from selfpriority.phases.evaluate import evaluate_steps
+from selfpriority.phases.judge_check import judge_sections, judge_step
+from selfpriority.phases.merges import merge_steps, merges
+from selfpriority.phases.resources import Announced, Resources
+from selfpriority.phases.said import quietly
+from selfpriority.run import Run, Step
+
+REPORT = "report"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One process of a run: its name, the round it belongs to (0: none) and a way to ask for its steps."""
+
+    name: str
+    round: int
+    steps: Callable[[], list[Step]]
+    system: str = ""
+    """Empty: the run's own."""
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        what = f"{self.name} (round {self.round})" if self.round else self.name
+        return f"{self.system}: {what}" if self.system else what
+
+
+def announced(run: Run, resources: Resources) -> list[Announced]:
+    """Every phase of the run, in order, and the report; none is asked for its steps."""
+    phases = [(run, phase) for phase in (*before(run, resources), *rounds(run, resources))]
+    for branch in branches(run, resources.recipe):
+        phases += [(branch.run, phase) for phase in rounds(branch.run, resources, branch.name)]
+    phases += [(run, phase) for phase in behind(run, resources)]
+    parts = [Announced(phase.title, partial(quietly, where, phase.name, phase.round)) for where, phase in phases]
+    return [*parts, Announced(REPORT, str)]
+
+
+def before(run: Run, resources: Resources) -> list[Phase]:
+    """The check of the judges, if there are any, which comes before all rounds."""
+    is_needed = bool(judge_sections(resources.recipe))
+    return [Phase("check-judge", 0, lambda: [judge_step(run, resources)])] if is_needed else []
+
+
+def behind(run: Run, resources: Resources) -> list[Phase]:
+    """Merges and the evaluation, if there are any."""
+    found = []
+    if merges(run, resources.recipe):
+        found.append(Phase("merge", 0, lambda: merge_steps(run, resources)))
+    if resources.recipe.evaluate.prompts is not None:
+        found.append(Phase("evaluate", 0, lambda: evaluate_steps(run, resources)))
+    return found
+
+
+def rounds(run: Run, resources: Resources, system: str = "") -> Iterator[Phase]:
+    """The phases of all rounds. Steps are asked for lazily: a round's keys need the policy of the round before."""
+    for number in range(1, resources.recipe.rounds + 1):
+        yield Phase("collect", number, partial(collect_steps, run, resources, number), system)
+        yield Phase("align", number, partial(_align_steps, run, resources, number), system)
+
+
+def _align_steps(run: Run, resources: Resources, number: int) -> list[Step]:
+    return [align_step(run, resources, number)]
+
+
+def is_done(run: Run, resources: Resources, phase: Phase) -> bool:
+    """Whether all its steps are; of the check of the judges, whether the run may go on with what it found."""
+    if phase.name == "check-judge":
+        return judge_passes(run, resources, phase.steps()[0])
+    return all(run.is_done(step) for step in phase.steps())
+
+
+def judge_passes(run: Run, resources: Resources, step: Step) -> bool:
+    """Whether the judge of training was checked and may train."""
+    if not run.is_done(step):
+        return False
+    train = read_checks(run.folder / "judge.json").train
+    if train is None and resources.recipe.pairs is not None:
+        return True
+    return (train is not None and train.usable) or not resources.recipe.score.require_signal
+
+
+def next_round(run: Run, resources: Resources, phase: str) -> int:
+    """The first round whose `phase` (collect or align) is not done; the last one when all are."""
+    for number in range(1, resources.recipe.rounds + 1):
+        steps = collect_steps(run, resources, number) if phase == "collect" else [align_step(run, resources, number)]
+        if not all(run.is_done(step) for step in steps):
+            return number
+    return resources.recipe.rounds
