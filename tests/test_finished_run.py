@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from selfpriority.evaluation.files import EvaluationFiles
-from selfpriority.evaluation.records import read_summary, write_summary
+from selfpriority.evaluation.summary_file import read_summary, write_summary
 from selfpriority.evaluation.table import table
 from selfpriority.evaluation.utility_records import read_utility, utility_as_json
 from selfpriority.phases.evaluate import evaluate

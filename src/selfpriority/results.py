@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from selfpriority.errors import InputError
 from selfpriority.evaluation.files import EvaluationFiles
-from selfpriority.evaluation.records import AnswerRow, Difference, Summary, read_summary
+from selfpriority.evaluation.records import AnswerRow, Difference, Summary
+from selfpriority.evaluation.summary_file import read_summary
 from selfpriority.judges.reports import JudgeChecks, read_checks
 from selfpriority.plain_text import shown
 from selfpriority.preferences import PreferenceRow

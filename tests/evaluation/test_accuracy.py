@@ -18,7 +18,8 @@ from selfpriority.backends.perplexity import Likelihood
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.evaluation.accuracy import accuracies
 from selfpriority.evaluation.perplexity import perplexities
-from selfpriority.evaluation.records import Contest, write_perplexity
+from selfpriority.evaluation.records import Contest
+from selfpriority.evaluation.summary_file import write_perplexity
 from selfpriority.evaluation.utility_records import Utility, read_utility
 from selfpriority.phases.evaluate import perplexity_step
 from selfpriority.phases.harness import Bars, by_question, mmlu_tasks, model_arguments

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from selfpriority.evaluation import summary as evaluated
-from selfpriority.evaluation.records import Verdict, summary_as_json, summary_of_json
+from selfpriority.evaluation.records import Verdict
 from selfpriority.evaluation.summary import contests
+from selfpriority.evaluation.summary_file import summary_as_json, summary_of_json
 from selfpriority.evaluation.table import table as table_of
 from selfpriority.recipe import Evaluate
 from selfpriority.records import Rating, Unrated

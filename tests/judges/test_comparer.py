@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from selfpriority.constitution import load_constitution
-from selfpriority.evaluation.records import Contest, Verdict, summary_as_json
+from selfpriority.evaluation.records import Contest, Verdict
 from selfpriority.evaluation.summary import Further, summarise
+from selfpriority.evaluation.summary_file import summary_as_json
 from selfpriority.evaluation.table import table
 from selfpriority.evaluation.wins import wins_by_comparing
 from selfpriority.judges.comparer import Compared, Comparer, Duel

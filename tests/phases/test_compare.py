@@ -13,7 +13,8 @@ import yaml
 from safetensors.torch import load_file
 
 from selfpriority.errors import InputError, WorkFailed
-from selfpriority.evaluation.records import AnswerRow, System, read_summary
+from selfpriority.evaluation.records import AnswerRow, System
+from selfpriority.evaluation.summary_file import read_summary
 from selfpriority.inputs import check_inputs
 from selfpriority.inspection.comparison import comparison, comparison_text
 from selfpriority.method.order import Order

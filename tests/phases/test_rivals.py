@@ -17,7 +17,8 @@ from selfpriority.backends.scripted import ScriptedModel
 from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
 from selfpriority.evaluation.answer import answer
-from selfpriority.evaluation.records import AnswerRow, read_summary
+from selfpriority.evaluation.records import AnswerRow
+from selfpriority.evaluation.summary_file import read_summary
 from selfpriority.inputs import check_inputs
 from selfpriority.inspection.doctor import diagnose
 from selfpriority.inspection.export import Wanted, export

@@ -12,7 +12,8 @@ import pytest
 
 from selfpriority.errors import InputError
 from selfpriority.evaluation.files import EvaluationFiles
-from selfpriority.evaluation.records import Contest, Difference, Summary, Wins, read_summary
+from selfpriority.evaluation.records import Contest, Difference, Summary, Wins
+from selfpriority.evaluation.summary_file import read_summary
 from selfpriority.intervals import holm
 from selfpriority.phases.align import align_step
 from selfpriority.phases.evaluate import check_evaluation, evaluate, evaluate_steps

@@ -8,14 +8,9 @@ from pathlib import Path
 import pytest
 
 from selfpriority.evaluation.files import EvaluationFiles
-from selfpriority.evaluation.records import (
-    AnswerRow,
-    JudgeName,
-    Verdict,
-    VerdictRow,
-    write_summary,
-)
+from selfpriority.evaluation.records import AnswerRow, JudgeName, Verdict, VerdictRow
 from selfpriority.evaluation.summary import summarise
+from selfpriority.evaluation.summary_file import write_summary
 from selfpriority.evaluation.table import table
 from selfpriority.recipe import Evaluate, Recipe, dump
 from selfpriority.records import Message, Pool, Prompt, Rating, Response, Scored, Stop, Unrated

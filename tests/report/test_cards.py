@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from selfpriority.evaluation.records import Summary, write_summary
+from selfpriority.evaluation.records import Summary
+from selfpriority.evaluation.summary_file import write_summary
 from selfpriority.intervals import Interval
 from selfpriority.judges.reports import JudgeChecks, JudgeReport, ObjectiveReport, write_checks
 from selfpriority.models.fingerprint import fingerprint

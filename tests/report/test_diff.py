@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from selfpriority.evaluation.records import JudgeName, read_summary, write_summary
+from selfpriority.evaluation.records import JudgeName
 from selfpriority.evaluation.significance import corrected, difference
+from selfpriority.evaluation.summary_file import read_summary, write_summary
 from selfpriority.evaluation.wins import wins, won_or_lost
 from selfpriority.recipe import Recipe
 from selfpriority.report.diff import RecipeRow, changes, compare, counted_wins, diff_headline, recipe_rows, write_diff

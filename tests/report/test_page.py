@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from selfpriority.errors import InputError
-from selfpriority.evaluation.records import read_summary
+from selfpriority.evaluation.summary_file import read_summary
 from selfpriority.evaluation.table import table
 from selfpriority.records import Message
 from selfpriority.report.page import write_report

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from selfpriority.evaluation.records import Cell, Contest, Summary, summary_of_json
+from selfpriority.evaluation.records import Cell, Contest, Summary
+from selfpriority.evaluation.summary_file import summary_of_json
 from selfpriority.judges.attacks import Robustness
 from selfpriority.judges.bias import Bias
 from selfpriority.judges.reports import JudgeReport, ObjectiveReport

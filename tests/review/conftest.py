@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from selfpriority.evaluation.records import Summary, write_summary
+from selfpriority.evaluation.records import Summary
+from selfpriority.evaluation.summary_file import write_summary
 from selfpriority.recipe import Recipe, dump
 from selfpriority.run import Run
 from selfpriority.storage import write_json, write_text

@@ -1,23 +1,20 @@
 """What an evaluation holds, as records: systems, answers, verdicts, and the summary of them all.
 
-Knows the shape of every file of an `evaluation` folder and no arithmetic: `read_summary` and `write_summary` are the
-one reader and the one writer of `summary.json`. What an older version left out reads as not measured.
+Knows the shape of every file of an `evaluation` folder and no arithmetic. What an older version left out reads as not
+measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, WrapSerializer
+from pydantic import BeforeValidator, PlainSerializer, WrapSerializer
 
 from selfpriority.intervals import LEVEL
 from selfpriority.judges.comparer import Compared
 from selfpriority.recipe import Align
 from selfpriority.records import Prompt, Rating, Ratings, Response, Stop, Unrated
-from selfpriority.storage import intact, read_json, write_json
 
 BETWEEN = "_vs_"
 """Stands between two names where files spell a contest."""
@@ -351,49 +348,3 @@ class Summary:
     def against_first(self) -> list[Contest]:
         """The contests with the first system, in order."""
         return [contest for contest in self.difference if contest.b == self.first]
-
-
-_SUMMARY = TypeAdapter(Summary)
-_OPTIONAL = ("pairwise", "judges", "agreement", "perplexity", "judge", "models")
-"""Parts that a file without them does not name."""
-
-
-def summary_as_json(summary: Summary) -> dict[str, Any]:
-    """As `summary.json` holds it."""
-    told: dict[str, Any] = _SUMMARY.dump_python(summary, mode="json")
-    for row in told["behaviour"].values():
-        if row["repetition"] is None:  # of a version that did not count it
-            del row["repetition"]
-        if not row["unread"]:
-            del row["unread"]
-    return {name: part for name, part in told.items() if part or name not in _OPTIONAL}
-
-
-def summary_of_json(told: Mapping[str, Any]) -> Summary:
-    """The summary in parsed JSON."""
-    return _SUMMARY.validate_python(dict(told))
-
-
-def write_summary(path: Path, summary: Summary) -> None:
-    """Writes `summary.json`, all or nothing."""
-    write_json(path, summary_as_json(summary))
-
-
-def read_summary(path: Path) -> Summary:
-    """The summary in a file that this program wrote, this version or the one before."""
-    with intact(str(path)):
-        return summary_of_json(read_json(path))
-
-
-_PERPLEXITY = TypeAdapter(Perplexity)
-
-
-def write_perplexity(path: Path, found: Perplexity) -> None:
-    """Writes `perplexity.json`, all or nothing."""
-    write_json(path, _PERPLEXITY.dump_python(found, mode="json"))
-
-
-def read_perplexity(path: Path) -> Perplexity:
-    """What the alarm found."""
-    with intact(str(path)):
-        return _PERPLEXITY.validate_python(read_json(path))

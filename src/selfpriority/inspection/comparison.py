@@ -12,8 +12,9 @@ from statistics import fmean
 
 from selfpriority.errors import InputError
 from selfpriority.evaluation.files import EvaluationFiles
-from selfpriority.evaluation.records import Cell, Contest, Difference, JudgeName, Standing, Summary, read_summary
+from selfpriority.evaluation.records import Cell, Contest, Difference, JudgeName, Standing, Summary
 from selfpriority.evaluation.summary import MAIN_JUDGE
+from selfpriority.evaluation.summary_file import read_summary
 from selfpriority.formats import TERMINAL, star
 from selfpriority.inspection.run_files import recipe_of
 from selfpriority.recipe import TRAINED, VANILLA, Recipe

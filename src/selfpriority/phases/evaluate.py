@@ -20,11 +20,9 @@ from selfpriority.evaluation.records import (
     PromptCount,
     System,
     VerdictRow,
-    read_perplexity,
-    write_perplexity,
-    write_summary,
 )
 from selfpriority.evaluation.summary import Further, contests, summarise
+from selfpriority.evaluation.summary_file import read_perplexity, write_perplexity, write_summary
 from selfpriority.evaluation.table import table
 from selfpriority.formats import unrated
 from selfpriority.judges.comparer import Duel

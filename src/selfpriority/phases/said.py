@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from selfpriority.errors import SelfPriorityError
 from selfpriority.evaluation.files import EvaluationFiles
-from selfpriority.evaluation.records import read_summary
+from selfpriority.evaluation.summary_file import read_summary
 from selfpriority.formats import counted
 from selfpriority.judges.reports import ObjectiveReport, read_checks
 from selfpriority.report.verdict import result_in_words

@@ -14,7 +14,7 @@ from typing import Any
 from selfpriority.evaluation.accuracy import accuracies, task_lines
 from selfpriority.evaluation.mt_bench import mt_bench_lines
 from selfpriority.evaluation.perplexity import perplexity_lines
-from selfpriority.evaluation.records import read_perplexity
+from selfpriority.evaluation.summary_file import read_perplexity
 from selfpriority.evaluation.utility_records import Utility, read_utility, write_utility
 from selfpriority.models.files import resolve
 from selfpriority.phases.evaluate import perplexity_step

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from selfpriority.errors import InputError
-from selfpriority.evaluation.records import read_summary
+from selfpriority.evaluation.summary_file import read_summary
 from selfpriority.formats import MARKDOWN
 from selfpriority.intervals import Interval
 from selfpriority.judges.reports import JudgeReport, read_checks

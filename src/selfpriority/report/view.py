@@ -14,7 +14,8 @@ from pathlib import Path
 from selfpriority.evaluation.behaviour import repetition
 from selfpriority.evaluation.few import without_thin_intervals
 from selfpriority.evaluation.files import EvaluationFiles
-from selfpriority.evaluation.records import Summary, read_summary
+from selfpriority.evaluation.records import Summary
+from selfpriority.evaluation.summary_file import read_summary
 from selfpriority.evaluation.utility_records import Utility, read_utility
 from selfpriority.judges.reports import Report, read_checks
 from selfpriority.preferences import PreferenceRow, objectives_in

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from selfpriority.errors import InputError
-from selfpriority.evaluation.records import AnswerRow, read_summary
+from selfpriority.evaluation.records import AnswerRow
+from selfpriority.evaluation.summary_file import read_summary
 from selfpriority.records import Message
 from selfpriority.run import Run
 from selfpriority.storage import read_rows
