@@ -176,10 +176,7 @@ def test_a_name_at_the_right_edge_stands_left_of_its_point():
         (curves((1.0, 2.0), [Series("loss", (1.0, 2.0))], "nats <a> token", "t"), ("optimizer step", "nats <a> token")),
         (scatter([Point(5.0, 5.0, False, True)], ("harm", "he<lp"), "t"), ("harm", "he<lp")),
         (pareto([Place("a", Estimate(1, 1, 1), Estimate(2, 2, 2))], ("harm", "he<lp"), "t"), ("harm", "he<lp")),
-        (
-            calibration([Bin(1.0, 2.0, 1.5, 0.0, 10), Bin(9.0, 10.0, 9.5, 1.0, 20)], "t"),
-            ("rating", "share labelled good"),
-        ),
+        (calibration(BINS, "t"), ("rating", "share labelled good")),
     ],
     ids=["curves", "scatter", "pareto", "calibration"],
 )

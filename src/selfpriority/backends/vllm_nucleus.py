@@ -23,7 +23,7 @@ def keep_nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
 
     Args:
         logits: [rows, vocabulary], after temperature.
-        top_p: [rows], above 0; rows of 1 and more keep all.
+        top_p: [rows], above 0 and below 1.
     """
     total = logits.logsumexp(dim=-1, keepdim=True)
     values, ids = logits.topk(min(LIKELIEST, logits.shape[-1]), dim=-1)
@@ -31,12 +31,9 @@ def keep_nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
     kept = torch.full_like(logits, -torch.inf)
     kept.scatter_(1, ids, values.masked_fill(before >= top_p[:, None], -torch.inf))
     for row in (held < top_p).nonzero()[:, 0].tolist():  # flat as at a high temperature: rare
-        if top_p[row] < 1:
-            values, ids = logits[row].sort(descending=True)
-            _, before = _held(values, total[row])
-            kept[row].scatter_(0, ids, values.masked_fill(before >= top_p[row], -torch.inf))
-        else:
-            kept[row] = logits[row]
+        values, ids = logits[row].sort(descending=True)
+        _, before = _held(values, total[row])
+        kept[row].scatter_(0, ids, values.masked_fill(before >= top_p[row], -torch.inf))
     return kept
 
 

@@ -100,8 +100,12 @@ def page(template: str, prompts: Packed, **context: Any) -> str:
     environment.filters |= {"clean": clean, "words": words, "p": probability}
     environment.filters |= {"percent": PAGE.share, "number": PAGE.number, "signed": PAGE.signed}
     environment.globals |= {"mean_whisker": mean_whisker, "mean_words": mean_words, "clear_wins": clear_wins}
-    environment.globals["drawn_from"] = drawn_from
-    environment.globals |= {"answer_counts": answer_counts, "unrated_counts": unrated_counts, "counted": counted}
+    environment.globals |= {
+        "drawn_from": drawn_from,
+        "answer_counts": answer_counts,
+        "unrated_counts": unrated_counts,
+        "counted": counted,
+    }
     environment.globals |= {"is_thin": is_thin, "tested_behaviour": TESTED_BEHAVIOUR}
     style = own_text("report.css")
     script = "\n".join(own_text(name) for name in SCRIPTS)
