@@ -36,7 +36,7 @@ class Row:
     recipe: str
     split: str
     arithmetic: str
-    """Dtype and the widest instructions of the processor."""
+    """Dtype, the widest instructions of the processor, and its threads where they are not one."""
     seed: int
     system: str
     judge: str
@@ -130,7 +130,7 @@ def name_of(judge: dict[str, Any]) -> str:
 
 
 def arithmetic(resolved: dict[str, Any]) -> str:
-    """What the figures were computed in, as far as rounding goes."""
+    """What the figures were computed in, as far as rounding goes: dtype, instructions, and how sums are cut."""
     from selfpriority.models.arithmetic import settled
     from selfpriority.recipe import HfBackend, Recipe
 
@@ -141,7 +141,8 @@ def arithmetic(resolved: dict[str, Any]) -> str:
         flags = Path("/proc/cpuinfo").read_text("utf-8") if platform.system() == "Linux" else ""
         names = ("amx_tile", "avx512f", "avx2")
         widest = next((name for name in names if name in flags), platform.machine())
-    return f"{dtype} {widest}"
+    threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
+    return f"{dtype} {widest}" + ("" if threads == 1 else f", {threads} threads")
 
 
 def keep(record: Path, rows: list[Row]) -> None:

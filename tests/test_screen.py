@@ -80,6 +80,17 @@ def test_before_the_first_word_of_a_process_something_stands_there() -> None:
     assert [line.plain for line in failed.lines(80, 24)][::2] == ["spa run x · stopped after 1 min 2 s", " ✗ align"]
 
 
+def test_a_start_and_a_step_without_an_answer_tell_what_is_likely_to_remain() -> None:
+    screen = Screen("spa run x", [Stage("collect", "done"), Stage("align", "now")], starting=4.0)
+    assert "starting: reading code and model, 4 s so far" in screen.lines(80, 24)[-1].plain
+    screen.usual_start = 9.0
+    assert "starting: reading code and model, about 5 s to go" in screen.lines(80, 24)[-1].plain
+    screen.now, screen.planned, screen.silence = Now("refine", 0, 40, "", 2.0), 60.0, 8.0
+    assert "0/40, about 50 s to go" in screen.lines(80, 24)[-1].plain
+    screen.silence = 70.0
+    assert "0/40, 1 min 12 s so far" in screen.lines(80, 24)[-1].plain
+
+
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [
@@ -159,7 +170,9 @@ def test_the_rest_of_a_resumed_training_counts_the_steps_since(tmp_path: Path, m
 
     view.stage("align", "now")
     assert heard(91, 30.0) is None
+    assert view._screen.usual_start == 30.0, "from the stage's begin to its first word"
     assert heard(93, 70.0) == 7 * 20.0
+    assert view._screen.usual_start == 30.0
     clock.now = 0.0
     view.stage("align", "now")  # of the next round
     assert heard(1, 10.0) is None

@@ -22,7 +22,7 @@ from selfpriority.backends.progress import Progress
 from selfpriority.errors import SelfPriorityError
 from selfpriority.phases.resources import Announced, Reporter
 from selfpriority.plain_text import clean
-from selfpriority.planning.rest import Ahead, rest_of
+from selfpriority.planning.rest import Ahead, rest_of, running_takes
 from selfpriority.recipe import load, trained_systems
 from selfpriority.run import SYSTEMS, Run, StepEntry
 from selfpriority.screen import Now, Screen, Stage, duration
@@ -50,6 +50,7 @@ class RunView(Reporter):
         self._began = time.monotonic()
         self._stage_began = self._read = self._heard = 0.0
         self._first_step: tuple[int, float] | None = None
+        self._spoke = False
         self._plan: subprocess.Popen[bytes] | None = None
         self._ahead: list[Ahead] = []
         self._live = Live(get_renderable=self._drawn, console=console, refresh_per_second=4, transient=False)
@@ -84,20 +85,20 @@ class RunView(Reporter):
                     stage.seconds = now - self._stage_began
                 stage.state = state
                 stage.said = self._parts[title].told()
-        self._stage_began, self._read, self._first_step = now, 0.0, None
+        self._stage_began, self._read, self._first_step, self._spoke = now, 0.0, None, False
 
     def progress(self, step: str, progress: Progress) -> None:
         """The step in hand, by answer."""
         done, total = answered(progress), asked(progress)
         new = done - round(progress.cached * total / progress.total) if progress.total else 0
         rest = (total - done) * progress.seconds / new if new > 0 and progress.seconds else None
-        self._heard = time.monotonic()
+        self._hears()
         self._screen.now = Now(step, done, total, rate_of(progress), progress.seconds, rest)
 
     def training(self, row: dict[str, float]) -> None:
         """The step in hand, by optimizer step."""
         done, total = int(row["step"]), int(row["n_steps"])
-        self._heard = time.monotonic()
+        self._hears()
         first, since = self._first_step = self._first_step or (done, self._heard)  # a training may have been resumed
         rest = (total - done) * (self._heard - since) / (done - first) if done > first else None
         self._screen.now = Now("training", done, total, pace_of(row), self._heard - self._stage_began, rest)
@@ -110,9 +111,16 @@ class RunView(Reporter):
         """What the process of a phase wrote."""
         tell_on(line, self)
 
+    def _hears(self) -> None:
+        """A word of the present stage; its first one tells how long a start takes here."""
+        self._heard = time.monotonic()
+        if not self._spoke:
+            self._screen.usual_start, self._spoke = self._heard - self._stage_began, True
+
     def _drawn(self) -> Group:
         now = time.monotonic()
         self._screen.seconds, self._screen.silence = now - self._began, now - self._heard
+        self._screen.starting = now - (self._stage_began or self._began)
         if now - self._read > READ_EVERY:
             self._read = now
             self._look()
@@ -124,7 +132,9 @@ class RunView(Reporter):
             if stage.state == "now":
                 stage.said = self._parts[stage.title].told()
         in_hand = self._screen.now.rest if self._screen.now else None
-        rest = rest_of(self._ahead, _entries(self._run), in_hand)
+        entries = _entries(self._run)
+        self._screen.planned = running_takes(self._ahead, entries)
+        rest = rest_of(self._ahead, entries, in_hand)
         if rest is not None and rest.seconds >= 1.0:
             self._screen.rest = f"{'about' if rest.is_whole else 'at least'} {duration(rest.seconds)}"
 

@@ -63,6 +63,12 @@ class Screen:
     """Seconds since the step in hand was last heard of."""
     rest: str = ""
     """Of the whole run, in words; empty: not known yet."""
+    starting: float = 0.0
+    """Seconds since the present stage began, while its process has not said a word."""
+    usual_start: float | None = None
+    """Seconds the last stage took to say its first word; None: no stage has said one."""
+    planned: float | None = None
+    """Seconds the step in hand takes by the plan and the pace of the steps before it; None: not known."""
 
     def lines(self, width: int, height: int) -> list[Text]:
         """The view in at most `height` lines of at most `width` columns; of many stages those around the present one.
@@ -119,13 +125,15 @@ def _stage(stage: Stage, width: int) -> Iterator[Text]:
 
 def _now(now: Now | None, screen: Screen, width: int) -> Text:
     if now is None:
-        return Text(f"     {'|/-'[int(screen.seconds) % 3]} starting: reading code and model", "dim")
+        rest = _about(screen.usual_start, screen.starting)
+        line = Text(f"     {'|/-'[int(screen.seconds) % 3]} starting: reading code and model, {rest}", "dim")
+        return _fitted(line, width)
     bar = BAR if width >= NARROW else BAR // 2
     full = round(bar * now.done / now.total) if now.total else 0
     if 0 < now.total <= now.done and screen.silence >= QUIET:  # all are answered; what they say is being worked out
         rest = f"finishing for {duration(screen.silence)}"
     elif now.rest is None:
-        rest = f"{duration(now.seconds + screen.silence)} so far"
+        rest = _about(screen.planned, now.seconds + screen.silence)
     else:
         rest = f"{duration(max(now.rest - screen.silence, 0.0))} to go"
     line = Text(f"     {clean(now.step)} ")
@@ -134,6 +142,13 @@ def _now(now: Now | None, screen: Screen, width: int) -> Text:
     if now.rate:
         line.append(f", {now.rate}", "dim")
     return _fitted(line, width)
+
+
+def _about(usual: float | None, gone: float) -> str:
+    """What is likely to remain; where that is not known or over, how long it has been."""
+    if usual is None or gone >= usual:
+        return f"{duration(gone)} so far"
+    return f"about {duration(usual - gone)} to go"
 
 
 def _wrapped(text: str, width: int) -> Iterator[str]:

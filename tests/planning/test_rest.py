@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selfpriority.planning.rest import Ahead, Rest, rest_of
+from selfpriority.planning.rest import Ahead, Rest, rest_of, running_takes
 from selfpriority.run import StepEntry
 
 PLANNED = [
@@ -37,6 +37,14 @@ def test_what_was_measured_tells_of_the_same_work_and_the_rest_is_a_bound():
 def test_the_step_in_hand_says_itself_how_long_it_takes():
     entries = {"judge": done(10.0), "round-1/sample": StepEntry("running", "key")}
     assert rest_of(PLANNED, entries, 25.0) == Rest(25.0 + 30.0, is_whole=False)
+
+
+def test_the_step_that_runs_takes_as_long_as_its_kind_took():
+    entries = {"judge": done(10.0), "round-1/score": StepEntry("running", "key")}
+    assert running_takes(PLANNED, entries) == 3000 * 0.01
+    assert running_takes(PLANNED, {"judge": done(10.0), "round-1/pair": StepEntry("running", "key")}) is None
+    assert running_takes(PLANNED, {"round-1/score": StepEntry("running", "key")}) is None, "nothing was measured"
+    assert running_takes(PLANNED, {"judge": done(10.0)}) is None, "nothing runs"
 
 
 def test_answers_from_disk_are_no_measure():

@@ -64,6 +64,19 @@ def rest_of(planned: Sequence[Ahead], entries: Mapping[str, StepEntry], in_hand:
     return Rest(sum(known), len(known) == len(parts)) if known else None
 
 
+def running_takes(planned: Sequence[Ahead], entries: Mapping[str, StepEntry]) -> float | None:
+    """Seconds that the step which runs now takes in all, by the pace of those before it; None: not known.
+
+    Args:
+        planned: the run's steps.
+        entries: what the manifest says of them, by the step's name.
+    """
+    pace = _Pace(planned, entries)
+    now = (step for step in planned if step.name in entries and entries[step.name].state == "running")
+    step = next(now, None)
+    return pace.seconds(step) if step is not None and step.size else None
+
+
 class _Pace:
     """Seconds a planned token, by kind of step and by sort of work."""
 
