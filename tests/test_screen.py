@@ -18,7 +18,7 @@ from selfpriority.result_table import print_result
 from selfpriority.run import Run
 from selfpriority.run_view import RunView
 from selfpriority.screen import Now, Screen, Stage, duration
-from selfpriority.terminal import MARK, EventReporter, tell_on
+from selfpriority.terminal import MARK, EventReporter, LiveReporter, tell_on
 
 
 def a_screen() -> Screen:
@@ -152,6 +152,17 @@ def test_the_view_is_fed_by_another_process_and_by_the_run(tmp_path: Path) -> No
     assert "6/24, 12 s to go, 20 tok/s" in seen, "the answers of the batch in hand count"
     assert "prompts 6 → sample 5 (1 too long)" in seen
     assert "spa: something broke" in seen
+
+
+def test_a_step_in_shards_says_which_and_its_rest_is_that_of_all(tmp_path: Path) -> None:
+    view = RunView(Console(file=io.StringIO()), Run(tmp_path / "run"))
+    view._screen.stages = [Stage("collect", "now")]
+    view.progress("refine", Progress(5, 10, 0, 0, 4.0, shard=2, shards=4))
+    assert view._screen.now == Now("refine, shard 2 of 4", 5, 10, "1.2/s", 4.0, (5 + 2 * 10) * 4.0 / 5)
+    out = io.StringIO()
+    with LiveReporter(Console(file=out), "round 1", is_verbose=True) as lines:
+        lines.progress("refine", Progress(5, 10, 0, 0, 4.0, shard=2, shards=4))
+    assert out.getvalue() == "round 1: refine 5/10 1.2/s, shard 2 of 4\n"
 
 
 def test_the_rest_of_a_resumed_training_counts_the_steps_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ Knows the record of a pair and nothing of where rows are stored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from selfpriority.records import Message, Pair, PairedPool, Pool, Scored
@@ -111,7 +111,7 @@ def paired_pools(
     return paired
 
 
-def deciders(rows: Sequence[PreferenceRow], objectives: Sequence[str]) -> dict[str, int]:
+def deciders(rows: Iterable[PreferenceRow], objectives: Sequence[str]) -> dict[str, int]:
     """How many pairs each objective decided."""
     counts = Counter(row.decided_by for row in rows)
     return {name: counts[name] for name in objectives}

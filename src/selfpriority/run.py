@@ -15,9 +15,10 @@ import resource
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,17 @@ from pydantic import Field
 from selfpriority.errors import InputError
 from selfpriority.locks import held, is_alive
 from selfpriority.records import Drop, Sifted
-from selfpriority.storage import Content, Damaged, content_of, read_record, read_rows, remove, write_record, write_rows
+from selfpriority.storage import (
+    Content,
+    Damaged,
+    content_of,
+    iter_rows,
+    read_record,
+    read_rows,
+    remove,
+    write_record,
+    write_rows,
+)
 
 CANDIDATES, SCORED, REFINED, POOLS, PAIRS = (
     "1-candidates.jsonl",
@@ -265,12 +276,15 @@ class Run:
 
     def record_sifted(self, number: int, step: str, n_in: int, sifted: Sifted[Any]) -> None:
         """Puts a step's drops and counts into the round's `drops.jsonl` and `funnel.json`, replacing older ones."""
+        self.record_counts(number, step, FunnelStep.of(n_in, sifted), sifted.dropped)
+
+    def record_counts(self, number: int, step: str, counts: FunnelStep, dropped: Iterable[Drop]) -> None:
+        """The same of counts that are known, and drops that are looked at one by one."""
         path = self.round(number) / DROPS
-        others = [drop for drop in self.drops(number) if drop.step != step]
-        write_rows(path, [*others, *sifted.dropped], Drop)
+        before = iter_rows(path, Drop, COUNTED_ANEW) if path.is_file() else ()
+        write_rows(path, chain((drop for drop in before if drop.step != step), dropped), Drop)
         funnel = self.funnel(number)
-        steps = {**funnel.steps, step: FunnelStep.of(n_in, sifted)}
-        self.write_funnel(number, replace(funnel, steps=steps))
+        self.write_funnel(number, replace(funnel, steps={**funnel.steps, step: counts}))
 
     def drops(self, number: int) -> list[Drop]:
         """All drops of a round so far, in the order of the steps."""
@@ -355,7 +369,7 @@ def _lost_in(path: Path) -> dict[str, Counter[str]]:
 @lru_cache(maxsize=16)
 def _lost_in_content(path: Path, sha256: str) -> dict[str, Counter[str]]:
     lost: dict[str, Counter[str]] = defaultdict(Counter)
-    for drop in _read_drops(path):
+    for drop in iter_rows(path, Drop, COUNTED_ANEW):
         if drop.response_id is None:
             lost[drop.step][drop.reason] += 1
     return lost

@@ -26,7 +26,7 @@ from selfpriority.planning.rest import Ahead, rest_of, running_takes
 from selfpriority.recipe import load, trained_systems
 from selfpriority.run import SYSTEMS, Run, StepEntry
 from selfpriority.screen import Now, Screen, Stage, duration
-from selfpriority.terminal import answered, asked, pace_of, rate_of, tell_on
+from selfpriority.terminal import answered, asked, named, pace_of, rate_of, tell_on
 
 READ_EVERY = 2.0
 """Seconds between two looks into the run directory."""
@@ -91,9 +91,10 @@ class RunView(Reporter):
         """The step in hand, by answer."""
         done, total = answered(progress), asked(progress)
         new = done - round(progress.cached * total / progress.total) if progress.total else 0
-        rest = (total - done) * progress.seconds / new if new > 0 and progress.seconds else None
+        to_come = total - done + (progress.shards - progress.shard) * total
+        rest = to_come * progress.seconds / new if new > 0 and progress.seconds else None
         self._hears()
-        self._screen.now = Now(step, done, total, rate_of(progress), progress.seconds, rest)
+        self._screen.now = Now(named(step, progress), done, total, rate_of(progress), progress.seconds, rest)
 
     def training(self, row: dict[str, float]) -> None:
         """The step in hand, by optimizer step."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Content:
     """Lines of a JSONL file."""
 
 
-def write_rows(path: Path, rows: Sequence[T], cls: type[T]) -> None:
+def write_rows(path: Path, rows: Iterable[T], cls: type[T]) -> None:
     """Writes records as JSONL, all or nothing."""
     adapter = _adapter(cls)
     write_text(path, (adapter.dump_json(row).decode() + "\n" for row in rows))
@@ -51,13 +51,50 @@ def read_rows(path: Path, cls: type[T], remedy: str = MADE_ANEW) -> list[T]:
     Raises:
         Damaged: a line is no such record.
     """
+    return list(iter_rows(path, cls, remedy))
+
+
+def iter_rows(path: Path, cls: type[T], remedy: str = MADE_ANEW, skipped: int = 0) -> Iterator[T]:
+    """The same one by one, so that nobody holds all of them; the first `skipped` are not looked at.
+
+    Raises:
+        Damaged: a line is no such record.
+    """
     adapter = _adapter(cls)
-    rows = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            with intact(f"{path}:{number}", remedy):
-                rows.append(adapter.validate_json(line))
-    return rows
+            if number > skipped:
+                with intact(f"{path}:{number}", remedy):
+                    row = adapter.validate_json(line)
+                yield row
+
+
+def append_rows(path: Path, start: int, rows: Iterable[T], cls: type[T]) -> int:
+    """Writes records as JSONL into a file from a place in it on, and cuts off what stood behind; its size then.
+
+    Nobody else may read it yet: a kill leaves half a row.
+
+    Args:
+        path: the file; made if missing, and no link is followed.
+        start: bytes that stay.
+        rows: what is written.
+        cls: their type.
+
+    Raises:
+        WorkFailed: the disk is full or not writable.
+    """
+    adapter = _adapter(cls)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as file:
+            file.truncate(start)
+            file.seek(start)
+            file.writelines(adapter.dump_json(row) + b"\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+            return file.tell()
+    except OSError as error:
+        raise WorkFailed(f"{path}: cannot write: {error.strerror}; free space and run the same command") from error
 
 
 def write_record(path: Path, record: T) -> None:

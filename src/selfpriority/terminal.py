@@ -60,7 +60,10 @@ class LiveReporter(Reporter):
 
     def progress(self, step: str, progress: Progress) -> None:
         """A bar or a line: answers of all, rate, and how many requests came from the cache."""
-        self._show(step, answered(progress), asked(progress), rate_of(progress), progress.seconds)
+        rate = rate_of(progress)
+        if progress.shards > 1:
+            rate = f"{rate}, shard {progress.shard} of {progress.shards}"
+        self._show(step, answered(progress), asked(progress), rate, progress.seconds)
 
     def training(self, row: dict[str, float]) -> None:
         """One optimizer step."""
@@ -92,6 +95,11 @@ def answered(progress: Progress) -> int:
 def asked(progress: Progress) -> int:
     """Answers that are asked for, likewise."""
     return progress.n_answers or progress.total
+
+
+def named(step: str, progress: Progress) -> str:
+    """The step, and which of its shards is in hand."""
+    return step if progress.shards == 1 else f"{step}, shard {progress.shard} of {progress.shards}"
 
 
 def rate_of(progress: Progress) -> str:

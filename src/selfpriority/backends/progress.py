@@ -33,6 +33,10 @@ class Progress:
     """Answers that are asked for; 0: nobody counted them."""
     tokens_in_hand: int = 0
     """Tokens generated for the batch in hand."""
+    shard: int = 1
+    """Which part of the step's prompts this call is about."""
+    shards: int = 1
+    """How many such parts there are, of about one size."""
 
 
 class Watched:

@@ -7,7 +7,7 @@ k, and informativeness, 0 < det(covariance of the candidates' scores) <= tau. Tr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,7 +17,7 @@ from selfpriority.recipe import Denoise
 from selfpriority.records import Drop, Pool, Sifted, covariance
 
 
-def denoise(pools: Sequence[Pool], settings: Denoise) -> Sifted[Pool]:
+def denoise(pools: Sequence[Pool], settings: Denoise, tau: float | None = None) -> Sifted[Pool]:
     """Pools that pass both tests.
 
     Reasons: `no_refinement`, `ceiling` (a candidate holds the highest rating, so nothing can beat it), `not_better`,
@@ -26,6 +26,8 @@ def denoise(pools: Sequence[Pool], settings: Denoise) -> Sifted[Pool]:
     Args:
         pools: of refined answers; n candidates with K ratings each.
         settings: which of the two tests, and how strict: rating points and shares from 0 to 1.
+        tau: most determinant, in rating points to the power of 2 K, where these are some of the pools that it is told
+            from (`tau_of`); None: these are all.
 
     Examples:
         >>> pools = Results("runs/my").scored()  # not refined
@@ -40,7 +42,8 @@ def denoise(pools: Sequence[Pool], settings: Denoise) -> Sifted[Pool]:
     consistent = [pool for pool in pools if pool.prompt.id not in lost]
     dets = {pool.prompt.id: determinant(covariance([c.scores for c in pool.candidates])) for pool in consistent}
     spread = [pool for pool in consistent if dets[pool.prompt.id] > settings.epsilon]
-    tau = _tau([dets[pool.prompt.id] for pool in spread], settings)
+    if tau is None:
+        tau = _tau([dets[pool.prompt.id] for pool in spread], settings)
     kept = [pool for pool in spread if dets[pool.prompt.id] <= tau]
     for pool in consistent:
         det = dets[pool.prompt.id]
@@ -49,6 +52,20 @@ def denoise(pools: Sequence[Pool], settings: Denoise) -> Sifted[Pool]:
         elif det > tau:
             dropped.append(Drop("denoise", pool.prompt.id, "too_much_spread", detail=f"det {det:.3g}, tau {tau:.3g}"))
     return Sifted(tuple(kept), tuple(dropped))
+
+
+def tau_of(pools: Iterable[Pool], settings: Denoise) -> float:
+    """The most determinant that `settings` let a pool have, seen from all pools; holds none of them.
+
+    Args:
+        pools: of refined answers, looked at once, one by one.
+        settings: as of `denoise`.
+    """
+    if settings.max_det is not None or settings.keep_lowest is None:
+        return _tau((), settings)
+    told = (pool for pool in pools if not inconsistency(pool, settings.consistency, settings.noise))
+    dets = (determinant(covariance([c.scores for c in pool.candidates])) for pool in told)
+    return _tau([det for det in dets if det > settings.epsilon], settings)
 
 
 def inconsistency(pool: Pool, rule: str | float, noise: float = 0.0) -> str:

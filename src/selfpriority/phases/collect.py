@@ -1,17 +1,24 @@
-"""One round's collection: its steps in order, each reading and writing the run directory, those done before skipped."""
+"""One round's collection: its steps in order, each reading and writing the run directory, those done before skipped.
+
+A step takes its prompts shard by shard, so that a million of them need no more memory than a few thousand.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil
 from typing import Any
 
 from selfpriority.errors import WorkFailed
 from selfpriority.phases.own_steps import steps_of
-from selfpriority.phases.resources import Resources
+from selfpriority.phases.resources import Resources, Shard
 from selfpriority.phases.round_inputs import round_prompts
-from selfpriority.phases.round_steps import Round, RoundStep
+from selfpriority.phases.round_steps import Round, RoundStep, Work
+from selfpriority.phases.shards import SHARD, Growing
 from selfpriority.run import Run, Spent, Step, key_of
-from selfpriority.storage import read_rows, write_rows
+from selfpriority.storage import content_of, iter_rows
 
 
 def collect_steps(run: Run, resources: Resources, number: int) -> list[Step]:
@@ -43,32 +50,66 @@ def collect(run: Run, resources: Resources, number: int) -> None:
             if before is not None and before.key != entry.key:
                 run.forget_from(number, step.name)
         with run.recording(entry) as spent:
-            _do(step, here, spent)
+            _do(step, here, entry, spent)
         made = run.manifest.steps[entry.name]
         if before is not None and before.key == made.key and before.files not in (None, made.files):
             run.undo(steps[place + 1 :])  # their files were made of other rows
 
 
-def _do(step: RoundStep, here: Round, spent: Spent) -> None:
+def _do(step: RoundStep, here: Round, entry: Step, spent: Spent) -> None:
     run = here.run
     came_in = _input(step, here)
-    sifted = step.work(here, came_in, spent)
-    rows = step.rows(here, sifted.kept)
-    write_rows(run.round(here.number) / step.file, rows, step.row)
-    run.record_sifted(here.number, step.name, len(came_in), sifted)
-    step.remark(here, rows)
-    if not sifted.kept:  # never done: every further command comes here again, and tells why
-        reasons = ", ".join(f"{n} {reason}" for reason, n in sifted.reasons.items()) or "no prompt came in"
-        name = step.entry(here.number)
-        raise WorkFailed(f"{name}: no prompt is left ({reasons}); `spa show {run.folder}` shows the funnel")
+    (path,) = entry.outputs
+    growing: Growing[Any] = Growing(path, step.row, key_of(entry.key, came_in.content))
+    work: Work | None = None
+    for shard in _shards(came_in, growing.so_far.counts.n_in, step.is_whole, here):
+        work = work or step.opened(here, spent, came_in.all())
+        sifted = work(shard)
+        growing.add(len(shard), step.rows(here, sifted.kept), sifted)
+    growing.finish()
+    counts = growing.so_far.counts
+    run.record_counts(here.number, step.name, counts, growing.drops())
+    growing.clear()
+    step.remark(here, iter_rows(path, step.row))
+    if not counts.out:  # never done: every further command comes here again, and tells why
+        reasons = ", ".join(f"{n} {reason}" for reason, n in counts.dropped.items()) or "no prompt came in"
+        raise WorkFailed(f"{entry.name}: no prompt is left ({reasons}); `spa show {run.folder}` shows the funnel")
 
 
-def _input(step: RoundStep, here: Round) -> Sequence[Any]:
+@dataclass(frozen=True)
+class _Input:
+    """What comes into a step, row by row."""
+
+    rows: Callable[[int], Iterable[Any]]
+    """How many are passed over -> the others."""
+    n: int
+    content: str
+    """A hash of it; empty where the step's key says it."""
+
+    def all(self) -> Iterable[Any]:
+        """Every row."""
+        return self.rows(0)
+
+
+def _shards(came_in: _Input, done: int, is_whole: bool, here: Round) -> Iterator[Sequence[Any]]:
+    """What is not done yet, shard by shard; whoever watches is told which it is."""
+    size = max(came_in.n, 1) if is_whole else SHARD
+    rest = iter(came_in.rows(done))
+    while shard := tuple(islice(rest, size)):
+        here.resources.shard = Shard(done // size + 1, max(1, ceil(came_in.n / size)))
+        yield shard
+        done += len(shard)
+    here.resources.shard = Shard()
+
+
+def _input(step: RoundStep, here: Round) -> _Input:
     """The rows of the step before; the first step has the round's prompts, whose own losses are counted here."""
     if step.is_first:
         loaded = round_prompts(here.recipe, here.number)
         here.run.record_sifted(here.number, "prompts", len(loaded.kept) + len(loaded.dropped_prompts), loaded)
-        return loaded.kept
+        return _Input(lambda done: loaded.kept[done:], len(loaded.kept), "")
     steps = steps_of(here.recipe)
     before = steps[steps.index(step) - 1]
-    return read_rows(here.run.round(here.number) / before.file, before.row)
+    path = here.run.round(here.number) / before.file
+    content = content_of(path)
+    return _Input(lambda done: iter_rows(path, before.row, skipped=done), content.rows or 0, content.sha256)

@@ -5,13 +5,14 @@ Pools and pairs are written where a collected round has them, so training and al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from selfpriority.errors import InputError
 from selfpriority.method.pair import pair
 from selfpriority.own_pairs.pools import OwnPairs, file_key, own_pairs
-from selfpriority.phases.round_steps import ROUND_STEPS, Round, RoundStep, pair_key, write_deciders
+from selfpriority.phases.round_steps import ROUND_STEPS, Round, RoundStep, Work, pair_key, write_deciders
 from selfpriority.phases.row_steps import ROW_STEPS
 from selfpriority.preferences import PreferenceRow, preference_rows
 from selfpriority.recipe import Pairs, Recipe
@@ -88,34 +89,40 @@ def _read_key(here: Round) -> object:
     return _READING, file_key(_section(here), here.recipe.prompts)
 
 
-def _read(here: Round, prompts: Sequence[Prompt], spent: Spent) -> Sifted[Pool]:
-    return Sifted(_own(here).pools, ())
+def _read(here: Round, _: Spent, __: Iterable[Prompt]) -> Work:
+    return lambda prompts: Sifted(_own(here).pools, ())
 
 
 def _pair_key(here: Round) -> object:
     return pair_key(here) if _own(here).pairs is None else "as the file says"
 
 
-def _pair(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[PairedPool]:
+def _pair(here: Round, _: Spent, __: Iterable[Pool]) -> Work:
     own = _own(here)
-    if own.pairs is None:
-        return pair(pools, here.recipe.pair, own.objectives)
-    paired = [PairedPool(pool, own.pairs[pool.prompt.id]) for pool in pools]
-    return Sifted(tuple(paired), ())
+    pairs = own.pairs
+    if pairs is None:
+        return partial(pair, settings=here.recipe.pair, objectives=own.objectives)
+    return lambda pools: Sifted(tuple(PairedPool(pool, pairs[pool.prompt.id]) for pool in pools), ())
 
 
 def _rows(here: Round, paired: Sequence[PairedPool]) -> list[PreferenceRow]:
     return preference_rows(paired, _own(here).objectives)
 
 
-def _count(here: Round, rows: Sequence[PreferenceRow]) -> None:
-    write_deciders(here, rows, _own(here).objectives)
-    n_answers = len({answer for row in rows for answer in (row.chosen_id, row.rejected_id)})
+def _count(here: Round, rows: Iterable[PreferenceRow]) -> None:
+    answers: set[str] = set()
+
+    def counted() -> Iterator[PreferenceRow]:
+        for row in rows:
+            answers.update((row.chosen_id, row.rejected_id))
+            yield row
+
+    n_pairs = sum(write_deciders(here, counted(), _own(here).objectives).values())
     here.resources.reporter.note(
-        f"{len(rows):,} pairs: {n_answers:,} answers, each computed once a pass, instead of {2 * len(rows):,}"
+        f"{n_pairs:,} pairs: {len(answers):,} answers, each computed once a pass, instead of {2 * n_pairs:,}"
     )
 
 
-READ = RoundStep("read", POOLS, Pool, _read_key, _read, is_first=True)
+READ = RoundStep("read", POOLS, Pool, _read_key, _read, is_whole=True, is_first=True)
 PAIR_OWN = RoundStep("pair", PAIRS, PreferenceRow, _pair_key, _pair, _rows, _count)
 OWN_STEPS = (READ, PAIR_OWN)

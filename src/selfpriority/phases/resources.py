@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -103,6 +103,14 @@ class StandIns:
     """In place of a function of the user's own."""
 
 
+@dataclass(frozen=True)
+class Shard:
+    """Which part of a step's prompts is in hand."""
+
+    number: int = 1
+    of: int = 1
+
+
 @dataclass
 class Resources:
     """Constitution, models and judges of one phase, each opened once, when first asked for."""
@@ -117,6 +125,8 @@ class Resources:
     """Heads that models made for themselves, by model."""
     batteries: dict[str, Battery] = field(default_factory=dict)
     """What the anchors make of models' answers, by the judge's key."""
+    shard: Shard = Shard()
+    """What those who watch are told of the step in hand."""
     stand_ins: StandIns | None = None
     """What is opened in place of models, by who plans a run."""
 
@@ -283,6 +293,6 @@ class Resources:
             spent.cached += progress.cached - counted.cached
             spent.tokens += progress.tokens - counted.tokens
             counted.requests, counted.cached, counted.tokens = progress.done, progress.cached, progress.tokens
-            self.reporter.progress(step, progress)
+            self.reporter.progress(step, replace(progress, shard=self.shard.number, shards=self.shard.of))
 
         return watch

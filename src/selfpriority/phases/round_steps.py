@@ -6,14 +6,14 @@ before or of how results are stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 from selfpriority.judges.probe import ProbeJudge, far_from_fitted
 from selfpriority.language_model import LanguageModel
-from selfpriority.method.denoise import denoise
+from selfpriority.method.denoise import denoise, tau_of
 from selfpriority.method.order import Order
 from selfpriority.method.pair import pair
 from selfpriority.method.refine import refine
@@ -81,8 +81,12 @@ def _as_kept(here: Round, kept: Sequence[Any]) -> Sequence[Any]:
     return kept
 
 
-def _nothing_more(here: Round, rows: Sequence[Any]) -> None:
+def _nothing_more(here: Round, rows: Iterable[Any]) -> None:
     return
+
+
+Work = Callable[[Sequence[Any]], Sifted[Any]]
+"""Prompts, or rows of the step before -> what is kept and dropped of them."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,15 @@ class RoundStep:
     """Type of these rows."""
     key_parts: Callable[[Round], object]
     """What the step depends on beside the steps before it; changing it changes the keys of finished runs."""
-    work: Callable[[Round, Sequence[Any], Spent], Sifted[Any]]
-    """Prompts, or rows of the step before -> what is kept and dropped."""
+    opened: Callable[[Round, Spent, Iterable[Any]], Work]
+    """Opens what its work needs, once for all shards. The iterable is all that will come in: for a step that has to
+    see everything, row by row, before it can keep anything."""
     rows: Callable[[Round, Sequence[Any]], Sequence[Any]] = _as_kept
     """What is kept -> the rows of the file."""
-    remark: Callable[[Round, Sequence[Any]], None] = _nothing_more
+    remark: Callable[[Round, Iterable[Any]], None] = _nothing_more
     """Once the rows are stored: what else the step counts and says."""
+    is_whole: bool = False
+    """Whether it takes all that comes in at once; else a shard at a time."""
     is_first: bool = False
     """Whether it begins with the round's prompts."""
 
@@ -110,6 +117,10 @@ class RoundStep:
     def counts(self) -> tuple[str, ...]:
         """What it counts in the funnel: the first step also what was lost in reading the prompts."""
         return ("prompts", self.name) if self.is_first else (self.name,)
+
+    def work(self, here: Round, came_in: Sequence[Any], spent: Spent) -> Sifted[Any]:
+        """All of it at once."""
+        return self.opened(here, spent, came_in)(came_in)
 
     def entry(self, number: int) -> str:
         """Its name in the manifest, in round `number`."""
@@ -129,12 +140,16 @@ def _persona_key(persona: Persona) -> object:
     return told if persona.opening else persona
 
 
-def _sample(here: Round, prompts: Sequence[Prompt], spent: Spent) -> Sifted[Candidates]:
-    recipe = here.recipe
+def _sample(here: Round, spent: Spent, _: Iterable[Prompt]) -> Work:
+    recipe, model = here.recipe, here.model("sample", spent)
     personas = load_personas(recipe.sample.personas)
-    sifted = sample(prompts, here.model("sample", spent), recipe.sample, personas, recipe.seed)
     step, note = SAMPLE.entry(here.number), here.resources.reporter.note
-    return replace(sifted, dropped=with_places(sifted.dropped, partial(row_places, recipe.prompts), step, note))
+
+    def work(prompts: Sequence[Prompt]) -> Sifted[Candidates]:
+        sifted = sample(prompts, model, recipe.sample, personas, recipe.seed)
+        return replace(sifted, dropped=with_places(sifted.dropped, partial(row_places, recipe.prompts), step, note))
+
+    return work
 
 
 def _score_key(here: Round) -> object:
@@ -142,12 +157,17 @@ def _score_key(here: Round) -> object:
     return judge_key(spec, here.policy, here.resources.constitution, here.recipe.backend)
 
 
-def _score(here: Round, candidates: Sequence[Candidates], spent: Spent) -> Sifted[Pool]:
-    judge = here.judge("score", spent)
-    found = score(candidates, judge)
-    if isinstance(judge, ProbeJudge) and (line := far_from_fitted(judge.distances)):
-        here.resources.reporter.note(f"{SCORE.entry(here.number)}: {line}")
-    return found
+def _score(here: Round, spent: Spent, _: Iterable[Candidates]) -> Work:
+    judge, told = here.judge("score", spent), set[str]()
+
+    def work(candidates: Sequence[Candidates]) -> Sifted[Pool]:
+        found = score(candidates, judge)
+        if not told and isinstance(judge, ProbeJudge) and (line := far_from_fitted(judge.distances)):
+            told.add(line)
+            here.resources.reporter.note(f"{SCORE.entry(here.number)}: {line}")
+        return found
+
+    return work
 
 
 def _refine_key(here: Round) -> object:
@@ -157,18 +177,19 @@ def _refine_key(here: Round) -> object:
     return here.made_by, recipe.refine.in_result, here.resources.constitution.text, texts, order
 
 
-def _refine(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[Pool]:
+def _refine(here: Round, spent: Spent, _: Iterable[Pool]) -> Work:
     model, judge, constitution = here.model("refine", spent), here.judge("refine", spent), here.resources.constitution
     order = Order.of(here.recipe.pair, constitution.names)
-    return refine(pools, model, judge, constitution, here.recipe.refine, order)
+    return lambda pools: refine(pools, model, judge, constitution, here.recipe.refine, order)
 
 
 def _denoise_key(here: Round) -> object:
     return here.recipe.denoise.in_result
 
 
-def _denoise(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[Pool]:
-    return denoise(pools, here.recipe.denoise)
+def _denoise(here: Round, _: Spent, pools: Iterable[Pool]) -> Work:
+    settings = here.recipe.denoise
+    return partial(denoise, settings=settings, tau=tau_of(pools, settings))
 
 
 def pair_key(here: Round) -> object:
@@ -182,30 +203,31 @@ def _unusual_order(rules: PairRules) -> set[str]:
     return set() if rules.order == "priority" else {"order"}
 
 
-def _pair(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[PairedPool]:
-    return pair(pools, here.recipe.pair, here.resources.constitution.names)
+def _pair(here: Round, _: Spent, __: Iterable[Pool]) -> Work:
+    return partial(pair, settings=here.recipe.pair, objectives=here.resources.constitution.names)
 
 
 def _pair_rows(here: Round, paired: Sequence[PairedPool]) -> list[PreferenceRow]:
     return preference_rows(paired, here.resources.constitution.names)
 
 
-def _count_pairs(here: Round, rows: Sequence[PreferenceRow]) -> None:
+def _count_pairs(here: Round, rows: Iterable[PreferenceRow]) -> None:
     """Writes who decided the pairs; one objective deciding nearly all means the order has collapsed to it."""
     counts = write_deciders(here, rows, here.resources.constitution.names)
+    n_pairs = sum(counts.values())
     for name, n in counts.items():
-        if rows and n > COLLAPSED * len(rows):
+        if n > COLLAPSED * n_pairs:
             here.resources.reporter.note(
-                f"{name} decided {n / len(rows):.0%} of the pairs: the other objectives hardly speak; "
+                f"{name} decided {n / n_pairs:.0%} of the pairs: the other objectives hardly speak; "
                 f"a coarser pair.resolution or a pair.threshold lets them"
             )
 
 
-def write_deciders(here: Round, rows: Sequence[PreferenceRow], objectives: Sequence[str]) -> dict[str, int]:
+def write_deciders(here: Round, rows: Iterable[PreferenceRow], objectives: Sequence[str]) -> dict[str, int]:
     """Puts how many pairs there are, and who decided them, into the round's `funnel.json`; who decided how many."""
     counts = deciders(rows, objectives)
     funnel = here.run.funnel(here.number)
-    pairs = replace(funnel.pairs or PairCounts(), n=len(rows), decided_by=counts)  # what was trained stays
+    pairs = replace(funnel.pairs or PairCounts(), n=sum(counts.values()), decided_by=counts)  # what was trained stays
     here.run.write_funnel(here.number, replace(funnel, pairs=pairs))
     return counts
 

@@ -6,10 +6,10 @@ there. From the step `rows` on, the funnel counts rows and no prompts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from selfpriority.phases.round_steps import REFINE, SAMPLE, SCORE, Round, RoundStep, write_deciders
+from selfpriority.phases.round_steps import REFINE, SAMPLE, SCORE, Round, RoundStep, Work, write_deciders
 from selfpriority.preferences import PreferenceRow, preference_rows
 from selfpriority.records import PairedPool, Pool, Sifted
 from selfpriority.rivals.known import rows_key, rows_of
@@ -31,9 +31,14 @@ def _key(here: Round) -> object:
     return rows_key(here.recipe.align), _rival(here).reads(here.recipe)
 
 
-def _make(here: Round, pools: Sequence[Pool], spent: Spent) -> Sifted[tuple[Pool, ...]]:
-    made = _rival(here).make(pools, means_of(here, spent))
-    return replace(made, dropped=tuple(replace(drop, step="rows") for drop in made.dropped))  # whoever dropped it
+def _make(here: Round, spent: Spent, _: Iterable[Pool]) -> Work:
+    rival, means = _rival(here), means_of(here, spent)
+
+    def work(pools: Sequence[Pool]) -> Sifted[tuple[Pool, ...]]:
+        made = rival.make(pools, means)
+        return replace(made, dropped=tuple(replace(drop, step="rows") for drop in made.dropped))  # whoever dropped it
+
+    return work
 
 
 def _flat(here: Round, kept: Sequence[tuple[Pool, ...]]) -> list[Pool]:
@@ -44,19 +49,19 @@ def _pair_key(here: Round) -> object:
     return "rows"  # all that pairs follow from is in the key of the rows
 
 
-def _pair(here: Round, rows: Sequence[Pool], spent: Spent) -> Sifted[PairedPool]:
+def _pair(here: Round, spent: Spent, _: Iterable[Pool]) -> Work:
     rival, means = _rival(here), means_of(here, spent)
-    return Sifted(tuple(PairedPool(row, rival.pairs(row, means)) for row in rows), ())
+    return lambda rows: Sifted(tuple(PairedPool(row, rival.pairs(row, means)) for row in rows), ())
 
 
 def _pair_rows(here: Round, paired: Sequence[PairedPool]) -> list[PreferenceRow]:
     return preference_rows(paired, here.resources.constitution.names)
 
 
-def _count(here: Round, rows: Sequence[PreferenceRow]) -> None:
+def _count(here: Round, rows: Iterable[PreferenceRow]) -> None:
     write_deciders(here, rows, here.resources.constitution.names)
 
 
-ROWS = RoundStep("rows", POOLS, Pool, _key, _make, _flat)
+ROWS = RoundStep("rows", POOLS, Pool, _key, _make, _flat, is_whole=True)
 PAIR_ROWS = RoundStep("pair", PAIRS, PreferenceRow, _pair_key, _pair, _pair_rows, _count)
 ROW_STEPS = (SAMPLE, SCORE, REFINE, ROWS, PAIR_ROWS)
