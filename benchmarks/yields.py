@@ -38,7 +38,8 @@ from selfpriority.planning.requests import Rehearsal
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import Refine, load
 from selfpriority.records import Pool, Rating, Scored
-from selfpriority.run import SCORED, Run, Spent
+from selfpriority.run import SCORED, Run
+from selfpriority.run_records import Spent
 from selfpriority.storage import json_text, read_rows
 from selfpriority.text_table import text_table
 

@@ -32,7 +32,7 @@ LINE = (
     "models",
     "own_pairs",
     "run prompts preferences rating chat constitution personas wording intervals languages refusals shipped text_table",
-    "chat_template",
+    "chat_template run_records",
     "storage locks",
     "language_model prompt_rows prompt_sets",
     "records",
@@ -46,7 +46,7 @@ HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.spl
 BACKENDS_MAY_IMPORT = {
     "language_model",
     "chat",
-    "chat_template",
+    "chat_template run_records",
     "records",
     "recipe",
     "outside",

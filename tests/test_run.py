@@ -11,7 +11,8 @@ import pytest
 
 from selfpriority.errors import InputError
 from selfpriority.records import Drop, Sifted
-from selfpriority.run import Run, Step
+from selfpriority.run import Run
+from selfpriority.run_records import Step
 from selfpriority.storage import read_json, read_rows, write_text
 
 

@@ -30,7 +30,8 @@ from selfpriority.recipe import (
 )
 from selfpriority.recipe.file import set_field
 from selfpriority.report.page import write_report
-from selfpriority.run import Run, Step, key_of
+from selfpriority.run import Run, key_of
+from selfpriority.run_records import Step
 from selfpriority.stages import REPORT, Phase, announced, before, behind, is_done, rounds
 from selfpriority.storage import as_json, write_text
 

@@ -21,7 +21,8 @@ from selfpriority.plain_text import shown
 from selfpriority.preferences import PreferenceRow
 from selfpriority.recipe import Recipe, load_recipe
 from selfpriority.records import Candidates, Drop, Pool
-from selfpriority.run import CANDIDATES, DROPS, PAIRS, POOLS, SCORED, Funnel, Run
+from selfpriority.run import CANDIDATES, DROPS, PAIRS, POOLS, SCORED, Run
+from selfpriority.run_records import Funnel
 from selfpriority.storage import read_rows
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from selfpriority.phases.resources import Announced, Reporter
 from selfpriority.plain_text import clean
 from selfpriority.planning.rest import Ahead, rest_of, running_takes
 from selfpriority.recipe import load, trained_systems
-from selfpriority.run import SYSTEMS, Run, StepEntry
+from selfpriority.run import SYSTEMS, Run
+from selfpriority.run_records import StepEntry
 from selfpriority.screen import Now, Screen, Stage, duration
 from selfpriority.terminal import answered, asked, named, pace_of, rate_of, tell_on
 

@@ -18,7 +18,8 @@ from selfpriority.phases.judge_check import judge_sections, judge_step
 from selfpriority.phases.merges import merge_steps, merges
 from selfpriority.phases.resources import Announced, Resources
 from selfpriority.phases.said import quietly
-from selfpriority.run import Run, Step
+from selfpriority.run import Run
+from selfpriority.run_records import Step
 
 REPORT = "report"
 

@@ -9,7 +9,8 @@ from selfpriority.inspection.funnel import funnel, funnel_text
 from selfpriority.inspection.story import Consistency, DropStory, HeldOutDrop, PairStory, prompt_story
 from selfpriority.inspection.story_text import prompt_text
 from selfpriority.records import Message
-from selfpriority.run import PairCounts, Run
+from selfpriority.run import Run
+from selfpriority.run_records import PairCounts
 from selfpriority.storage import as_json, json_text, read_json, write_json
 
 

@@ -30,7 +30,8 @@ from selfpriority.pipeline import Asked, follow, start
 from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.rating import Item
 from selfpriority.report.page import write_report
-from selfpriority.run import Run, Spent
+from selfpriority.run import Run
+from selfpriority.run_records import Spent
 from selfpriority.storage import read_rows
 from tests.test_pipeline import SMALL, spa, write_recipe
 

@@ -20,7 +20,8 @@ from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.pipeline import follow, start
 from selfpriority.recipe import Evaluate, Prompts, Recipe, Score, load
 from selfpriority.report.view import read_view
-from selfpriority.run import Run, Spent
+from selfpriority.run import Run
+from selfpriority.run_records import Spent
 from selfpriority.stages import judge_passes
 from selfpriority.storage import read_json
 from tests.test_bad_input import run_cli

@@ -15,7 +15,8 @@ from selfpriority.phases.made_battery import places
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.recipe import ByBattery, HfBackend, OpenaiBackend, load, parse_judge
-from selfpriority.run import Run, Spent
+from selfpriority.run import Run
+from selfpriority.run_records import Spent
 from selfpriority.storage import read_json, read_record
 from tests.test_pipeline import write_recipe
 

@@ -21,7 +21,8 @@ from selfpriority.planning.requests import Rehearsal
 from selfpriority.rating import Item
 from selfpriority.recipe import ByProbe, Prompts, Recipe
 from selfpriority.records import Message, Prompt, Rating, Response, Unrated
-from selfpriority.run import Run, Spent
+from selfpriority.run import Run
+from selfpriority.run_records import Spent
 from tests.backends.tiny_encoders import write_encoder
 
 ASKED = Prompt("p", (Message("user", "a knife"),))

@@ -20,7 +20,7 @@ from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.pipeline import follow, start
 from selfpriority.planning.plan import plan
 from selfpriority.recipe import Recipe
-from selfpriority.run import Step
+from selfpriority.run_records import Step
 from tests.test_pipeline import write_recipe
 
 SERVER = {"kind": "openai", "base_url": "https://h.example/v1", "api_key_env": "JUDGE_KEY"}

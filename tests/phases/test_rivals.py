@@ -38,7 +38,8 @@ from selfpriority.rivals.known import check_rows, known_rows, rows_of
 from selfpriority.rivals.meta_aligner import to_correct
 from selfpriority.rivals.ric import Standard
 from selfpriority.rivals.rows import Asking, Means, Rows
-from selfpriority.run import Run, Spent
+from selfpriority.run import Run
+from selfpriority.run_records import Spent
 from selfpriority.storage import read_rows
 from selfpriority.wording import fill
 from tests.test_pipeline import spa, write_recipe

@@ -14,7 +14,8 @@ from selfpriority.phases.judge_check import judge_step
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.round_steps import ROUND_STEPS
 from selfpriority.recipe import load
-from selfpriority.run import Manifest, Run
+from selfpriority.run import Run
+from selfpriority.run_records import Manifest
 from selfpriority.stages import rounds
 from selfpriority.storage import as_json, read_json
 

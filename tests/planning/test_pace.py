@@ -13,7 +13,7 @@ from selfpriority.planning.pace import Earlier, Prices, prices, rates
 from selfpriority.planning.requests import PlannedStep
 from selfpriority.recipe import HfBackend, OpenaiBackend
 from selfpriority.records import Message
-from selfpriority.run import Manifest, StepEntry
+from selfpriority.run_records import Manifest, StepEntry
 
 SERVER = OpenaiBackend(kind="openai", base_url="http://localhost/v1")
 

@@ -16,7 +16,8 @@ from selfpriority.planning.pilot import Counted, Expected, Yield, evenly, pilot
 from selfpriority.planning.table import pilot_lines
 from selfpriority.recipe import Denoise, load
 from selfpriority.records import Pair, PairedPool
-from selfpriority.run import FunnelStep, Run
+from selfpriority.run import Run
+from selfpriority.run_records import FunnelStep
 from tests.method.pools import pool, prompt
 from tests.phases.test_judge_check import without_anchors
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfpriority.planning.rest import Ahead, Rest, rest_of, running_takes
-from selfpriority.run import StepEntry
+from selfpriority.run_records import StepEntry
 
 PLANNED = [
     Ahead("judge", prompt_tokens=1000),

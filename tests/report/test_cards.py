@@ -16,7 +16,8 @@ from selfpriority.models.fingerprint import fingerprint
 from selfpriority.models.public import hub_id, licence, public_name
 from selfpriority.recipe import dump, parse
 from selfpriority.report.cards import DataFacts, dataset_card, merged_card, policy_card, write_policy_cards
-from selfpriority.run import Funnel, PairCounts, Run, Step
+from selfpriority.run import Run
+from selfpriority.run_records import Funnel, PairCounts, Step
 from selfpriority.storage import write_json, write_text
 
 HUB = "snapshots/0123abcd"

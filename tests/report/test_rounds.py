@@ -8,7 +8,8 @@ from selfpriority.recipe import dump, parse
 from selfpriority.report.page import training_of
 from selfpriority.report.rounds import read_systems
 from selfpriority.report.view import read_view
-from selfpriority.run import Funnel, FunnelStep, PairCounts, Run
+from selfpriority.run import Run
+from selfpriority.run_records import Funnel, FunnelStep, PairCounts
 from selfpriority.storage import write_text
 
 SYSTEMS = {

@@ -15,7 +15,8 @@ from selfpriority.inspection.run_files import recipe_of
 from selfpriority.phases.own_steps import steps_of
 from selfpriority.plain_text import clean
 from selfpriority.recipe import Recipe, trained_systems
-from selfpriority.run import SYSTEMS, PairCounts, Run
+from selfpriority.run import SYSTEMS, Run
+from selfpriority.run_records import PairCounts
 from selfpriority.storage import as_json
 from selfpriority.text_table import text_table
 

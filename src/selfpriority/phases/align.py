@@ -22,7 +22,8 @@ from selfpriority.recipe import Recipe
 from selfpriority.records import Drop, PairedPool, Pool, Sifted
 from selfpriority.report.cards import write_policy_cards
 from selfpriority.rivals.online import rewards, threshold_of
-from selfpriority.run import PAIRS, POOLS, PairCounts, Run, Spent, Step, key_of
+from selfpriority.run import PAIRS, POOLS, Run, key_of
+from selfpriority.run_records import PairCounts, Spent, Step
 from selfpriority.storage import read_rows
 from selfpriority.wording import text_hash
 

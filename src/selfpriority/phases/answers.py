@@ -20,7 +20,8 @@ from selfpriority.recipe import VANILLA, Recipe, Sample
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Ratings, Response, Sifted
 from selfpriority.rivals.known import rows_key, rows_of
 from selfpriority.rivals.rows import Asking
-from selfpriority.run import POOLS, Spent, key_of
+from selfpriority.run import POOLS, key_of
+from selfpriority.run_records import Spent
 from selfpriority.storage import read_rows
 
 _FIELDS = {"max_new_tokens", "temperature"}

@@ -18,7 +18,8 @@ from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_steps import REFINE, ROUND_STEPS
 from selfpriority.recipe import TRAINED, Recipe, branch_of, dump, in_order
 from selfpriority.records import Drop
-from selfpriority.run import DROPS, SYSTEMS, Run, Step
+from selfpriority.run import DROPS, SYSTEMS, Run
+from selfpriority.run_records import Step
 from selfpriority.storage import content_of, write_rows, write_text
 
 N_SHARED = ROUND_STEPS.index(REFINE) + 1

@@ -17,7 +17,8 @@ from selfpriority.phases.resources import Resources, Shard
 from selfpriority.phases.round_inputs import round_prompts
 from selfpriority.phases.round_steps import Round, RoundStep, Work
 from selfpriority.phases.shards import SHARD, Growing
-from selfpriority.run import Run, Spent, Step, key_of
+from selfpriority.run import Run, key_of
+from selfpriority.run_records import Spent, Step
 from selfpriority.storage import content_of, iter_rows
 
 

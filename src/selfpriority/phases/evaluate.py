@@ -46,7 +46,8 @@ from selfpriority.rating import Item
 from selfpriority.recipe import HfBackend, JudgeSection, OpenaiBackend, Recipe
 from selfpriority.records import Drop, Sifted, Unrated
 from selfpriority.refusals import is_refusal
-from selfpriority.run import Run, Spent, Step, key_of
+from selfpriority.run import Run, key_of
+from selfpriority.run_records import Spent, Step
 from selfpriority.storage import read_rows, write_rows, write_text
 from selfpriority.wording import text_hash
 

@@ -26,7 +26,8 @@ from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.rating import Judge
 from selfpriority.recipe import InWords, JudgeSection, Recipe, load
-from selfpriority.run import Run, Spent, Step, key_of
+from selfpriority.run import Run, key_of
+from selfpriority.run_records import Spent, Step
 from selfpriority.storage import read_json
 from selfpriority.wording import text_hash
 

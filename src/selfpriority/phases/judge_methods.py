@@ -36,7 +36,8 @@ from selfpriority.recipe import (
     Recipe,
     load,
 )
-from selfpriority.run import Spent, key_of
+from selfpriority.run import key_of
+from selfpriority.run_records import Spent
 from selfpriority.storage import Damaged, read_record, write_record
 
 METHODS = ("expected", "verbal", "battery", "contrast", "probe", "reward", "python")

@@ -15,7 +15,8 @@ from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
 from selfpriority.recipe import Recipe, check_merges, merged_systems
 from selfpriority.report.cards import write_policy_cards
-from selfpriority.run import MERGED, Run, Step, key_of
+from selfpriority.run import MERGED, Run, key_of
+from selfpriority.run_records import Step
 
 _NUMERICS = {"save", "dtype", "weights"}
 """Fields of `align` that decide in which type a model is saved."""

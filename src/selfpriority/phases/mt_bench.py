@@ -27,7 +27,8 @@ from selfpriority.phases.tau import other_judge
 from selfpriority.rating import Item
 from selfpriority.recipe import ByProbe, InWords, JudgeSection, Recipe
 from selfpriority.records import Rating, Unrated
-from selfpriority.run import Run, Spent
+from selfpriority.run import Run
+from selfpriority.run_records import Spent
 from selfpriority.storage import read_json, write_rows
 
 

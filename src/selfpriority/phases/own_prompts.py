@@ -24,7 +24,7 @@ from selfpriority.phases.round_inputs import usable_prompts
 from selfpriority.rating import Item
 from selfpriority.recipe import Recipe, load
 from selfpriority.records import Prompt
-from selfpriority.run import Spent
+from selfpriority.run_records import Spent
 
 LONGEST = 128
 """Most tokens of an answer that pairs are made of."""

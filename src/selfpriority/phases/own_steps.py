@@ -18,7 +18,8 @@ from selfpriority.preferences import PreferenceRow, preference_rows
 from selfpriority.recipe import Pairs, Recipe
 from selfpriority.records import PairedPool, Pool, Prompt, Sifted
 from selfpriority.rivals.known import check_rows
-from selfpriority.run import PAIRS, POOLS, Spent
+from selfpriority.run import PAIRS, POOLS
+from selfpriority.run_records import Spent
 
 _READING = 1
 """Counts up when the same file comes to be read as other pools."""

@@ -44,7 +44,8 @@ from selfpriority.recipe import (
     OpenaiBackend,
     Recipe,
 )
-from selfpriority.run import Run, Spent
+from selfpriority.run import Run
+from selfpriority.run_records import Spent
 
 if TYPE_CHECKING:
     from selfpriority.judges.comparer import Comparer

@@ -36,7 +36,8 @@ from selfpriority.prompts import row_places
 from selfpriority.rating import Judge
 from selfpriority.recipe import PairRules, Recipe
 from selfpriority.records import Candidates, PairedPool, Pool, Prompt, Sifted
-from selfpriority.run import CANDIDATES, PAIRS, POOLS, REFINED, SCORED, PairCounts, Run, Spent
+from selfpriority.run import CANDIDATES, PAIRS, POOLS, REFINED, SCORED, Run
+from selfpriority.run_records import PairCounts, Spent
 from selfpriority.wording import text_hash
 
 COLLAPSED = 0.95

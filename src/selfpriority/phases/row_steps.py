@@ -14,7 +14,8 @@ from selfpriority.preferences import PreferenceRow, preference_rows
 from selfpriority.records import PairedPool, Pool, Sifted
 from selfpriority.rivals.known import rows_key, rows_of
 from selfpriority.rivals.rows import Means, Rows
-from selfpriority.run import PAIRS, POOLS, Spent
+from selfpriority.run import PAIRS, POOLS
+from selfpriority.run_records import Spent
 
 
 def means_of(here: Round, spent: Spent) -> Means:

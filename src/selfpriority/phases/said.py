@@ -11,7 +11,8 @@ from selfpriority.evaluation.summary_file import read_summary
 from selfpriority.formats import counted
 from selfpriority.judges.reports import ObjectiveReport, read_checks
 from selfpriority.report.verdict import result_in_words
-from selfpriority.run import FunnelStep, Run
+from selfpriority.run import Run
+from selfpriority.run_records import FunnelStep
 
 
 def verdict_said(run: Run) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from selfpriority.records import Drop, Sifted
-from selfpriority.run import FunnelStep
+from selfpriority.run_records import FunnelStep
 from selfpriority.storage import Damaged, append_rows, iter_rows, read_record, remove, write_record
 
 SHARD = 1000

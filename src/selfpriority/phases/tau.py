@@ -22,7 +22,8 @@ from selfpriority.rating import Item
 from selfpriority.recipe import ByPython, JudgeSection, parse_judge
 from selfpriority.records import Pool, Rating, Ratings, Unrated
 from selfpriority.report.figures import Series, share_curves
-from selfpriority.run import SCORED, Run, Spent
+from selfpriority.run import SCORED, Run
+from selfpriority.run_records import Spent
 from selfpriority.storage import read_rows, write_json, write_text
 
 

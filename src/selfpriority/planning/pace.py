@@ -14,7 +14,7 @@ from typing import Protocol
 from selfpriority.errors import InputError
 from selfpriority.planning.requests import PlannedStep
 from selfpriority.recipe import OpenaiBackend
-from selfpriority.run import Manifest
+from selfpriority.run_records import Manifest
 
 _MILLION = 1_000_000
 _SYSTEM = re.compile(r"-[^@]*")

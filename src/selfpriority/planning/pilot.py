@@ -21,7 +21,8 @@ from selfpriority.phases.round_steps import DENOISE, PAIR, REFINE, ROUND_STEPS, 
 from selfpriority.pipeline import follow, settled, start
 from selfpriority.recipe import Denoise
 from selfpriority.records import PairedPool, Pool, covariance
-from selfpriority.run import FunnelStep, Run, Spent
+from selfpriority.run import Run
+from selfpriority.run_records import FunnelStep, Spent
 
 T = TypeVar("T")
 WANTED = 300

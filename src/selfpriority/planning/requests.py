@@ -38,7 +38,8 @@ from selfpriority.rating import Item
 from selfpriority.recipe import OpenaiBackend, Recipe
 from selfpriority.records import Candidates, Pool, Prompt, Rating, Response, Scored
 from selfpriority.rivals.known import check_rows
-from selfpriority.run import MERGED, SYSTEMS, Spent
+from selfpriority.run import MERGED, SYSTEMS
+from selfpriority.run_records import Spent
 
 if TYPE_CHECKING:
     from selfpriority.models.loading import Description

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from selfpriority.planning.pace import kind_of
-from selfpriority.run import StepEntry
+from selfpriority.run_records import StepEntry
 
 
 @dataclass(frozen=True)

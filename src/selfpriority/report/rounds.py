@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 
 from selfpriority.recipe import TRAINED, OtherSystem, Recipe, merged_systems, trained_systems
 from selfpriority.records import Pool, Scored
-from selfpriority.run import MERGED, POOLS, REFINED, SCORED, SYSTEMS, FunnelStep, PairCounts, Run
+from selfpriority.run import MERGED, POOLS, REFINED, SCORED, SYSTEMS, Run
+from selfpriority.run_records import FunnelStep, PairCounts
 from selfpriority.storage import intact, read_rows
 
 T = TypeVar("T")

@@ -23,7 +23,8 @@ from selfpriority.recipe import Recipe, load, merged_systems, trained_systems
 from selfpriority.report.catalogue import Entry, collected, held_out
 from selfpriority.report.people import People, read_people
 from selfpriority.report.rounds import Round, TrainedSystem, read_round, read_systems
-from selfpriority.run import PAIRS, Manifest, Run, trained_key
+from selfpriority.run import PAIRS, Run, trained_key
+from selfpriority.run_records import Manifest
 from selfpriority.storage import read_rows
 
 SET_NAME = re.compile(r"[a-z0-9_]+")
