@@ -32,7 +32,8 @@ LINE = (
     "models",
     "own_pairs",
     "run prompts preferences rating chat constitution personas wording intervals languages refusals shipped text_table",
-    "chat_template run_records",
+    "run_records",
+    "chat_template",
     "storage locks",
     "language_model prompt_rows prompt_sets",
     "records",
@@ -46,7 +47,7 @@ HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.spl
 BACKENDS_MAY_IMPORT = {
     "language_model",
     "chat",
-    "chat_template run_records",
+    "chat_template",
     "records",
     "recipe",
     "outside",
