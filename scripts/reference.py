@@ -72,6 +72,7 @@ SECTIONS = {
     "OtherSystem": "`evaluate.more_systems.NAME`: a further system",
     "HfBackend": "`backend` with `kind: hf`: this process",
     "VllmBackend": "`backend` with `kind: vllm`: an engine of its own",
+    "RayBackend": "`backend` with `kind: ray`: replicas of one of these on a cluster",
     "OpenaiBackend": "`backend` with `kind: openai`: a server",
     "Prices": "`backend.prices`: what a server costs",
     "ScriptedBackend": "`backend` with `kind: scripted`: for tests",

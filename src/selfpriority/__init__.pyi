@@ -58,6 +58,7 @@ from .recipe import (
     Refine as Refine,
     Sample as Sample,
     Score as Score,
+    RayBackend as RayBackend,
     VllmBackend as VllmBackend,
     load_recipe as load_recipe,
 )

@@ -22,6 +22,7 @@ from selfpriority.phases.round_inputs import notes_of_languages, start_of_traini
 from selfpriority.recipe import (
     TRAINED,
     OpenaiBackend,
+    RayBackend,
     Recipe,
     VllmBackend,
     branch_of,
@@ -131,7 +132,7 @@ def _check_training(resources: Resources) -> None:
     recipe, run = resources.recipe, resources.run
     is_named = recipe.align.lora is not None and recipe.align.lora.targets != "all-linear"
     # else its files are opened before anything is paid for
-    is_served = isinstance(recipe.backend, OpenaiBackend | VllmBackend)
+    is_served = isinstance(recipe.backend, OpenaiBackend | VllmBackend | RayBackend)
     start = start_of_training(run, recipe, 1)
     waits = Path(start).is_absolute() and not Path(start).exists()  # for one that is trained first
     if not (is_named or is_served) or (not waits and run.is_done(align_step(run, resources, 1))):

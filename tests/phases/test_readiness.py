@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from selfpriority.errors import InputError
 from selfpriority.inputs import check_inputs
@@ -19,7 +20,7 @@ from selfpriority.phases.readiness import Ahead, check_ready
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.pipeline import follow, start
 from selfpriority.planning.plan import plan
-from selfpriority.recipe import Recipe
+from selfpriority.recipe import RayBackend, Recipe
 from selfpriority.run_records import Step
 from tests.test_pipeline import write_recipe
 
@@ -183,3 +184,14 @@ def test_what_is_collected_needs_no_key_of_its_server(
     check_ready(recipe, names, Ahead(collects=False))
     with pytest.raises(InputError, match=r"backend.api_key_env: \$JUDGE_KEY"):
         check_ready(recipe, names, Ahead())
+
+
+def test_replicas_want_ray_and_say_their_arithmetic(
+    tmp_path: Path, tiny_model: Path, without: Callable[[str], None]
+) -> None:
+    without("ray")
+    backend = {"kind": "ray", "each": {"dtype": "float32"}, "gpus": 0}
+    [line] = refused(tmp_path, tiny_model, backend=backend)
+    assert line == "backend.kind: ray: Ray is not installed; pip install 'selfpriority[ray]' on all nodes"
+    with pytest.raises(ValidationError, match=r"dtype: auto may mean one thing on one node and another on the next"):
+        RayBackend(kind="ray", each={"kind": "hf"})  # type: ignore[arg-type] - as a recipe says it

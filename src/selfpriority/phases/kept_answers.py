@@ -15,7 +15,7 @@ from typing import Any
 
 from selfpriority.models.cache import cache_folder
 from selfpriority.phases.resources import Reporter
-from selfpriority.recipe import Backend, OpenaiBackend, Recipe, VllmBackend, dump
+from selfpriority.recipe import Backend, OpenaiBackend, Recipe, VllmBackend, dump, engine_of
 from selfpriority.run import Run, key_of
 from selfpriority.storage import write_text
 
@@ -43,6 +43,7 @@ def kept_answers(recipe: Recipe, reporter: Reporter) -> Iterator[Run]:
 
 def _asked(backend: Backend) -> dict[str, Any]:
     """Who is asked; where it runs, how fast and at what price is left out, which changes no answer."""
+    backend = engine_of(backend)
     fields: set[str] | None = None
     if isinstance(backend, OpenaiBackend):
         fields = {"kind", "base_url", "leave_out", "limit_field"}

@@ -8,6 +8,7 @@ module.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -32,9 +33,11 @@ from selfpriority.recipe import (
     InWords,
     JudgeSection,
     OpenaiBackend,
+    RayBackend,
     Recipe,
     VllmBackend,
     branch_of,
+    engine_of,
     trained_systems,
 )
 from selfpriority.training.extras import missing_extras
@@ -168,9 +171,12 @@ def _keys(recipe: Recipe, ahead: Ahead) -> Iterator[str]:
 
 
 def _engines(recipe: Recipe, ahead: Ahead) -> Iterator[str]:
-    """Interpreters without vLLM where an engine will be started."""
+    """Interpreters without vLLM where an engine will be started, and no Ray where there shall be replicas."""
     is_answering = ahead.collects or (ahead.evaluates and recipe.evaluate.prompts is not None)
-    for place, backend in _backends(recipe, is_answering).items():
+    for place, each in _backends(recipe, is_answering).items():
+        if isinstance(each, RayBackend) and importlib.util.find_spec("ray") is None:
+            yield f"{place}.kind: ray: Ray is not installed; pip install 'selfpriority[ray]' on all nodes"
+        backend = engine_of(each) if each else None
         if isinstance(backend, VllmBackend):
             try:
                 vllm_version(backend.python or sys.executable)

@@ -29,6 +29,7 @@ from selfpriority.recipe import (
     JudgeSection,
     OtherSystem,
     Prompts,
+    RayBackend,
     Recipe,
     VllmBackend,
     with_named,
@@ -106,6 +107,8 @@ def _training_data(recipe: Recipe, absolute: Locate) -> dict[str, object]:
 
 def _backend(backend: Backend, absolute: Locate) -> Backend:
     """With its interpreter where it is; the link that a virtual environment's is stays that link."""
+    if isinstance(backend, RayBackend):
+        return backend.model_copy(update={"each": _backend(backend.each, absolute)})
     if not isinstance(backend, VllmBackend) or backend.python is None:
         return backend
     return backend.model_copy(update={"python": absolute(backend.python, ())})

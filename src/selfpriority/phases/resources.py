@@ -43,6 +43,7 @@ from selfpriority.recipe import (
     JudgeSection,
     OpenaiBackend,
     Recipe,
+    engine_of,
 )
 from selfpriority.run import Run
 from selfpriority.run_records import Spent
@@ -159,7 +160,7 @@ class Resources:
 
     def _opened(self, opens: Opener, name: str, settings: Backend, watch: Watcher) -> LanguageModel:
         if self.stand_ins is not None:
-            return self.stand_ins.model(name, settings)
+            return self.stand_ins.model(name, engine_of(settings))
         key = f"{name} {settings.model_dump_json()}"
         if key not in self.models:
             self.models[key] = Cached(opens(name, settings, self.reporter.note), self.run.cache, self.reporter.note)

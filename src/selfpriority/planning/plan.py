@@ -21,7 +21,7 @@ from selfpriority.planning.offline import Invented, invented
 from selfpriority.planning.pace import Earlier, Pace, Prices
 from selfpriority.planning.pilot import Pilot
 from selfpriority.planning.requests import PlannedStep, Rehearsal, planned_steps
-from selfpriority.recipe import Align, HfBackend, Recipe, VllmBackend, load
+from selfpriority.recipe import Align, HfBackend, Recipe, VllmBackend, engine_of, load
 from selfpriority.run import SYSTEMS, Run
 
 TOKENIZER, CHARACTERS = "tokenizer", "estimate: 4 characters a token, for its tokenizer is not on this machine"
@@ -204,7 +204,7 @@ def _card(recipe: Recipe, memory: Mapping[str, Held], trainings: Sequence[Planne
 
 
 def _engine(recipe: Recipe) -> PlannedEngine | None:
-    backend = recipe.backend
+    backend = engine_of(recipe.backend)
     if not isinstance(backend, VllmBackend):
         return None
     return PlannedEngine(vllm_version(backend.python or sys.executable), backend.memory_share)

@@ -4,7 +4,16 @@ The only place with defaults; knows nothing of models.
 """
 
 from selfpriority.recipe.align import Align, Lora
-from selfpriority.recipe.backend import Backend, HfBackend, OpenaiBackend, Prices, ScriptedBackend, VllmBackend
+from selfpriority.recipe.backend import (
+    Backend,
+    HfBackend,
+    OpenaiBackend,
+    Prices,
+    RayBackend,
+    ScriptedBackend,
+    VllmBackend,
+    engine_of,
+)
 from selfpriority.recipe.branch import (
     TRAINED,
     VANILLA,
@@ -56,6 +65,7 @@ __all__ = [
     "Pairs",
     "Prices",
     "Prompts",
+    "RayBackend",
     "Recipe",
     "Refine",
     "Sample",
@@ -66,6 +76,7 @@ __all__ = [
     "branch_of",
     "check_merges",
     "dump",
+    "engine_of",
     "in_order",
     "load",
     "load_recipe",

@@ -113,6 +113,44 @@ class ScriptedBackend(Section):
     """Seconds a batch takes."""
 
 
+def _local(value: Any) -> Any:
+    return {"kind": "hf", **value} if isinstance(value, dict) else value
+
+
+class RayBackend(Section):
+    """Replicas of a local backend on a Ray cluster, each an actor with the model open.
+
+    Raises:
+        ValidationError: an unknown field, a value out of its bounds, or arithmetic that a node would choose itself.
+
+    Examples:
+        >>> RayBackend(kind="ray", replicas=4, each=HfBackend(dtype="bfloat16")).depth
+        2
+    """
+
+    kind: Literal["ray"]
+    """Who answers."""
+    each: Annotated[HfBackend | VllmBackend | ScriptedBackend, Field(discriminator="kind"), BeforeValidator(_local)]
+    """What every replica runs."""
+    replicas: int = Field(1, ge=1, le=10_000)
+    """How many there are."""
+    gpus: float = Field(1.0, ge=0, le=64)
+    """GPUs that each takes."""
+    cpus: float = Field(1.0, ge=0, le=1024)
+    """CPUs that each takes."""
+    address: str | None = None
+    """Of the cluster: `auto`, or `HOST:PORT` of its head; none: `$RAY_ADDRESS`, else this machine alone."""
+    depth: int = Field(2, ge=1, le=64)
+    """Tasks that a replica has at a time: one in hand, the others waiting there."""
+
+    @field_validator("each")
+    @classmethod
+    def _says_its_arithmetic(cls, each: Any) -> Any:
+        if isinstance(each, HfBackend) and each.dtype == "auto":
+            raise ValueError("dtype: auto may mean one thing on one node and another on the next; say which")
+        return each
+
+
 class Prices(Section):
     """What a server charges for a million tokens, in any one currency."""
 
@@ -180,10 +218,13 @@ class OpenaiBackend(Section):
         return variable
 
 
-def _of_kind(value: Any) -> Any:
-    return {"kind": "hf", **value} if isinstance(value, dict) else value
-
-
 Backend = Annotated[
-    HfBackend | VllmBackend | ScriptedBackend | OpenaiBackend, Field(discriminator="kind"), BeforeValidator(_of_kind)
+    HfBackend | VllmBackend | ScriptedBackend | OpenaiBackend | RayBackend,
+    Field(discriminator="kind"),
+    BeforeValidator(_local),
 ]
+
+
+def engine_of(backend: Backend) -> Backend:
+    """What computes: of replicas that which each runs."""
+    return backend.each if isinstance(backend, RayBackend) else backend
