@@ -134,7 +134,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def alone() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80_000_000)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80_000_000)
     yield
     ray.shutdown()
 

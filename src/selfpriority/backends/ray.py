@@ -272,20 +272,20 @@ def connected(settings: RayBackend) -> Any:
     except ImportError as error:
         raise InputError(f"backend.kind: ray needs Ray ({error}); pip install 'selfpriority[ray]'") from error
     if not ray.is_initialized():
-        _join(ray, settings.address or os.environ.get("RAY_ADDRESS"))
+        _join(ray, settings.address or os.environ.get("RAY_ADDRESS") or "local")
     return ray
 
 
-def _join(ray: Any, address: str | None) -> None:
+def _join(ray: Any, address: str) -> None:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # what a dead replica had is asked of another
     before = signal.getsignal(signal.SIGTERM)
     try:
-        if address and ":" in address and "://" not in address:  # Ray itself tries for minutes
+        if ":" in address and "://" not in address:  # Ray itself tries for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=_SECONDS_TO_CONNECT).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=None)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        place = f"backend.address: {address}" if address else "backend.kind: ray"
+        place = f"backend.address: {address}"
         raise InputError(
             f"{place}: no Ray cluster answers there ({_first_line(error)}); `ray start --head` begins one"
         ) from error
