@@ -1,4 +1,4 @@
-"""The real vLLM against transformers: ratings, texts, and an adapter beside its base. Minutes, most of them its start.
+"""The real vLLM and its server against transformers: ratings, texts, an adapter. Minutes, most of them starts.
 
 `SPA_VLLM_PYTHON` names the interpreter of an environment that has it (`make vllm` makes one); without it they skip.
 """
@@ -6,16 +6,22 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selfpriority.backends.hf import HfModel
+from selfpriority.backends.openai import OpenaiModel
 from selfpriority.backends.vllm import VllmModel
 from selfpriority.language_model import Choice, Choose, Completion, Generate, Request, ask
 from selfpriority.models.weights import silent
-from selfpriority.recipe import HfBackend, VllmBackend
+from selfpriority.recipe import HfBackend, OpenaiBackend, VllmBackend
 from selfpriority.records import Message
 
 PYTHON = os.environ.get("SPA_VLLM_PYTHON", "")
@@ -31,12 +37,54 @@ ENGINE = VllmBackend(
     engine={"enforce_eager": True, "max_model_len": 1024},
 )
 EXACT = HfBackend(device="cpu", dtype="float32")
+SERVED = (
+    *("--served-model-name", "m", "--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager"),
+    *("--max-model-len", "1024", "--max-num-seqs", "16", "--max-num-queued-reqs", "40"),
+)
+N_QUEUED = int(os.environ.get("SPA_VLLM_REQUESTS", "400"))
+"""Requests to a server with room for 16 and 40 more."""
 QUESTIONS = ("How do I bake bread?", "Name a colour.", "What is a good way to learn to swim?")
 
 
 @pytest.fixture(autouse=True)
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"))
+
+
+@pytest.fixture(scope="module")
+def server(embedded_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenaiBackend]:
+    """vLLM's own server on loopback, which says 503 to more than 40 waiting requests."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    said_there = tmp_path_factory.mktemp("server") / "log"
+    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(embedded_model), *SERVED]
+    env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    with said_there.open("w") as log:
+        process = subprocess.Popen([*command, "--port", str(port)], env=env, stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + 300
+        while not answers(f"http://127.0.0.1:{port}/health"):
+            assert process.poll() is None, said_there.read_text()[-3000:]
+            assert time.monotonic() < until, "the server does not come up"
+            time.sleep(1)
+        yield OpenaiBackend(
+            kind="openai", base_url=f"http://127.0.0.1:{port}/v1", model="m", leave_out=("seed",), concurrency=256
+        )
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
 
 
 def said(text: str) -> tuple[Message, ...]:
@@ -96,6 +144,20 @@ def test_an_adapter_beside_its_base_is_the_merged_model(embedded_model: Path, tm
     wanted = ask(HfModel(str(folder), EXACT), ratings())  # transformers merges it
     assert widest(wanted, ask(HfModel(str(embedded_model), EXACT), ratings())) > 1e-3  # it changes something
     assert widest(ask(VllmModel(str(folder), ENGINE), ratings()), wanted) < 1e-4
+
+
+def test_its_server_rates_as_transformers_does(embedded_model: Path, server: OpenaiBackend) -> None:
+    notes: list[str] = []
+    found = ask(OpenaiModel("m", server, notes.append), ratings())
+    assert widest(found, ask(HfModel(str(embedded_model), EXACT), ratings())) < 1e-3
+    assert all(isinstance(answer, Choice) and not any(answer.unseen) for answer in found), notes
+
+
+def test_its_server_with_a_short_queue_answers_all_the_same(server: OpenaiBackend) -> None:
+    requests: list[Request] = [Generate(said(f"Name the number {n}."), 1, 0.0, 1.0, 1, n) for n in range(N_QUEUED)]
+    found = ask(OpenaiModel("m", server), requests)
+    assert all(isinstance(answer, Completion) for answer in found)
+    assert len(found) == N_QUEUED
 
 
 def adapter(base: Path, folder: Path) -> Path:
