@@ -125,11 +125,12 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             states = options.states or Path(folder) / "states.sqlite"
             models = _models(judges, options.model, states)
-            made = {CONTRAST: _made(models[CONTRAST], options.model or MODEL)} if CONTRAST in judges else {}
+            made = {CONTRAST: _made(models[CONTRAST], options)} if CONTRAST in judges else {}
             fitted = _fitted_outside(asked)
             for (question, file, labels), name in product(asked, judges):
                 most = options.limit_words if name == "words" else options.limit
-                for objective in sorted({label.objective for label in labels}):
+                wanted = {label.objective for label in labels if options.objective in (None, label.objective)}
+                for objective in sorted(wanted):
                     asked_about = [label for label in labels if label.objective == objective]
                     own = [label for label in asked_about if _unseen(label, name, file, fitted)]
                     found = measure(_judge(name, models[name], made), own[:most], f"{file}: {question}, {name}")
@@ -204,8 +205,10 @@ def _layers(judges: Sequence[str], model: str) -> set[int]:
     return fitted | {read_contrast(name).layer(depth) for name in contrast_objectives() if depth}
 
 
-def _made(model: LanguageModel, name: str) -> Heads:
-    return fit_contrast(model, name, n_layers(name), contrast_objectives())
+def _made(model: LanguageModel, options: argparse.Namespace) -> Heads:
+    name = options.model or MODEL
+    objectives = [options.objective] if options.objective else contrast_objectives()
+    return fit_contrast(model, name, n_layers(name), objectives, options.every)
 
 
 def _judge(name: str, model: LanguageModel, made: Mapping[str, Heads]) -> Judge:
@@ -285,6 +288,8 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--model", help=f"asked, or read in place of the model that heads name; else {MODEL}")
     parser.add_argument("--states", type=Path, help="SQLite file that keeps the hidden states for the next time")
+    parser.add_argument("--every", type=int, default=1, help="fit `contrast` on every so many prompts alone")
+    parser.add_argument("--objective", help="measure, and fit `contrast` for, this one alone; default: all")
     parser.add_argument("--limit", type=int, help="rate at most this many labels of a file")
     parser.add_argument("--limit-words", type=int, default=200, help="the same for the model in words")
     parser.add_argument("--bias", action="store_true", help="print what moves the ratings beside the label, too")

@@ -17,7 +17,7 @@ COLUMN = 30
 
 AROUND = {
     "recipes/": "what ships to start from, one YAML file a run; every one is parsed in the tests",
-    "examples/": "the library behind the commands, runnable; run in the tests",
+    "examples/": "the library behind the commands, runnable; jobs of two nodes; run in the tests",
     "notebooks/": "the library as a tour, without outputs; its cells run in the tests",
     "benchmarks/": "one script a question, with the last table in its README",
     "docs/": "method.md, deviations.md, run-directory.md, report.md, judging.md, evaluation.md, data.md, ...",

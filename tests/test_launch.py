@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from selfpriority.errors import InputError, WorkFailed
-from selfpriority.phases.launch import _decisive_error, is_heard, is_main, rank
+from selfpriority.phases.launch import _decisive_error, check_alone, check_started, is_heard, is_main, rank
+from selfpriority.recipe import Align
 
 
 def failures(folder, *given):
@@ -56,3 +57,25 @@ def test_what_is_wrong_with_the_input_stays_that(tmp_path):
     error = _decisive_error(failures(tmp_path, -15, "InputError: model: x cannot be loaded\nnor y"), "align")
     assert isinstance(error, InputError)
     assert error.lines == ("model: x cannot be loaded", "nor y")
+
+
+@pytest.mark.parametrize("started", ["1", "4", "8"])
+def test_a_recipe_that_names_no_number_leaves_it_to_the_launcher(monkeypatch, tmp_path, started):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", started)
+    check_started(Align(), tmp_path)
+    many = Align(nodes=2, processes=2)
+    if started == "4":
+        check_started(many, tmp_path)
+    else:
+        with pytest.raises(InputError, match=rf"processes: 2 is 4, and {started} processes were started; run on every"):
+            check_started(many, tmp_path)
+
+
+def test_what_one_process_does_is_refused_to_several(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    check_alone()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="RANK: 2 processes were started, and a run has one"):
+        check_alone()

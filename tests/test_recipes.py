@@ -422,6 +422,17 @@ def test_what_needs_the_whole_model_is_refused_with_shards(tmp_path, name, field
     assert f"{name} needs parallel: ddp" in refusal(path, field, "align.parallel=fsdp")
 
 
+def test_nodes_are_no_part_of_what_is_trained_and_shards_want_company_on_theirs(tmp_path):
+    path = write(tmp_path, SMALL)
+    many = recipe.load(path, ["align.nodes=3", "align.processes=4", "align.parallel=hsdp"]).align
+    assert many.in_result == recipe.load(path).align.in_result
+    assert (many.n_together, many.n_shards) == (12, 4)
+    assert many.model_copy(update={"parallel": "fsdp"}).n_shards == 12
+    assert "shards within a node, where processes is 1" in refusal(path, "align.nodes=2", "align.parallel=hsdp")
+    assert "average needs parallel: ddp" in refusal(path, "align.average=0.9", "align.parallel=hsdp")
+    assert "in one process" in refusal(path, "align.method=grpo", "align.rows=online", "align.nodes=2")
+
+
 def test_a_run_is_known_by_how_it_saves_only_where_that_is_chosen(tmp_path):
     """Else every run of before there was a choice would train again."""
     path = write(tmp_path, SMALL)

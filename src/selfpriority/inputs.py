@@ -13,6 +13,7 @@ from selfpriority.phases.align import align_step
 from selfpriority.phases.branches import Branch, branches
 from selfpriority.phases.evaluate import check_evaluation
 from selfpriority.phases.judge_check import check_anchors
+from selfpriority.phases.launch import node_command
 from selfpriority.phases.merges import merges
 from selfpriority.phases.models import model_key
 from selfpriority.phases.own_steps import as_trained, check_own, idle_in_system
@@ -56,6 +57,9 @@ def check_inputs(resources: Resources) -> None:
         resources.reporter.note(f"prompts: {n} dropped: {reason}")
     for unused in unused_fields(recipe):
         resources.reporter.note(unused)
+    if recipe.align.nodes > 1:
+        how = node_command(recipe.align, resources.run.folder)
+        resources.reporter.note(f"align.nodes: {recipe.align.nodes}: the run stops before a training, until {how}")
     if strange := recipe.align.strange_beta:
         resources.reporter.note(strange)
     beside = branches(resources.run, recipe)  # what is wrong with one is found here

@@ -157,8 +157,8 @@ def train(
     from selfpriority.training.align import Places
     from selfpriority.training.align import train as train_at
 
-    if settings is not None and settings.processes > 1:
-        raise InputError("train: align.processes is for a run (`run_recipe`), which starts them; here it is 1")
+    if settings is not None and settings.n_together > 1:
+        raise InputError("train: align.processes is for a run (`run_recipe`), as align.nodes is; here both are 1")
     folder = Path(to)
     folder.mkdir(parents=True, exist_ok=True)
     places = Places(folder / "policy", folder / "training.jsonl", folder / "checkpoints")

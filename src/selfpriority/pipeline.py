@@ -20,6 +20,7 @@ from selfpriority.interrupts import INTERRUPTED
 from selfpriority.phases.batch_tokens import with_batch_tokens
 from selfpriority.phases.branches import Branch, branches, prepare
 from selfpriority.phases.children import KEEP_FREED_MEMORY, RETURN_FREED_MEMORY, run_child
+from selfpriority.phases.launch import check_alone
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.recipe import (
@@ -90,7 +91,11 @@ def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> 
 
     The run's recipe is replaced once no other process works on the run and the new one's inputs are sound: whoever
     works follows one recipe to the end, and a mistake leaves the run as it was.
+
+    Raises:
+        InputError: the recipe's inputs are wrong, or this is one of several processes.
     """
+    check_alone()
     resources = Resources(asked.recipe, run, reporter)
     with run.locked("run"):
         check_inputs(resources)

@@ -43,6 +43,13 @@ def test_activations_are_those_of_the_largest_pass(chosen, dropout):
     assert (row.activations > chosen(lora={}, tokens_per_batch=60)[0].activations) == bool(dropout)
 
 
+@pytest.mark.parametrize(("parallel", "parts"), [("ddp", 1), ("fsdp", 6), ("hsdp", 3)])
+def test_a_card_holds_its_part_of_a_model_on_several_nodes(chosen, parallel, parts):
+    (one, _), (row, _) = chosen(), chosen(nodes=2, processes=3, parallel=parallel)
+    assert (row.weights, row.optimizer) == (one.weights / parts, one.optimizer / parts)
+    assert row.gradients == one.gradients * (2 if parallel == "ddp" else 1) / parts
+
+
 @pytest.fixture
 def group():
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)

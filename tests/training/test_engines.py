@@ -38,8 +38,17 @@ def test_several_processes_are_told_the_recipes_engine(monkeypatch):
     assert FullyShardedDataParallelPlugin(**told).fsdp_version == 2
     assert told["reshard_after_forward"] is True
     assert told["cpu_offload"] is False
+    assert told["cpu_ram_efficient_loading"] is True
+    assert shard_arguments(Align(parallel="hsdp")) == told
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # the launcher has said it
     assert shard_arguments(Align(parallel="fsdp")) == {}
+
+
+@pytest.mark.parametrize("started", ["2", "3"])
+def test_a_copy_on_every_node_wants_several_processes_on_each(monkeypatch, started):
+    monkeypatch.setenv("WORLD_SIZE", started)
+    with pytest.raises(InputError, match=rf"two or more processes on each of 2 nodes .*, and {started} were started"):
+        accelerator_for(Align(parallel="hsdp", nodes=2, processes=2))
 
 
 def test_a_launcher_that_shards_is_refused_what_needs_the_whole_model(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from collections import Counter
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from selfpriority.chat import Chat
 from selfpriority.recipe import Align, Lora
+from selfpriority.training.adapters import adapted
 from selfpriority.training.align import Places, train
 from selfpriority.training.encode import encode_all
 from selfpriority.training.groups import plan_steps
@@ -31,7 +33,8 @@ from pathlib import Path
 from selfpriority.training.align import train
 folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
 (folder / f"process-{rank}").write_text(str(os.getpid()))
-trained = train(*pickle.loads((folder / "arguments").read_bytes()))
+given = folder / f"arguments-{rank}"
+trained = train(*pickle.loads((given if given.exists() else folder / "arguments").read_bytes()))
 (folder / "resumed").write_text(str(trained.resumed_from))
 if trained.survival:
     (folder / "survived").write_text(str(trained.survival.share))
@@ -108,10 +111,31 @@ def weights_of(folder):
 
 def tied(folder, like):
     """The tiny Llama with one tensor for embeddings and head."""
-    model = AutoModelForCausalLM.from_pretrained(like, dtype=torch.float32, tie_word_embeddings=True)
+    torch.manual_seed(1)
+    config = AutoConfig.from_pretrained(like, tie_word_embeddings=True)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(like).save_pretrained(folder)
     return folder
+
+
+def adapter_of(base, folder):
+    """An adapter of a model, beside it, that changes what the model says."""
+    model = adapted(AutoModelForCausalLM.from_pretrained(base), Lora(r=4))
+    torch.manual_seed(0)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight.data, std=0.1)
+    model.save_pretrained(folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "../base"}))
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+
+
+def two_of(folder):
+    """Folders of the training by one process, and of that by several."""
+    return folder / "one", folder / "several"
 
 
 def pieces_of(checkpoint):
@@ -153,6 +177,50 @@ def test_two_ranks_equal_one(tiny_model, paired_pool, tmp_path, changes, is_tied
         configs = [(where.policy / "config.json").read_text() for where in (one, two)]
         assert configs[0] == configs[1]
         assert type(AutoModelForCausalLM.from_pretrained(two.policy)).__name__ == "LlamaForCausalLM"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"lora": Lora(r=4), **DPO}], ids=["full", "dpo of adapters"])
+def test_four_ranks_on_two_nodes_equal_one(tiny_model, paired_pool, tmp_path, changes):
+    align, one, four = settings(parallel="hsdp", nodes=2, processes=2, **changes), *map(places, two_of(tmp_path))
+    model, pools = tied(tmp_path / "tied", tiny_model), pools_of(paired_pool)
+    train(pools, model, align, 0, one)
+    finished(started((pools, model, align, 0, four), four.policy.parent, 4))
+    assert_same(four, one)
+    assert_moved(four.policy, None if "lora" in changes else model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["base", "adapter", "merged"])
+def test_of_those_that_hold_shards_the_main_one_alone_reads_weights(tiny_model, paired_pool, tmp_path, start):
+    """The other's files hold none: a model's own, or those of an adapter's base."""
+    lora = {"lora": Lora(r=4)} if start == "adapter" else {}
+    align, one, two = settings(parallel="fsdp", **lora), *map(places, two_of(tmp_path))
+    full, bare = tmp_path / "full", tmp_path / "bare"
+    tied(full / "base", tiny_model)
+    adapter_of(full / "base", full / "adapter")
+    shutil.copytree(full, bare)
+    (bare / "base" / "model.safetensors").write_bytes(b"no weights")
+    name, pools = "base" if start == "base" else "adapter", pools_of(paired_pool)
+    train(pools, full / name, align, 0, one)
+    two.policy.parent.mkdir()
+    (two.policy.parent / "arguments-1").write_bytes(pickle.dumps((pools, bare / name, align, 0, two)))
+    finished(started((pools, full / name, align, 0, two), two.policy.parent, 2))
+    assert_same(two, one)
+
+
+@pytest.mark.slow
+def test_files_that_make_another_model_than_their_configuration_are_read_by_all(tiny_model, paired_pool, tmp_path):
+    """It says that head and embeddings are one, and they are two."""
+    model, (one, two) = tmp_path / "model", map(places, two_of(tmp_path))
+    shutil.copytree(tiny_model, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    align, pools = settings(parallel="fsdp"), pools_of(paired_pool)
+    train(pools, model, align, 0, one)
+    finished(started((pools, model, align, 0, two), two.policy.parent, 2))
+    assert "lm_head.weight" in weights_of(two.policy)
+    assert_same(two, one)
 
 
 @pytest.mark.slow

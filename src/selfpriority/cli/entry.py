@@ -73,7 +73,7 @@ def _outcome(debug: bool) -> int:
             raise
         lines = error.lines if isinstance(error, InputError) else [str(error)]
         for line in lines:
-            tell(f"spa: {message(line)}")
+            tell(f"spa: {message(line)}", is_ours=True)
         return error.exit_code
     except typer.Abort:
         raise
@@ -125,11 +125,14 @@ def _check_arguments(arguments: Sequence[str]) -> None:
             raise InputError(f"{shown(sound(argument))}: an argument that is not UTF-8; rename what it names")
 
 
-def tell(line: str) -> None:
-    """One line on stderr; of several processes none speaks, for one's error is the cause of the others'."""
-    from selfpriority.phases.launch import is_heard
+def tell(line: str, is_ours: bool = False) -> None:
+    """One line on stderr; of several processes none speaks, for one's error is the cause of the others'.
 
-    if is_heard():
+    An error of ours is no broken connection, though: the main process tells its own where somebody else started them.
+    """
+    from selfpriority.phases.launch import is_heard, is_main
+
+    if is_heard() or (is_ours and is_main() and "--child" not in sys.argv):
         print(clean(line), file=sys.stderr)
 
 

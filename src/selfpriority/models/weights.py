@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from selfpriority.errors import InputError, SelfPriorityError
@@ -40,13 +41,14 @@ class Opened:
     """It is an adapter with whole embeddings beside the low-rank weights."""
 
 
-def open_model(name: str, dtype: torch.dtype, kind: Any = AutoModelForCausalLM) -> Opened:
+def open_model(name: str, dtype: torch.dtype, kind: Any = AutoModelForCausalLM, reads: bool = True) -> Opened:
     """The model `name`; an adapter is merged into its base in float32, then cast so that its changes survive.
 
     Args:
         name: a hub id, a folder (of a model or an adapter) or an embedded name.
         dtype: of the weights.
         kind: the class of transformers.
+        reads: whether the weights are; else they have shapes and no numbers, on torch's meta device.
 
     Raises:
         InputError: no such model, or unreadable or incomplete weights.
@@ -54,7 +56,12 @@ def open_model(name: str, dtype: torch.dtype, kind: Any = AutoModelForCausalLM) 
     source = resolve(name)
     with readable(name):
         base = base_of(source)
-        if base is None:
+        if not reads:
+            model = _unread(base or source, dtype, kind)
+            if base is not None:
+                fit_rows(model, source)
+                _keep_head_once(model)
+        elif base is None:
             model = _complete(source, name, dtype, kind)
         else:
             model = _complete(base, base, torch.float32, kind)
@@ -77,12 +84,13 @@ def _keep_head_once(model: Any) -> None:
         head.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
 
 
-def open_adapter(name: str, dtype: torch.dtype, **how: Any) -> Opened:
+def open_adapter(name: str, dtype: torch.dtype, reads: bool = True, **how: Any) -> Opened:
     """The model `name` under the adapter that it is, to be trained on, or alone if it is none.
 
     Args:
         name: as above.
         dtype: of the weights of the base.
+        reads: whether those are, as above.
         how: what `from_pretrained` takes beside them: quantization.
 
     Raises:
@@ -91,7 +99,10 @@ def open_adapter(name: str, dtype: torch.dtype, **how: Any) -> Opened:
     source = resolve(name)
     with readable(name):
         base = base_of(source)
-        model = _complete(base or source, base or name, dtype, AutoModelForCausalLM, **how)
+        if reads:
+            model = _complete(base or source, base or name, dtype, AutoModelForCausalLM, **how)
+        else:
+            model = _unread(base or source, dtype, AutoModelForCausalLM)
         brings = base is not None and fit_rows(model, source)
         model = _adapted(model, source, is_trainable=True) if base else model
         return Opened(model, _tokenizer(source, model, name), _end_ids(model), source, brings)
@@ -166,6 +177,16 @@ def _complete(source: str, name: str, dtype: torch.dtype, kind: Any, **how: Any)
         if layer and int(layer[1]) >= n_layers:  # transformers would go on without it
             raise InputError(f"model: {name} has {weight}, but config.json says num_hidden_layers: {n_layers}")
     return model
+
+
+def _unread(source: str, dtype: torch.dtype, kind: Any) -> Any:
+    """The model without its numbers, but with the buffers that are computed and stand in no file."""
+    trusts = code_is_trusted()
+    config = AutoConfig.from_pretrained(source, trust_remote_code=trusts)
+    with init_empty_weights(include_buffers=False):
+        model = kind.from_config(config, dtype=dtype, trust_remote_code=trusts)
+    model.tie_weights()  # in there each is put on the device by itself
+    return model.eval()
 
 
 def check_shapes(source: str, model: Any, name: str) -> None:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from selfpriority.errors import WorkFailed
 from selfpriority.models.files import resolve
 from selfpriority.phases.collect import collect_steps
-from selfpriority.phases.launch import is_main, launch, rank
+from selfpriority.phases.launch import check_started, is_main, launch, rank
 from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_inputs import prompt_places, start_of_training, with_places
 from selfpriority.phases.round_steps import Round
 from selfpriority.preferences import PreferenceRow, objectives_in, paired_pools
-from selfpriority.recipe import Recipe
+from selfpriority.recipe import Align, Recipe
 from selfpriority.records import Drop, PairedPool, Pool, Sifted
 from selfpriority.report.cards import write_policy_cards
 from selfpriority.rivals.online import rewards, threshold_of
@@ -79,14 +79,14 @@ def align(run: Run, resources: Resources, number: int) -> None:
     With `align.processes` this process starts that many, each of which comes here again; the main one alone writes.
 
     Raises:
+        InputError: another number of processes than the recipe says was started, or those of several nodes were not.
         KeyboardInterrupt: interrupted; what was trained is in a checkpoint, or it is done and its policy saved.
     """
     step = align_step(run, resources, number)
     if run.is_done(step):
         return
-    if resources.recipe.align.processes > 1 and rank() is None:
-        _on_many(run, resources, number)
-        return
+    if _is_for_many(run, resources.recipe.align):
+        return _on_many(run, resources, number)
     from selfpriority.training.align import Places
     from selfpriority.training.checkpoints import newest, of_other_forms
 
@@ -170,6 +170,11 @@ def _told(trained: Trained, recipe: Recipe) -> Iterator[str]:
         yield f"{name} was damaged and is passed over"
     for alarm, n_steps in trained.alarms.items():
         yield f"alarm at {n_steps} of {trained.n_steps} steps: {alarm}; see training.jsonl"
+
+
+def _is_for_many(run: Run, settings: Align) -> bool:
+    check_started(settings, run.folder)
+    return settings.processes > 1 and rank() is None
 
 
 def _on_many(run: Run, resources: Resources, number: int) -> None:

@@ -1,5 +1,7 @@
 """Starts one phase on several processes of this machine, and says in one line what became of them.
 
+Those of several machines are started by somebody else (torchrun), who sets `RANK` as torch's launcher does here.
+
 The processes are torch's to start and to stop (`torch.distributed.launcher`); the main one reports and writes, the
 others are silent. An error of any is kept in a file and told here, once.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -16,9 +19,11 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpriority.errors import InputError, SelfPriorityError, WorkFailed
+from selfpriority.recipe import Align
 
 SECONDS_TO_STOP = 900
 """That an interrupted training has on several processes, for the step under way and its checkpoint."""
@@ -33,9 +38,47 @@ def rank() -> int | None:
     return int(given) if given else None  # set and empty: a shell's way to have it unset
 
 
+def n_started() -> int:
+    """Processes that work together, on all nodes."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
 def is_main() -> bool:
     """Whether this process writes and reports."""
     return not rank()
+
+
+def node_command(settings: Align, folder: Path) -> str:
+    """What every node runs for one training of several nodes; HOST is one of them."""
+    spread = f"--nnodes {settings.nodes} --nproc-per-node {settings.processes}"
+    how = f"torchrun {spread} --rdzv-backend c10d --rdzv-endpoint HOST:29500"
+    return f"{how} -m selfpriority align {shlex.quote(str(folder.absolute()))}"
+
+
+def check_started(settings: Align, folder: Path) -> None:
+    """Whether as many processes were started as the recipe says; one that says nothing leaves it to the launcher.
+
+    Raises:
+        InputError: another number, or none on several nodes, which a program of one of them cannot start.
+    """
+    if rank() is None:
+        if settings.nodes > 1:
+            lack = f"align.nodes: {settings.nodes}: this program starts processes on its own node alone"
+            raise InputError(f"{lack}; run on every node: {node_command(settings, folder)}")
+        return
+    if settings.n_together > 1 and n_started() != settings.n_together:
+        wanted = f"align.nodes: {settings.nodes} times align.processes: {settings.processes}"
+        lack = f"{wanted} is {settings.n_together}, and {n_started()} processes were started"
+        raise InputError(f"{lack}; run on every node: {node_command(settings, folder)}")
+
+
+def check_alone() -> None:
+    """Raises InputError where this is one of several processes, for what a single one does from end to end."""
+    if rank() is not None and n_started() > 1:
+        raise InputError(
+            f"RANK: {n_started()} processes were started, and a run has one from end to end; unset RANK, or start "
+            f"several for the training alone: `spa align RUN`"
+        )
 
 
 def is_heard() -> bool:
@@ -44,10 +87,11 @@ def is_heard() -> bool:
 
 
 def record(error: BaseException) -> None:
-    """Keeps the error of a process for the one that started it."""
+    """Keeps the error of a process for the one that started it; torchrun prints all of it, so of ours a line alone."""
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-    get_error_handler().record_exception(error)
+    is_ours = isinstance(error, SelfPriorityError) and "--debug" not in sys.argv
+    get_error_handler().record_exception(type(error)(*error.args) if is_ours else error)
 
 
 @contextmanager

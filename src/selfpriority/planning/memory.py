@@ -118,16 +118,15 @@ def _trained(name: str, settings: Align, config: Any, is_chosen: bool, n_pass: i
         update={"lora": settings.lora.model_copy(update={"quantize": "none"})}
     )
     rest = footprint(plain, in_bfloat16).frozen if plain else 0.0
-    n_shards = 1 if settings.parallel == "ddp" else settings.processes
     # DDP copies every gradient, in its own type, into a bucket that it sends and keeps
-    n_gradients = 2 if settings.parallel == "ddp" and settings.processes > 1 else 1
+    n_gradients = 2 if settings.parallel == "ddp" and settings.n_together > 1 else 1
     parts = {
         "weights": (each.weights + each.casts) * n.trained + each.frozen * n.frozen_linear + rest * n.frozen_rest,
         "gradients": n_gradients * each.gradients * n.trained,
         "optimizer": each.optimizer * n.trained,
         "average": each.average * n.trained,
     }
-    parts = {part: size / n_shards for part, size in parts.items()}
+    parts = {part: size / settings.n_shards for part, size in parts.items()}
     shape = shape_of(config)
     kept, checkpointed = (
         activations(shape, n_pass, settings.model_copy(update={"gradient_checkpointing": value}), in_bfloat16)

@@ -72,6 +72,11 @@ class PlannedTraining:
     """At most, a round: of passes without gradients, for methods that measure against a reference; else 0."""
     tokens_per_batch: int
     gradient_checkpointing: bool
+    nodes: int
+    processes: int
+    """Of each node, one a GPU."""
+    n_shards: int
+    """Parts of the model, of which a process holds one."""
     choices: tuple[Trained, ...]
     """The recipe's settings and others; empty if the model's files are not here."""
 
@@ -278,5 +283,8 @@ def _training(recipe: Recipe, rehearsal: Rehearsal, align: Sequence[PlannedStep]
         measured_tokens=_measured(settings, n_once),
         tokens_per_batch=settings.tokens_per_batch,
         gradient_checkpointing=settings.gradient_checkpointing,
+        nodes=settings.nodes,
+        processes=settings.processes,
+        n_shards=settings.n_shards,
         choices=tuple(trained(settings, rehearsal, n_once, n_pool)),
     )

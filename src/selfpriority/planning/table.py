@@ -81,6 +81,8 @@ def _grounds(plan: Plan) -> list[str]:
     lines.append(
         "memory of align: of tensors alone; what an allocator adds, most with adapters on a CPU, is in docs/scaling.md"
     )
+    if plan.training.nodes * plan.training.processes > 1:
+        lines.append(_spread(plan.training))
     if plan.engine:
         lines.append(
             f"answers: vLLM {plan.engine.version} in a process of its own, which takes {plan.engine.memory_share:g} "
@@ -137,6 +139,14 @@ def _fit(card: Card) -> str:
     sizes = [f"{phase} {_size(size) if size is not None else 'unknown'}" for phase, size in card.phases.items()]
     verdict = {True: "it fits", False: "it does not fit", None: "unknown whether it fits"}[card.suffices]
     return f"one card of {_size(card.size)}: {verdict} ({', '.join(sizes)})"
+
+
+def _spread(training: PlannedTraining) -> str:
+    """How many cards a training takes, of which the table shows one."""
+    n_cards = training.nodes * training.processes
+    held = "the whole model" if training.n_shards == 1 else f"one of {training.n_shards} parts of the model"
+    places = f"{training.nodes} nodes with {training.processes} each" if training.nodes > 1 else "one node"
+    return f"align takes {n_cards} cards, {places}, and a card holds {held}: its memory is that of one of them"
 
 
 def _size(n_bytes: float) -> str:

@@ -142,9 +142,12 @@ class Align(Section):
     gradient_checkpointing: bool = False
     """Compute activations again for the gradient, not keep them; less memory, some 40 % fewer pairs a second (CPU)."""
     processes: int = Field(1, ge=1, le=1024)
-    """Processes of this machine that train together, one a GPU; changes time and memory, never the result."""
-    parallel: Literal["ddp", "fsdp"] = "ddp"
-    """What several processes hold: a copy of the model each (`ddp`), or shards (FSDP2)."""
+    """Processes of a node that train together, one a GPU; changes time and memory, never the result."""
+    nodes: int = Field(1, ge=1, le=1024)
+    """Machines that train together, each with that many processes; several are started by torchrun on each of them."""
+    parallel: Literal["ddp", "fsdp", "hsdp"] = "ddp"
+    """What several processes hold: a copy of the model each (`ddp`), shards (`fsdp`, FSDP2), or a copy in shards on
+    every node (`hsdp`)."""
 
     @field_validator("rows")
     @classmethod
@@ -167,6 +170,16 @@ class Align(Section):
         if scale is None or scale is _OF_MEANS or "beta" in data:
             return data
         return {**data, "beta": scale.default}
+
+    @property
+    def n_together(self) -> int:
+        """Processes that train together, on all nodes."""
+        return self.nodes * self.processes
+
+    @property
+    def n_shards(self) -> int:
+        """Parts that the model and what belongs to it are cut into; a process holds one."""
+        return {"ddp": 1, "fsdp": self.n_together, "hsdp": self.processes}[self.parallel]
 
     @property
     def strange_beta(self) -> str | None:
@@ -209,7 +222,7 @@ class Align(Section):
         `learn` is among them where a likelihood is learned, and not that of all chosen answers: what was trained before
         the field was there keeps its key.
         """
-        others = {"tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing", "processes", "parallel"}
+        others = {"tokens_per_batch", "checkpoint_minutes", "gradient_checkpointing", "processes", "nodes", "parallel"}
         others |= {"save"} if self.save == "auto" else set()  # runs from before there was a choice stay done
         others |= {
             "start",
@@ -240,9 +253,9 @@ class Align(Section):
             raise ValueError("nll adds the likelihood to a loss of pairs; method sft is that likelihood already")
         if (self.method == "grpo") != (self.rows == "online"):
             raise ValueError("method grpo draws answers to prompts; set rows: online with it, and with no other")
-        if self.method == "grpo" and (self.processes > 1 or self.weights == "bfloat16"):
+        if self.method == "grpo" and (self.n_together > 1 or self.weights == "bfloat16"):
             raise ValueError(
-                "method grpo trains float32 weights or adapters in one process; set processes and weights so"
+                "method grpo trains float32 weights or adapters in one process; set processes, nodes and weights so"
             )
         if self.rows not in ("pairs", "online") and self.asks_for_safety:
             raise ValueError(
@@ -250,4 +263,6 @@ class Align(Section):
             )
         if self.parallel != "ddp" and self.needs_copies:
             raise ValueError(f"{self.needs_copies} needs parallel: ddp; {self.parallel} leaves a process only shards")
+        if self.parallel == "hsdp" and self.nodes > 1 and self.processes == 1:
+            raise ValueError("parallel hsdp shards within a node, where processes is 1; use ddp, or fsdp over nodes")
         return self

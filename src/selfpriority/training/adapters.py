@@ -51,7 +51,7 @@ class Policy:
         return getattr(config, "max_position_embeddings", None) or sys.maxsize
 
 
-def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
+def load_policy(model: str | Path, settings: Align, seed: int, reads: bool = True) -> Policy:
     """The model as `settings` wants it trained.
 
     Args:
@@ -59,6 +59,7 @@ def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
             training continues; without, it is merged into its base, which is then trained in full.
         settings: `lora`, `dtype`, `weights` and `gradient_checkpointing` count here.
         seed: draws the new adapter's weights.
+        reads: whether the model's weights are; else they have shapes and no numbers.
 
     Raises:
         InputError: the model cannot be loaded.
@@ -67,10 +68,10 @@ def load_policy(model: str | Path, settings: Align, seed: int) -> Policy:
     name = str(Path(model).absolute() if Path(model).is_dir() and model not in EMBEDDED else model)
     dtype, quantization = weight_dtype(settings), _quantization(settings)
     if settings.lora is None:
-        opened = open_model(name, dtype)
+        opened = open_model(name, dtype, reads=reads)
     else:
         how = {"quantization_config": quantization, "device_map": _own_gpu()} if quantization else {}
-        opened = open_adapter(name, dtype, **how)
+        opened = open_adapter(name, dtype, reads, **how)
     policy = opened.model
     for layer in policy.modules() if quantization else ():
         # on some CPUs bitsandbytes repacks weights at the first evaluation, into a form without gradients

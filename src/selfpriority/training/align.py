@@ -19,7 +19,7 @@ from selfpriority.interrupts import deferred_interrupts
 from selfpriority.models.probed_chat import probed_chat
 from selfpriority.recipe import Align
 from selfpriority.records import Drop, PairedPool, Sifted
-from selfpriority.training.adapters import Policy, compute_dtype, load_policy, save_policy
+from selfpriority.training.adapters import Policy, compute_dtype, save_policy
 from selfpriority.training.checkpoints import Checkpoints, mark_of, step_of, written
 from selfpriority.training.encode import EncodedPool, encode_all
 from selfpriority.training.engines import accelerator_for
@@ -30,6 +30,7 @@ from selfpriority.training.objective import n_light, weigh
 from selfpriority.training.passes import Course
 from selfpriority.training.saving import settle
 from selfpriority.training.survival import Survival
+from selfpriority.training.together import hands_out, policy_of, shared_checkpoint, told
 from selfpriority.training.trackers import Trackers
 from selfpriority.training.trainer import Trainer
 
@@ -54,7 +55,6 @@ class Places:
 class _Done:
     """A course that was run."""
 
-    trainer: Trainer
     resumed_from: int
     alarms: Mapping[str, int]
     is_interrupted: bool
@@ -116,17 +116,19 @@ def train(
         WorkFailed: no pool is left to train on, loss or gradient is not finite, or memory or the disk is full.
         InputError: the model cannot be loaded or has no usable chat template.
     """
-    policy = load_policy(model, settings, seed)
+    accelerator = accelerator_for(settings)
+    policy = policy_of(model, settings, seed, accelerator)
     sifted = _encode(paired, policy, settings, str(model))
-    course = _course(sifted.kept, policy, settings, seed)
+    course = _course(sifted.kept, policy, settings, seed, accelerator)
     path = Path(model)
     known_as = places.model_key or str(path.resolve() if path.is_dir() else model)
     mark = mark_of(course.pools, settings, seed, known_as)
     checkpoints = Checkpoints(places.checkpoints, mark)
-    damaged = tuple(checkpoints.damaged())
-    done = _train(policy, course, seed, places, checkpoints, on_step)
-    with deferred_interrupts(_is_alone(done.trainer.accelerator)) as late:  # no checkpoint holds the last steps
-        survival = _save(done.trainer, policy, str(model), places)
+    damaged = tuple(checkpoints.damaged()) if accelerator.is_main_process else ()
+    trainer = Trainer(policy.model, course, accelerator, seed, checkpoints)
+    done = _train(trainer, places, on_step)
+    with deferred_interrupts(_is_alone(accelerator)) as late:  # no checkpoint holds the last steps
+        survival = _save(trainer, policy, str(model), places)
     summary = _summary(course, sifted.dropped, done.resumed_from, done.alarms)
     is_interrupted = done.is_interrupted or bool(late)
     return replace(summary, damaged=damaged, survival=survival, is_interrupted=is_interrupted)
@@ -141,31 +143,26 @@ def _encode(paired: Sequence[PairedPool], policy: Policy, settings: Align, name:
     return sifted
 
 
-def _course(pools: Sequence[EncodedPool], policy: Policy, settings: Align, seed: int) -> Course:
-    form = choose_form(policy.model, max(pool.longest for pool in pools))
+def _course(
+    pools: Sequence[EncodedPool], policy: Policy, settings: Align, seed: int, accelerator: Accelerator
+) -> Course:
+    has_weights = accelerator.is_main_process or not hands_out(accelerator)
+    form = told(accelerator, choose_form(policy.model, max(pool.longest for pool in pools)) if has_weights else None)
+    assert form is not None
     plan = plan_steps(pools, settings, seed, form.shares_prompt)
     return Course(pools, plan, form, settings, compute_dtype(settings))
 
 
-def _train(
-    policy: Policy,
-    course: Course,
-    seed: int,
-    places: Places,
-    checkpoints: Checkpoints,
-    on_step: Callable[[Record], None] | None,
-) -> _Done:
+def _train(trainer: Trainer, places: Places, on_step: Callable[[Record], None] | None) -> _Done:
     """Runs the course from the last checkpoint."""
-    accelerator = accelerator_for(course.settings)
+    accelerator, checkpoints, settings = trainer.accelerator, trainer.checkpoints, trainer.course.settings
     is_main = accelerator.is_main_process
-    checkpoint = checkpoints.last()
+    checkpoint = shared_checkpoint(checkpoints, accelerator)
     resumed_from = step_of(checkpoint) if checkpoint else 0
-    accelerator.wait_for_everyone()  # all have seen the same
     if is_main:
         checkpoints.discard_unusable()
     journal = Journal(places.log, resumed_from, on_step) if is_main else None
-    trackers = Trackers(course.settings, places.log.with_name("tensorboard")) if is_main else None
-    trainer = Trainer(policy.model, course, accelerator, seed, checkpoints)
+    trackers = Trackers(settings, places.log.with_name("tensorboard")) if is_main else None
     late: list[int] = []
     try:
         with written(places.checkpoints, "the last whole checkpoint, if there is one,"):
@@ -176,7 +173,7 @@ def _train(
         if trackers:  # which may have much to send yet
             with deferred_interrupts(_is_alone(accelerator)) as late:
                 trackers.finish()
-    return _Done(trainer, resumed_from, journal.alarms if journal else {}, bool(late))
+    return _Done(resumed_from, journal.alarms if journal else {}, bool(late))
 
 
 def _is_alone(accelerator: Accelerator) -> bool:

@@ -105,6 +105,11 @@ def newest(folder: Path) -> str | None:
     return max(whole, key=step_of).name if whole else None
 
 
+def is_whole(checkpoint: Path) -> bool:
+    """Whether one is seen here with its marker."""
+    return (checkpoint / MARKER).is_file()
+
+
 def step_of(checkpoint: Path) -> int:
     """The optimizer step after which a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])

@@ -1,4 +1,4 @@
-"""Which engine trains on several processes: whole copies (DDP) or FSDP2's shards.
+"""Which engine trains on several processes: whole copies (DDP), FSDP2's shards, or a copy in shards on every node.
 
 What an engine is told stands in `accelerate/*.yaml`, files that `accelerate launch` reads too; started by it, the
 launcher's word counts and nothing is said here. Knows processes and settings; nothing of pools.
@@ -7,13 +7,16 @@ launcher's word counts and nothing is said here. Knows processes and settings; n
 from __future__ import annotations
 
 import os
+import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from accelerate import Accelerator, DistributedType
-from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataParallelPlugin
+from accelerate.parallelism_config import ParallelismConfig
+from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
 
 from selfpriority.errors import InputError
 from selfpriority.models.arithmetic import keep_attention_off_cudnn
@@ -22,6 +25,10 @@ from selfpriority.training.extras import missing_gpus
 
 CONFIGS = Path(__file__).parent / "accelerate"
 FILES = {"ddp": "ddp.yaml", "fsdp": "fsdp2.yaml"}
+"""By `align.parallel`: `hsdp` is told what `fsdp` is, and a grid of processes beside it."""
+
+_PATIENCE = timedelta(hours=1)
+"""That processes wait for the main one, which reads all weights first and writes them last; torch waits ten minutes."""
 
 
 def check_engine(settings: Align) -> None:
@@ -34,19 +41,27 @@ def accelerator_for(settings: Align) -> Accelerator:
     """Knows the engine: the launcher's, else the recipe's, none for one process.
 
     Raises:
-        InputError: the launcher asks for another engine, or shards the model and the recipe needs it whole.
+        InputError: the launcher asks for another engine, shards the model and the recipe needs it whole, or started as
+            many processes as do not spread over the nodes.
     """
     shards = shard_arguments(settings)
+    grid = _grid(settings) if shards else None
     has_gpu = torch.accelerator.is_available()
     keep_attention_off_cudnn()
     # unused weights are those of a mixture's other experts; looking for them breaks recomputed activations
     copies = DistributedDataParallelKwargs(find_unused_parameters=not settings.gradient_checkpointing)
     plugin = FullyShardedDataParallelPlugin(**shards) if shards else None
     # `cpu` unsaid, several processes on a CPU do not find each other
-    accelerator = Accelerator(cpu=not has_gpu, kwargs_handlers=[copies], fsdp_plugin=plugin if has_gpu else None)
-    if plugin and not has_gpu:  # accelerate shards on accelerators only: the way to try FSDP without any
+    handlers = [copies, InitProcessGroupKwargs(timeout=_PATIENCE)]
+    if has_gpu:
+        return Accelerator(kwargs_handlers=handlers, fsdp_plugin=plugin, parallelism_config=grid)
+    accelerator = Accelerator(cpu=True, kwargs_handlers=handlers)
+    if plugin:  # accelerate shards on accelerators only: the way to try FSDP without any
         accelerator.state.fsdp_plugin = plugin
         accelerator.state.distributed_type = DistributedType.FSDP
+    if grid:
+        accelerator.state.parallelism_config = grid
+        accelerator.state.device_mesh = grid.get_device_mesh(accelerator.device.type)
     return accelerator
 
 
@@ -69,7 +84,7 @@ def shard_arguments(settings: Align) -> dict[str, Any]:
             lack = "needs parallel: ddp; this launcher has processes hold shards"
             raise InputError(f"align.{settings.needs_copies} {lack}")
         return {}
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _n_started() == 1:
         return {}
     check_engine(settings)
     if settings.parallel == "ddp":
@@ -78,3 +93,26 @@ def shard_arguments(settings: Align) -> dict[str, Any]:
     arguments = {name.removeprefix("fsdp_"): value for name, value in config.items()}  # the plugin's own names
     others = {"fsdp_version": arguments.pop("version"), "cpu_offload": arguments.pop("offload_params")}
     return {**arguments, **others}
+
+
+def _grid(settings: Align) -> ParallelismConfig | None:
+    """Nodes as rows, the processes of a node as columns: a copy a row, a shard a column; None for one line of shards.
+
+    Raises:
+        InputError: the nodes cannot have equally many processes, or have one each.
+    """
+    if settings.parallel != "hsdp" or settings.nodes == 1:
+        return None
+    n_shards, over = divmod(_n_started(), settings.nodes)
+    if over or n_shards < 2:
+        raise InputError(
+            f"align.parallel: hsdp wants two or more processes on each of {settings.nodes} nodes (align.nodes), "
+            f"and {_n_started()} were started in all"
+        )
+    warnings.filterwarnings("ignore", message="Slicing a flattened dim")  # accelerate's own way to its grid
+    return ParallelismConfig(dp_replicate_size=settings.nodes, dp_shard_size=n_shards)
+
+
+def _n_started() -> int:
+    """Processes that the launcher started, on all nodes."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -132,5 +132,5 @@ def passing(shape: Shape, n_tokens: int, settings: Align) -> float:
     slices = 2 * min(n_tokens * shape.vocabulary * _FLOAT32, SLICE_BYTES)
     if settings.lora is not None:
         return slices
-    n_matrices = 1 if settings.processes == 1 else 2
+    n_matrices = 1 if settings.n_together == 1 else 2
     return slices + n_matrices * shape.vocabulary * shape.hidden * footprint(settings, in_bfloat16=True).gradients

@@ -7,6 +7,7 @@ Knows tensors by name and nothing of training.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ def save_states(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
     for name, weight in _trained(model):
         for key, value in {"weight": weight.detach(), **optimizer.state[weight]}.items():
             if isinstance(value, DTensor):
-                tensors[f"{name}:{key}"] = value.to_local()
+                if not _is_copy(value):
+                    tensors[f"{name}:{key}"] = value.to_local()
             elif rank == 0:
                 tensors[f"{name}:{key}"] = value
-    save_file(tensors, folder / f"states-{rank:05}.safetensors")
+    save_file(tensors, _file(folder, rank))
 
 
 @torch.no_grad()
@@ -39,7 +41,7 @@ def load_states(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
         KeyError: the files are of another model.
     """
     with ExitStack() as stack:
-        files = [stack.enter_context(safe_open(path, "pt")) for path in sorted(folder.glob("states-*.safetensors"))]
+        files = [stack.enter_context(safe_open(path, "pt")) for path in _files(folder)]
         holders: dict[str, dict[str, list[Any]]] = {}  # files by weight and entry; a shard in each
         for file in files:
             for entry in file.keys():  # noqa: SIM118 - not a mapping
@@ -50,6 +52,11 @@ def load_states(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
             state = {key: _placed(value, weight) for key, value in read.items()}
             weight.copy_(state.pop("weight"))
             optimizer.state[weight] = state
+
+
+def unseen(folder: Path, n_ranks: int) -> int | None:
+    """The first process whose states are not to be seen from here; None: all are."""
+    return next((rank for rank in range(n_ranks) if not _file(folder, rank).is_file()), None)
 
 
 def save_random(folder: Path, rank: int) -> None:
@@ -83,8 +90,23 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
+def _file(folder: Path, rank: int) -> Path:
+    return folder / f"states-{rank:05}.safetensors"
+
+
+def _files(folder: Path) -> list[Path]:
+    """Those of all processes, asked for by name: a list of the folder may be older on another node."""
+    return list(takewhile(Path.is_file, (_file(folder, rank) for rank in count())))
+
+
 def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+
+
+def _is_copy(shard: DTensor) -> bool:
+    """Whether another process, on a node before, holds the same shard and writes it."""
+    places = zip(shard.device_mesh.get_coordinate() or (), shard.placements, strict=True)
+    return any(index > 0 and placement.is_replicate() for index, placement in places)
 
 
 def _whole(entry: str, files: list[Any]) -> Tensor:

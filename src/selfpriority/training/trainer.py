@@ -32,7 +32,15 @@ from selfpriority.training.objective import n_light
 from selfpriority.training.optimizer import MasterAdamW, join
 from selfpriority.training.passes import Batch, Course, Passes
 from selfpriority.training.reference import Reference
-from selfpriority.training.states import load_random, load_states, save_random, save_states, whole_weights
+from selfpriority.training.states import (
+    load_random,
+    load_states,
+    save_random,
+    save_states,
+    unseen,
+    whole_weights,
+)
+from selfpriority.training.together import NOT_SHARED
 from selfpriority.training.trackers import Trackers
 
 _HISTORY = "history.json"
@@ -200,6 +208,9 @@ class Trainer:
             (folder / _HISTORY).write_text(json.dumps(self.history), encoding="utf-8")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            lost = unseen(folder, self.accelerator.num_processes)
+            if lost is not None:
+                raise WorkFailed(f"{folder}: what process {lost} wrote is not seen by the main one; {NOT_SHARED}")
             self.checkpoints.complete(folder)
         self.saved_at = time.monotonic()
 
