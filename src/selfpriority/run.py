@@ -89,6 +89,10 @@ class Run:
         is_system = systems.name == SYSTEMS and (systems.parent / "resolved.yaml").is_file()
         return Run(systems.parent) if is_system else None
 
+    def named(self, step: str) -> str:
+        """A step as messages and the plan of the whole run call it; of a system beside, with the system's folder."""
+        return f"{SYSTEMS}/{self.folder.name}/{step}" if self.above else step
+
     def named_from_here(self, model: str) -> str:
         """The folder of a model whose name counts from the run's folder, as `../spa/round-1/policy`; else the name."""
         is_beside = Path(model).parts[:1] == (os.pardir,)

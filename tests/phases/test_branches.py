@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -50,7 +51,9 @@ def test_a_system_that_cannot_be_trained_holds_up_no_other(tiny_model: Path, tmp
     systems = {"hopeless": hopeless, "behind": behind, "swapped": SYSTEMS["swapped"]}
     run = tmp_path / "run"
     told = spa("run", recipe_with(tmp_path, tiny_model, systems), "--out", run, check=1).stderr
-    assert "no prompt is left" in told
+    assert "systems/hopeless/round-1/pair: no prompt is left" in told
+    whose = re.findall(r"(\S*)round-1/align: \d+ steps over", told)
+    assert whose == ["", "systems/swapped/"], "of several trainings each says whose it is"
     assert "not trained: hopeless, behind (see above); every other system is." in told
     assert (run / "systems" / "swapped" / "round-1" / "policy").is_dir()
     assert not (run / "systems" / "behind" / "round-1" / "policy").exists()

@@ -83,6 +83,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
         KeyboardInterrupt: interrupted; what was trained is in a checkpoint, or it is done and its policy saved.
     """
     step = align_step(run, resources, number)
+    called = run.named(step.name)
     if run.is_done(step):
         return
     if _is_for_many(run, resources.recipe.align):
@@ -103,16 +104,16 @@ def align(run: Run, resources: Resources, number: int) -> None:
         train(paired, start, resources.recipe.align, resources.recipe.seed, places)
         return
     if why := run.why_again(step):
-        resources.reporter.note(f"{step.name}: {why}, so it is done again")
+        resources.reporter.note(f"{called}: {why}, so it is done again")
     _clear_stale(folder, checkpoints)
     for form in of_other_forms(checkpoints):
-        resources.reporter.note(f"{step.name}: its checkpoints are in {form}'s form, unreadable here; it starts anew")
+        resources.reporter.note(f"{called}: its checkpoints are in {form}'s form, unreadable here; it starts anew")
     with run.recording(step) as spent:
         try:
             trained = _train(paired, start, places, Round(run, resources, number), spent)
         except KeyboardInterrupt:
             if last := newest(checkpoints):
-                resources.reporter.note(f"{step.name}: {last} holds what is trained; the same command continues there")
+                resources.reporter.note(f"{called}: {last} holds what is trained; the same command continues there")
             raise
         spent.tokens = trained.n_tokens_here  # beside the seconds of this process
         kept = tuple(range(len(paired) - len(trained.dropped)))
@@ -128,9 +129,9 @@ def align(run: Run, resources: Resources, number: int) -> None:
     shutil.rmtree(checkpoints, ignore_errors=True)
     write_policy_cards(run)
     for text in _told(trained, resources.recipe):
-        resources.reporter.note(f"{step.name}: {text}")
+        resources.reporter.note(f"{called}: {text}")
     if trained.is_interrupted:
-        resources.reporter.note(f"{step.name}: it was interrupted when all steps were done; its policy is saved")
+        resources.reporter.note(f"{called}: it was interrupted when all steps were done; its policy is saved")
         raise KeyboardInterrupt
 
 

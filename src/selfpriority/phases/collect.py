@@ -47,7 +47,7 @@ def collect(run: Run, resources: Resources, number: int) -> None:
         run.forget_damaged_counts(number)
         before = run.manifest.steps.get(entry.name)
         if why := run.why_again(entry):
-            resources.reporter.note(f"{entry.name}: {why}, so it is done again")
+            resources.reporter.note(f"{run.named(entry.name)}: {why}, so it is done again")
             if before is not None and before.key != entry.key:
                 run.forget_from(number, step.name)
         with run.recording(entry) as spent:
@@ -74,7 +74,9 @@ def _do(step: RoundStep, here: Round, entry: Step, spent: Spent) -> None:
     step.remark(here, iter_rows(path, step.row))
     if not counts.out:  # never done: every further command comes here again, and tells why
         reasons = ", ".join(f"{n} {reason}" for reason, n in counts.dropped.items()) or "no prompt came in"
-        raise WorkFailed(f"{entry.name}: no prompt is left ({reasons}); `spa show {run.folder}` shows the funnel")
+        raise WorkFailed(
+            f"{run.named(entry.name)}: no prompt is left ({reasons}); `spa show {run.folder}` shows the funnel"
+        )
 
 
 @dataclass(frozen=True)
