@@ -26,7 +26,9 @@ JUDGES = {"demo-eval": "heads on people's labels", "outside": "another model (ou
 OBJECTIVES = ("harmlessness", "helpfulness")
 SPLIT = "fresh"
 """The held-out prompts of the recipe as it ships; the record holds older ones too."""
-LEFT, PANEL, GAP, TOP, ROW, REACH = 118, 150, 14, 62, 30, 1.75
+LEFT, PANEL, GAP, TOP, REACH = 118, 150, 14, 62, 1.75
+RUN, BETWEEN = 6, 15
+"""Height of a run's line, and what lies between two systems."""
 STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#24292f}.small{font-size:11px;fill:#57606a}.spa{font-weight:700}"
     ".axis{stroke:#8c959f}.grid{stroke:#d0d7de}.up{stroke:#1a7f37;fill:#1a7f37}.down{stroke:#cf222e;fill:#cf222e}"
@@ -61,13 +63,13 @@ def gains(rows: list[dict[str, Any]], system: str, judge: str, objective: str) -
 def picture(rows: list[dict[str, Any]]) -> str:
     """The drawing as SVG."""
     panels = [(judge, objective) for judge in JUDGES for objective in OBJECTIVES]
-    width, height = LEFT + len(panels) * (PANEL + GAP), TOP + ROW * len(SYSTEMS) + 34
+    n_runs = len(gains(rows, "spa", *panels[0]))
+    width, height = LEFT + len(panels) * (PANEL + GAP), _row(len(SYSTEMS) - 0.5, n_runs) + 34
     body = [part for i, panel in enumerate(panels) for part in _panel(rows, panel, LEFT + i * (PANEL + GAP))]
     names = [
-        f'<text x="{LEFT - 10}" y="{_row(n) + 4}" text-anchor="end" class="{system}">{escape(name)}</text>'
+        f'<text x="{LEFT - 10}" y="{_row(n, n_runs) + 4}" text-anchor="end" class="{system}">{escape(name)}</text>'
         for n, (system, name) in enumerate(SYSTEMS.items())
     ]
-    n_runs = len(gains(rows, "spa", *panels[0]))
     runs = "one run: one seed on one machine" if n_runs == 1 else f"{n_runs} runs, and a bar at their mean"
     foot = f"points gained over the vanilla model, on a scale from 1 to 10; 95 % intervals; {runs}"
     return (
@@ -80,7 +82,8 @@ def picture(rows: list[dict[str, Any]]) -> str:
 
 def _panel(rows: list[dict[str, Any]], panel: tuple[str, str], left: float) -> Iterator[str]:
     judge, objective = panel
-    bottom = TOP + ROW * len(SYSTEMS)
+    n_runs = len(gains(rows, "spa", judge, objective))
+    bottom = _row(len(SYSTEMS) - 0.5, n_runs)
     if objective == OBJECTIVES[0]:
         yield f'<text x="{left}" y="16" class="small">judge: {escape(JUDGES[judge])}</text>'
     yield f'<text x="{left + PANEL / 2}" y="38" text-anchor="middle">{objective}</text>'
@@ -92,24 +95,25 @@ def _panel(rows: list[dict[str, Any]], panel: tuple[str, str], left: float) -> I
     for n, system in enumerate(SYSTEMS):
         found = gains(rows, system, judge, objective)
         for k, gain in enumerate(found):
-            yield from _whisker(gain, left, _row(n) + 5 * (k - (len(found) - 1) / 2))
+            yield from _whisker(gain, left, _row(n, n_runs) + RUN * (k - (len(found) - 1) / 2))
         if len(found) > 1:
-            x = _x(fmean(gain.mean for gain in found), left)
-            yield f'<line class="axis" stroke-width="2" x1="{x}" x2="{x}" y1="{_row(n) - 11}" y2="{_row(n) + 11}"/>'
+            x, y, half = _x(fmean(gain.mean for gain in found), left), _row(n, n_runs), RUN * len(found) / 2 + 2
+            yield f'<line class="axis" stroke-width="2" x1="{x}" x2="{x}" y1="{y - half}" y2="{y + half}"/>'
 
 
 def _whisker(gain: Gain, left: float, y: float) -> Iterator[str]:
     low, high = _x(gain.low, left), _x(gain.high, left)
     yield f'<line class="{gain.kind}" stroke-width="2" x1="{low}" x2="{high}" y1="{y}" y2="{y}"/>'
-    yield f'<circle class="{gain.kind}" cx="{_x(gain.mean, left)}" cy="{y}" r="4"/>'
+    yield f'<circle class="{gain.kind}" cx="{_x(gain.mean, left)}" cy="{y}" r="3"/>'
 
 
 def _x(value: float, left: float) -> float:
     return round(left + PANEL * (max(-REACH, min(REACH, value)) + REACH) / (2 * REACH), 1)
 
 
-def _row(n: int) -> float:
-    return TOP + ROW * (n + 0.5)
+def _row(n: float, n_runs: int) -> float:
+    """Middle of system `n`."""
+    return TOP + (RUN * n_runs + BETWEEN) * (n + 0.5)
 
 
 def main() -> None:

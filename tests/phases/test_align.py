@@ -76,7 +76,7 @@ def test_pools_that_another_recipe_replaced_do_not_train_with_the_pairs(tiny_mod
         work(first, align)
 
 
-def _killed(*_: object) -> None:
+def _killed(*_: object, **__: object) -> None:
     raise Killed
 
 
