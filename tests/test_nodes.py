@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +17,9 @@ from safetensors.torch import load_file
 from selfpriority.phases.launch import node_command
 from selfpriority.pipeline import follow, start
 from selfpriority.recipe import Align
-from tests.test_pipeline import spa, steps, write_recipe
+from tests.collected import collected as collected
+from tests.collected import ready
+from tests.test_pipeline import spa, steps
 from tests.test_processes import eventually, told
 
 pytestmark = pytest.mark.slow
@@ -32,27 +33,10 @@ LAYOUTS = {
 
 
 @pytest.fixture(scope="module")
-def collected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a recipe and its run, ready to align."""
-    folder = tmp_path_factory.mktemp("collected")
-    follow(*start(write_recipe(folder, tiny_model), [], folder / "run"))
-    spa("collect", folder / "run")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def alone(collected: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run trained by one process."""
     run = ready(collected, tmp_path_factory.mktemp("alone"))
     spa("align", run)
-    return run
-
-
-def ready(collected: Path, folder: Path, *overrides: str) -> Path:
-    """A copy of the collected run under a changed recipe."""
-    run = folder / "run"
-    shutil.copytree(collected / "run", run)
-    follow(*start(collected / "recipe.yaml", overrides, run))
     return run
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,26 +14,11 @@ from pathlib import Path
 import pytest
 
 from selfpriority.pipeline import follow, start
-from tests.test_pipeline import spa, steps, write_recipe
+from tests.collected import collected as collected
+from tests.collected import ready
+from tests.test_pipeline import spa, steps
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def collected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a recipe and its run, ready to align."""
-    folder = tmp_path_factory.mktemp("collected")
-    follow(*start(write_recipe(folder, tiny_model), [], folder / "run"))
-    spa("collect", folder / "run")
-    return folder
-
-
-def ready(collected: Path, folder: Path, *overrides: str) -> Path:
-    """A copy of the collected run under a changed recipe."""
-    run = folder / "run"
-    shutil.copytree(collected / "run", run)
-    follow(*start(collected / "recipe.yaml", overrides, run))
-    return run
 
 
 def aligning(run: Path) -> subprocess.Popen[str]:

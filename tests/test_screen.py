@@ -154,6 +154,16 @@ def test_the_view_is_fed_by_another_process_and_by_the_run(tmp_path: Path) -> No
     assert "spa: something broke" in seen
 
 
+@pytest.mark.parametrize(("stages", "stays"), [([], False), ([Stage("collect", "failed")], True)])
+def test_a_view_in_which_nothing_began_leaves_no_trace(tmp_path: Path, stages: list[Stage], stays: bool) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100, height=30, color_system=None, legacy_windows=False)
+    with RunView(console, Run(tmp_path / "run")) as view:
+        view._screen.stages = stages
+    erased = "\x1b[2K"  # rich takes the lines back, one by one, as its last deed
+    assert out.getvalue().rstrip("\n").endswith(erased) is not stays
+
+
 def test_a_step_in_shards_says_which_and_its_rest_is_that_of_all(tmp_path: Path) -> None:
     view = RunView(Console(file=io.StringIO()), Run(tmp_path / "run"))
     view._screen.stages = [Stage("collect", "now")]

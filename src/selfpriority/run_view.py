@@ -27,7 +27,7 @@ from selfpriority.recipe import load, trained_systems
 from selfpriority.run import SYSTEMS, Run
 from selfpriority.run_records import StepEntry
 from selfpriority.screen import Now, Screen, Stage, duration
-from selfpriority.terminal import answered, asked, named, pace_of, rate_of, tell_on
+from selfpriority.terminal import answered, asked, pace_of, rate_of, shard_of, tell_on
 
 READ_EVERY = 2.0
 """Seconds between two looks into the run directory."""
@@ -64,6 +64,7 @@ class RunView(Reporter):
         with contextlib.suppress(ProcessLookupError):
             if self._plan is not None:
                 self._plan.kill()
+        self._live.transient = not self._screen.stages  # nothing began: what is wrong stands alone
         self._live.stop()
 
     def stages(self, parts: Sequence[Announced]) -> None:
@@ -95,7 +96,8 @@ class RunView(Reporter):
         to_come = total - done + (progress.shards - progress.shard) * total
         rest = to_come * progress.seconds / new if new > 0 and progress.seconds else None
         self._hears()
-        self._screen.now = Now(named(step, progress), done, total, rate_of(progress), progress.seconds, rest)
+        named = ", ".join(filter(None, (step, shard_of(progress))))
+        self._screen.now = Now(named, done, total, rate_of(progress), progress.seconds, rest)
 
     def training(self, row: dict[str, float]) -> None:
         """The step in hand, by optimizer step."""

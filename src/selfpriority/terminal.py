@@ -60,10 +60,8 @@ class LiveReporter(Reporter):
 
     def progress(self, step: str, progress: Progress) -> None:
         """A bar or a line: answers of all, rate, and how many requests came from the cache."""
-        rate = rate_of(progress)
-        if progress.shards > 1:
-            rate = f"{rate}, shard {progress.shard} of {progress.shards}"
-        self._show(step, answered(progress), asked(progress), rate, progress.seconds)
+        told = ", ".join(filter(None, (rate_of(progress), shard_of(progress))))  # one bar a step, whatever the shard
+        self._show(step, answered(progress), asked(progress), told, progress.seconds)
 
     def training(self, row: dict[str, float]) -> None:
         """One optimizer step."""
@@ -97,9 +95,9 @@ def asked(progress: Progress) -> int:
     return progress.n_answers or progress.total
 
 
-def named(step: str, progress: Progress) -> str:
-    """The step, and which of its shards is in hand."""
-    return step if progress.shards == 1 else f"{step}, shard {progress.shard} of {progress.shards}"
+def shard_of(progress: Progress) -> str:
+    """Which shard of a step is in hand; empty where there is one alone."""
+    return f"shard {progress.shard} of {progress.shards}" if progress.shards > 1 else ""
 
 
 def rate_of(progress: Progress) -> str:

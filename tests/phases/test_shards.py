@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ import yaml
 
 from selfpriority.backends.progress import Progress
 from selfpriority.errors import WorkFailed
-from selfpriority.language_model import Answer, LanguageModel, Request
+from selfpriority.language_model import Answer, Completion, LanguageModel, Request
 from selfpriority.phases.collect import collect
 from selfpriority.phases.models import open_model
 from selfpriority.phases.resources import Reporter, Resources
-from selfpriority.phases.shards import Growing
+from selfpriority.phases.shards import Growing, Grown
 from selfpriority.recipe import load
-from selfpriority.records import Drop, Prompt, Sifted
+from selfpriority.records import Drop, Sifted
 from selfpriority.run import Run
-from selfpriority.storage import append_rows, read_rows
+from selfpriority.storage import append_rows, read_record, read_rows
 
 N = 7
 
@@ -200,20 +200,37 @@ def test_what_cannot_be_gone_on_with_is_begun_anew(tmp_path: Path, harm: str) ->
     assert read_rows(tmp_path / "rows.jsonl", Row) == [Row("x")]
 
 
+@dataclass
+class Others(Counting):
+    """Writes other texts than the scripted model, under its name."""
+
+    def answer(self, batches: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Answer]]]:
+        for number, answers in super().answer(batches):
+            yield number, [_in_capitals(each) for each in answers]
+
+
+def _in_capitals(answer: Answer) -> Answer:
+    if not isinstance(answer, Completion):
+        return answer
+    return replace(answer, texts=tuple(replace(text, text=text.text.upper()) for text in answer.texts))
+
+
 def test_rows_of_another_input_are_not_gone_on_with(
     recipe: Path, tmp_path: Path, at_once: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Candidates that were drawn anew have the same key: what was scored of the old ones is none of theirs."""
-    run = collected(recipe, tmp_path / "run")
-    candidates = run.round(1) / "1-candidates.jsonl"
-    scored = run.manifest.steps["round-1/score"].key
-    path = run.round(1) / "2-scored.jsonl"
-    stale = Growing(path, Prompt, scored + "of other candidates")
-    stale.add(3, [], Sifted((), ()))
-    path.unlink()
-    collected(recipe, tmp_path / "run")
-    assert made(run) == at_once
-    assert candidates.is_file()
+    """Candidates that were lost and drawn anew have the same key: what was rated of the old ones is none of theirs."""
+    monkeypatch.setattr("selfpriority.phases.collect.SHARD", 2)
+    with monkeypatch.context() as other:
+        other.setattr("selfpriority.phases.resources.open_model", lambda *given: Others(open_model(*given), 45))
+        with pytest.raises(KeyboardInterrupt):
+            collected(recipe, tmp_path / "run")
+    folder = tmp_path / "run"
+    begun = read_record(folder / "round-1" / ".2-scored.jsonl.growing-note", Grown)
+    assert begun.counts.n_in, "a shard of the other candidates was rated"
+    (folder / "round-1" / "1-candidates.jsonl").unlink()
+    for path in folder.glob("cache.sqlite*"):
+        path.unlink()
+    assert made(collected(recipe, folder)) == at_once
 
 
 def test_no_link_is_followed_and_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

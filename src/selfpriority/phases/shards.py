@@ -83,8 +83,10 @@ class Growing(Generic[T]):
         """What is there of this very step; None: nothing that can be gone on with."""
         with contextlib.suppress(Damaged, OSError):
             grown = read_record(self._note, Grown)
-            sizes = self._rows.stat().st_size, self._drops.stat().st_size
-            if grown.key == key and sizes >= (grown.bytes, 0) and sizes[1] >= grown.dropped_bytes:
+            is_all_there = (
+                self._rows.stat().st_size >= grown.bytes and self._drops.stat().st_size >= grown.dropped_bytes
+            )
+            if grown.key == key and is_all_there:
                 return grown
         return None
 
