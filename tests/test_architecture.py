@@ -40,7 +40,7 @@ LINE = (
     "recipe",
     "table_rows",
     "outside own_python",
-    "errors formats interrupts plain_text thinking",
+    "errors formats interrupts plain_fields plain_text thinking",
 )
 HEIGHT = {room: -number for number, line in enumerate(LINE) for room in line.split()}
 # beside the line: the outside world, opened by phases; the others know its progress and how it counts
@@ -54,6 +54,7 @@ BACKENDS_MAY_IMPORT = {
     "errors",
     "models",
     "interrupts",
+    "plain_fields",
 }
 MAY_IMPORT_BACKENDS = {"library", "phases", "run_view", "terminal", "inspection", "planning"}
 # inside one line

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -87,7 +88,7 @@ class Constitution:
         """Objective names in priority order."""
         return tuple(objective.name for objective in self.objectives)
 
-    @property
+    @cached_property
     def text(self) -> str:
         """The constitution as it stands in a model's prompt."""
         return "\n".join(

@@ -57,7 +57,7 @@ WITHOUT_BLANKS = r"[\u3040-\u30ff\u4e00-\u9fff]"
 def language_of(text: str) -> str:
     """ISO 639-1 code of the language, or `unknown`; empty where the text is too short or too mixed to tell."""
     letters = sum(character.isalpha() for character in text)
-    for language, script in _SCRIPTS.items():
+    for language, script in _SCRIPTS.items() if not text.isascii() else ():
         if letters and len(re.findall(script, text)) >= max(2, 0.2 * letters):
             return language
     words = re.findall(r"[^\W\d_]+", text.casefold())

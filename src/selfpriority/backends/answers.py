@@ -8,7 +8,7 @@ import json
 import math
 import struct
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -29,6 +29,7 @@ from selfpriority.language_model import (
     Vectors,
     Verdict,
 )
+from selfpriority.plain_fields import plain_fields
 
 MOST_TOKENS = 10**9
 """No count of tokens is above it."""
@@ -38,7 +39,7 @@ ROUNDING = 1e-6
 
 def key_of(fingerprint: str, request: Request) -> str:
     """SHA-256 over the model's fingerprint, the kind of request and all its fields."""
-    fields = asdict(request)
+    fields = plain_fields(request)
     # what is stored stays known: these were no fields while every response was read as finished and none was begun
     if isinstance(request, Embed) and request.stop == "end":
         del fields["stop"]

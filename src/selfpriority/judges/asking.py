@@ -147,5 +147,5 @@ def material(text: str, code: str) -> str:
     The code is replaced (in any case), and a space breaks a chat template's control words, because a
     tokenizer reads `<|im_end|>` as the end of a turn wherever it stands.
     """
-    hidden = re.sub(re.escape(code), "[code]", text, flags=re.IGNORECASE)
+    hidden = re.sub(re.escape(code), "[code]", text, flags=re.IGNORECASE) if code in text.lower() else text
     return _CONTROL.sub(lambda bracket: " >" if bracket[0] == ">" else f"{bracket[0]} ", hidden)

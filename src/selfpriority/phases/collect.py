@@ -28,7 +28,7 @@ def collect_steps(run: Run, resources: Resources, number: int) -> list[Step]:
     steps: list[Step] = []
     key = ""
     for step in steps_of(resources.recipe):
-        key = key_of(key, step.name, step.key_parts(here))
+        key = step.key(here, key)
         steps.append(Step(step.entry(number), key, (run.round(number) / step.file,), number, step.counts))
     return steps
 

@@ -127,6 +127,8 @@ class Resources:
     """Heads that models made for themselves, by model."""
     batteries: dict[str, Battery] = field(default_factory=dict)
     """What the anchors make of models' answers, by the judge's key."""
+    first_keys: dict[str, str] = field(default_factory=dict)
+    """Keys of the steps that rounds begin with, by round and model."""
     shard: Shard = Shard()
     """What those who watch are told of the step in hand."""
     stand_ins: StandIns | None = None

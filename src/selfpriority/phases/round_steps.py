@@ -7,7 +7,7 @@ before or of how results are stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -31,12 +31,13 @@ from selfpriority.phases.round_inputs import (
     used_personas,
     with_places,
 )
+from selfpriority.plain_fields import plain_fields
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
 from selfpriority.prompts import row_places
 from selfpriority.rating import Judge
 from selfpriority.recipe import PairRules, Recipe
 from selfpriority.records import Candidates, PairedPool, Pool, Prompt, Sifted
-from selfpriority.run import CANDIDATES, PAIRS, POOLS, REFINED, SCORED, Run
+from selfpriority.run import CANDIDATES, PAIRS, POOLS, REFINED, SCORED, Run, key_of
 from selfpriority.run_records import PairCounts, Spent
 from selfpriority.wording import text_hash
 
@@ -123,6 +124,15 @@ class RoundStep:
         """All of it at once."""
         return self.opened(here, spent, came_in)(came_in)
 
+    def key(self, here: Round, before: str) -> str:
+        """Its key behind the step before; the first step's is worked out once a process, for it reads every prompt."""
+        if not self.is_first:
+            return key_of(before, self.name, self.key_parts(here))
+        known, of = here.resources.first_keys, key_of(here.number, here.made_by)
+        if of not in known:
+            known[of] = key_of(before, self.name, self.key_parts(here))
+        return known[of]
+
     def entry(self, number: int) -> str:
         """Its name in the manifest, in round `number`."""
         return f"round-{number}/{self.name}"
@@ -132,7 +142,7 @@ def _sample_key(here: Round) -> object:
     recipe = here.recipe
     kept = round_prompts(recipe, here.number).kept
     personas = [_persona_key(each) for each in used_personas(recipe, kept)]
-    return [asdict(prompt) for prompt in kept], here.made_by, recipe.sample.model_dump(), personas, recipe.seed
+    return plain_fields(kept), here.made_by, recipe.sample.model_dump(), personas, recipe.seed
 
 
 def _persona_key(persona: Persona) -> object:
