@@ -41,12 +41,18 @@ class LLM:
         self.llm_engine = self
         self.model_config = types.SimpleNamespace(max_model_len=512)
         self.waiting = []
+        self.adapters = {}
 
     def add_request(self, key, prompt, params, lora_request=None):
         ids = prompt["prompt_token_ids"]
         if len(ids) == _TOLD["refuse_length"]:
             raise TypeError("no such prompt, please")
-        _note("asked.jsonl", {"ids": ids, "n": params.n, "lora": lora_request and lora_request.lora_path})
+        # as vLLM does it: what was loaded under a number stays what that number means
+        if lora_request and lora_request.lora_int_id not in self.adapters:
+            self.adapters[lora_request.lora_int_id] = lora_request.lora_path
+            _note("adapters.jsonl", [lora_request.lora_int_id, lora_request.lora_path])
+        lora = lora_request and self.adapters[lora_request.lora_int_id]
+        _note("asked.jsonl", {"ids": ids, "n": params.n, "lora": lora})
         self.waiting.append((key, ids, params))
 
     def step(self):
@@ -66,7 +72,11 @@ class LLM:
         one = lambda draw: types.SimpleNamespace(token_ids=draw, logprobs=[read])
         return [types.SimpleNamespace(request_id=key, finished=True, outputs=[one(d) for d in draws])]
 """
-_LORA = "class LoRARequest:\n    def __init__(self, name, number, path):\n        self.lora_path = path\n"
+_LORA = """
+class LoRARequest:
+    def __init__(self, name, number, path):
+        self.lora_int_id, self.lora_path = number, path
+"""
 _PARAMS = "class RequestOutputKind:\n    FINAL_ONLY = 2\n"
 
 

@@ -83,6 +83,36 @@ def test_n_answers_from_one_request_or_from_several(serving):
     assert len(answer.texts) == 2
 
 
+def test_a_request_that_is_rejected_itself_costs_no_other_its_draws_at_once(serving):
+    def respond(body, n):
+        return error(400, "odd") if "odd" in body["messages"][0]["content"] else chat(*["x"] * body["n"])
+
+    server = serving(respond)
+    odd, *others = ask(OpenaiModel("m", server.settings(concurrency=1)), [question(t, n=3) for t in ("odd", "a", "b")])
+    assert odd.reason == "rejected"
+    assert [len(answer.texts) for answer in others] == [3, 3]
+    assert [body["n"] for body in server.bodies] == [3, 1, 3, 3]
+
+
+def test_a_choice_that_is_none_leaves_the_others_of_its_reply(serving, tmp_path):
+    """A hidden budget of thoughts that is used up gives a null; the draws beside it are paid for."""
+
+    def respond(body, n):
+        reply = chat("one", "two", "three")
+        if n == 1:
+            reply.body["choices"][1] = {"index": 1, "message": {"content": None}, "finish_reason": "length"}
+        return reply
+
+    server = serving(respond)
+    model = OpenaiModel("m", server.settings())
+    (answer,) = ask(Cached(model, tmp_path / "cache.sqlite"), [question(n=3)])
+    assert [text.text for text in answer.texts] == ["one", "three"]
+    assert [failure.reason for failure in answer.missing] == ["garbage"]
+    assert len(server.bodies) == 1
+    (again,) = ask(Cached(model, tmp_path / "cache.sqlite"), [question(n=3)])
+    assert len(again.texts) == 3
+
+
 def test_digits_from_token_probabilities(serving):
     server = serving(lambda body, n: logprobs(**{"7": 0.5, " 7": 0.1, "8": 0.2, "10": 0.1, "The": 0.05}))
     (answer,) = ask(OpenaiModel("m", server.settings()), [digits()])

@@ -146,6 +146,16 @@ def test_an_adapter_beside_its_base_is_the_merged_model(embedded_model: Path, tm
     assert widest(ask(VllmModel(str(folder), ENGINE), ratings()), wanted) < 1e-4
 
 
+def test_two_adapters_of_one_base_in_one_engine_are_told_apart(embedded_model: Path, tmp_path: Path) -> None:
+    folders = [adapter(embedded_model, tmp_path / f"adapter-{seed}", seed) for seed in (0, 1)]
+    wanted = [ask(HfModel(str(folder), EXACT), ratings()) for folder in folders]
+    assert widest(*wanted) > 1e-3
+    models = [VllmModel(str(folder), ENGINE) for folder in folders]
+    found = [ask(model, ratings()) for model in models]
+    assert models[0]._engine is models[1]._engine
+    assert [widest(a, b) < 1e-4 for a, b in zip(found, wanted, strict=True)] == [True, True]
+
+
 def test_its_server_rates_as_transformers_does(embedded_model: Path, server: OpenaiBackend) -> None:
     notes: list[str] = []
     found = ask(OpenaiModel("m", server, notes.append), ratings())
@@ -160,14 +170,14 @@ def test_its_server_with_a_short_queue_answers_all_the_same(server: OpenaiBacken
     assert len(found) == N_QUEUED
 
 
-def adapter(base: Path, folder: Path) -> Path:
+def adapter(base: Path, folder: Path, seed: int = 0) -> Path:
     """A random adapter of rank 4 that moves the model."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng(devices=[]), silent():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
         adapted = get_peft_model(model, config)

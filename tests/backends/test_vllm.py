@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from selfpriority.backends import engine as engines
 from selfpriority.backends.cache import Cached
@@ -225,6 +228,31 @@ def test_the_key_of_an_answer_holds_who_gave_it(stand_in: StandIn, tiny_model: P
     different = [print_of(), print_of(dtype="float32"), print_of(engine={"quantization": "fp8"})]
     assert len({*different}) == 3
     assert {print_of(memory_share=0.3), print_of(tensor_parallel=2)} == {print_of()}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft's own call
+def test_every_adapter_is_answered_by_its_own_weights(stand_in: StandIn, tiny_model: Path, tmp_path: Path) -> None:
+    folders = [save_adapter(tiny_model, tmp_path / name, seed) for seed, name in enumerate(("a", "b"))]
+    models = [VllmModel(str(folder), HERE) for folder in folders]
+    for turn in ("one", "two"):
+        for model in models:
+            ask(model, [draw(turn)])
+    assert models[0]._engine is models[1]._engine  # both lie beside one base
+    assert [asked["lora"] for asked in stand_in.noted("asked")] == [*map(str, folders)] * 2
+    save_adapter(tiny_model, folders[0], seed=2)  # trained anew, into the same folder
+    again = VllmModel(str(folders[0]), HERE)
+    ask(again, [draw("one")])
+    assert again.fingerprint != models[0].fingerprint
+    assert stand_in.noted("adapters") == [[1, str(folders[0])], [2, str(folders[1])], [3, str(folders[0])]]
+
+
+def save_adapter(base: Path, folder: Path, seed: int) -> Path:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_pretrained(base)
+        settings = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+        get_peft_model(model, settings).save_pretrained(folder)
+    return folder
 
 
 def test_an_interpreter_without_vllm_is_said_at_once(tiny_model: Path) -> None:

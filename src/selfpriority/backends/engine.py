@@ -45,6 +45,15 @@ _ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
+class LowRank:
+    """Weights that an engine lays beside its own; it serves several of them in turn."""
+
+    folder: str
+    content: str
+    """Stands for what is in it: a folder may hold other weights later."""
+
+
+@dataclass(frozen=True)
 class Question:
     """Token ids to go on from, and how."""
 
@@ -56,8 +65,7 @@ class Question:
     end_ids: tuple[int, ...] = ()
     read: tuple[int, ...] = ()
     """Tokens whose log-probabilities behind the ids are asked for; nothing is drawn then."""
-    adapter: str = ""
-    """Folder of low-rank weights; empty: none."""
+    adapter: LowRank | None = None
 
 
 @dataclass(frozen=True)

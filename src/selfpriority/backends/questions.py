@@ -87,29 +87,36 @@ class Questions:
         return _completion(given)
 
     async def _drawn(self, request: Generate, given: Sequence[Text | Failure]) -> list[Text | Failure]:
-        """Further draws of a request; none where the server has just refused to give several at once."""
-        missing, sent_many = request.n - len(given), self._abilities.takes_many
+        """Further draws of a request; where several at once are rejected, one: it tells whose fault that was."""
+        missing = request.n - len(given)
+        asked = missing if self._abilities.takes_many else 1
+        reply = await self._post_draws(request, given, asked)
+        if isinstance(reply, Failure) and reply.reason == "rejected" and asked > 1:
+            reply = await self._post_draws(request, given, 1)
+            if not isinstance(reply, Failure):  # so it was not the request itself
+                self._abilities.takes_many = False
+        if isinstance(reply, Failure):
+            return [reply] * missing  # of the request: another draw would fare no better
+        return reply[:missing]
+
+    async def _post_draws(
+        self, request: Generate, given: Sequence[Text | Failure], n: int
+    ) -> list[Text | Failure] | Failure:
         try:
-            reply = await self._endpoint.post(self._draws(request, len(given)), texts_of)
+            return await self._endpoint.post(self._draws(request, len(given), n), texts_of)
         except SelfPriorityError as error:
             self.ending.fail()
-            raise Stopped(error, _completion([*given, *[STOPPED] * missing])) from error
-        if not isinstance(reply, Failure):
-            return reply[:missing]
-        if reply.reason == "rejected" and sent_many and missing > 1:
-            self._abilities.takes_many = False
-            return []
-        return [reply] * missing  # of the request: another draw would fare no better
+            raise Stopped(error, _completion([*given, *[STOPPED] * (request.n - len(given))])) from error
 
-    def _draws(self, request: Generate, n_given: int) -> Json:
-        """The body that asks for those draws of a request that are not there yet."""
+    def _draws(self, request: Generate, n_given: int, n: int) -> Json:
+        """The body that asks for so many of those draws of a request that are not there yet."""
         return chat_body(
             self._address,
             request.messages,
             request.max_new_tokens,
             temperature=request.temperature,
             top_p=request.top_p,
-            n=request.n - n_given if self._abilities.takes_many else 1,
+            n=n,
             seed=request.seed + n_given,
         )
 

@@ -67,17 +67,26 @@ class Position:
 
 
 def texts_of(reply: Any) -> list[Text | Failure]:
-    """The texts of a reply, a failure for each that a filter kept back; KeyError, TypeError or ValueError if none."""
+    """The texts of a reply, a failure for each that a filter kept back or that is none.
+
+    Raises:
+        KeyError, TypeError, ValueError: there is no choice, or none of them is one.
+    """
     texts: list[Text | Failure] = []
+    wrong: list[Exception] = []
     for choice in reply["choices"]:
         try:
             _check_refusal(choice)
+            texts.append(_text(choice, _n_tokens(reply)))
         except Refusal as refusal:
             texts.append(Failure("refused", str(refusal)))
-            continue
-        texts.append(_text(choice, _n_tokens(reply)))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # the other draws are paid for too
+            wrong.append(error)
+            texts.append(Failure("garbage", f"a choice of the reply: {error}"))
     if not texts:
         raise ValueError("the reply holds no choice")
+    if len(wrong) == len(texts):
+        raise ValueError(str(wrong[0])) from wrong[0]
     return texts
 
 

@@ -17,7 +17,7 @@ from itertools import product
 from typing import Any
 
 from selfpriority.backends.choices import Ids, Speller
-from selfpriority.backends.engine import Engine, Question, Reply, Start, engine, vllm_version
+from selfpriority.backends.engine import Engine, LowRank, Question, Reply, Start, engine, vllm_version
 from selfpriority.backends.written import begun, text_of, too_long
 from selfpriority.chat_template import RefusedTurns
 from selfpriority.language_model import Answer, Chances, Choice, Choose, Completion, Failure, Generate, Request
@@ -26,6 +26,7 @@ from selfpriority.models.trust import code_is_trusted
 from selfpriority.recipe import VllmBackend
 
 _NUMERICS = 1  # raise it when the same request would get another answer
+_NUMERICS_OF_ADAPTERS = 2  # the same, for adapters: a second one was once answered by the first one's weights
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM reserves room for
 _SEEDED_BY = 32
 """First batches that seed an engine, so that another call draws otherwise and the same one begins alike."""
@@ -67,7 +68,8 @@ class VllmModel:
     def fingerprint(self) -> str:
         """Content of weights and tokenizer, arithmetic, version of vLLM and of this backend's numerics."""
         said = json.dumps(self._settings.engine, sort_keys=True) if self._settings.engine else ""
-        return f"vllm-{_NUMERICS} {self._version} {self._served.content} {self._settings.dtype} {said}".strip()
+        numerics = _NUMERICS if self._served.adapter is None else _NUMERICS_OF_ADAPTERS
+        return f"vllm-{numerics} {self._version} {self._served.content} {self._settings.dtype} {said}".strip()
 
     @property
     def busy_seconds(self) -> float:
@@ -184,8 +186,9 @@ class _Call:
         ]
 
     @property
-    def _adapter(self) -> str:
-        return str(self._served.adapter.folder) if self._served.adapter else ""
+    def _adapter(self) -> LowRank | None:
+        own = self._served.adapter
+        return LowRank(str(own.folder), self._served.content) if own else None
 
     def _finish(self, opened: _Open) -> None:
         replies = [reply for reply in opened.replies if reply is not None]

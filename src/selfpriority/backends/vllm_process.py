@@ -53,12 +53,13 @@ def serve(engine: Any, questions: queue.SimpleQueue[Json], tell: Callable[[Json]
     `nucleus`: the argument that the engine's own processor reads `top_p` from; empty: it has none.
     """
     waiting: dict[str, Json] = {}
+    adapters: dict[str, int] = {}
     busy = 0.0
     while True:
         for question in _come(questions, wait=not waiting):
             key = str(question["id"])
             try:
-                _admit(engine, key, question, nucleus)
+                _admit(engine, key, question, nucleus, adapters)
             except Exception as error:  # of this question alone: what breaks the engine breaks its step
                 tell({"id": question["id"], "refused": str(error), "busy": busy})
             else:
@@ -82,7 +83,8 @@ def _come(questions: queue.SimpleQueue[Json], wait: bool) -> Iterator[Json]:
             return
 
 
-def _admit(engine: Any, key: str, question: Json, nucleus: str) -> None:
+def _admit(engine: Any, key: str, question: Json, nucleus: str, adapters: dict[str, int]) -> None:
+    """Hands a question on. vLLM keeps an adapter by its number, so `adapters` holds one for each content so far."""
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
     from vllm.sampling_params import RequestOutputKind
@@ -99,8 +101,10 @@ def _admit(engine: Any, key: str, question: Json, nucleus: str) -> None:
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
-    adapter = question["adapter"]
-    lora = LoRARequest("policy", 1, adapter) if adapter else None
+    lora = None
+    if adapter := question["adapter"]:
+        number = adapters.setdefault(adapter["content"], len(adapters) + 1)
+        lora = LoRARequest(f"policy-{number}", number, adapter["folder"])
     engine.add_request(key, {"prompt_token_ids": question["ids"]}, settings, lora_request=lora)
 
 
