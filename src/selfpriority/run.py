@@ -149,6 +149,11 @@ class Run:
         wrong = (self._wrong_with(path, entry.files or {}) for path in step.outputs)
         return next(filter(None, wrong), None if self._is_counted(step) else f"{DROPS} or {FUNNEL} lost its counts")
 
+    def is_made_otherwise(self, step: Step, before: StepEntry | None) -> bool:
+        """Whether a step that was done again under the same key wrote something else than `before`."""
+        made = self.manifest.steps[step.name]
+        return before is not None and before.key == made.key and before.files not in (None, made.files)
+
     def _wrong_with(self, path: Path, files: dict[str, Content]) -> str | None:
         name = path.relative_to(self.folder).as_posix()
         if not path.exists():
@@ -176,15 +181,16 @@ class Run:
         started = time.monotonic()
         before = self.manifest.steps.get(step.name)
         written = before.files if before is not None and before.key == step.key else None
-        self._enter(step, "running", 0.0, spent, written)  # the files of before are about to be replaced one by one
+        self._enter(step, "running", spent, written)  # the files of before are about to be replaced one by one
         yield spent
         spent.peak_mb = _peak_mb()
         files = {path.relative_to(self.folder).as_posix(): content_of(path) for path in step.outputs}
-        self._enter(step, "done", round(time.monotonic() - started, 2), spent, files)
+        spent.seconds = round(spent.seconds + time.monotonic() - started, 2)
+        self._enter(step, "done", spent, files)
 
-    def _enter(self, step: Step, state: str, seconds: float, spent: Spent, files: dict[str, Content] | None) -> None:
+    def _enter(self, step: Step, state: str, spent: Spent, files: dict[str, Content] | None) -> None:
         manifest = self.manifest
-        steps = {**manifest.steps, step.name: StepEntry(state, step.key, seconds, **asdict(spent), files=files)}
+        steps = {**manifest.steps, step.name: StepEntry(state, step.key, **asdict(spent), files=files)}
         write_record(self.folder / "manifest.json", Manifest(manifest.name, versions(), steps))
 
     def record_sifted(self, number: int, step: str, n_in: int, sifted: Sifted[Any]) -> None:

@@ -35,6 +35,15 @@ class Spent:
     tokens: int = 0
     peak_mb: int = 0
     """Most memory that its process had held when it ended, earlier steps' included; 0: not measured."""
+    seconds: float = 0.0
+    """By the clock; while the step runs, those of the processes that worked on it before and were ended."""
+
+    def go_on(self, before: Spent) -> None:
+        """Counts what earlier processes have spent on the step that this one goes on with."""
+        self.requests += before.requests
+        self.cached += before.cached
+        self.tokens += before.tokens
+        self.seconds += before.seconds
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,27 @@ def test_checkpoints_of_the_version_before_are_said_to_be_useless(tiny_model, tm
     assert again.reporter.rows[0]["step"] == 1
 
 
+def test_a_field_mistyped_once_costs_no_trained_step(tiny_model, tmp_path):
+    """Its command takes nothing away: checkpoints and log of the right recipe lie there until a training is done."""
+    often = {"epochs": 4, "checkpoint_minutes": 1e-9}
+    first = opened(tmp_path / "run", tiny_model, align=often)
+    work(first, collect)
+    for given, last in ((first, 5), (opened(tmp_path / "run", tiny_model, align={**often, "beta": 3.0}), 3)):
+        given.reporter.training = lambda row, last=last: _killed() if row["step"] == last else None
+        with pytest.raises(Killed):
+            work(given, align)
+    again = opened(tmp_path / "run", tiny_model, align=often)
+    work(again, align)
+    assert again.reporter.rows[0]["step"] == 5
+    log = [json.loads(line) for line in (again.run.round(1) / "training.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == list(range(1, len(log) + 1))
+    whole = opened(tmp_path / "whole", tiny_model, align=often)
+    work(whole, collect)
+    work(whole, align)
+    assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in whole.reporter.rows])
+    assert not list(again.run.round(1).glob("checkpoints-*"))
+
+
 def test_a_training_tells_what_of_its_movement_was_saved(tiny_model, tmp_path):
     given = opened(tmp_path / "run", tiny_model)
     work(given, collect)

@@ -99,6 +99,41 @@ def test_further_judges_and_a_comparer_have_files_of_their_own(tiny_model, tmp_p
     assert set(json.loads(rows[0])["verdicts"]["harmlessness"]) == {"forward", "backward"}
 
 
+def test_figures_stand_under_the_names_of_now(tiny_model, tmp_path):
+    """Two judges that change names: none of them is asked again, and each keeps its own figures."""
+    kinds = {
+        "a": {"judge": "self", "method": "verbal"},
+        "b": {"judge": "self", "method": "expected", "mass_floor": 0.2},
+    }
+    before = work(opened(tmp_path / "run", tiny_model, more_judges=kinds))["judges"]
+    assert before["a"] != before["b"]
+    after = work(opened(tmp_path / "run", tiny_model, more_judges={"b": kinds["a"], "a": kinds["b"]}))["judges"]
+    assert (after["a"], after["b"]) == (before["b"], before["a"])
+
+
+def test_answers_made_anew_are_judged_anew(tiny_model, tmp_path):
+    """Without the cache lost answers may be drawn otherwise: the verdicts on those of before are not kept."""
+    given = opened(tmp_path / "run", tiny_model, comparer={"judge": "self"})
+    work(given)
+    manifest = read_json(given.run.folder / "manifest.json")
+    name, file = "evaluation/answers-spa", "evaluation/answers-spa.jsonl"
+    manifest["steps"][name]["files"][file]["sha256"] = "of another time"
+    (given.run.folder / "manifest.json").write_text(json.dumps(manifest))
+    seen: list[str] = []
+    given.run.recording = seeing(given.run.recording, seen)  # type: ignore[method-assign]
+    work(given)
+    redone = ["answers-spa", "verdicts-spa", "comparisons-spa_vs_vanilla", "summary"]
+    assert seen == [f"evaluation/{each}" for each in redone]
+
+
+def seeing(recording: Any, seen: list[str]) -> Any:
+    def told(step: Any) -> Any:
+        seen.append(step.name)
+        return recording(step)
+
+    return told
+
+
 def test_a_judge_behind_a_server_rates_and_leaves_no_key(tiny_model, tmp_path, serving, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", SECRET)
 

@@ -22,6 +22,7 @@ from selfpriority.phases.shards import Growing, Grown
 from selfpriority.recipe import load
 from selfpriority.records import Drop, Sifted
 from selfpriority.run import Run
+from selfpriority.run_records import Spent
 from selfpriority.storage import append_rows, read_record, read_rows
 
 N = 7
@@ -137,10 +138,12 @@ def test_what_is_stopped_anywhere_goes_on_behind_its_last_shard(
     assert made(run) == at_once
     n_asked, models = sum(model.asked for model in models), []
     monkeypatch.setattr("selfpriority.phases.resources.open_model", opened(10**6))
-    collected(recipe, tmp_path / "other")
+    other = collected(recipe, tmp_path / "other")
     assert n_asked == sum(model.asked for model in models), "nothing is asked twice"
-    entries = run.manifest.steps.values()
-    assert 0 < max(entry.cached for entry in entries) <= 2 * 4 * 2, "of finished shards not even the cache is asked"
+    steps = run.manifest.steps
+    assert max(entry.cached for entry in steps.values()) > 0
+    n_requests = {name: entry.requests for name, entry in other.manifest.steps.items()}
+    assert {name: entry.requests for name, entry in steps.items()} == n_requests, "of finished shards no cache is asked"
 
 
 @dataclass(frozen=True)
@@ -154,9 +157,52 @@ def grown(folder: Path, key: str = "key") -> Growing[Row]:
     return Growing(folder / "rows.jsonl", Row, key)
 
 
-def shard(*names: str, dropped: Sequence[str] = ()) -> tuple[int, list[Row], Sifted[Any]]:
-    drops = tuple(Drop("step", name, "why") for name in dropped)
-    return len(names) + len(drops), [Row(name) for name in names], Sifted(names, drops)
+def shard(
+    *names: str, dropped: Sequence[str] = (), why: str = "why", spent: Spent | None = None
+) -> tuple[int, list[Row], Sifted[Any], Spent]:
+    drops = tuple(Drop("step", name, why) for name in dropped)
+    return len(names) + len(drops), [Row(name) for name in names], Sifted(names, drops), spent or Spent()
+
+
+def test_what_a_failure_that_may_pass_took_is_asked_for_again_at_the_next_start(tmp_path: Path) -> None:
+    first = grown(tmp_path)
+    first.add(*shard("a"))
+    first.add(*shard("b", dropped=["c"], why="timeout"))
+    first.add(*shard("d"))
+    assert first.so_far.counts.n_in == 4  # this process goes on
+    again = grown(tmp_path)
+    assert again.so_far.counts.n_in == 1  # the next one has only what lacks nothing
+    again.add(*shard("b", "c"))
+    again.add(*shard("d"))
+    again.finish()
+    assert read_rows(tmp_path / "rows.jsonl", Row) == [Row("a"), Row("b"), Row("c"), Row("d")]
+    assert list(again.drops()) == []
+    first_again = grown(tmp_path / "other")
+    first_again.add(*shard("x", dropped=["y"], why="timeout"))
+    first_again.finish()  # nobody killed it: the drop counts
+    assert [drop.prompt_id for drop in first_again.drops()] == ["y"]
+
+
+def test_what_a_step_cost_is_the_sum_of_all_that_worked_on_it(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = collected(recipe, tmp_path / "whole").manifest.steps["round-1/sample"]
+    monkeypatch.setattr("selfpriority.phases.collect.SHARD", 2)
+    with monkeypatch.context() as killing:
+        killing.setattr(
+            "selfpriority.phases.resources.open_model",
+            lambda name, settings, note: Counting(open_model(name, settings, note), 9),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            collected(recipe, tmp_path / "run")
+    note = read_record(next((tmp_path / "run" / "round-1").glob(".*-note")), Grown)
+    assert 0 < note.spent.requests < whole.requests
+    after = collected(recipe, tmp_path / "run").manifest.steps["round-1/sample"]
+    assert after.requests == whole.requests
+    assert (
+        note.spent.tokens < after.tokens <= whole.tokens
+    )  # of the shard in hand what the killed one drew is not counted
+    assert after.seconds >= note.spent.seconds
 
 
 def test_what_an_unfinished_shard_left_is_cut_off(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from selfpriority.errors import WorkFailed
 from selfpriority.models.files import resolve
-from selfpriority.phases.collect import collect_steps
+from selfpriority.phases.collect import collect_steps, trained_by
 from selfpriority.phases.launch import check_started, is_main, launch, rank
 from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from selfpriority.training.align import Places, Trained
 
 
+_CHECKPOINTS, _LOG = "checkpoints-{}", "training.jsonl"
 _DRAWN = {"n", "temperature", "top_p", "max_new_tokens"}
 """What of `sample` an online training draws by."""
 
@@ -45,7 +46,7 @@ def align_step(run: Run, resources: Resources, number: int) -> Step:
         key = key_of(key, threshold_of(recipe), recipe.sample.model_dump(include=_DRAWN))
     if recipe.align.method == "tis_dpo":  # what weighs its tokens
         key = key_of(key, text_hash("tis_good", "tis_bad"))
-    return Step(f"round-{number}/align", key, (run.policy(number),))  # for a lost log nobody trains again
+    return Step(trained_by(number), key, (run.policy(number),))  # for a lost log nobody trains again
 
 
 def check_trained(run: Run, resources: Resources) -> None:
@@ -92,12 +93,12 @@ def align(run: Run, resources: Resources, number: int) -> None:
     from selfpriority.training.checkpoints import newest, of_other_forms
 
     folder = run.round(number)
-    checkpoints = folder / f"checkpoints-{step.key[:12]}"  # another recipe never resumes these
+    checkpoints = folder / _CHECKPOINTS.format(step.key[:12])  # another recipe never resumes these
     paired = read_paired(run, resources, number)
     start = start_of_training(run, resources.recipe, number)
     resolve(start)
     # the checkpoints stay until the manifest holds the step: a kill in between must not train it all again
-    places = Places(run.policy(number), folder / "training.jsonl", checkpoints, model_key(start), True)
+    places = Places(run.policy(number), folder / _LOG, checkpoints, model_key(start), True)
     if not is_main():
         from selfpriority.training.align import train
 
@@ -105,7 +106,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
         return
     if why := run.why_again(step):
         resources.reporter.note(f"{called}: {why}, so it is done again")
-    _clear_stale(folder, checkpoints)
+    _own_log(folder, checkpoints)
     for form in of_other_forms(checkpoints):
         resources.reporter.note(f"{called}: its checkpoints are in {form}'s form, unreadable here; it starts anew")
     with run.recording(step) as spent:
@@ -126,7 +127,8 @@ def align(run: Run, resources: Resources, number: int) -> None:
             survived=trained.survival.share if trained.survival else None,
         )
         run.write_funnel(number, replace(funnel, pairs=pairs))
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    for done_with in folder.glob(_CHECKPOINTS.format("*")):  # other recipes' too, which stayed until this one is done
+        shutil.rmtree(done_with, ignore_errors=True)
     write_policy_cards(run)
     for text in _told(trained, resources.recipe):
         resources.reporter.note(f"{called}: {text}")
@@ -189,9 +191,18 @@ def _on_many(run: Run, resources: Resources, number: int) -> None:
     launch(arguments, settings.processes, f"align (round {number})")
 
 
-def _clear_stale(folder: Path, current: Path) -> None:
-    for path in folder.glob("checkpoints-*"):
-        if path != current:
-            shutil.rmtree(path, ignore_errors=True)
-    if not current.exists():
-        (folder / "training.jsonl").unlink(missing_ok=True)
+def _own_log(folder: Path, checkpoints: Path) -> None:
+    """Puts this training's log into its place, and that of an interrupted other one beside its checkpoints.
+
+    A field mistyped once must not cost what was trained before: its checkpoints and log stay until a training is done.
+    """
+    log = folder / _LOG
+    if checkpoints.is_dir() and not (checkpoints / _LOG).exists():
+        return  # what lies there is this training's
+    others = (path for path in folder.glob(_CHECKPOINTS.format("*")) if path != checkpoints)
+    owner = next((path for path in others if not (path / _LOG).exists()), None)
+    if owner is not None and log.exists():
+        log.replace(owner / _LOG)
+    log.unlink(missing_ok=True)
+    if (checkpoints / _LOG).exists():
+        (checkpoints / _LOG).replace(log)

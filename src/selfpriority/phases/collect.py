@@ -5,8 +5,9 @@ A step takes its prompts shard by shard, so that a million of them need no more 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
 from typing import Any
@@ -33,6 +34,11 @@ def collect_steps(run: Run, resources: Resources, number: int) -> list[Step]:
     return steps
 
 
+def trained_by(number: int) -> str:
+    """Name of the step that trains on a round's pairs."""
+    return f"round-{number}/align"
+
+
 def collect(run: Run, resources: Resources, number: int) -> None:
     """Does the steps of a round that are not done.
 
@@ -52,9 +58,13 @@ def collect(run: Run, resources: Resources, number: int) -> None:
                 run.forget_from(number, step.name)
         with run.recording(entry) as spent:
             _do(step, here, entry, spent)
-        made = run.manifest.steps[entry.name]
-        if before is not None and before.key == made.key and before.files not in (None, made.files):
-            run.undo(steps[place + 1 :])  # their files were made of other rows
+        if run.is_made_otherwise(entry, before):  # what comes behind was made of other rows, the training too
+            trained = trained_by(number)
+            if trained in run.manifest.steps:
+                resources.reporter.note(
+                    f"{run.named(trained)}: {entry.name} found other rows than before, so it is done again"
+                )
+            run.undo([*steps[place + 1 :], Step(trained, "", ())])
 
 
 def _do(step: RoundStep, here: Round, entry: Step, spent: Spent) -> None:
@@ -62,11 +72,13 @@ def _do(step: RoundStep, here: Round, entry: Step, spent: Spent) -> None:
     came_in = _input(step, here)
     (path,) = entry.outputs
     growing: Growing[Any] = Growing(path, step.row, key_of(entry.key, came_in.content))
+    spent.go_on(growing.so_far.spent)
+    began = time.monotonic() - spent.seconds
     work: Work | None = None
     for shard in _shards(came_in, growing.so_far.counts.n_in, step.is_whole, here):
         work = work or step.opened(here, spent, came_in.all())
         sifted = work(shard)
-        growing.add(len(shard), step.rows(here, sifted.kept), sifted)
+        growing.add(len(shard), step.rows(here, sifted.kept), sifted, replace(spent, seconds=time.monotonic() - began))
     growing.finish()
     counts = growing.so_far.counts
     run.record_counts(here.number, step.name, counts, growing.drops())

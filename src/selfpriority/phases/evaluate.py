@@ -60,6 +60,8 @@ class EvaluationStep:
 
     step: Step
     work: Callable[[Spent], None]
+    reads: tuple[str, ...] = ()
+    """Names of the steps whose files it reads: if one of those is done again and finds something else, so is this."""
 
 
 def judges_of(recipe: Recipe) -> dict[str, JudgeSection]:
@@ -131,8 +133,11 @@ def evaluate(run: Run, resources: Resources) -> None:
             continue
         if why := run.why_again(each.step):
             resources.reporter.note(f"{each.step.name}: {why}, so it is done again")
+        before = run.manifest.steps.get(each.step.name)
         with run.recording(each.step) as spent:
             each.work(spent)
+        if run.is_made_otherwise(each.step, before):
+            run.undo([other.step for other in steps if each.step.name in other.reads])
 
 
 @dataclass(frozen=True)
@@ -153,13 +158,16 @@ class _Set:
         keys: dict[str, str] = {}
         for system in systems(self.run, self.resources.recipe):
             keys[system.name] = answers_key(system, self.prompt_set.prompts.kept, self.resources)
-            name = self.prompt_set.step(f"answers-{system.name}")
             outputs = (self.files.answers(system.name), self.files.drops(system.name))
-            steps.append(EvaluationStep(Step(name, keys[system.name], outputs), partial(self._answer, system)))
+            step = Step(self._answers_name(system.name), keys[system.name], outputs)
+            steps.append(EvaluationStep(step, partial(self._answer, system)))
             steps += [
                 self._verdicts_step(system, judge, keys[system.name]) for judge in judges_of(self.resources.recipe)
             ]
         return [*steps, *self._comparisons_steps(keys)]
+
+    def _answers_name(self, system: str) -> str:
+        return self.prompt_set.step(f"answers-{system}")
 
     def _answer(self, system: System, spent: Spent) -> None:
         recipe, prompts = self.resources.recipe, self.prompt_set.prompts.kept
@@ -190,7 +198,7 @@ class _Set:
         )
         path = self.files.verdicts(system.name, judge)
         step = Step(self.prompt_set.step(path.stem), key_of(answers_key, "verdicts", judged_by), (path,))
-        return EvaluationStep(step, partial(self._judge, system, judge))
+        return EvaluationStep(step, partial(self._judge, system, judge), (self._answers_name(system.name),))
 
     def _judge(self, system: System, judge: str, spent: Spent) -> None:
         recipe = self.resources.recipe
@@ -223,7 +231,8 @@ class _Set:
             path = self.files.comparisons(contest)
             key = key_of(keys[contest.a], keys[contest.b], "comparisons", judged_by, texts)
             step = Step(self.prompt_set.step(path.stem), key, (path,))
-            steps.append(EvaluationStep(step, partial(self._compare, contest)))
+            reads = (self._answers_name(contest.a), self._answers_name(contest.b))
+            steps.append(EvaluationStep(step, partial(self._compare, contest), reads))
         return steps
 
     def _compare(self, contest: Contest, spent: Spent) -> None:
@@ -266,14 +275,15 @@ def _perplexity(run: Run, resources: Resources, _: Spent) -> None:
 
 def _summary_step(run: Run, resources: Resources, prompt_set: PromptSet, before: Sequence[Step]) -> EvaluationStep:
     settings = resources.recipe.evaluate
-    keys = [step.key for step in before if "/answers-" not in step.name]
+    # their names too: figures stand under the names of systems and judges, which no other key holds
+    keys = [(step.name, step.key) for step in before if "/answers-" not in step.name]
     fields = settings.model_dump(include=SUMMARY_FIELDS)
     if settings.reference is not None:
         fields["reference"] = settings.reference
-    key = key_of("summary-4", keys, fields, prompt_set.prompts.reasons)
+    key = key_of("summary-5", keys, fields, prompt_set.prompts.reasons)
     files = prompt_set.files
     step = Step(prompt_set.step("summary"), key, (files.summary, files.table))
-    return EvaluationStep(step, partial(_summary, run, resources, prompt_set))
+    return EvaluationStep(step, partial(_summary, run, resources, prompt_set), tuple(each.name for each in before))
 
 
 def _summary(run: Run, resources: Resources, prompt_set: PromptSet, _: Spent) -> None:

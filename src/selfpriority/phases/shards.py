@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from selfpriority.language_model import PASSING
 from selfpriority.records import Drop, Sifted
-from selfpriority.run_records import FunnelStep
+from selfpriority.run_records import FunnelStep, Spent
 from selfpriority.storage import Damaged, append_rows, iter_rows, read_record, remove, write_record
 
 SHARD = 1000
@@ -33,6 +34,8 @@ class Grown:
     """Of its rows; what stands behind them belongs to a shard that was not finished."""
     dropped_bytes: int = 0
     """Of its drops, likewise."""
+    spent: Spent = field(default_factory=Spent)
+    """What that cost, in all the processes that worked on it."""
 
 
 class Growing(Generic[T]):
@@ -48,21 +51,28 @@ class Growing(Generic[T]):
         self._path, self._cls = path, cls
         self._rows, self._drops, self._note = (path.with_name(f".{path.name}.{kind}") for kind in _KINDS)
         self.so_far = self._begun(key) or Grown(key)
+        self._is_for_good = True
 
-    def add(self, n_in: int, rows: Iterable[T], sifted: Sifted[Any]) -> None:
+    def add(self, n_in: int, rows: Iterable[T], sifted: Sifted[Any], spent: Spent) -> None:
         """Puts a finished shard behind those before, all or nothing.
+
+        A shard that lost something to a failure that may pass is finished for this process alone, and so is what comes
+        behind: a kill later, the next start asks again for what is missing, and finds the rest among the answers kept.
 
         Args:
             n_in: rows that went into it.
             rows: of the file.
             sifted: what was kept and dropped.
+            spent: what the step has cost so far.
         """
         before = self.so_far
         n_bytes = append_rows(self._rows, before.bytes, rows, self._cls)
         n_dropped = append_rows(self._drops, before.dropped_bytes, sifted.dropped, Drop)
         counts = _sum(before.counts, FunnelStep.of(n_in, sifted))
-        self.so_far = Grown(before.key, counts, n_bytes, n_dropped)
-        write_record(self._note, self.so_far)
+        self.so_far = Grown(before.key, counts, n_bytes, n_dropped, spent)
+        self._is_for_good &= not any(drop.reason in PASSING for drop in sifted.dropped)
+        if self._is_for_good:
+            write_record(self._note, self.so_far)
 
     def finish(self) -> None:
         """Puts the whole file in its place; the drops stay until `clear`."""
