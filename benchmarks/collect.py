@@ -1,12 +1,17 @@
 """How much of an engine's speed is left when candidates are drawn and rated through this program?
 
     python benchmarks/collect.py --backend vllm --python .venv-vllm/bin/python --prompts 64 --n 8 --json
+    python benchmarks/collect.py --backend hf --prompts 32 --n 8 --json
 
 The same requests (shipped prompts, n answers each) three ways, in turn and `--rounds` times: ours (`VllmModel` behind
 its cache), the engine alone (`LLM.generate` over the same token ids in one list) and ours with transformers. Every way
 has a process of its own, which opens its model before the clock starts. The answers of ours are then rated: one
 expected rating on two objectives each. CPU seconds are those of all processes of a way, the largest process is that of
 them with most memory. `idle_share` is the share of our time in which the engine had nothing to compute.
+
+With `--backend hf` the ways are ours with transformers (`hf`) and what everybody writes first (`plain-N`): its own
+`generate` over N answers at a time, the longest prompts first, from the same distribution; `ratio_to_plain` is
+against the best N.
 """
 
 from __future__ import annotations
@@ -84,7 +89,7 @@ class Timed:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", choices=["vllm"], default="vllm")
+    parser.add_argument("--backend", choices=list(_WAYS), default="vllm")
     parser.add_argument("--python", default=sys.executable, help="interpreter of the environment that has vLLM")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--prompts", type=int, default=64)
@@ -93,7 +98,7 @@ def main() -> int:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--top-p", type=float, default=0.95)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--ways", default="ours,engine,hf", help="which, in the order of a round")
+    parser.add_argument("--ways", help="which, in the order of a round")
     parser.add_argument("--eager", action="store_true", help="the engine compiles nothing: it starts sooner")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -104,7 +109,7 @@ def main() -> int:
     if given.child:
         print(json.dumps(asdict(_measured(given.child, case))))
         return 0
-    ways = given.ways.split(",")
+    ways = (given.ways or _WAYS[given.backend]).split(",")
     timed = [_in_a_process(way, case) for _ in range(given.rounds) for way in ways]
     print(json.dumps(_told(case, timed), indent=None if given.json else 2))
     return 0
@@ -125,6 +130,8 @@ def _told(case: Case, timed: Sequence[Timed]) -> dict[str, Any]:
     if ours and "engine" in rates:
         told["ratio_to_engine"] = rates["ours"] / rates["engine"]
         told["ratio_to_engine_by_cpu"] = told["tokens_per_cpu_second"]["ours"] / told["tokens_per_cpu_second"]["engine"]
+    if plain := [rate for way, rate in rates.items() if way.startswith(_PLAIN)]:
+        told["ratio_to_plain"] = rates["hf"] / max(plain)
     if ours:
         told["idle_share"] = median(1 - each.busy_seconds / each.seconds for each in ours)
         told["rating_share"] = median(each.rating_seconds / (each.seconds + each.rating_seconds) for each in ours)
@@ -175,6 +182,9 @@ def _engine_alone(case: Case) -> Timed:
 
 
 _MEMORY = 0.5
+_PLAIN = "plain-"
+_WAYS = {"vllm": "ours,engine,hf", "hf": "hf,plain-8,plain-16,plain-32,plain-64"}
+"""By backend, if nothing else is asked for."""
 
 
 def _engine(case: Case) -> dict[str, Any]:
@@ -198,6 +208,8 @@ def _measured(way: str, case: Case) -> Timed:
     from selfpriority.recipe import HfBackend, VllmBackend
     from selfpriority.records import Message
 
+    if way.startswith(_PLAIN):
+        return _plain(case, int(way.removeprefix(_PLAIN)))
     drawing = _drawing(case)
     model: Any = (
         HfModel(case.model, HfBackend(dtype=case.dtype))
@@ -230,6 +242,45 @@ def _measured(way: str, case: Case) -> Timed:
         cached.close()
     tokens = sum(text.n_tokens for text in texts)
     return Timed(way, seconds, tokens, cpu, peak_mb(), rating, busy, len(drawing) + len(rated))
+
+
+def _plain(case: Case, at_once: int) -> Timed:
+    """`transformers.generate`, so many answers at a time, each prompt once and its n answers together."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from selfpriority.backends.written import begun
+    from selfpriority.models.served import load_served
+
+    served = load_served(case.model)
+    prompts = sorted((begun(served.chat, request) for request in _drawing(case)), key=len, reverse=True)
+    model = AutoModelForCausalLM.from_pretrained(served.folder, dtype=getattr(torch, case.dtype)).eval()
+    ends = sorted(served.end_ids)
+    pad = ends[0]
+    drawn = {"do_sample": True, "temperature": 0.9, "top_p": case.top_p, "top_k": 0, "num_return_sequences": case.n}
+
+    def tokens_of(batch: Sequence[list[int]]) -> int:
+        width = max(map(len, batch))
+        ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in batch])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch])
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=case.new_tokens,
+            eos_token_id=ends,
+            pad_token_id=pad,
+            **drawn,
+        )[:, width:]
+        ended = torch.isin(out, torch.tensor(ends))
+        return sum(int(row.int().argmax()) + 1 if row.any() else len(row) for row in ended)
+
+    with torch.inference_mode():
+        tokens_of(prompts[-1:])  # it is warm
+        started, cpu = time.perf_counter(), cpu_seconds()
+        step = max(1, at_once // case.n)
+        tokens = sum(tokens_of(prompts[first : first + step]) for first in range(0, len(prompts), step))
+        seconds = time.perf_counter() - started
+    return Timed(f"{_PLAIN}{at_once}", seconds, tokens, cpu_seconds() - cpu, peak_mb(), requests=len(prompts))
 
 
 def children() -> list[int]:
