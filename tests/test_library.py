@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,9 @@ from selfpriority import (
     run_recipe,
     train,
 )
-from selfpriority.recipe import ByBattery, ByContrast, ByPython
+from selfpriority.method.pair import pair
+from selfpriority.recipe import ByBattery, ByContrast, ByPython, PairRules
+from selfpriority.training import align as training
 from tests.test_pipeline import write_recipe
 
 PAGE = (Path(__file__).parent.parent / "docs" / "library.md").read_text("utf-8")
@@ -180,3 +183,41 @@ def test_the_first_example_of_the_page_runs_as_it_is_printed(tiny_model, tmp_pat
     monkeypatch.chdir(tmp_path)
     exec(compile(BLOCKS[0], "library.md", "exec"), {})
     assert "harmlessness" in capsys.readouterr().out
+
+
+def test_a_training_goes_on_from_its_own_checkpoint_and_from_no_other(tiny_model, tmp_path, found, monkeypatch):
+    """Weights trained anew under the same path are another start, and a mistyped field takes nothing away."""
+    pools = pair(found.pools(), PairRules(margin=0.1)).kept
+    settings = Align(epochs=4, checkpoint_minutes=1e-9, tokens_per_step=200, tokens_per_batch=200)
+    start = tmp_path / "start"
+    shutil.copytree(tiny_model, start)
+    stop_at = [3]
+
+    def stopping(row):
+        if row["step"] == stop_at[0]:
+            raise Stopped
+
+    def trained(**changes):
+        with monkeypatch.context() as patched:
+            original = training.train
+            patched.setattr(training, "train", lambda *given: original(*given, stopping))
+            return train(pools, start, tmp_path / "out", settings.model_copy(update=changes))
+
+    for changes in ({}, {"beta": 9.0}):
+        with pytest.raises(Stopped):
+            trained(**changes)
+        stop_at[0] = 2
+    stop_at[0] = 0
+    assert trained().resumed_from == 2
+    stop_at[0] = 3
+    with pytest.raises(Stopped):
+        trained()
+    stop_at[0] = 0
+    shutil.rmtree(start)
+    shutil.copytree(tmp_path / "out" / "policy", start)
+    assert trained().resumed_from == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"policy", "training.jsonl"}
+
+
+class Stopped(BaseException):
+    """Stands for a kill."""

@@ -211,6 +211,8 @@ class Failure:
 
 PASSING = frozenset({"unsupported", "garbage", "rate_limited", "rejected", "server_error", "cut", "timeout"})
 """Failures that say nothing sure of the request: no cache keeps them, and a later command asks again."""
+BUSY = frozenset({"rate_limited", "server_error", "timeout", "cut"})
+"""Those of them that say something of the moment, and nothing of the model."""
 
 
 Answer = Completion | Choice | Vectors | Value | Verdict | Failure

@@ -28,6 +28,7 @@ from selfpriority.phases.judge_names import check_rewards, fitted_heads, heads_f
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter
 from selfpriority.pipeline import Asked, run_all, start
+from selfpriority.plain_fields import plain_fields
 from selfpriority.plain_text import clean
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe import (
@@ -45,8 +46,9 @@ from selfpriority.recipe import (
 )
 from selfpriority.records import PairedPool, Prompt, Response
 from selfpriority.results import Results
-from selfpriority.run import Run
+from selfpriority.run import Run, key_of
 from selfpriority.shipped import recipe_path
+from selfpriority.training.unfinished import checkpoints_of, remove_all, take_place
 
 if TYPE_CHECKING:
     from selfpriority.training.align import Trained
@@ -133,7 +135,7 @@ def train(
     """Trains a model on the pairs of pools, each answer computed once.
 
     Called again with the same arguments after a stop, it goes on from its last checkpoint; after the end it
-    trains anew.
+    trains anew. Checkpoints of other pools, settings or weights in that folder stay until a training there is done.
 
     Args:
         pools: pools with their pairs, as `pair` keeps them.
@@ -159,10 +161,14 @@ def train(
 
     if settings is not None and settings.n_together > 1:
         raise InputError("train: align.processes is for a run (`run_recipe`), as align.nodes is; here both are 1")
-    folder = Path(to)
+    folder, settings = Path(to), settings or Align()
     folder.mkdir(parents=True, exist_ok=True)
-    places = Places(folder / "policy", folder / "training.jsonl", folder / "checkpoints")
-    return train_at(pools, model, settings or Align(), seed, places)
+    content = models.model_key(str(model))
+    checkpoints = checkpoints_of(folder, key_of(plain_fields(pools), settings.in_result, seed, content))
+    places = Places(folder / "policy", take_place(folder, checkpoints), checkpoints, content, keeps_checkpoints=True)
+    trained = train_at(pools, model, settings, seed, places)
+    remove_all(folder)
+    return trained
 
 
 def evaluate(

@@ -33,7 +33,7 @@ from selfpriority.recipe.file import set_field
 from selfpriority.report.page import write_report
 from selfpriority.run import Run, key_of
 from selfpriority.run_records import Step
-from selfpriority.stages import REPORT, Phase, announced, before, behind, is_done, rounds
+from selfpriority.stages import REPORT, Phase, announced, before, behind, is_done, mark_older, rounds
 from selfpriority.storage import as_json, write_text
 
 
@@ -100,6 +100,7 @@ def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> 
     with run.locked("run"):
         check_inputs(resources)
         follow(run, settled(asked, resources))
+        mark_older(run, resources)
         reporter.stages(announced(run, resources))
         if code := _all_phases(run, resources, debug):
             return code
@@ -144,6 +145,7 @@ def _train_branch(branch: Branch, run: Run, resources: Resources, debug: bool) -
     try:
         with branch.run.locked("run"):
             theirs = prepare(branch, run, resources)
+            mark_older(branch.run, theirs)
             return _do(branch.run, theirs, rounds(branch.run, theirs, branch.name), debug)
     except WorkFailed as error:  # its process was killed; what a process says of itself, it has said
         resources.reporter.note(str(error))

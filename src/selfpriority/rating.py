@@ -76,7 +76,16 @@ def expected_rating(probabilities: Sequence[float], mass_floor: float) -> Rating
 
 
 _FIGURE = r"(?<![\w.,])(?P<sign>[-\N{MINUS SIGN}])?(?P<value>\d+(?:[.,]\d+)?)(?![\w]|[.,]\d)"
-_SCALE = r"(?P<percent>\s*%)?(?:\s*(?:/|out\s+of)\s*(?P<top>\d+))?"
+_MARKS = r"(?:[^\w\n,.;:/%<>-]|_){0,12}"  # what may stand around a number: bold, brackets, blanks
+_SCALE = (
+    rf"(?P<percent>{_MARKS}%)?"
+    rf"(?:{_MARKS}(?:/|(?:out\s+)?of\b|(?:on\s+)?(?:a\s+)?scale\b(?:\s*(?:of|from))?\s*\d+\s*(?:-|to|\N{{EN DASH}}))"
+    rf"{_MARKS}(?P<top>\d+))?"
+)
+_NUMBERED = re.compile(
+    r"(?:objective|criterion|question|answer|response|part|item|aspect|round|turn|no\.?|#)\s*\d+", re.I
+)
+"""What a label may call what it rates: no scale."""
 _BEFORE = r"^[^\w\n:=]*(?:(?:my|the|final|overall|so|thus|therefore)(?:[^\S\n]|,)+)*"
 _RATING_LINE = re.compile(_BEFORE + r"(?:rating|score|verdict)\b(?P<label>[^:=\n]*)[:=](?P<rest>.*)$", re.I | re.M)
 _VERDICT_LINE = re.compile(_BEFORE + r"verdict\b[^:=\n]*[:=](?P<rest>.*)$", re.I | re.M)
@@ -93,6 +102,10 @@ _IN_PROSE = re.compile(
 _THOUGHT = re.compile(r"^.*</(?:think|thinking|thought|reasoning)>", re.S | re.I)
 _THINKING = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.I)
 _SIDE = re.compile(r"\W*(?:(?:is|answer|response|the|winner)\W+)*(?P<side>[AB]|tie|draw|equal)\b(?P<after>.*)", re.I)
+_LOSES = re.compile(r"\W{0,12}(?:(?<!\w)<|is\W+(?:\w+\W+)?(?:worse|weaker|inferior)\b|loses\b)", re.I)
+"""Behind the side that a line names first: the other one is preferred."""
+_UNCLEAR = re.compile(r"\W{0,12}is\W+(?:\w+\W+)?(?:not|less)\b", re.I)
+"""Behind it: less of what, is not read."""
 _LONGEST_SIDE = 300
 """Characters of a line in which its side is looked for; the patterns below take the square of it."""
 _SIDE_IN_PROSE = re.compile(r"verdict\s+is\W+(?P<rest>.*)$", re.I | re.M)
@@ -140,7 +153,7 @@ def _figure(label: str, rest: str) -> Rating | Unrated | None:
     figure = _FIRST_FIGURE.match(rest, opening.end() if opening else 0)
     if figure is None or figure["range"]:
         return None
-    tops = re.findall(r"\d+", label)  # "Rating (1-5)" names its scale
+    tops = re.findall(r"\d+", _NUMBERED.sub("", label))  # "Rating (1-5)" names its scale
     parts = {name: part for name, part in figure.groupdict().items() if part is not None}
     return _on_scale({**({"top": tops[-1]} if tops else {}), **parts})
 
@@ -186,6 +199,6 @@ def _side(rest: str) -> Literal["A", "B", "tie"] | None:
         return "tie"
     if side.islower() and re.match(r"\W*\w", after):  # "a good answer": an article
         return None
-    if re.match(r"\W*(?:/|or|and|&|,)\W*(?:answer\W+|response\W+)?[AB]\b", after, re.I):
+    if re.match(r"\W*(?:/|or|and|&|,)\W*(?:answer\W+|response\W+)?[AB]\b", after, re.I) or _UNCLEAR.match(after):
         return None
-    return "A" if side.upper() == "A" else "B"
+    return "A" if (side.upper() == "A") != bool(_LOSES.match(after)) else "B"

@@ -25,7 +25,7 @@ from typing import Any
 from selfpriority.errors import InputError
 from selfpriority.locks import held, is_alive
 from selfpriority.records import Drop, Sifted
-from selfpriority.run_records import Funnel, FunnelStep, Manifest, Spent, Step, StepEntry
+from selfpriority.run_records import FINISHED, Funnel, FunnelStep, Manifest, Spent, Step, StepEntry
 from selfpriority.storage import (
     Content,
     Damaged,
@@ -135,7 +135,7 @@ class Run:
     def is_done(self, step: Step) -> bool:
         """Whether this very step, with these very inputs, has finished, and all it wrote is still there unchanged."""
         entry = self.manifest.steps.get(step.name)
-        return entry is not None and entry.state == "done" and self.why_again(step) is None
+        return entry is not None and entry.state in FINISHED and self.why_again(step) is None
 
     def why_again(self, step: Step) -> str | None:
         """Why a step that was done, or begun, has to be done again; None: nothing speaks for that."""
@@ -144,7 +144,7 @@ class Run:
             return None
         if entry.key != step.key:
             return "its inputs changed"
-        if entry.state != "done":
+        if entry.state not in FINISHED:
             return None
         wrong = (self._wrong_with(path, entry.files or {}) for path in step.outputs)
         return next(filter(None, wrong), None if self._is_counted(step) else f"{DROPS} or {FUNNEL} lost its counts")
@@ -216,6 +216,16 @@ class Run:
                 read(number)
             except Damaged:
                 (self.round(number) / name).unlink()
+
+    def mark(self, states: Mapping[str, str]) -> None:
+        """Says of finished steps whether they are the present recipe's: step -> `done` or `older`."""
+        manifest = self.manifest
+        steps = {
+            name: replace(entry, state=states.get(name, entry.state)) if entry.state in FINISHED else entry
+            for name, entry in manifest.steps.items()
+        }
+        if steps != manifest.steps:
+            write_record(self.folder / "manifest.json", replace(manifest, steps=steps))
 
     def undo(self, steps: Sequence[Step]) -> None:
         """Takes steps out of the manifest."""

@@ -26,6 +26,11 @@ class Step:
     """What the funnel calls what it counts there; without them it is not done."""
 
 
+def trained_by(number: int) -> str:
+    """Name of the step that trains on a round's pairs."""
+    return f"round-{number}/align"
+
+
 @dataclass
 class Spent:
     """What a step cost, counted while it runs."""
@@ -46,12 +51,16 @@ class Spent:
         self.seconds += before.seconds
 
 
+FINISHED = ("done", "older")
+"""States of a step that has ended; whether it is this recipe's, its key says."""
+
+
 @dataclass(frozen=True)
 class StepEntry:
     """What the manifest says of one step."""
 
     state: str
-    """`running` or `done`."""
+    """`running`, `done`, or `older`: done under another recipe than the run follows now."""
     key: str
     seconds: float = 0.0
     requests: int = 0

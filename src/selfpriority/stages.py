@@ -95,6 +95,26 @@ def judge_passes(run: Run, resources: Resources, step: Step) -> bool:
     return (train is not None and train.usable) or not resources.recipe.score.require_signal
 
 
+def mark_older(run: Run, resources: Resources) -> None:
+    """Says in the manifest which steps of the rounds were done under another recipe, until they are done again.
+
+    Their files lie there as long, and who reads them without opening a model (`spa export`) has to know. What the
+    present recipe did before, and another in between did not replace, is its own again.
+    """
+    states: dict[str, str] = {}
+    is_behind_older = False
+    for number in range(1, resources.recipe.rounds + 1):
+        prefix = f"round-{number}/"
+        if is_behind_older:  # its keys need the policy of the round before
+            states |= {name: "older" for name in run.manifest.steps if name.startswith(prefix)}
+            continue
+        steps = [*collect_steps(run, resources, number), align_step(run, resources, number)]
+        keys = {name: entry.key for name, entry in run.manifest.steps.items()}
+        states |= {step.name: "done" if keys.get(step.name) == step.key else "older" for step in steps}
+        is_behind_older = not all(run.is_done(step) for step in steps)
+    run.mark(states)
+
+
 def next_round(run: Run, resources: Resources, phase: str) -> int:
     """The first round whose `phase` (collect or align) is not done; the last one when all are."""
     for number in range(1, resources.recipe.rounds + 1):

@@ -10,6 +10,7 @@ import yaml
 from selfpriority.errors import InputError
 from selfpriority.inspection.export import Exported, Wanted, export, trl_rows
 from selfpriority.inspection.run_files import paired_of
+from selfpriority.run_records import Step
 
 
 def read_jsonl(path):
@@ -120,6 +121,34 @@ def test_llama_factory_reads_what_is_written(make_run, tmp_path):
             "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"},
         }
     }
+
+
+def test_parquet_has_the_columns_of_all_rows(make_run, tmp_path):
+    """Of pools in which nobody rated an answer there may be one in front."""
+    import pyarrow.parquet as pq
+
+    run = make_run()
+    path = run.round(1) / "4-pools.jsonl"
+    pools = [json.loads(line) for line in path.read_text().splitlines()]
+    for answer in [*pools[0]["candidates"], *([pools[0]["refined"]] if pools[0]["refined"] else [])]:
+        answer["ratings"] = []
+    path.write_text("".join(json.dumps(pool) + "\n" for pool in pools))
+    table = pq.read_table(export(run, tmp_path / "to", Wanted("parquet", keep_cut=True)).path)
+    scores = table.column("score_chosen_harmlessness").to_pylist()
+    assert scores[0] is None
+    assert scores[-1] is not None
+
+
+@pytest.mark.parametrize("step", ["score", "pair"])
+def test_pairs_of_an_older_recipe_are_not_exported(make_run, tmp_path, step):
+    run = make_run()
+    with run.recording(Step(f"round-1/{step}", "key", ())):
+        pass
+    run.mark({f"round-1/{step}": "older"})
+    with pytest.raises(InputError, match=rf"round-1/{step} was done under another recipe.*`spa run` does it anew"):
+        export(run, tmp_path / "to", Wanted(keep_cut=True))
+    run.mark({f"round-1/{step}": "done"})
+    assert export(run, tmp_path / "to", Wanted(keep_cut=True)).rows
 
 
 def test_parquet_holds_the_same_rows(make_run, tmp_path):

@@ -187,11 +187,15 @@ def test_failures_and_missing_questions_are_unrated_with_the_reason(answering: A
         _, text, _ = asked_about(request.contexts[0])
         if text == "long":
             return Failure("too_long", "9 tokens")
-        some = {"half": 2, "little": 1}.get(text, 4)
-        return Choice(((0.4, 0.0, 0.1, 0.0),) * some, (Failure("timeout", ""),) * (4 - some))
+        some = {"half": 2, "little": 1, "busy": 3}.get(text, 4)
+        reason = "timeout" if text == "busy" else "refused"
+        return Choice(((0.4, 0.0, 0.1, 0.0),) * some, (Failure(reason, ""),) * (4 - some))
 
     judge = BatteryJudge(answering(answer), weighed("a", "b", "c", "d"))
-    long, half, little = [row[0] for row in judge.rate([item("Q 1?", text) for text in ("long", "half", "little")])]
+    texts = ("long", "half", "little", "busy")
+    long, half, little, busy = [row[0] for row in judge.rate([item("Q 1?", text) for text in texts])]
+    assert isinstance(busy, Unrated)  # else answers of one prompt would be rated by different questions
+    assert busy.reason == "timeout"
     assert isinstance(long, Unrated)
     assert (long.reason, long.detail) == ("too_long", "9 tokens")
     assert isinstance(half, Rating)

@@ -54,3 +54,12 @@ def test_under_a_sum_too_equal_leads_go_by_priority_and_stay_so() -> None:
     assert {(p.chosen, p.rejected) for p in entry.pairs} == {(0, 2), (1, 2)}
     assert learned(entry, "best") == {1: 1.0}
     assert learned(pair([pool((3, 6), (6, 3), (1, 1))], PairRules(order="sum")).kept[0], "best") == {1: 1.0}
+
+
+@pytest.mark.parametrize("pairs", [((0, 1), (1, 0)), ((0, 1), (1, 2), (2, 0))], ids=["both ways", "a circle"])
+def test_where_nobody_wins_more_than_he_loses_nothing_is_learned(pairs) -> None:
+    """Pairs of one's own may contradict each other: they are compared as they stand."""
+    entry = with_pairs(pool((5, 5), (5, 5), (5, 5)), *pairs)
+    assert learned(entry, "best") == {}
+    assert learned(entry, "winners") == {}
+    assert learned(entry, "chosen") == dict.fromkeys({a for a, _ in pairs}, 1.0)

@@ -17,6 +17,7 @@ from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.recipe import Recipe, dump
 from selfpriority.report.cards import write_policy_cards
 from selfpriority.run import Run
+from selfpriority.stages import mark_older
 from selfpriority.storage import read_json, write_text
 from selfpriority.training import align as training
 from selfpriority.training.checkpoints import MARKER
@@ -200,6 +201,34 @@ def test_checkpoints_of_the_version_before_are_said_to_be_useless(tiny_model, tm
     told = [line for line in work(again, align) if "torch" in line]
     assert told == ["round-1/align: its checkpoints are in torch's form, unreadable here; it starts anew"]
     assert again.reporter.rows[0]["step"] == 1
+
+
+def test_what_another_recipe_did_is_called_older_until_it_is_done_again(tiny_model, tmp_path):
+    first = opened(tmp_path / "run", tiny_model)
+    work(first, collect)
+    work(first, align)
+    other = opened(tmp_path / "run", tiny_model, pair={"margin": 0.3})
+    mark_older(other.run, other)
+    assert states(other.run) == {
+        "sample": "done",
+        "score": "done",
+        "refine": "done",
+        "denoise": "done",
+    } | dict.fromkeys(("pair", "align"), "older")
+    work(other, collect)
+    assert (states(other.run)["pair"], states(other.run)["align"]) == ("done", "older")
+    back = opened(tmp_path / "run", tiny_model)
+    mark_older(back.run, back)
+    assert (states(back.run)["pair"], states(back.run)["align"]) == ("older", "done")
+    work(back, collect)
+    work(back, align)
+    assert set(states(back.run).values()) == {"done"}
+    assert back.reporter.rows == []  # its policy was there all the time
+
+
+def states(run: Run) -> dict[str, str]:
+    steps = run.manifest.steps.items()
+    return {name.partition("/")[2]: entry.state for name, entry in steps if name.startswith("round-1/")}
 
 
 def test_a_field_mistyped_once_costs_no_trained_step(tiny_model, tmp_path):

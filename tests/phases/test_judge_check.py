@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from selfpriority.constitution import SHIPPED
 from selfpriority.errors import InputError
 from selfpriority.inputs import check_inputs
 from selfpriority.judges.heads import Head, Heads, write_heads
+from selfpriority.judges.reports import read_checks
 from selfpriority.phases.collect import collect
 from selfpriority.phases.judge_check import check_judges, gate, judge_step
 from selfpriority.phases.models import model_key
@@ -24,8 +26,11 @@ from selfpriority.run import Run
 from selfpriority.run_records import Spent
 from selfpriority.stages import judge_passes
 from selfpriority.storage import read_json
+from tests.backends.conftest import Reply, chat, serving
 from tests.test_bad_input import run_cli
 from tests.test_pipeline import write_recipe
+
+assert serving  # a fixture
 
 
 @pytest.mark.parametrize(("require_signal", "code"), [(True, 3), (False, 0)])
@@ -66,6 +71,37 @@ def test_every_judge_of_the_evaluation_is_checked_and_only_the_training_judge_is
         evaluate = opened.recipe.evaluate.model_copy(update={field: Evaluate(**{field: value}).__dict__[field]})
         other = Resources(opened.recipe.model_copy(update={"evaluate": evaluate}), run, Reporter())
         assert judge_step(run, other).key != first.key, field
+
+
+def test_what_a_busy_server_left_out_of_a_check_is_asked_again(tiny_model: Path, tmp_path: Path, serving) -> None:
+    """A time-out says nothing of the judge: its check is not over, though it is written down."""
+    is_busy = [True]
+    odd = "lock"
+
+    def respond(body: dict[str, Any], n: int) -> Reply:
+        if is_busy[0] and odd in str(body["messages"]):
+            return Reply({"error": {"message": "busy"}}, 500)
+        return chat("Rating: 8" if n % 3 else "Rating: 3")
+
+    server = serving(respond)
+    backend = server.settings(retries=0, concurrency=1).model_dump()
+    judged = {"judge": "big", "method": "verbal", "backend": backend, "require_signal": False}
+    recipe = write_recipe(tmp_path, tiny_model, score=judged)
+    run, asked = start(recipe, [], tmp_path / "run")
+    follow(run, asked)
+    gate(run, Resources(asked.recipe, run, Reporter()))
+    left_out = read_checks(run.folder / "judge.json").train.objectives[0].unrated_reasons["server_error"]
+    assert left_out > 0
+    is_busy[0], n_before = False, len(server.bodies)
+    gate(run, Resources(asked.recipe, run, Reporter()))
+    assert not any(row.unrated_reasons for row in read_checks(run.folder / "judge.json").train.objectives)
+    asked_again = [str(body["messages"]) for body in server.bodies[n_before:]]
+    assert 0 < sum(odd in messages for messages in asked_again)
+    answered = {str(body["messages"]) for body in server.bodies[:n_before] if odd not in str(body["messages"])}
+    assert not answered & {messages for messages in asked_again if "Say hello" not in messages}
+    n_before = len(server.bodies)
+    gate(run, Resources(asked.recipe, run, Reporter()))
+    assert len(server.bodies) == n_before
 
 
 def test_a_second_check_asks_nothing_again(tiny_model: Path, tmp_path: Path) -> None:

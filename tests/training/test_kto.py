@@ -54,6 +54,15 @@ def test_shares_are_a_mean_over_answers_times_lambda():
     assert torch.cat(shares).tolist() == pytest.approx([1 / 4, -1 / 4, 1 / 6, -1 / 6, -1 / 6])
 
 
+def test_pools_whose_pairs_stand_both_ways_weigh_nothing():
+    both = replace(pool_of(2, ((0, 1), (1, 0))), learned=(0.0, 0.0))
+    balance = balance_of([both])
+    assert balance == Balance(1.0, 1.0)
+    for count in ("pairs", "pools"):
+        assert [share.tolist() for share in signed_shares([both], balance, count)] == [[0.0, 0.0]]
+    assert all(bool(torch.isfinite(each.desired).all()) for each in weigh([both], Align(method="kto")))
+
+
 def test_mismatched_answers_are_those_of_the_next_pool_cut_where_nothing_was_longer():
     first, second = pool_of(2, ((0, 1),), (1, 9)), pool_of(5, ((0, 1),), (1, 7, 8))
     others = mismatched([first, second])

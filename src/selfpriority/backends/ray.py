@@ -74,6 +74,17 @@ class _Seat:
     """Tasks that it has, by the reference of their answers."""
 
 
+@dataclass(frozen=True)
+class _Landed:
+    """A task that is over."""
+
+    seat: _Seat
+    actor: Any
+    """Who had it; the seat has another one by and by, where that died."""
+    task: _Task
+    reference: Any
+
+
 class RayModel:
     """A model behind as many replicas as the settings say.
 
@@ -140,14 +151,18 @@ class RayModel:
         try:
             while waiting or self._flying():
                 self._feed(waiting, batches)
-                for seat, task, reference in self._landed():
+                failed: list[tuple[_Landed, BaseException]] = []
+                for landed in list(self._landed()):  # the good ones first: a death takes only what is still in hand
                     try:
-                        answers = self._ray.get(reference)
+                        answers = self._ray.get(landed.reference)
                     except self._ray.exceptions.RayError as error:
-                        lost = self._lose(seat, error)
-                        waiting.extendleft(_survivors([task, *lost], error))
+                        failed.append((landed, error))
                         continue
-                    yield from zip(task.numbers, answers, strict=True)
+                    yield from zip(landed.task.numbers, answers, strict=True)
+                for landed, why in failed:
+                    is_its_first = landed.seat.actor is landed.actor
+                    lost = self._lose(landed.seat, why) if is_its_first else []
+                    waiting.extendleft(_survivors([landed.task, *lost], why))
         finally:
             for seat in self._seats:  # what was asked for is not wanted any more
                 for reference in seat.flying:
@@ -168,7 +183,7 @@ class RayModel:
                     asked = [batches[number] for number in task.numbers]
                     seat.flying[seat.actor.answer.remote(asked)] = task
 
-    def _landed(self) -> Iterator[tuple[_Seat, _Task, Any]]:
+    def _landed(self) -> Iterator[_Landed]:
         """Tasks that are over, done or not, once there is one; replicas that came up meanwhile are known to be up."""
         owners = {reference: seat for seat in self._seats for reference in seat.flying}
         if not owners:
@@ -181,7 +196,7 @@ class RayModel:
                 self._came_up(reference)
             elif reference in owners and reference in owners[reference].flying:  # else its replica died just now
                 seat = owners[reference]
-                yield seat, seat.flying.pop(reference), reference
+                yield _Landed(seat, seat.actor, seat.flying.pop(reference), reference)
 
     def _wait_for_one(self) -> _Seat:
         """A replica that is up; of none at all, all are begun."""

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def export(run: Run, to: Path, wanted: Wanted) -> Exported:
     _write(path, form, rows, run.folder.name)
     exported = Exported(len(rows), path, n_cut)
     write_text(path.with_name(HAZARD), [hazard(recipe)])
-    names = tuple(rows[0].scores_chosen) if rows else ()
+    names = next((tuple(row.scores_chosen) for row in rows if row.scores_chosen), ())  # some have none
     facts = DataFacts(path.name, len(rows), n_cut, wanted.keep_cut, names)
     write_text(_card_of(path, to), [dataset_card(run, facts)])
     return exported
@@ -239,7 +240,10 @@ def _write_parquet(path: Path, rows: Sequence[Preference]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist([row.row() for row in rows]), temporary)
+    told = [row.row() for row in rows]
+    fullest = max(told, key=lambda row: len(row))
+    columns = dict.fromkeys(chain(fullest, *told))  # pyarrow takes those of the first row alone
+    pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in told]), temporary)
     temporary.replace(path)
 
 

@@ -14,6 +14,7 @@ from selfpriority.preferences import PreferenceRow, objectives_in, paired_pools
 from selfpriority.recipe import Recipe, load
 from selfpriority.records import PairedPool, Pool
 from selfpriority.run import PAIRS, POOLS, Run
+from selfpriority.run_records import trained_by
 from selfpriority.storage import intact, read_rows
 
 T = TypeVar("T")
@@ -61,9 +62,17 @@ def paired_of(run: Run, number: int) -> list[PairedPool]:
     """The pools of a round with their pairs.
 
     Raises:
-        InputError: the round has no pairs yet, or they are older than its pools.
+        InputError: the round has no pairs yet, or they are older than its pools or than the recipe.
     """
     rows = stored_pairs(run, number)
+    older = [
+        name for name, entry in run.manifest.steps.items() if entry.state == "older" and name != trained_by(number)
+    ]
+    if older := [name for name in older if name.startswith(f"round-{number}/")]:
+        path = run.round(number) / PAIRS
+        raise InputError(
+            f"{path}: {older[0]} was done under another recipe than {run.recipe.name}; `spa run` does it anew"
+        )
     pools = read_rows(run.round(number) / POOLS, Pool)
     known = {(pool.prompt.id, scored.response.id) for pool in pools for scored in pool.responses}
     used = {(row.prompt_id, id_) for row in rows for id_ in (row.chosen_id, row.rejected_id)}

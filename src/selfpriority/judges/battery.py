@@ -22,7 +22,7 @@ from selfpriority.formats import counted
 from selfpriority.judges.asking import Conversation, marked
 from selfpriority.judges.labels import LabelledAnswer, anchors_as_labels, prompt_group
 from selfpriority.judges.orientation import Floats, Orientation, Weighed, orient, orient_without
-from selfpriority.language_model import Answer, Chances, Choice, Choose, Failure, LanguageModel, ask
+from selfpriority.language_model import BUSY, Answer, Chances, Choice, Choose, Failure, LanguageModel, ask
 from selfpriority.outside import parse_yaml, read_text
 from selfpriority.rating import Item
 from selfpriority.recipe.section import Section
@@ -33,8 +33,6 @@ TEXTS = FOLDER / "battery"
 CONTENT_FREE = "N/A"
 """An answer that says nothing: what a model says of it is its leaning, given the question and the prompt."""
 CHOICES = ("yes", "Yes", "no", "No")
-BUSY = frozenset({"rate_limited", "server_error", "timeout", "cut"})
-"""Reasons of failures that say something of the moment, and nothing of the model."""
 _FLOOR = 1e-7  # a server tells the 20 most probable tokens alone: what is not among them is not impossible
 _VERSION = 1  # raise it when the same texts and answers make other ratings
 
@@ -129,7 +127,7 @@ def fit_battery(model: LanguageModel, name: str, constitution: Constitution, *, 
     every = tuple(question for questions in asked.values() for question in questions)
     labels = anchors_as_labels(constitution)
     keys = list(dict.fromkeys((row.prompt, row.response) for row in labels.answers))
-    read = dict(zip(keys, values_of(model, every, keys, whole=True), strict=True))
+    read = dict(zip(keys, values_of(model, every, keys), strict=True))
     if busy := Counter(row.reason for row in read.values() if isinstance(row, Failure) and row.reason in BUSY):
         raise WorkFailed(
             f"battery: {name} left {busy.total()} of {len(read)} anchors without an answer ({counted(busy)}); "
@@ -158,7 +156,7 @@ def unfitted(name: str, objectives: Sequence[str], *, hold_out: bool = False) ->
 
 
 def values_of(
-    model: LanguageModel, questions: Sequence[str], answers: Sequence[tuple[Prompt, str]], *, whole: bool = False
+    model: LanguageModel, questions: Sequence[str], answers: Sequence[tuple[Prompt, str]]
 ) -> list[dict[str, float] | Failure]:
     """By question the log-odds of yes, less those for an answer that says nothing; without what was not answered.
 
@@ -171,7 +169,10 @@ def values_of(
         model: who is asked.
         questions: what is asked about each answer; without any nobody is asked.
         answers: (prompt, answer).
-        whole: whether an answer fails of which a busy server left out a question.
+
+    Returns:
+        Value by question of each answer; a failure where it is one, or where a busy server left out a question, for the
+        answers of a prompt would be weighed by different ones.
     """
     if not questions:
         return [{} for _ in answers]
@@ -179,7 +180,7 @@ def values_of(
     empty = [_request(prompt, CONTENT_FREE, questions) for prompt, _ in answers]
     found = ask(model, [*requests, *empty])
     pairs = zip(found[: len(answers)], found[len(answers) :], strict=True)
-    return [_difference(questions, said, baseline, whole=whole) for said, baseline in pairs]
+    return [_difference(questions, said, baseline) for said, baseline in pairs]
 
 
 class BatteryJudge:
@@ -227,11 +228,8 @@ def _context(text: str) -> Conversation:
     return (Message("user", text),)
 
 
-def _difference(questions: Sequence[str], said: Answer, baseline: Answer, *, whole: bool) -> dict[str, float] | Failure:
-    """What is said of an answer less what is said of nothing; a question is missing where either is.
-
-    With `whole` a question that a busy server left out is the answer's failure.
-    """
+def _difference(questions: Sequence[str], said: Answer, baseline: Answer) -> dict[str, float] | Failure:
+    """What is said of an answer less what is said of nothing; a question is missing where either is for good."""
     for answer in (said, baseline):
         if isinstance(answer, Failure):
             return answer
@@ -241,7 +239,7 @@ def _difference(questions: Sequence[str], said: Answer, baseline: Answer, *, who
     assert isinstance(said, Choice)
     assert isinstance(baseline, Choice)
     for failure in (*said.missing, *baseline.missing):
-        if whole and failure.reason in BUSY:
+        if failure.reason in BUSY:
             return failure
     odds = {
         question: log_odds(ours.probabilities) - log_odds(free.probabilities)

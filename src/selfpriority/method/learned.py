@@ -15,7 +15,8 @@ def learned(paired: PairedPool, learn: Learn) -> dict[int, float]:
     """Weights of the answers that are learned, by index in `Pool.responses`.
 
     Args:
-        paired: a pool. Pairs follow an order, so some answer wins more of them than it loses; of a pool without pairs
+        paired: a pool. Where pairs follow an order some answer wins more of them than it loses; of pairs of one's own
+            that stand both ways none may, and then `best` and `winners` have nothing to learn. Of a pool without pairs
             every answer is learned and weighs 1.
         learn: `best` and `winners` weigh 1 a pool: many winners say no more about how a prompt should be answered than
             a single one, so they share the 1 equally. `chosen` weighs 1 every answer that wins some pair, however many
@@ -29,7 +30,7 @@ def learned(paired: PairedPool, learn: Learn) -> dict[int, float]:
     lead.subtract(pair.rejected for pair in paired.pairs)
     if learn == "winners":
         winners = sorted(index for index, wins in lead.items() if wins > 0)
-        return dict.fromkeys(winners, 1 / len(winners))
+        return dict.fromkeys(winners, 1 / max(1, len(winners)))
     responses = paired.pool.responses
     best = max(lead, key=lambda index: (lead[index], responses[index].scores, -index))  # the first of equal ones
-    return {best: 1.0}
+    return {best: 1.0} if lead[best] > 0 else {}

@@ -63,10 +63,10 @@ def kto_balance(n_desirable: int, n_undesirable: int) -> Balance:
     """KTO (arXiv 2402.01306, Eq. 8): lambda_D n_D / (lambda_U n_U) in [1, 4/3], the rarer side counting more.
 
     Args:
-        n_desirable: answers of the whole training, at least 1.
+        n_desirable: answers of the whole training; none, as where pairs stand both ways, are in balance.
         n_undesirable: likewise.
     """
-    ratio = n_desirable / n_undesirable
+    ratio = n_desirable / n_undesirable if n_desirable and n_undesirable else 1.0
     if ratio < 1:
         return Balance(1 / ratio, 1.0)
     return Balance(1.0, max(1.0, ratio / _MOST_DESIRED))

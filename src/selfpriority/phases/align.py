@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfpriority.errors import WorkFailed
 from selfpriority.models.files import resolve
-from selfpriority.phases.collect import collect_steps, trained_by
+from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.launch import check_started, is_main, launch, rank
 from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
@@ -23,15 +21,15 @@ from selfpriority.records import Drop, PairedPool, Pool, Sifted
 from selfpriority.report.cards import write_policy_cards
 from selfpriority.rivals.online import rewards, threshold_of
 from selfpriority.run import PAIRS, POOLS, Run, key_of
-from selfpriority.run_records import PairCounts, Spent, Step
+from selfpriority.run_records import PairCounts, Spent, Step, trained_by
 from selfpriority.storage import read_rows
+from selfpriority.training.unfinished import LOG, checkpoints_of, remove_all, take_place
 from selfpriority.wording import text_hash
 
 if TYPE_CHECKING:
     from selfpriority.training.align import Places, Trained
 
 
-_CHECKPOINTS, _LOG = "checkpoints-{}", "training.jsonl"
 _DRAWN = {"n", "temperature", "top_p", "max_new_tokens"}
 """What of `sample` an online training draws by."""
 
@@ -93,12 +91,12 @@ def align(run: Run, resources: Resources, number: int) -> None:
     from selfpriority.training.checkpoints import newest, of_other_forms
 
     folder = run.round(number)
-    checkpoints = folder / _CHECKPOINTS.format(step.key[:12])  # another recipe never resumes these
+    checkpoints = checkpoints_of(folder, step.key)
     paired = read_paired(run, resources, number)
     start = start_of_training(run, resources.recipe, number)
     resolve(start)
     # the checkpoints stay until the manifest holds the step: a kill in between must not train it all again
-    places = Places(run.policy(number), folder / _LOG, checkpoints, model_key(start), True)
+    places = Places(run.policy(number), folder / LOG, checkpoints, model_key(start), True)
     if not is_main():
         from selfpriority.training.align import train
 
@@ -106,7 +104,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
         return
     if why := run.why_again(step):
         resources.reporter.note(f"{called}: {why}, so it is done again")
-    _own_log(folder, checkpoints)
+    take_place(folder, checkpoints)
     for form in of_other_forms(checkpoints):
         resources.reporter.note(f"{called}: its checkpoints are in {form}'s form, unreadable here; it starts anew")
     with run.recording(step) as spent:
@@ -127,8 +125,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
             survived=trained.survival.share if trained.survival else None,
         )
         run.write_funnel(number, replace(funnel, pairs=pairs))
-    for done_with in folder.glob(_CHECKPOINTS.format("*")):  # other recipes' too, which stayed until this one is done
-        shutil.rmtree(done_with, ignore_errors=True)
+    remove_all(folder)
     write_policy_cards(run)
     for text in _told(trained, resources.recipe):
         resources.reporter.note(f"{called}: {text}")
@@ -189,20 +186,3 @@ def _on_many(run: Run, resources: Resources, number: int) -> None:
     resolve(start_of_training(run, resources.recipe, number))  # converted once, not by all at the same time
     arguments = (*resources.reporter.flags, "align", str(run.folder), "--child", "--round", str(number))
     launch(arguments, settings.processes, f"align (round {number})")
-
-
-def _own_log(folder: Path, checkpoints: Path) -> None:
-    """Puts this training's log into its place, and that of an interrupted other one beside its checkpoints.
-
-    A field mistyped once must not cost what was trained before: its checkpoints and log stay until a training is done.
-    """
-    log = folder / _LOG
-    if checkpoints.is_dir() and not (checkpoints / _LOG).exists():
-        return  # what lies there is this training's
-    others = (path for path in folder.glob(_CHECKPOINTS.format("*")) if path != checkpoints)
-    owner = next((path for path in others if not (path / _LOG).exists()), None)
-    if owner is not None and log.exists():
-        log.replace(owner / _LOG)
-    log.unlink(missing_ok=True)
-    if (checkpoints / _LOG).exists():
-        (checkpoints / _LOG).replace(log)

@@ -19,7 +19,7 @@ from selfpriority.phases.round_inputs import round_prompts
 from selfpriority.phases.round_steps import Round, RoundStep, Work
 from selfpriority.phases.shards import SHARD, Growing
 from selfpriority.run import Run, key_of
-from selfpriority.run_records import Spent, Step
+from selfpriority.run_records import Spent, Step, trained_by
 from selfpriority.storage import content_of, iter_rows
 
 
@@ -32,11 +32,6 @@ def collect_steps(run: Run, resources: Resources, number: int) -> list[Step]:
         key = step.key(here, key)
         steps.append(Step(step.entry(number), key, (run.round(number) / step.file,), number, step.counts))
     return steps
-
-
-def trained_by(number: int) -> str:
-    """Name of the step that trains on a round's pairs."""
-    return f"round-{number}/align"
 
 
 def collect(run: Run, resources: Resources, number: int) -> None:

@@ -16,6 +16,7 @@ from selfpriority.errors import InputError, JudgeRefused
 from selfpriority.judges.attacks import attacks
 from selfpriority.judges.labels import Labels, read_labels
 from selfpriority.judges.reports import COMPARER, TRAIN, JudgeChecks, read_checks, write_checks
+from selfpriority.language_model import BUSY
 from selfpriority.outside import mended_note
 from selfpriority.phases.judge_names import comparing, judge_entry
 from selfpriority.phases.kept_answers import kept_answers
@@ -213,6 +214,10 @@ def middle(model: str) -> tuple[int, ...]:
     return tuple(sorted({round(share * depth) for share in (0.5, 0.75)}))
 
 
+_LEFT_OUT = BUSY - {"cut"}
+"""What a busy server leaves out; a cut verdict is more often the judge's own."""
+
+
 def gate(run: Run, resources: Resources) -> None:
     """Checks the judges once per set of inputs and refuses a training judge that may be chance.
 
@@ -244,6 +249,8 @@ def gate(run: Run, resources: Resources) -> None:
     if train.usable:
         return
     why = "; ".join(train.reasons)
+    if any(_LEFT_OUT & {*row.unrated_reasons} for row in train.objectives):
+        why += "; what a busy server left out is asked again by the same command"
     if resources.recipe.score.require_signal:
         raise JudgeRefused(
             f"the judge {train.judge!r} ({train.method}) is refused: {why}. Use a stronger model, fitted heads "
@@ -253,11 +260,15 @@ def gate(run: Run, resources: Resources) -> None:
 
 
 def _is_doubtful(run: Run, recipe: Recipe) -> bool:
-    """Whether a judge was refused for want of digits: an earlier version looked for some tokenizers' in a wrong place.
+    """Whether answers are missing that asking again may bring; those that are there are stored, and are not asked for.
 
-    Answers that were read as they are now are stored, so checking again asks nothing.
+    A busy server says nothing of a judge. And where one was refused for want of digits, an earlier version looked for
+    some tokenizers' in a wrong place.
     """
-    train = read_checks(run.folder / "judge.json").train
+    checks = read_checks(run.folder / "judge.json")
+    if any(_LEFT_OUT & {*row.unrated_reasons} for report in checks.raters.values() for row in report.objectives):
+        return True
+    train = checks.train
     if train is None or train.usable or not recipe.score.require_signal:
         return False
     return any("low_mass" in row.unrated_reasons for row in train.objectives)

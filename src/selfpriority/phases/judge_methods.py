@@ -15,10 +15,10 @@ from pathlib import Path
 import yaml
 
 from selfpriority.errors import InputError
-from selfpriority.judges.battery import BUSY
 from selfpriority.judges.check import check_judge
 from selfpriority.judges.labels import Labels
 from selfpriority.judges.methods import Comparison, Method, MethodCell, MethodRow, compared
+from selfpriority.language_model import BUSY
 from selfpriority.phases.judge_check import need_anchors, read_own_labels
 from selfpriority.phases.judge_names import judge_backend, judge_entry
 from selfpriority.phases.kept_answers import kept_answers

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from selfpriority.planning.pace import kind_of
-from selfpriority.run_records import StepEntry
+from selfpriority.run_records import FINISHED, StepEntry
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class _Pace:
         self._tokens: defaultdict[str, int] = defaultdict(int)
         for step in planned:
             entry = entries.get(step.name)
-            if entry is None or entry.state != "done" or not step.size or _came_from_disk(entry):
+            if entry is None or entry.state not in FINISHED or not step.size or _came_from_disk(entry):
                 continue
             for name in (kind_of(step.name), step.sort):
                 self._seconds[name] += entry.seconds

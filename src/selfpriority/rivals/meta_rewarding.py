@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from selfpriority.judges.asking import written_rating
 from selfpriority.judges.words import WordsJudge
-from selfpriority.language_model import Completion, Generate, LanguageModel, Text, ask
+from selfpriority.language_model import Answer, Completion, Failure, Generate, LanguageModel, Text, ask
 from selfpriority.rating import Item
 from selfpriority.recipe import InWords, Recipe
 from selfpriority.records import Drop, Message, Pair, Pool, Prompt, Rating, Response, Scored, Sifted
@@ -51,9 +51,11 @@ def _make(pools: Sequence[Pool], means: Means) -> Sifted[tuple[Pool, ...]]:
     for row in answers:
         rows = [row]
         for question in questions[row.prompt.id]:
-            found = _agreed_and_farthest(question, verdicts[question])
+            given = verdicts[question]
+            found = _agreed_and_farthest(question, given.rated)
             if found is None:
-                dropped.append(Drop("rows", row.prompt.id, "no_verdicts", question.id))
+                reason = given.failure.reason if given.failure and len(given.rated) < 2 else "no_verdicts"
+                dropped.append(Drop("rows", row.prompt.id, reason, question.id))
             else:
                 rows.append(found)
         kept.append(tuple(rows))
@@ -74,17 +76,31 @@ def _questions(row: Pool, judge: WordsJudge) -> Iterator[_Question]:
             yield _Question(answer.response, objective, messages)
 
 
-def _verdicts(questions: Sequence[_Question], model: LanguageModel, means: Means) -> list[list[tuple[Text, float]]]:
+@dataclass(frozen=True)
+class _Given:
+    """The verdicts on one answer and objective."""
+
+    rated: tuple[tuple[Text, float], ...] = ()
+    """Those that can be read, with their ratings."""
+    failure: Failure | None = None
+    """Why some are not there."""
+
+
+def _verdicts(questions: Sequence[_Question], model: LanguageModel, means: Means) -> list[_Given]:
     """Those that can be read, with their ratings: as many are drawn as answers, and as diversely."""
     sample, longest = means.recipe.sample, means.recipe.refine.max_new_tokens
     requests = [
         Generate(each.messages, sample.n, sample.temperature, sample.top_p, longest, _seed(each.id, means.recipe.seed))
         for each in questions
     ]
-    return [
-        list(_rated(reply.texts, means.is_planned)) if isinstance(reply, Completion) else []
-        for reply in ask(model, requests)
-    ]
+    return [_given(reply, means.is_planned) for reply in ask(model, requests)]
+
+
+def _given(reply: Answer, is_planned: bool) -> _Given:
+    if isinstance(reply, Completion):
+        return _Given(tuple(_rated(reply.texts, is_planned)), next(iter(reply.missing), None))
+    assert isinstance(reply, Failure)
+    return _Given(failure=reply)
 
 
 def _rated(texts: Sequence[Text], is_planned: bool) -> Iterator[tuple[Text, float]]:

@@ -24,31 +24,37 @@ def _make(pools: Sequence[Pool], means: Means) -> Sifted[tuple[Pool, ...]]:
     model, settings, prompts = means.model(), means.recipe.refine, [pool.prompt for pool in pools]
     criticism = fill("criticise", constitution=means.constitution)
     refinement = fill("refine_criticised")
-    turns = {name: _asked(prompt, answer, criticism) for name, (prompt, answer) in _first(pools, means, model).items()}
+    first = _first(pools, means, model)
+    turns = {pool.prompt.id: _asked(pool.prompt, text, criticism) for pool in pools if (text := _text(first, pool))}
     judged = _written(turns, model, settings)
     turns = {
         name: (*turns[name], Message("assistant", found.text), Message("user", refinement))
         for name, found in judged.items()
         if isinstance(found, Text)
     }
-    refined = {**judged, **_written(turns, model, settings)}
+    none = {name: failure for name, failure in first.items() if isinstance(failure, Failure)}
+    refined = {**none, **judged, **_written(turns, model, settings)}
     rows = [_row(prompt, refined.get(prompt.id), settings) for prompt in prompts]
     kept = tuple((row,) for row in rows if isinstance(row, Pool))
     return Sifted(kept, tuple(row for row in rows if isinstance(row, Drop)))
 
 
-def _first(pools: Sequence[Pool], means: Means, model: LanguageModel) -> dict[str, tuple[Prompt, str]]:
-    """Prompt and its first answer without a persona, by the prompt's id; where none was sampled, one is drawn."""
-    found: dict[str, tuple[Prompt, str]] = {}
+def _first(pools: Sequence[Pool], means: Means, model: LanguageModel) -> dict[str, str | Failure]:
+    """By the prompt's id its first answer without a persona, one drawn where none was sampled, or why there is none."""
+    found: dict[str, str | Failure] = {}
     for pool in pools:
         plain = [each.response.text for each in pool.candidates if each.response.persona == PLAIN.name]
         if plain:
-            found[pool.prompt.id] = (pool.prompt, plain[0])
+            found[pool.prompt.id] = plain[0]
     others = [pool.prompt for pool in pools if pool.prompt.id not in found]
-    once = means.recipe.sample.model_copy(update={"n": 1})
-    for drawn in sample(others, model, once, (), means.recipe.seed).kept:
-        found[drawn.prompt.id] = (drawn.prompt, drawn.responses[0].text)
-    return found
+    drawn = sample(others, model, means.recipe.sample.model_copy(update={"n": 1}), (), means.recipe.seed)
+    found |= {drop.prompt_id: Failure(drop.reason, drop.detail) for drop in drawn.dropped}
+    return found | {each.prompt.id: each.responses[0].text for each in drawn.kept}
+
+
+def _text(first: Mapping[str, str | Failure], pool: Pool) -> str:
+    found = first.get(pool.prompt.id)
+    return found if isinstance(found, str) else ""
 
 
 def _asked(prompt: Prompt, answer: str, request: str) -> _Turns:

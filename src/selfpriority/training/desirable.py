@@ -40,7 +40,7 @@ def sides(pool: EncodedPool) -> list[int]:
 
 
 def balance_of(pools: Sequence[EncodedPool]) -> Balance:
-    """Lambdas of pools with at least one pair each: some answer of a pool wins more pairs than it loses."""
+    """Lambdas of pools with at least one pair each; none of an answer that wins as many pairs as it loses."""
     n = Counter(side for pool in pools for side in sides(pool))
     return kto_balance(n[1], n[-1])
 
@@ -62,7 +62,7 @@ def signed_shares(pools: Sequence[EncodedPool], balance: Balance, count: Literal
     shares = []
     for of_pool in of_pools:
         n = n_all if count == "pairs" else len(pools) * sum(map(abs, of_pool))
-        shares.append(torch.tensor([lambdas[side] / n for side in of_pool]))
+        shares.append(torch.tensor([lambdas[side] / max(n, 1) for side in of_pool]))  # 0: no answer is of either side
     return shares
 
 

@@ -113,7 +113,7 @@ def weigh(
             pool,
             gap_weights(torch.tensor(pool.gaps), mean_gap, settings.gap_exponent),
             share,
-            token_shares(torch.tensor(of_pool), n_learned_tokens),
+            token_shares(torch.tensor(of_pool), n_learned_tokens or 1.0),  # 0: nothing in the batch is learned
             reference,
             _targets(pool, settings),
             signed,
