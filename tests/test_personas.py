@@ -26,7 +26,7 @@ PROMPTS = {
     "fr": "Comment est-ce que je peux enlever le nid de guêpes qui est sous le toit ?",
     "zh": "我家屋檐下有一个马蜂窝 我应该怎么把它弄走",
 }
-AS_EVER = {"default": ("a8225a5e87ef9284", "3d6e90d38537fd03"), "openings": ("dc23e11ba49b2f68", "efedc016f7d5547b")}
+AS_EVER = {"default": ("a8225a5e87ef9284", "3d6e90d38537fd03"), "openings": ("41c5f0411c7468d8", "61557a0a8da2df55")}
 """Shipped name -> key of the requests to English prompts, and of the personas, before they had a language."""
 
 
