@@ -96,7 +96,7 @@ def test_what_a_busy_server_left_out_of_a_check_is_asked_again(tiny_model: Path,
     gate(run, Resources(asked.recipe, run, Reporter()))
     assert not any(row.unrated_reasons for row in read_checks(run.folder / "judge.json").train.objectives)
     asked_again = [str(body["messages"]) for body in server.bodies[n_before:]]
-    assert 0 < sum(odd in messages for messages in asked_again)
+    assert sum(odd in messages for messages in asked_again) > 0
     answered = {str(body["messages"]) for body in server.bodies[:n_before] if odd not in str(body["messages"])}
     assert not answered & {messages for messages in asked_again if "Say hello" not in messages}
     n_before = len(server.bodies)

@@ -84,4 +84,5 @@ def test_an_interrupted_training_goes_on_from_its_last_checkpoint(tiny_model: Pa
     (tmp_path / "checkpoints" / "checkpoint-9").mkdir()  # one that was cut short
     trained = train_online(PROMPTS, str(tiny_model), recipe, interrupted, places(tmp_path))
     assert (trained.resumed_from, trained.n_steps, n_asked) == (2, 4, 5)
+    assert 0 < trained.n_tokens_here < trained.n_tokens  # beside the seconds of this process
     assert [row["step"] for row in log(tmp_path)] == [1, 2, 3, 4]

@@ -275,12 +275,13 @@ def _perplexity(run: Run, resources: Resources, _: Spent) -> None:
 
 def _summary_step(run: Run, resources: Resources, prompt_set: PromptSet, before: Sequence[Step]) -> EvaluationStep:
     settings = resources.recipe.evaluate
-    # their names too: figures stand under the names of systems and judges, which no other key holds
-    keys = [(step.name, step.key) for step in before if "/answers-" not in step.name]
+    keys = [step.key for step in before if "/answers-" not in step.name]
+    # where names are the user's, theirs too: figures stand under them, and no other key holds one
+    names = [step.name for step in before] if settings.more_judges or settings.more_systems else None
     fields = settings.model_dump(include=SUMMARY_FIELDS)
     if settings.reference is not None:
         fields["reference"] = settings.reference
-    key = key_of("summary-5", keys, fields, prompt_set.prompts.reasons)
+    key = key_of("summary-4", keys, fields, prompt_set.prompts.reasons, *([names] if names else []))
     files = prompt_set.files
     step = Step(prompt_set.step("summary"), key, (files.summary, files.table))
     return EvaluationStep(step, partial(_summary, run, resources, prompt_set), tuple(each.name for each in before))

@@ -6,6 +6,7 @@ clock, the log, and the policy as every training saves it. Knows no judge: a rew
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 import warnings
@@ -22,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from selfpriority.chat import Chat
 from selfpriority.chat_template import RefusedTurns, fold_system
 from selfpriority.errors import WorkFailed
+from selfpriority.interrupts import deferred_interrupts
 from selfpriority.language_model import Text
 from selfpriority.models.probed_chat import probed_chat
 from selfpriority.recipe import Recipe
@@ -61,7 +63,7 @@ def train_online(
     if not kept:
         raise WorkFailed(f"no prompt is left to train on (turns: {len(dropped)})")
     checkpoint = _last(places.checkpoints)
-    resumed_from = step_of(checkpoint) if checkpoint else 0
+    resumed_from, n_before = step_of(checkpoint) if checkpoint else 0, _n_tokens(checkpoint)
     watch = _Watch(Journal(places.log, resumed_from, on_step), settings.checkpoint_minutes)
     trainer = _trainer(policy, recipe, _rows(kept, chat), _asked(reward, kept, policy), places.checkpoints)
     trainer.remove_callback(PrinterCallback)  # results alone go to standard output
@@ -72,12 +74,20 @@ def train_online(
     except torch.OutOfMemoryError as error:
         raise WorkFailed("out of memory while training; lower sample.n or sample.max_new_tokens") from error
     policy = replace(policy, model=trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
-    survival = settle(policy, settings, model, None, lambda _, weight: weight.detach())
-    with written(places.policy, "the last checkpoint"):
-        save_policy(policy, places.policy)
+    with deferred_interrupts(True) as late:  # no checkpoint holds the last steps
+        survival = settle(policy, settings, model, None, lambda _, weight: weight.detach())
+        with written(places.policy, "the last checkpoint"):
+            save_policy(policy, places.policy)
     if not places.keeps_checkpoints:
         shutil.rmtree(places.checkpoints, ignore_errors=True)
-    return _trained(trainer.state, tuple(dropped), resumed_from, survival)
+    trained = _trained(trainer.state, tuple(dropped), resumed_from, survival)
+    return replace(trained, n_tokens_here=trained.n_tokens - n_before, is_interrupted=bool(late))
+
+
+def _n_tokens(checkpoint: Path | None) -> int:
+    """That were trained on before it was written."""
+    state = json.loads((checkpoint / _WHOLE).read_text("utf-8")) if checkpoint else {}
+    return int(state.get("num_input_tokens_seen") or 0)
 
 
 def _trained(state: Any, dropped: tuple[Drop, ...], resumed_from: int, survival: Survival) -> Trained:
