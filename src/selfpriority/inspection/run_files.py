@@ -65,13 +65,12 @@ def paired_of(run: Run, number: int) -> list[PairedPool]:
         InputError: the round has no pairs yet, or they are older than its pools or than the recipe.
     """
     rows = stored_pairs(run, number)
-    older = [
-        name for name, entry in run.manifest.steps.items() if entry.state == "older" and name != trained_by(number)
-    ]
-    if older := [name for name in older if name.startswith(f"round-{number}/")]:
+    steps = {name: entry for name, entry in run.manifest.steps.items() if name.startswith(f"round-{number}/")}
+    older = next((name for name in steps if steps[name].state == "older" and name != trained_by(number)), None)
+    if older is not None:
         path = run.round(number) / PAIRS
         raise InputError(
-            f"{path}: {older[0]} was done under another recipe than {run.recipe.name}; `spa run` does it anew"
+            f"{path}: {older} was done under another recipe than {run.recipe.name}; `spa run` does it anew"
         )
     pools = read_rows(run.round(number) / POOLS, Pool)
     known = {(pool.prompt.id, scored.response.id) for pool in pools for scored in pool.responses}
