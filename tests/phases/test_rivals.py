@@ -22,7 +22,7 @@ from selfpriority.evaluation.summary_file import read_summary
 from selfpriority.inputs import check_inputs
 from selfpriority.inspection.doctor import diagnose
 from selfpriority.inspection.export import Wanted, export
-from selfpriority.language_model import Completion, Generate, LanguageModel, Text, ask
+from selfpriority.language_model import Completion, Failure, Generate, LanguageModel, Text, ask
 from selfpriority.phases.align import align, align_step
 from selfpriority.phases.branches import Branch, branches, prepare
 from selfpriority.phases.collect import collect
@@ -241,6 +241,23 @@ def test_meta_rewarding_pairs_the_best_with_the_worst_and_the_agreed_verdict_wit
         ("a", "no_verdicts", "a/y2/helpfulness"),
         ("a", "no_verdicts", "a/y3/helpfulness"),
     ]
+
+
+class TimedOut(ScriptedModel):
+    """Whoever is asked, asks in vain."""
+
+    def answer(self, batches):
+        for number, batch in enumerate(batches):
+            yield number, [Failure("timeout", "no reply in 60 s")] * len(batch)
+
+
+@pytest.mark.parametrize(
+    ("name", "persona"), [("meta_rewarding", "plain"), ("self_criticism", "plain"), ("self_criticism", "terse")]
+)
+def test_what_a_server_did_not_answer_is_dropped_for_that_reason(name: str, persona: str) -> None:
+    pools = [pool("a", rated("a", 1, 9, 1, persona=persona), rated("a", 2, 1, 1, persona=persona))]
+    made = rows_named(name).make(pools, means(RECIPE, TimedOut(ScriptedBackend(kind="scripted"))))
+    assert {drop.reason for drop in made.dropped} == {"timeout"}
 
 
 def test_all_of_them_are_trained_on_their_rows_and_compared(made: tuple[Path, Resources]) -> None:
