@@ -40,6 +40,11 @@ class Objective(BaseModel):
     question: str = Field(min_length=1)
     question_reworded: str = Field(min_length=1)
 
+    @property
+    def levels(self) -> list[tuple[int, str]]:
+        """The rubric's levels and what each means, the worst first."""
+        return sorted(self.rubric.items())
+
 
 class Anchor(BaseModel):
     """A labelled example for `check-judge`: one prompt with a good, a useless and a bad answer.

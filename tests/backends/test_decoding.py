@@ -64,6 +64,35 @@ def test_endings_follow_the_row_they_stand_behind(model, prefixes) -> None:
     torch.testing.assert_close(read, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("pass_tokens", [10_000, 1], ids=["in one pass", "row by row"])
+@pytest.mark.parametrize("endings", [None, [[[30]], [], [[31, 32]]]], ids=["no endings", "endings"])
+def test_what_all_prefixes_begin_with_is_read_once_for_all(model, endings, pass_tokens, monkeypatch) -> None:
+    """Against every row read by itself; what is forwarded is counted."""
+    monkeypatch.setattr(batches, "PASS_TOKENS", pass_tokens)
+    common = [1, *range(100, 140)]
+    prefixes = [[*common, 7, 8, 9], [*common, 11], [*common, 12, 13]]
+    suffixes = [[[20, 4], [21]], [[5, 6, 7]], [[8]]]
+    forwarded: list[int] = []
+    handle = model.register_forward_pre_hook(
+        lambda _, __, given: forwarded.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        read = next_token_logits(model, prefixes, suffixes, 2, endings)
+    finally:
+        handle.remove()
+    whole = [
+        [*prefix, *suffix, *ending]
+        for prefix, group, behind in zip(prefixes, suffixes, endings or [[]] * 3, strict=True)
+        for suffix in group
+        for ending in ([], *behind)
+    ]
+    with torch.inference_mode():
+        expected = torch.stack([model(torch.tensor([ids])).logits[0, -1] for ids in whole])
+    torch.testing.assert_close(read, expected, atol=1e-5, rtol=1e-5)
+    assert forwarded.count(len(common) + 1) == 1
+    assert sum(forwarded) < len(common) + 50
+
+
 @pytest.mark.parametrize("endings", [None, [[[30], [31, 32]]]], ids=["no endings", "endings"])
 def test_many_suffixes_are_read_in_parts_behind_a_prefix_that_is_computed_once(model, endings) -> None:
     """Whole and in parts of eight; every token of the prefix is forwarded once, and no suffix more than its padding."""

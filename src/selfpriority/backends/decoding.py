@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from selfpriority.backends.batches import passes, rows_at_once
-from selfpriority.backends.kv_cache import growing_cache, part_of
+from selfpriority.backends.batches import n_shared, passes, rows_at_once
+from selfpriority.backends.kv_cache import growing_cache, is_growing, part_of, put_rows
 from selfpriority.backends.pulse import beat
 from selfpriority.errors import WorkFailed
 
 _COMPACT_AT = 0.875  # share of rows still open under which the finished ones are dropped from the cache
+_WORTH_SHARING = 16  # tokens that all prefixes begin with, from which on a pass of their own is cheaper
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,9 @@ def next_token_logits(
 ) -> Tensor:
     """Logits after `prefixes[i] + suffix` for each suffix in `suffixes[i]`: [suffixes, vocabulary], float32.
 
-    A prefix may be empty, a suffix not. Every prefix is computed once. Where `endings[i]` holds some, each suffix's row
-    is followed by one for each of them, which stands behind it and is no more than its own tokens of work.
+    A prefix may be empty, a suffix not. Every prefix is computed once, and what they all begin with once for all of
+    them. Where `endings[i]` holds some, each suffix's row is followed by one for each of them, which stands behind
+    it and is no more than its own tokens of work.
 
     Args:
         model: a causal model.
@@ -112,9 +114,7 @@ def next_token_logits(
     n_more += _longest(ending for group in endings or () for ending in group) + 1 if any(endings or ()) else 0
     start = None
     if any(prefixes):
-        ids, mask = _left_padded(prefixes, pad_id, model.device)
-        start = _Start(growing_cache(model.config, ids.shape[1] + n_more), mask)
-        _first_logits(model, ids, mask, start.cache, is_told=True)
+        start = _begun(model, prefixes, pad_id, n_more)
     if most is not None and start is not None and len(prefixes) == 1:
         n_behind = max(1, len(endings[0])) if endings else 1
         n_rows = rows_at_once(len(suffixes[0]), n_behind * (start.mask.shape[1] + n_more), most)
@@ -123,6 +123,38 @@ def next_token_logits(
             read = [_behind(model, copy.deepcopy(start), [part], pad_id, endings) for part in parts]
             return torch.cat(read)
     return _behind(model, start, suffixes, pad_id, endings)
+
+
+def _begun(model: Any, prefixes: Sequence[Sequence[int]], pad_id: int, n_more: int) -> _Start:
+    """The prefixes computed, with room for `n_more` tokens behind each."""
+    n_once = n_shared(prefixes)
+    if n_once >= _WORTH_SHARING and is_growing(cache := growing_cache(model.config, n_once + 1)):
+        shared = _Start(cache, _read(model, [prefixes[0][:n_once]], pad_id, cache))
+        return _forked(model, shared, prefixes, pad_id, n_more)
+    cache = growing_cache(model.config, _longest(prefixes) + 1 + n_more)
+    return _Start(cache, _read(model, prefixes, pad_id, cache))
+
+
+def _read(model: Any, prefixes: Sequence[Sequence[int]], pad_id: int, cache: DynamicCache) -> Tensor:
+    """Fills an empty cache with the prefixes; returns their mask."""
+    ids, mask = _left_padded(prefixes, pad_id, model.device)
+    _first_logits(model, ids, mask, cache, is_told=True)
+    return mask
+
+
+def _forked(model: Any, shared: _Start, prefixes: Sequence[Sequence[int]], pad_id: int, n_more: int) -> _Start:
+    """The prefixes computed behind what they all begin with, in passes over some of them each."""
+    n_once = int(shared.mask.sum())
+    ids, own_mask = _left_padded([prefix[n_once:] for prefix in prefixes], pad_id, model.device)
+    mask = torch.cat([shared.mask.expand(len(prefixes), -1), own_mask], dim=1)
+    whole = growing_cache(model.config, mask.shape[1] + n_more)
+    for rows in passes(*ids.shape):
+        branch = copy.deepcopy(shared.cache)
+        branch.batch_select_indices(torch.zeros(rows.stop - rows.start, dtype=torch.long, device=model.device))
+        _next_logits(model, ids[rows], mask[rows], branch)
+        put_rows(whole, branch, rows.start, len(prefixes))
+        beat(rows.stop, 0)
+    return _Start(whole, mask)
 
 
 def _behind(

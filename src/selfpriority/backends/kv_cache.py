@@ -113,6 +113,21 @@ def part_of(cache: DynamicCache, first: int, n_rows: int) -> DynamicCache | None
     return part
 
 
+def is_growing(cache: DynamicCache) -> bool:
+    """Whether every layer keeps all keys and values, so that rows can be put together from several caches."""
+    return bool(cache.layers) and all(isinstance(layer, GrowingLayer) for layer in cache.layers)
+
+
+def put_rows(cache: DynamicCache, rows: DynamicCache, first: int, n_rows: int) -> None:
+    """Copies the rows of a cache into those of `cache` from `first` on, of `n_rows`; both of growing layers."""
+    for whole, part in zip(cache.layers, rows.layers, strict=True):
+        assert isinstance(whole, GrowingLayer)
+        assert isinstance(part, DynamicLayer)
+        assert part.keys is not None
+        assert part.values is not None
+        whole.fill(part.keys, part.values, first, n_rows)
+
+
 def _written(room: Tensor, states: Tensor, first: int) -> Tensor:
     n_tokens = states.shape[-2]
     room[first : first + len(states), :, :n_tokens] = states

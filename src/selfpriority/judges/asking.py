@@ -130,15 +130,18 @@ class Material:
 
 
 def marked(messages: Sequence[Message], *texts: str) -> Material:
-    """A conversation and texts, made fit to stand between markers."""
-    code = marker_code([*(message.content for message in messages), *texts])
+    """A conversation and texts, made fit to stand between markers.
+
+    All answers to one conversation stand behind the same code and so behind the same words, which an engine reads once.
+    """
+    code = marker_code([message.content for message in messages])
     turns = tuple(Message(message.role, material(message.content, code)) for message in messages)
     return Material(code, turns, tuple(material(text, code) for text in texts))
 
 
 def marker_code(texts: Sequence[str]) -> str:
-    """The code in the markers around judged texts."""
-    return hashlib.sha256("\x1f".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    """The code in the markers around judged texts; short, for it is read at every marker, and no text keeps it."""
+    return hashlib.sha256("\x1f".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:6]
 
 
 def material(text: str, code: str) -> str:

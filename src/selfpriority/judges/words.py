@@ -78,5 +78,4 @@ class WordsJudge:
             answer=answer,
             objective=objective,
             question=objective.question_reworded if self._reworded else objective.question,
-            levels=sorted(objective.rubric.items()),
         )

@@ -78,7 +78,7 @@ class Desk:
             "turns": [list(turn) for turn in question.turns],
             "answers": [answer.text for answer in question.answers],
             "objectives": [
-                {"name": o.name, "definition": " ".join(o.definition.split()), "rubric": sorted(o.rubric.items())}
+                {"name": o.name, "definition": " ".join(o.definition.split()), "rubric": o.levels}
                 for o in self._objectives
             ],
             "verdicts": self._as_shown(question, before) if before else {},
