@@ -109,6 +109,10 @@ class PairCounts:
     trained: int | None = None
     light_share: float | None = None
     """Share of the trained pairs that weigh under 0.1."""
+    contested: float | None = None
+    """Share of the trained pairs whose chosen answer loses on another objective than the one that decided."""
+    contested_weight: float | None = None
+    """Share of the weight that those hold."""
     survived: float | None = None
     """Share of the training's movement that is in the saved policy."""
 

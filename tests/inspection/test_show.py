@@ -70,10 +70,12 @@ def test_funnel_of_a_trained_round_tells_how_many_pairs_weigh_nothing(make_run):
     write_json(path, stored)
     lines = funnel_text(funnel(run)).split("\n")
     assert "  trained on 18 pairs; 25% of them weigh under 0.1" in lines
-    assert not any("survived" in line for line in lines)  # version 0.1.0 did not measure it
-    stored["pairs"] |= {"survived": 0.9966}
+    assert not any("survived" in line or "lose on" in line for line in lines)  # version 0.1.0 did not measure it
+    stored["pairs"] |= {"survived": 0.9966, "contested": 0.426, "contested_weight": 0.227}
     write_json(path, stored)
-    assert "  movement that survived saving: 0.997" in funnel_text(funnel(run)).split("\n")
+    lines = funnel_text(funnel(run)).split("\n")
+    assert "  movement that survived saving: 0.997" in lines
+    assert "  43% of them lose on another objective than the one that decided; they hold 23% of the weight" in lines
 
 
 def test_story_of_a_kept_prompt(make_run):

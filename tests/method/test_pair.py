@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from selfpriority.method.order import Order
-from selfpriority.method.pair import lexicographic_pairs, pair
+from selfpriority.method.pair import contested, lexicographic_pairs, pair
 from selfpriority.recipe import PairRules
 from selfpriority.records import Pool
 from tests.method.pools import pool, pools
@@ -56,6 +57,29 @@ def test_a_chosen_answer_may_lose_no_more_than_allowed() -> None:
     assert found(candidates, None, most_loss=0.5) == {(0, 2), (1, 2)}
     assert found(candidates, None, most_loss=1.0) == {(0, 1), (0, 2), (1, 2)}
     assert found(candidates, None, most_loss=0.0) == {(0, 2), (1, 2)}  # no loss at all, a draw is none
+
+
+@pytest.mark.parametrize(
+    ("weight_gap", "alpha", "of_weight"),
+    [
+        ("signed", 1.0, 2 / 8),
+        ("l1", 1.0, 4 / 10),
+        ("primary", 1.0, 3 / 8),
+        ("signed", 0.0, 1 / 3),
+        ("signed", 2.0, 4 / 24),
+    ],
+)
+def test_how_much_of_the_weight_the_order_decides_against_another_objective(weight_gap, alpha, of_weight) -> None:
+    """Of the three pairs above the first alone: its gains are 3 and -1, those of the others 4 and 0, 1 and 1."""
+    kept = pair([pool([(8.0, 4.0), (5.0, 5.0), (4.0, 4.0)], None)], PairRules()).kept
+    found = contested(kept, weight_gap, alpha)
+    assert found is not None
+    assert found.share == pytest.approx(1 / 3)
+    assert found.of_weight == pytest.approx(of_weight)
+
+
+def test_answers_that_nobody_rated_contest_nothing() -> None:
+    assert contested([]) is None
 
 
 def test_pool_without_pairs_is_dropped_with_its_reason() -> None:

@@ -135,5 +135,8 @@ def _pairs_lines(pairs: PairCounts) -> Iterator[str]:
         yield f"  pairs: {pairs.n}; decided by {', '.join(f'{name} {n} ({share:.0%})' for name, n, share in shares)}"
     if pairs.trained is not None:
         yield f"  trained on {pairs.trained} pairs; {pairs.light_share or 0.0:.0%} of them weigh under 0.1"
+    if pairs.contested is not None:
+        weight = f"; they hold {pairs.contested_weight or 0.0:.0%} of the weight"
+        yield f"  {pairs.contested:.0%} of them lose on another objective than the one that decided{weight}"
     if pairs.survived is not None:
         yield f"  movement that survived saving: {pairs.survived:.3f}"

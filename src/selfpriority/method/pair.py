@@ -6,7 +6,9 @@ order is on a grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import permutations
 from typing import Literal
 
@@ -70,6 +72,44 @@ def lexicographic_pairs(pool: Pool, settings: PairRules, order: Order) -> Iterat
             decided_by = order.decided_by(better, worse)
             assert decided_by is not None
             yield Pair(chosen, rejected, decided_by, distance, gap=abs(gain))
+
+
+@dataclass(frozen=True)
+class Contested:
+    """Pairs in which the chosen answer wins the order and loses on another objective: where priority speaks."""
+
+    share: float
+    """Of all pairs that are rated."""
+    of_weight: float
+    """Of the weight of them all, as Eq. 3 has it: less where `signed` lets a gain and a loss cancel."""
+
+
+def contested(paired: Sequence[PairedPool], weight_gap: WeightGap = "signed", alpha: float = 1.0) -> Contested | None:
+    """How much of what is trained on is contested; None where nobody rated the answers.
+
+    Args:
+        paired: pools and their pairs.
+        weight_gap: which gap weighs a pair.
+        alpha: exponent of the gap; 0 weighs all pairs alike.
+
+    Examples:
+        >>> found = contested(pair(Results("runs/my").pools(), PairRules()).kept)
+        >>> 0.0 <= found.of_weight <= 1.0
+        True
+    """
+    weights: list[float] = []
+    lost: list[float] = []
+    for entry in paired:
+        for each in entry.pairs:
+            chosen, rejected = (entry.pool.responses[index].scores for index in (each.chosen, each.rejected))
+            if not chosen:
+                continue
+            weights.append(weighing_gap(entry, each, weight_gap) ** alpha)
+            lost.append(weights[-1] if any(x < y for x, y in zip(chosen, rejected, strict=True)) else -1.0)
+    if not weights:
+        return None
+    against = [weight for weight in lost if weight >= 0.0]
+    return Contested(len(against) / len(weights), math.fsum(against) / (math.fsum(weights) or 1.0))
 
 
 def weighing_gap(paired: PairedPool, pair: Pair, weight_gap: WeightGap) -> float:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from selfpriority.errors import WorkFailed
+from selfpriority.method.pair import Contested, contested
 from selfpriority.models.files import resolve
 from selfpriority.phases.collect import collect_steps
 from selfpriority.phases.launch import check_started, is_main, launch, rank
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from selfpriority.training.align import Places, Trained
 
 
+_FAINT = 2 / 3
+"""Share of what contested pairs would weigh if all weighed alike, under which the order hardly speaks."""
 _DRAWN = {"n", "temperature", "top_p", "max_new_tokens"}
 """What of `sample` an online training draws by."""
 
@@ -118,16 +121,19 @@ def align(run: Run, resources: Resources, number: int) -> None:
         kept = tuple(range(len(paired) - len(trained.dropped)))
         run.record_sifted(number, "align", len(paired), Sifted(kept, _dropped(trained, resources, step)))
         funnel = run.funnel(number)
+        priority = _contested(paired, resources.recipe.align)
         pairs = replace(
             funnel.pairs or PairCounts(),
             trained=trained.n_pairs,
             light_share=trained.light_share,
+            contested=priority.share if priority else None,
+            contested_weight=priority.of_weight if priority else None,
             survived=trained.survival.share if trained.survival else None,
         )
         run.write_funnel(number, replace(funnel, pairs=pairs))
     remove_all(folder)
     write_policy_cards(run)
-    for text in _told(trained, resources.recipe):
+    for text in (*_told(trained, resources.recipe), *_told_of_priority(priority, resources.recipe.align)):
         resources.reporter.note(f"{called}: {text}")
     if trained.is_interrupted:
         resources.reporter.note(f"{called}: it was interrupted when all steps were done; its policy is saved")
@@ -170,6 +176,20 @@ def _told(trained: Trained, recipe: Recipe) -> Iterator[str]:
         yield f"{name} was damaged and is passed over"
     for alarm, n_steps in trained.alarms.items():
         yield f"alarm at {n_steps} of {trained.n_steps} steps: {alarm}; see training.jsonl"
+
+
+def _contested(paired: Sequence[PairedPool], settings: Align) -> Contested | None:
+    """Where the order spoke against another objective, by the weights of this training."""
+    return contested(paired, settings.weight_gap, settings.gap_exponent)
+
+
+def _told_of_priority(priority: Contested | None, settings: Align) -> Iterator[str]:
+    if priority is None or settings.method == "grpo":
+        return
+    told = f"{priority.share:.0%} of the pairs lose on another objective than the one that decided"
+    yield f"{told}; they hold {priority.of_weight:.0%} of the weight"
+    if settings.weight_gap == "signed" and priority.of_weight < _FAINT * priority.share:
+        yield "so the order speaks softly: by Eq. 3 a gain and a loss cancel; not so with align.weight_gap: primary"
 
 
 def _is_for_many(run: Run, settings: Align) -> bool:
