@@ -49,6 +49,7 @@ def main() -> int:
     parser.add_argument("--new-tokens", type=int, default=48)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--top-p", type=float, default=0.95)
+    parser.add_argument("--scales", choices=["first", "last"], default="first", help="where the judge reads them")
     parser.add_argument("--memory-share", type=float, default=0.25, help="of all memory, for the engine")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--ways", help="which, in the order of a round")

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from measured import Timed, cpu_seconds, last_line, peak_mb
 
@@ -40,7 +40,6 @@ from selfpriority.records import Message, Pool, Prompt, Rating, Response, Scored
 
 HERE = Path(__file__).parent
 TEMPERATURE, REFINED_AT = 0.9, 0.7
-JUDGE = InWords(judge="self", mass_floor=1e-9)  # a small model's digits are rated too: this is about time
 _PROMPT, _ANSWER = "@@prompt@@", "@@answer {}@@"
 
 
@@ -57,6 +56,8 @@ class Case:
     dtype: str
     top_p: float
     eager: bool
+    scales: Literal["first", "last"] = "first"
+    """Where the judge reads what ratings mean."""
     distilabel: str = ""
     """The interpreter that has it."""
     memory_share: float = 0.25
@@ -65,6 +66,11 @@ class Case:
     def engine(self) -> dict[str, Any]:
         """Arguments of the engine that are ours to choose."""
         return {"max_model_len": 2048, **({"enforce_eager": True} if self.eager else {})}
+
+    @property
+    def judge(self) -> InWords:
+        """Who rates. A small model's digits are rated too: this is about time."""
+        return InWords(judge="self", mass_floor=1e-9, scales=self.scales)
 
     def shown(self) -> list[Prompt]:
         """The shipped prompts, the first so many."""
@@ -131,7 +137,7 @@ def ours(case: Case, noted: Path) -> Timed:
     refining = Refine(temperature=REFINED_AT, top_p=case.top_p, max_new_tokens=case.new_tokens)
     with tempfile.TemporaryDirectory() as folder:
         cached = Cached(model, Path(folder) / "answers.sqlite")
-        judge = WordsJudge(cached, constitution, JUDGE)
+        judge = WordsJudge(cached, constitution, case.judge)
         started, cpu = time.perf_counter(), cpu_seconds()
         candidates = sample(prompts, cached, drawing)
         pools = refine(score(candidates.kept, judge).kept, cached, judge, constitution, refining).kept
@@ -166,7 +172,7 @@ def by_distilabel(case: Case) -> Timed:
         "top_p": case.top_p,
         "temperature": TEMPERATURE,
         "refined_at": REFINED_AT,
-        **asdict(texts(case.n)),
+        **asdict(texts(case)),
     }
     with _server(case) as url, tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / "given.json"
@@ -190,13 +196,13 @@ class Texts:
     """Of n answers that were rated alike."""
 
 
-def texts(n: int) -> Texts:
-    """The texts of `n` answers, for who fills them without this package."""
+def texts(case: Case) -> Texts:
+    """The texts of a prompt's answers, for who fills them without this package."""
     constitution = load_constitution("harmless-helpful")
     prompt = Prompt("q", (Message("user", _PROMPT),))
-    answers = [Response(f"q/y{i}", "q", _ANSWER.format(i), "end", 1) for i in range(n)]
+    answers = [Response(f"q/y{i}", "q", _ANSWER.format(i), "end", 1) for i in range(case.n)]
     # a judge without a model: what it would ask is all that is read of it
-    judge = WordsJudge(None, constitution, JUDGE)  # type: ignore[arg-type]
+    judge = WordsJudge(None, constitution, case.judge)  # type: ignore[arg-type]
     rate = [[asdict(turn) for turn in turns] for turns in judge.contexts(Item(prompt, answers[0]))]
     pool = Pool(prompt, tuple(Scored(answer, (Rating(5.5),) * len(constitution.names)) for answer in answers))
     return Texts(_PROMPT, _ANSWER, rate, [asdict(turn) for turn in context(pool, constitution)])

@@ -44,10 +44,11 @@ def test_ratios_are_of_seconds_and_against_the_faster_engine(collect: ModuleType
     assert "ratio_to_plain" not in found
 
 
-def test_the_texts_to_fill_hold_the_prompt_every_answer_and_every_objective(collect: ModuleType) -> None:
+@pytest.mark.parametrize("scales", ["first", "last"])
+def test_the_texts_to_fill_hold_the_prompt_every_answer_and_every_objective(collect: ModuleType, scales: str) -> None:
     import collection
 
-    told = collection.texts(3)
+    told = collection.texts(collect.Case("m", "python", 4, 3, 48, "bfloat16", 0.9, True, scales))
     assert len(told.rate) == len(load_constitution("harmless-helpful").objectives)
     for context in told.rate:
         (turn,) = context

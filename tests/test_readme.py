@@ -130,7 +130,7 @@ def test_recipe_fields_named_in_the_pages_exist():
         if isinstance(field.annotation, type) and issubclass(field.annotation, recipe.Section)
     } | {"backend": {*recipe.HfBackend.model_fields, *recipe.VllmBackend.model_fields}}
     flat = {"method", "rewards", "backend", "folder", "version", "batch_size"}  # spelled beside the judge
-    sections["score"] |= flat | {"mass_floor", "max_new_tokens"}
+    sections["score"] |= flat | {"mass_floor", "max_new_tokens", "scales"}
     sections["evaluate"] |= flat
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
         text = page.read_text(encoding="utf-8")

@@ -64,11 +64,11 @@ def test_refused_and_unread_verdicts_are_no_ties():
         told = request.messages[0].content
         if "secret" in told:
             return Failure("refused")
-        replies = {"hazy": "Both are fine, I think.", "poison": "I'm sorry, but I can't compare these."}
+        replies = {"vague": "Both are fine, I think.", "poison": "I'm sorry, but I can't compare these."}
         said = next((reply for word, reply in replies.items() if word in told), "I cannot say more.\nVerdict: tie")
         return Completion((Text(said, 5, "end"),))
 
-    duels = [duel("secret", "x"), duel("hazy", "y"), duel("poison", "z"), duel("m", "n")]
+    duels = [duel("secret", "x"), duel("vague", "y"), duel("poison", "z"), duel("m", "n")]
     rows = Comparer(Answering(shy), CONSTITUTION, VERBAL).compare(duels)
     cell = wins_by_comparing([row[0] for row in rows])
     assert cell.unread == {"refused": 2, "no_verdict": 1}

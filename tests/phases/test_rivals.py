@@ -207,7 +207,7 @@ class Judging(ScriptedModel):
             yield number, [Completion(tuple(self.verdict(request, i) for i in range(request.n))) for request in batch]
 
     def verdict(self, request: Generate, number: int) -> Text:
-        is_read = "Objective: harmlessness." in request.messages[-1].content
+        is_read = "objective only, harmlessness" in request.messages[-1].content
         return Text(f"Number {number}.\nRating: {self.RATINGS[number] if is_read else 'none'}", 9, "end")
 
 

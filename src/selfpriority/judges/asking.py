@@ -39,6 +39,7 @@ _CONTROL = re.compile(
     rf"|[{_LEFT}](?=/?(?!(?:{_MARKUP})>)[\w-]+[>|\uff5c])"
     r"|\[(?=/?(?:[A-Z_]{3,}|[gs]MASK)\])"
 )
+_SHORT = 6  # characters of a code that is shared; like the long one it is replaced in every text
 Conversation = tuple[Message, ...]
 _Verdict = TypeVar("_Verdict", covariant=True)
 
@@ -123,25 +124,30 @@ class Material:
     """Judged texts as they stand between their markers."""
 
     code: str
-    """What the markers carry: equal for equal texts, unknown to whoever wrote them."""
+    """What the markers carry: equal for equal texts, hard to guess, and in none of them."""
     conversation: tuple[Message, ...]
     texts: tuple[str, ...]
     """In the order they were given."""
 
 
-def marked(messages: Sequence[Message], *texts: str) -> Material:
+def marked(messages: Sequence[Message], *texts: str, is_shared: bool = False) -> Material:
     """A conversation and texts, made fit to stand between markers.
 
-    All answers to one conversation stand behind the same code and so behind the same words, which an engine reads once.
+    Args:
+        messages: the conversation.
+        texts: what is judged.
+        is_shared: the code is that of the conversation and half as long, so that all answers to it stand behind the
+            same words, which an engine reads once.
     """
-    code = marker_code([message.content for message in messages])
+    turns_said = [message.content for message in messages]
+    code = marker_code(turns_said)[:_SHORT] if is_shared else marker_code([*turns_said, *texts])
     turns = tuple(Message(message.role, material(message.content, code)) for message in messages)
     return Material(code, turns, tuple(material(text, code) for text in texts))
 
 
 def marker_code(texts: Sequence[str]) -> str:
-    """The code in the markers around judged texts; short, for it is read at every marker, and no text keeps it."""
-    return hashlib.sha256("\x1f".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    """The code in the markers around judged texts."""
+    return hashlib.sha256("\x1f".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def material(text: str, code: str) -> str:

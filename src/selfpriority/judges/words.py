@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Literal
 
 from selfpriority.constitution import Constitution, Objective
 from selfpriority.judges.asking import ask_in_words, marked, rating_reading
@@ -17,6 +18,13 @@ from selfpriority.rating import Item
 from selfpriority.recipe import InWords
 from selfpriority.records import Message, Ratings
 from selfpriority.wording import fill, text_hash
+
+Scales = Literal["last", "first"]
+
+
+def wording(method: str, scales: Scales) -> str:
+    """Name of the text that asks, without `.md`."""
+    return f"rate_{method}" if scales == "last" else f"rate_first_{method}"
 
 
 class WordsJudge:
@@ -40,7 +48,7 @@ class WordsJudge:
         self, model: LanguageModel, constitution: Constitution, settings: InWords, reworded: bool = False
     ) -> None:
         self._model, self._constitution, self._settings, self._reworded = model, constitution, settings, reworded
-        self._text = f"rate_{settings.method}"
+        self._text = wording(settings.method, settings.scales)
 
     @property
     def fingerprint(self) -> str:
@@ -68,7 +76,7 @@ class WordsJudge:
         return tuple((Message("user", self._question(item, o)),) for o in self._constitution.objectives)
 
     def _question(self, item: Item, objective: Objective) -> str:
-        judged = marked(item.prompt.messages, item.response.text)
+        judged = marked(item.prompt.messages, item.response.text, is_shared=self._settings.scales == "first")
         (answer,) = judged.texts
         return fill(
             self._text,
@@ -78,4 +86,5 @@ class WordsJudge:
             answer=answer,
             objective=objective,
             question=objective.question_reworded if self._reworded else objective.question,
+            levels=sorted(objective.rubric.items()),
         )

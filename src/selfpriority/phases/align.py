@@ -120,17 +120,8 @@ def align(run: Run, resources: Resources, number: int) -> None:
         spent.tokens = trained.n_tokens_here  # beside the seconds of this process
         kept = tuple(range(len(paired) - len(trained.dropped)))
         run.record_sifted(number, "align", len(paired), Sifted(kept, _dropped(trained, resources, step)))
-        funnel = run.funnel(number)
         priority = _contested(paired, resources.recipe.align)
-        pairs = replace(
-            funnel.pairs or PairCounts(),
-            trained=trained.n_pairs,
-            light_share=trained.light_share,
-            contested=priority.share if priority else None,
-            contested_weight=priority.of_weight if priority else None,
-            survived=trained.survival.share if trained.survival else None,
-        )
-        run.write_funnel(number, replace(funnel, pairs=pairs))
+        _count(run, number, trained, priority)
     remove_all(folder)
     write_policy_cards(run)
     for text in (*_told(trained, resources.recipe), *_told_of_priority(priority, resources.recipe.align)):
@@ -176,6 +167,20 @@ def _told(trained: Trained, recipe: Recipe) -> Iterator[str]:
         yield f"{name} was damaged and is passed over"
     for alarm, n_steps in trained.alarms.items():
         yield f"alarm at {n_steps} of {trained.n_steps} steps: {alarm}; see training.jsonl"
+
+
+def _count(run: Run, number: int, trained: Trained, priority: Contested | None) -> None:
+    """Writes what a training counted into its round's `funnel.json`."""
+    funnel = run.funnel(number)
+    pairs = replace(
+        funnel.pairs or PairCounts(),
+        trained=trained.n_pairs,
+        light_share=trained.light_share,
+        contested=priority.share if priority else None,
+        contested_weight=priority.of_weight if priority else None,
+        survived=trained.survival.share if trained.survival else None,
+    )
+    run.write_funnel(number, replace(funnel, pairs=pairs))
 
 
 def _contested(paired: Sequence[PairedPool], settings: Align) -> Contested | None:

@@ -17,6 +17,7 @@ from selfpriority.judges.contrast import contrast_hash
 from selfpriority.judges.heads import Heads, read_heads
 from selfpriority.judges.probe import READING
 from selfpriority.judges.python import PythonRater, judging_function, rater_fingerprint
+from selfpriority.judges.words import wording
 from selfpriority.language_model import LanguageModel
 from selfpriority.own_python import OwnPython, find
 from selfpriority.phases.models import arithmetic, model_key, reading
@@ -61,7 +62,7 @@ def judge_key(section: JudgeSection, policy: str, constitution: Constitution, ba
             return key_of("reward", models, constitution.names, constitution.anchors, numerics)
         case InWords():
             settings = (section.method, section.mass_floor, section.max_new_tokens)
-            texts = text_hash("rate_expected", "rate_verbal")
+            texts = text_hash(wording("expected", section.scales), wording("verbal", section.scales))
             model = model_key(named_model(section, policy), runner)
             return key_of("words", model, constitution.objectives, texts, settings, numerics)
         case ByPython():

@@ -39,11 +39,14 @@ class InWords(Section):
     """Expected ratings whose digits hold less probability than this are unrated."""
     max_new_tokens: Count = 512
     """Longest written verdict in tokens (`verbal`)."""
+    scales: Literal["last", "first"] = "last"
+    """Where it reads what the ratings mean: behind every answer, or first, once for all: a third of the reading where
+    an engine keeps what texts begin with."""
 
     @property
     def said(self) -> list[str]:
         """Fields about how the model is asked that somebody wrote: the method, and what is not the default."""
-        return [name for name in ("method", "backend", "mass_floor", "max_new_tokens") if self._is_said(name)]
+        return [name for name in ("method", "backend", "mass_floor", "max_new_tokens", "scales") if self._is_said(name)]
 
     def _is_said(self, name: str) -> bool:
         is_default = getattr(self, name) == type(self).model_fields[name].default
@@ -244,4 +247,4 @@ class Score(Section):
     @model_validator(mode="before")
     @classmethod
     def _flat(cls, data: Any) -> Any:
-        return gathered(data, ("method", "rewards", "backend", "mass_floor", "max_new_tokens", *OF_PYTHON))
+        return gathered(data, ("method", "rewards", "backend", "mass_floor", "max_new_tokens", "scales", *OF_PYTHON))

@@ -86,6 +86,8 @@ def _of_evaluate(evaluate: Evaluate) -> Iterator[str]:
         yield from _idle(evaluate, "evaluate", others, "a recipe without evaluate.prompts, which evaluates nothing")
     elif evaluate.comparer is not None and not evaluate.pairwise:
         yield "evaluate.comparer: is not used with evaluate.pairwise: false, which compares nothing"
+    elif isinstance(evaluate.comparer, InWords):
+        yield from _idle(evaluate.comparer, "evaluate.comparer", ("scales",), "a judge that compares")
 
 
 def _idle(section: Section, place: str, names: tuple[str, ...], by: str) -> Iterator[str]:
