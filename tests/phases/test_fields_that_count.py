@@ -109,6 +109,10 @@ def test_the_command_line_asks_heads_as_heads_and_refuses_another_way() -> None:
             {"evaluate": {**HELD_OUT, "pairwise": False, "comparer": {"judge": "big"}}},
             "evaluate.comparer: is not used with evaluate.pairwise: false, which compares nothing",
         ),
+        (
+            {"evaluate": {**HELD_OUT, "comparer": {"judge": "big", "scales": "first"}}},
+            "evaluate.comparer.scales: first is not used by a judge that compares",
+        ),
     ],
 )
 def test_a_field_without_effect_is_told(changes: dict[str, Any], told: str) -> None:
@@ -124,6 +128,7 @@ def test_a_field_without_effect_is_told(changes: dict[str, Any], told: str) -> N
         {"align": {"nll": 1, "learn": "winners"}},
         {"refine": {"n": 2, "keep": "consistent"}},
         {"evaluate": {**HELD_OUT, "comparer": {"judge": "big"}}},
+        {"score": {"scales": "first"}},
     ],
 )
 def test_a_field_with_effect_is_not(changes: dict[str, Any]) -> None:

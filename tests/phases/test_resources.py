@@ -91,6 +91,17 @@ def test_a_judge_keeps_its_key_while_it_rates_as_it_did(
     assert judge_key(meant(parse_judge(flat, "judge")), "policy", CONSTITUTION, HfBackend(dtype="float32")) == key
 
 
+@pytest.mark.parametrize("method", ["expected", "verbal"])
+def test_scales_that_come_first_make_another_key(tiny_model: Path, method: str) -> None:
+    keys = {
+        judge_key(
+            meant(parse_judge({"judge": str(tiny_model), "method": method, **more}, "judge")), "", CONSTITUTION, SERVER
+        )
+        for more in ({}, {"scales": "last"}, {"scales": "first"})
+    }
+    assert len(keys) == 2
+
+
 def test_a_left_over_name_of_heads_beside_another_method_is_refused() -> None:
     assert isinstance(meant(parse_judge({"judge": "demo-train"}, "judge")), ByProbe)
     reward = parse_judge({"judge": "demo-train", "method": "reward", "rewards": {"harmlessness": "m"}}, "judge")
