@@ -11,7 +11,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -265,7 +264,3 @@ def _written(url: str) -> int:
     with urllib.request.urlopen(f"{url}/metrics") as answer:
         said = answer.read().decode()
     return sum(int(float(n)) for n in re.findall(r"^vllm:generation_tokens_total\S* (\S+)", said, re.M))
-
-
-if __name__ == "__main__":
-    raise SystemExit(f"{sys.argv[0]}: run collect.py")

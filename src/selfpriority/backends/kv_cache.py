@@ -105,9 +105,9 @@ def growing_cache(config: Any, n_tokens: int = 0) -> DynamicCache:
 
 def part_of(cache: DynamicCache, first: int, n_rows: int) -> DynamicCache | None:
     """An empty cache whose rows become those of `cache` from `first` on, of `n_rows`; None: other kinds of layers."""
-    layers = [_Part(layer, first, n_rows) for layer in cache.layers if isinstance(layer, GrowingLayer)]
-    if len(layers) < len(cache.layers) or not layers:
+    if not is_growing(cache):
         return None
+    layers = [_Part(layer, first, n_rows) for layer in cache.layers if isinstance(layer, GrowingLayer)]
     part = DynamicCache()
     part.layers = list(layers)
     return part

@@ -129,7 +129,7 @@ class Comparer:
             second=second,
             objective=objective,
             question=objective.question,
-            levels=sorted(objective.rubric.items()),
+            levels=objective.levels,
         )
 
     def _read_letters(self, probabilities: Sequence[float]) -> Side | Unrated:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Literal
 
 from selfpriority.constitution import Constitution, Objective
 from selfpriority.judges.asking import ask_in_words, marked, rating_reading
 from selfpriority.language_model import LanguageModel
 from selfpriority.rating import Item
 from selfpriority.recipe import InWords
+from selfpriority.recipe.judge import Scales
 from selfpriority.records import Message, Ratings
 from selfpriority.wording import fill, text_hash
-
-Scales = Literal["last", "first"]
 
 
 def wording(method: str, scales: Scales) -> str:
@@ -86,5 +84,5 @@ class WordsJudge:
             answer=answer,
             objective=objective,
             question=objective.question_reworded if self._reworded else objective.question,
-            levels=sorted(objective.rubric.items()),
+            levels=objective.levels,
         )

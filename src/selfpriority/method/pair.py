@@ -98,17 +98,18 @@ def contested(paired: Sequence[PairedPool], weight_gap: WeightGap = "signed", al
         True
     """
     weights: list[float] = []
-    lost: list[float] = []
+    against: list[float] = []
     for entry in paired:
         for each in entry.pairs:
             chosen, rejected = (entry.pool.responses[index].scores for index in (each.chosen, each.rejected))
             if not chosen:
                 continue
-            weights.append(weighing_gap(entry, each, weight_gap) ** alpha)
-            lost.append(weights[-1] if any(x < y for x, y in zip(chosen, rejected, strict=True)) else -1.0)
+            weight = weighing_gap(entry, each, weight_gap) ** alpha
+            weights.append(weight)
+            if any(x < y for x, y in zip(chosen, rejected, strict=True)):
+                against.append(weight)
     if not weights:
         return None
-    against = [weight for weight in lost if weight >= 0.0]
     return Contested(len(against) / len(weights), math.fsum(against) / (math.fsum(weights) or 1.0))
 
 

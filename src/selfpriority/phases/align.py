@@ -120,11 +120,12 @@ def align(run: Run, resources: Resources, number: int) -> None:
         spent.tokens = trained.n_tokens_here  # beside the seconds of this process
         kept = tuple(range(len(paired) - len(trained.dropped)))
         run.record_sifted(number, "align", len(paired), Sifted(kept, _dropped(trained, resources, step)))
-        priority = _contested(paired, resources.recipe.align)
+        settings = resources.recipe.align
+        priority = contested(paired, settings.weight_gap, settings.gap_exponent)
         _count(run, number, trained, priority)
     remove_all(folder)
     write_policy_cards(run)
-    for text in (*_told(trained, resources.recipe), *_told_of_priority(priority, resources.recipe.align)):
+    for text in (*_told(trained, resources.recipe), *_told_of_priority(priority, resources.recipe)):
         resources.reporter.note(f"{called}: {text}")
     if trained.is_interrupted:
         resources.reporter.note(f"{called}: it was interrupted when all steps were done; its policy is saved")
@@ -183,17 +184,15 @@ def _count(run: Run, number: int, trained: Trained, priority: Contested | None) 
     run.write_funnel(number, replace(funnel, pairs=pairs))
 
 
-def _contested(paired: Sequence[PairedPool], settings: Align) -> Contested | None:
-    """Where the order spoke against another objective, by the weights of this training."""
-    return contested(paired, settings.weight_gap, settings.gap_exponent)
-
-
-def _told_of_priority(priority: Contested | None, settings: Align) -> Iterator[str]:
-    if priority is None or settings.method == "grpo":
+def _told_of_priority(priority: Contested | None, recipe: Recipe) -> Iterator[str]:
+    """What is to be said of the order, where pairs are weighed against each other."""
+    settings = recipe.align
+    if priority is None or settings.method in ("sft", "grpo"):
         return
     told = f"{priority.share:.0%} of the pairs lose on another objective than the one that decided"
     yield f"{told}; they hold {priority.of_weight:.0%} of the weight"
-    if settings.weight_gap == "signed" and priority.of_weight < _FAINT * priority.share:
+    has_order = recipe.pair.order == "priority" and settings.weight_gap == "signed"
+    if has_order and priority.of_weight < _FAINT * priority.share:
         yield "so the order speaks softly: by Eq. 3 a gain and a loss cancel; not so with align.weight_gap: primary"
 
 

@@ -15,6 +15,8 @@ from selfpriority.own_python import FORM
 from selfpriority.recipe.backend import Backend
 from selfpriority.recipe.section import Count, Probability, Section
 
+Scales = Literal["last", "first"]
+
 
 class InWords(Section):
     """A language model that is asked under the constitution.
@@ -39,7 +41,7 @@ class InWords(Section):
     """Expected ratings whose digits hold less probability than this are unrated."""
     max_new_tokens: Count = 512
     """Longest written verdict in tokens (`verbal`)."""
-    scales: Literal["last", "first"] = "last"
+    scales: Scales = "last"
     """Where it reads what the ratings mean: behind every answer, or first, once for all: a third of the reading where
     an engine keeps what texts begin with."""
 
