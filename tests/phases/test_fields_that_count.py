@@ -10,6 +10,8 @@ import pytest
 
 from selfpriority.errors import InputError
 from selfpriority.inputs import check_inputs
+from selfpriority.method.pair import Contested
+from selfpriority.phases.align import _told_of_priority
 from selfpriority.phases.judge_names import meant
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.tau import other_judge
@@ -160,3 +162,23 @@ def test_a_run_tells_it_before_any_work(tiny_model: Path, tmp_path: Path) -> Non
     check_inputs(Resources(asked.recipe, run, telling))
     assert "align.gamma: 0.3 is not used by method dpo" in telling.notes
     assert "sample.personas: 100% of the prompts are in it, which has none; they get the English" in telling.notes
+
+
+@pytest.mark.parametrize(
+    ("changes", "of_weight", "n_lines"),
+    [
+        ({}, 0.23, 2),
+        ({}, 0.40, 1),
+        ({"align": {"weight_gap": "primary"}}, 0.23, 1),
+        ({"pair": {"order": "swapped"}}, 0.23, 1),
+        ({"pair": {"order": "sum"}}, 0.23, 1),
+        ({"align": {"method": "sft"}}, 0.23, 0),
+    ],
+)
+def test_that_the_order_speaks_softly_is_told_where_there_is_one_that_could(
+    changes: dict[str, Any], of_weight: float, n_lines: int
+) -> None:
+    lines = list(_told_of_priority(Contested(0.43, of_weight), recipe(**changes)))
+    assert len(lines) == n_lines
+    assert ("align.weight_gap: primary" in " ".join(lines)) == (n_lines == 2)
+    assert not list(_told_of_priority(None, recipe(**changes)))
