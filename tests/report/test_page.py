@@ -331,6 +331,15 @@ def test_one_deciding_objective_is_pointed_out(run_folder):
     assert "harmlessness decided nearly every pair" in page(run_folder).text
 
 
+def test_pairs_that_lose_something_are_counted_beside_their_weight(run_folder):
+    path = run_folder / "round-1" / "funnel.json"
+    funnel = read_json(path)
+    funnel["pairs"] |= {"contested": 0.43, "contested_weight": 0.23}
+    write_json(path, funnel)
+    text = " ".join(page(run_folder).text.split())
+    assert "43 % of them lose on another objective than the one that decided; they hold 23 % of the weight." in text
+
+
 def test_a_difference_that_its_corrected_test_doubts_is_not_claimed(run_folder):
     path = run_folder / "evaluation" / "summary.json"
     summary = read_json(path)

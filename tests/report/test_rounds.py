@@ -46,3 +46,13 @@ def test_a_merge_alone_makes_the_table_too_and_what_is_not_made_is_not_told(tmp_
     (run.folder / "merged" / "half").mkdir(parents=True)
     assert [system.name for system in read_systems(run, recipe)] == ["spa", "half"]
     assert read_systems(run, parse({"model": "some/model", "prompts": "demo"}, "r.yaml")) == ()
+
+
+def test_what_pairs_lose_stands_beside_who_decided_them(tmp_path: Path) -> None:
+    run = a_run(tmp_path, "swapped")
+    counts = PairCounts(n=40, decided_by={"harmlessness": 40}, contested=0.25, contested_weight=0.1)
+    run.write_funnel(1, Funnel({"pair": FunnelStep(9, 8)}, counts))
+    table = training_of(read_view(run))
+    cells = {row.name: dict(zip(table.columns, row.cells, strict=True)) for row in table.rows}
+    assert (cells["spa"]["lose on another"], cells["spa"]["their weight"]) == ("25\u202f%", "10\u202f%")
+    assert (cells["swapped"]["lose on another"], cells["swapped"]["their weight"]) == ("-", "-")

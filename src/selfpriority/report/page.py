@@ -143,14 +143,17 @@ def packed(view: View) -> Packed:
 
 
 def training_of(view: View) -> Grid:
-    """What each system was trained on: what differs, pools, pairs and who decided them."""
-    columns = ("differs in", "prompts", "pairs", *(f"{words(name)} decided" for name in view.objectives))
+    """What each system was trained on: what differs, pools, pairs, who decided them and how many lose something."""
+    decided_by = (f"{words(name)} decided" for name in view.objectives)
+    columns = ("differs in", "prompts", "pairs", *decided_by, "lose on another", "their weight")
     rows = []
     for system in view.systems:
         n, decided = system.pairs.n or 0, system.pairs.decided_by or {}
         shares = (PAGE.share(decided[name] / n) if n and name in decided else "-" for name in view.objectives)
         counted = ("-", "-") if system.pools is None else (f"{system.pools:,}", f"{n:,}")
-        rows.append(GridRow(system.name, (system.differs or "-", *counted, *shares)))
+        contested = (system.pairs.contested, system.pairs.contested_weight)
+        losing = ("-" if share is None else PAGE.share(share) for share in contested)
+        rows.append(GridRow(system.name, (system.differs or "-", *counted, *shares, *losing)))
     return Grid(columns, tuple(rows))
 
 
