@@ -28,6 +28,9 @@ from typing import Any
 T95 = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """97.5 % quantiles of Student's t, by degrees of freedom."""
 
+AGAINST = (("spa", "sum"), ("sum", "swapped"), ("spa", "swapped"))
+"""The systems whose differences the table tells, as the method claims them: the first more harmless than the second."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -76,7 +79,8 @@ def main() -> None:
                 sys.exit(done.returncode)
             keep(asked.record, found(folder, asked.recipe.stem, seed))
     else:
-        print("\n".join(lines([Row(**row) for row in json.loads(asked.record.read_text("utf-8"))])))
+        rows = [Row(**row) for row in json.loads(asked.record.read_text("utf-8"))]
+        print("\n".join([*lines(rows), "", *contests(rows)]))
 
 
 def found(folder: Path, recipe: str, seed: int) -> list[Row]:
@@ -169,6 +173,21 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
     for (recipe, split, judge, objective), by_system in cells.items():
         values = [over_runs(by_system.get(system, [])) for system in systems]
         yield f"| {recipe}, {split} | {judge} | {objective} | " + " | ".join(values) + " |"
+
+
+def contests(rows: Iterable[Row]) -> Iterator[str]:
+    """The table of systems against each other, run by run on the same answers: what the order is worth."""
+    means: dict[tuple[str, str, str, str], dict[tuple[str, int], dict[str, float]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    for row in rows:
+        if row.judge:
+            means[row.recipe, row.split, row.judge, row.objective][row.arithmetic, row.seed][row.system] = row.mean
+    yield "| recipe, split | judge | what | " + " | ".join(f"{a} minus {b}" for a, b in AGAINST) + " |"
+    yield "|---" * (3 + len(AGAINST)) + "|"
+    for (recipe, split, judge, objective), runs in means.items():
+        apart = [[by[a] - by[b] for by in runs.values() if a in by and b in by] for a, b in AGAINST]
+        yield f"| {recipe}, {split} | {judge} | {objective} | " + " | ".join(map(over_runs, apart)) + " |"
 
 
 def over_runs(values: list[float]) -> str:

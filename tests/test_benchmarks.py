@@ -146,3 +146,17 @@ def test_fields_may_stand_behind_the_options_of_a_row_of_runs(tmp_path: Path):
     wrong = run([*command, "--nonsense", "0"])
     assert wrong.returncode == 2
     assert "unrecognized arguments: --nonsense 0" in wrong.stderr
+
+
+def test_systems_are_set_against_each_other_run_by_run():
+    order = opened("benchmarks/order.py")
+
+    def row(seed: int, system: str, mean: float):
+        return order.Row("demo", "fresh", "float32", seed, system, "judge", "safety", mean, mean, mean, 9)
+
+    rows = [row(seed, "spa", spa) for seed, spa in enumerate((3.0, 5.0, 7.0))]
+    rows += [row(seed, "sum", mean) for seed, mean in enumerate((2.0, 3.0, 4.0))]
+    rows += [row(0, "swapped", 2.5), order.Row("demo", "fresh", "float32", 0, "spa", "", "cut", 0.1, 0.1, 0.1, 9)]
+    *_, line = order.contests(rows)
+    # spa - sum: 1, 2, 3; one run alone has a swapped order
+    assert line == "| demo, fresh | judge | safety | +2.00 (-0.48 to +4.48, 3 runs) | -0.50 (1 run) | +0.50 (1 run) |"

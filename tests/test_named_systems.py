@@ -70,7 +70,9 @@ def test_a_sum_weighs_by_what_it_gains_whatever_the_recipes_pairs_weigh_by() -> 
     fields = ["evaluate.systems=[sum,swapped,mix_6_4]", "align.weight_gap=primary"]
     found = with_absolute_paths(recipe.load(RECIPES / "demo.yaml", fields), RECIPES)
     systems = found.evaluate.more_systems
-    gaps = {name: branch_of(found, systems[name].train, name).align.weight_gap for name in ("sum", "mix_6_4", "swapped")}
+    gaps = {
+        name: branch_of(found, systems[name].train, name).align.weight_gap for name in ("sum", "mix_6_4", "swapped")
+    }
     assert gaps == {"sum": "signed", "mix_6_4": "signed", "swapped": "primary"}
 
 
