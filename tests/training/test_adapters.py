@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from selfpriority.errors import InputError
 from selfpriority.recipe import Align, Lora
-from selfpriority.training.adapters import compute_dtype, load_policy
+from selfpriority.training.adapters import compute_dtype, leave_casts_to_autocast, load_policy
 from selfpriority.training.align import Places, train
 
 QLORA = Align(lora=Lora(r=4, quantize="nf4"), dtype="float32", learning_rate=1e-2, epochs=4, tokens_per_step=120)
@@ -29,6 +29,36 @@ HAS_BITSANDBYTES = importlib.util.find_spec("bitsandbytes") is not None
 def test_types_of_weights_and_arithmetic(tiny_model, settings, weights, arithmetic):
     assert {weight.dtype for weight in load_policy(tiny_model, settings, 0).model.parameters()} == {weights}
     assert compute_dtype(settings) is arithmetic
+
+
+def test_an_adapter_without_casts_of_its_own_learns_the_same_and_keeps_less(tiny_model):
+    policy = load_policy(tiny_model, Align(dtype="bfloat16", lora=Lora(r=4)), 0).model
+    for name, weight in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)  # else nothing of the input comes through
+
+    def learned():
+        policy.zero_grad()
+        kept = {}
+
+        def keep(tensor):
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+            return tensor
+
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with hooks, torch.autocast("cpu", torch.bfloat16):
+            loss = policy(torch.arange(1, 40)[None]).logits.float().logsumexp(-1).sum()
+        loss.backward()
+        gradients = [weight.grad.clone() for weight in policy.parameters() if weight.requires_grad]
+        return loss.detach(), gradients, sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+    before, of_before, kept_before = learned()
+    leave_casts_to_autocast(policy)
+    after, of_after, kept_after = learned()
+    assert before == after
+    assert all(gradient.any() for gradient in of_after)
+    assert all(torch.equal(one, other) for one, other in zip(of_before, of_after, strict=True))
+    assert kept_after < kept_before
 
 
 @pytest.mark.skipif(HAS_BITSANDBYTES, reason="bitsandbytes is installed")

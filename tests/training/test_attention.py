@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from selfpriority.training import explicit_attention
 from selfpriority.training.attention import attending, pool_attention, segments_of
 
 POOLS = [(3, [2, 5]), (6, [1, 4, 4]), (1, [3])]
@@ -63,3 +64,47 @@ def test_the_models_own_attention_comes_back(llama):
     with attending(llama):
         assert llama.config._attn_implementation != before
     assert llama.config._attn_implementation == before
+
+
+def exact(query, key, value, mask):
+    """Of the same numbers in double precision: the result and the gradients of the sum of its squares."""
+    states = [part.detach().double().requires_grad_() for part in (query, key, value)]
+    out = scaled_dot_product_attention(*states, attn_mask=mask)
+    return out, torch.autograd.grad(out.square().sum(), states)
+
+
+def apart(one, other):
+    """Relative to the length of the other."""
+    return float((one.detach().double() - other.detach()).norm() / other.detach().norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bfloat16", "under autocast"])
+def test_kept_weights_give_what_torch_gives_within_bfloat16(monkeypatch, dtype):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(3, 2, n, 16).to(dtype).requires_grad_() for n in (12, 9, 9))
+    mask = torch.ones(12, 9, dtype=torch.bool).tril()[None, None]
+    wanted, slopes = exact(query, key, value, mask)
+    told = []
+    kept = explicit_attention._Kept.apply
+    monkeypatch.setattr(explicit_attention._Kept, "apply", lambda *given: told.append(given) or kept(*given))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = explicit_attention.attention(query, key, value, mask, None, 0.0)
+    assert len(told) == 1
+    assert out.dtype is torch.bfloat16
+    assert apart(out, wanted) < 0.01
+    for gradient, slope in zip(
+        torch.autograd.grad(out.float().square().sum(), [query, key, value]), slopes, strict=True
+    ):
+        assert gradient.dtype is dtype
+        assert apart(gradient, slope) < 0.015
+
+
+def test_weights_are_kept_where_they_are_few_and_nothing_is_exact():
+    few = torch.zeros(1, 1, 4, 8, dtype=torch.bfloat16)
+    many = torch.zeros(1, 1, 2**12, 8, dtype=torch.bfloat16)
+    assert explicit_attention._is_better_kept(few, few)
+    assert not explicit_attention._is_better_kept(few.float(), few.float())
+    assert not explicit_attention._is_better_kept(many, many)
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    dropped = explicit_attention.attention(few.requires_grad_(), few, few + 1, mask, None, 0.5)
+    assert bool((dropped == 0).any() | (dropped > 1).any())  # torch's own, with dropout

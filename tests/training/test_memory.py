@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from selfpriority.recipe import Align, Lora
-from selfpriority.training.adapters import load_policy
+from selfpriority.training.adapters import adapted, leave_casts_to_autocast, load_policy
 from selfpriority.training.encode import EncodedPool
 from selfpriority.training.head import SLICE_BYTES
 from selfpriority.training.logps import Form, response_logps
@@ -62,6 +62,8 @@ KEPT = {
     "float32": (FULL, torch.float32),
     "autocast": (Align(dtype="bfloat16"), torch.float32),
     "bfloat16 weights": (Align(weights="bfloat16"), torch.bfloat16),
+    "adapter": (Align(dtype="float32", lora=Lora(r=1)), torch.float32),
+    "adapter, bfloat16": (Align(dtype="bfloat16", lora=Lora(r=1)), torch.bfloat16),
 }
 
 
@@ -77,6 +79,9 @@ def test_activations_are_what_autograd_keeps(settings, dtype):
             num_key_value_heads=2,
         )
     ).to(dtype)
+    if settings.lora is not None:
+        model = adapted(model, settings.lora)
+        leave_casts_to_autocast(model)
     draw = random.Random(0)
     prompt, *answers = (tuple(draw.choices(range(512), k=50)) for _ in range(6))
     pool = EncodedPool("p", prompt, tuple(answers), ((0, 1),), (1.0,), (1.0,) + (0.0,) * (len(answers) - 1))

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -111,6 +112,17 @@ def checkpoint_layers(model: Any) -> None:
     # renamed within transformers 5, where the old name warns
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+
+
+def leave_casts_to_autocast(model: nn.Module) -> None:
+    """Spares an adapter's layers their own cast of what comes in, for a model that only runs under autocast.
+
+    peft turns it into the float32 of the adapter's weights, and autocast turns it back for the product: the same
+    numbers, for two copies forward, one of them kept, and two backward.
+    """
+    for layer in model.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.cast_input_dtype_enabled = False  # type: ignore[assignment]  # torch thinks of weights and modules
 
 
 def compute_dtype(settings: Align) -> torch.dtype:

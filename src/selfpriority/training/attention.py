@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+
+from selfpriority.training.explicit_attention import attention
 
 NAME = "selfpriority_pools"
 _CHANGES_SCORES = ("softcap", "position_bias", "s_aux", "sinks")  # what some models add and this does not compute
@@ -128,13 +129,13 @@ def pool_attention(
         rows, length = at.shape
         folded = q[at].view(rows, length, n_heads, -1, q.shape[2]).permute(0, 2, 3, 1, 4).flatten(2, 3)
         groups = folded.shape[2] // length
-        out: Tensor = scaled_dot_product_attention(
+        out = attention(
             folded,
             keys.transpose(1, 2),
             values.transpose(1, 2),
-            attn_mask=mask.repeat(1, 1, groups, 1),
-            dropout_p=given.get("dropout", 0.0),
-            scale=given.get("scaling"),
+            mask.repeat(1, 1, groups, 1),
+            given.get("scaling"),
+            given.get("dropout", 0.0),
         )  # [rows, heads, groups * length, value size]
         apart = out.view(rows, n_heads, groups, length, -1).permute(0, 3, 1, 2, 4)
         return apart.reshape(rows * length, n_heads * groups, -1)

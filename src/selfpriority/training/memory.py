@@ -100,7 +100,7 @@ def activations(shape: Shape, n_tokens: int, settings: Align, in_bfloat16: bool)
     - each of the two norms keeps input and normalised input, and its result is the input of linear layers: 24 h in
       float32. Under autocast each of these five linear layers keeps a copy of its own: 16 h + 10 h. With bfloat16
       weights it is the norm's float32 copy and twice two bytes: 16 h
-    - an adapter under bfloat16 keeps another copy of its layer's input: 2 (5 h + q + m)
+    - an adapter keeps its layer's input, which is kept already
 
     The end of the model adds the last norm, and logits where `training/head.py` keeps them. With
     `gradient_checkpointing` every layer keeps its input alone, and one at a time all of the above.
@@ -112,8 +112,6 @@ def activations(shape: Shape, n_tokens: int, settings: Align, in_bfloat16: bool)
     has_low_weights = in_bfloat16 and (settings.lora is not None or settings.weights == "bfloat16")
     norms = 24 * h if not in_bfloat16 else 16 * h if has_low_weights else 26 * h
     layer = norms + arithmetic * (3 * q + 2 * k + 4 * m)
-    if settings.lora is not None and in_bfloat16:
-        layer += _BFLOAT16 * (5 * h + q + m)
     stream = h * (_BFLOAT16 if has_low_weights else _FLOAT32)
     of_layers = shape.layers * stream + layer if settings.gradient_checkpointing else shape.layers * layer
     logits = n_tokens * shape.vocabulary * _FLOAT32

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from selfpriority.method.rival_losses import kto_baseline, tis_weights
 from selfpriority.recipe import Align
+from selfpriority.training.adapters import leave_casts_to_autocast
 from selfpriority.training.attention import attending
 from selfpriority.training.desirable import Kto, balance_of, mismatched
 from selfpriority.training.encode import EncodedPool
@@ -65,6 +66,9 @@ class Passes:
         self.model, self.accelerator, self.course = model, accelerator, course
         self.inner: nn.Module = accelerator.unwrap_model(model)
         self.device: torch.device = accelerator.device
+        self._in_bfloat16 = course.compute_dtype is torch.bfloat16
+        if self._in_bfloat16:
+            leave_casts_to_autocast(self.inner)
         self.mismatched = mismatched(course.pools) if course.settings.method == "kto" else []
         """For KTO, as many pools as the course has, with answers to other prompts."""
         self._balance = balance_of(course.pools) if self.mismatched else None
@@ -206,8 +210,7 @@ class Passes:
         return loss
 
     def _logps(self, pools: Sequence[EncodedPool], by_token: bool = False) -> Tensor:
-        in_bfloat16 = self.course.compute_dtype is torch.bfloat16
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):
             # inside the call of the wrapper, so that its hooks see the pass
             return called_as(
                 self.inner, lambda _: response_logps(self.inner, pools, self.course.form, by_token), wrapper=self.model
