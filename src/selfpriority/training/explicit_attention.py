@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-MOST_KEPT = 2**24
+MOST_KEPT = 2**23
 """Bytes of the weights of a layer, up to which they are kept."""
 
 
