@@ -93,6 +93,32 @@ def test_what_all_prefixes_begin_with_is_read_once_for_all(model, endings, pass_
     assert sum(forwarded) < len(common) + 50
 
 
+@pytest.mark.parametrize("pass_tokens", [10_000, 1], ids=["in one pass", "row by row"])
+def test_what_all_prompts_begin_with_is_read_once_for_all(model, pass_tokens, monkeypatch) -> None:
+    """A constitution before every prompt: the same draws as by themselves; what is forwarded is counted."""
+    common = [1, *range(100, 100 + decoding._WORTH_DRAWING)]
+    prompts, copies = [[*common, 7, 8, 9], [*common, 11], [*common, 12, 13]], [2, 1, 3]
+    with monkeypatch.context() as before:
+        before.setattr(decoding, "_WORTH_DRAWING", 10_000)
+        whole = generate(model, prompts, copies, sampling(top_p=0.9))
+    monkeypatch.setattr(batches, "PASS_TOKENS", pass_tokens)
+    forwarded: list[int] = []
+    handle = model.register_forward_pre_hook(
+        lambda _, __, given: forwarded.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    heard: list[Beat] = []
+    try:
+        with listening(heard.append):
+            drawn = generate(model, prompts, copies, sampling(top_p=0.9))
+    finally:
+        handle.remove()
+    assert drawn == whole
+    assert forwarded[0] == len(common) + 1
+    # three tokens of a prompt's own and the column of its padding, then one a row and step
+    assert sum(forwarded[1:]) == 3 * 4 + sum(sum(len(ids) > step for ids in drawn) for step in range(1, 40))
+    assert heard[0].tokens == 6  # a prompt that was read is no answer
+
+
 @pytest.mark.parametrize("endings", [None, [[[30], [31, 32]]]], ids=["no endings", "endings"])
 def test_many_suffixes_are_read_in_parts_behind_a_prefix_that_is_computed_once(model, endings) -> None:
     """Whole and in parts of eight; every token of the prefix is forwarded once, and no suffix more than its padding."""

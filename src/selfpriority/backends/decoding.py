@@ -6,7 +6,7 @@ Knows a transformers causal model; nothing of requests, chats or text.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from selfpriority.errors import WorkFailed
 
 _COMPACT_AT = 0.875  # share of rows still open under which the finished ones are dropped from the cache
 _WORTH_SHARING = 16  # tokens that all prefixes begin with, from which on a pass of their own is cheaper
+_WORTH_DRAWING = (
+    64  # the same of prompts that are gone on from: fewer are read as ever, so that draws stay as they were
+)
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,14 @@ def generate(
 ) -> list[list[int]]:
     """Token ids of `copies[i]` continuations of every prompt, in order, the end token included if drawn.
 
-    Every prompt is computed once, whatever its number of copies. Finished rows leave the batch.
+    Every prompt is computed once, whatever its number of copies, and a long text that all begin with, such as a
+    constitution, once for all of them. Finished rows leave the batch.
 
     Raises:
         WorkFailed: the model's next-token distribution is not finite.
     """
-    ids, mask = _left_padded(prompts, sampling.pad_id, model.device)
-    cache = growing_cache(model.config, ids.shape[1] + sampling.max_new_tokens)
-    logits = _first_logits(model, ids, mask, cache)
+    start = _begun(model, prompts, sampling.pad_id, sampling.max_new_tokens, is_gone_on=True)
+    cache, mask, logits = start.cache, start.mask, start.logits
     select = torch.arange(len(prompts)).repeat_interleave(torch.tensor(copies)).to(model.device)
     cache.batch_select_indices(select)
     logits, mask = logits[select], mask[select]
@@ -85,6 +88,8 @@ class _Start:
     cache: DynamicCache
     mask: Tensor
     """[prefixes, longest + 1]"""
+    logits: Tensor
+    """[prefixes, vocabulary] behind each of them"""
 
 
 @torch.inference_mode()
@@ -125,36 +130,41 @@ def next_token_logits(
     return _behind(model, start, suffixes, pad_id, endings)
 
 
-def _begun(model: Any, prefixes: Sequence[Sequence[int]], pad_id: int, n_more: int) -> _Start:
-    """The prefixes computed, with room for `n_more` tokens behind each."""
+def _begun(model: Any, prefixes: Sequence[Sequence[int]], pad_id: int, n_more: int, is_gone_on: bool = False) -> _Start:
+    """The prefixes computed, with room for `n_more` tokens behind each; what all begin with, once for all.
+
+    `is_gone_on`: they are prompts, of which answers are yet to come; else they are answers, told as they are read.
+    """
     n_once = n_shared(prefixes)
-    if n_once >= _WORTH_SHARING and is_growing(cache := growing_cache(model.config, n_once + 1)):
-        shared = _Start(cache, _read(model, [prefixes[0][:n_once]], pad_id, cache))
-        return _forked(model, shared, prefixes, pad_id, n_more)
+    is_worth = n_once >= (_WORTH_DRAWING if is_gone_on else _WORTH_SHARING)
+    if is_worth and is_growing(cache := growing_cache(model.config, n_once + 1)):
+        shared = _read(model, [prefixes[0][:n_once]], pad_id, cache, is_told=False)
+        own = _left_padded([prefix[n_once:] for prefix in prefixes], pad_id, model.device)
+        return _forked(model, shared, own, n_more, is_told=not is_gone_on)
     cache = growing_cache(model.config, _longest(prefixes) + 1 + n_more)
-    return _Start(cache, _read(model, prefixes, pad_id, cache))
+    return _read(model, prefixes, pad_id, cache, is_told=not is_gone_on)
 
 
-def _read(model: Any, prefixes: Sequence[Sequence[int]], pad_id: int, cache: DynamicCache) -> Tensor:
-    """Fills an empty cache with the prefixes; returns their mask."""
+def _read(model: Any, prefixes: Sequence[Sequence[int]], pad_id: int, cache: DynamicCache, is_told: bool) -> _Start:
+    """The prefixes computed, in an empty cache."""
     ids, mask = _left_padded(prefixes, pad_id, model.device)
-    _first_logits(model, ids, mask, cache, is_told=True)
-    return mask
+    return _Start(cache, mask, _first_logits(model, ids, mask, cache, is_told))
 
 
-def _forked(model: Any, shared: _Start, prefixes: Sequence[Sequence[int]], pad_id: int, n_more: int) -> _Start:
-    """The prefixes computed behind what they all begin with, in passes over some of them each."""
-    n_once = int(shared.mask.sum())
-    ids, own_mask = _left_padded([prefix[n_once:] for prefix in prefixes], pad_id, model.device)
-    mask = torch.cat([shared.mask.expand(len(prefixes), -1), own_mask], dim=1)
+def _forked(model: Any, shared: _Start, own: tuple[Tensor, Tensor], n_more: int, is_told: bool) -> _Start:
+    """Rows, ids and mask, computed behind what they all begin with, in passes over some of them each."""
+    ids, own_mask = own
+    mask = torch.cat([shared.mask.expand(len(ids), -1), own_mask], dim=1)
     whole = growing_cache(model.config, mask.shape[1] + n_more)
-    for rows in passes(*ids.shape):
+
+    def read(rows: slice) -> Tensor:
         branch = copy.deepcopy(shared.cache)
         branch.batch_select_indices(torch.zeros(rows.stop - rows.start, dtype=torch.long, device=model.device))
-        _next_logits(model, ids[rows], mask[rows], branch)
-        put_rows(whole, branch, rows.start, len(prefixes))
-        beat(rows.stop, 0)
-    return _Start(whole, mask)
+        logits = _next_logits(model, ids[rows], mask[rows], branch)
+        put_rows(whole, branch, rows.start, len(ids))
+        return logits
+
+    return _Start(whole, mask, _in_pieces(model, passes(*ids.shape), read, is_told))
 
 
 def _behind(
@@ -192,26 +202,33 @@ def _longest(rows: Iterable[Sequence[int]]) -> int:
 
 
 def _first_logits(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache, is_told: bool = False) -> Tensor:
-    """As `_next_logits` of an empty cache, in passes over some rows each where the cache can be filled so.
-
-    `is_told`: the rows are answers, told as they are read.
-    """
+    """As `_next_logits` of an empty cache, in passes over some rows each where the cache can be filled so."""
     pieces = passes(*ids.shape)
-    parts = [part_of(cache, rows.start, len(ids)) for rows in pieces]
-    if len(pieces) == 1 or None in parts:
+    parts = {rows.start: part for rows in pieces if (part := part_of(cache, rows.start, len(ids))) is not None}
+    if len(pieces) == 1 or not parts:
         return _next_logits(model, ids, mask, cache)
+
+    def read(rows: slice) -> Tensor:
+        return _next_logits(model, ids[rows], mask[rows], parts[rows.start])
+
+    return _in_pieces(model, pieces, read, is_told)
+
+
+def _in_pieces(model: Any, pieces: Sequence[slice], read: Callable[[slice], Tensor], is_told: bool) -> Tensor:
+    """Logits behind all rows, of which `read` makes some at a time, told where each is an answer."""
     head, states = model.get_output_embeddings(), []
     handle = head.register_forward_pre_hook(lambda _, given: states.append(given[0]))
     try:
         logits = []
-        for rows, part in zip(pieces, parts, strict=True):
-            if part is not None:
-                logits.append(_next_logits(model, ids[rows], mask[rows], part))
-                if is_told:
-                    beat(rows.stop, 0)
+        for rows in pieces:
+            logits.append(read(rows))
+            if is_told:
+                beat(rows.stop, 0)
     finally:
         handle.remove()
     by_piece = torch.cat(logits)
+    if len(pieces) == 1:
+        return by_piece
     # few rows are multiplied in another order than many, and no draw may depend on how the prompts were cut
     at_once: Tensor = head(torch.cat(states))[:, -1]
     # of a model that does more after its head than others, what it says itself counts
