@@ -67,13 +67,11 @@ def test_ablations_leave_out_a_part_each() -> None:
 
 
 def test_a_sum_weighs_by_what_it_gains_whatever_the_recipes_pairs_weigh_by() -> None:
-    fields = ["evaluate.systems=[sum,swapped,mix_6_4]", "align.weight_gap=primary"]
+    fields = ["evaluate.systems=[sum,swapped]", "align.weight_gap=primary"]
     found = with_absolute_paths(recipe.load(RECIPES / "demo.yaml", fields), RECIPES)
     systems = found.evaluate.more_systems
-    gaps = {
-        name: branch_of(found, systems[name].train, name).align.weight_gap for name in ("sum", "mix_6_4", "swapped")
-    }
-    assert gaps == {"sum": "signed", "mix_6_4": "signed", "swapped": "primary"}
+    gaps = {name: branch_of(found, systems[name].train, name).align.weight_gap for name in ("sum", "swapped")}
+    assert gaps == {"sum": "signed", "swapped": "primary"}
 
 
 def test_reward_soups_and_sacpo_are_what_their_papers_say(tmp_path: Path) -> None:

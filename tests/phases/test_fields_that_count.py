@@ -11,12 +11,13 @@ import pytest
 from selfpriority.errors import InputError
 from selfpriority.inputs import check_inputs
 from selfpriority.method.pair import Contested
-from selfpriority.phases.align import _told_of_priority
+from selfpriority.phases.align import _priority, _told_of_priority
 from selfpriority.phases.judge_names import meant
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.tau import other_judge
 from selfpriority.pipeline import start
 from selfpriority.recipe import ByProbe, InWords, Recipe, parse, unused_fields
+from selfpriority.records import Message, Pair, PairedPool, Pool, Prompt, Rating, Response, Scored
 from tests.test_pipeline import write_recipe
 
 HEADS = "demo-train"
@@ -172,7 +173,6 @@ def test_a_run_tells_it_before_any_work(tiny_model: Path, tmp_path: Path) -> Non
         ({"align": {"weight_gap": "primary"}}, 0.23, 1),
         ({"pair": {"order": "swapped"}}, 0.23, 1),
         ({"pair": {"order": "sum"}}, 0.23, 1),
-        ({"align": {"method": "sft"}}, 0.23, 0),
     ],
 )
 def test_that_the_order_speaks_softly_is_told_where_there_is_one_that_could(
@@ -182,3 +182,11 @@ def test_that_the_order_speaks_softly_is_told_where_there_is_one_that_could(
     assert len(lines) == n_lines
     assert ("align.weight_gap: primary" in " ".join(lines)) == (n_lines == 2)
     assert not list(_told_of_priority(None, recipe(**changes)))
+
+
+def test_methods_that_weigh_no_pair_tell_nothing_of_their_weight() -> None:
+    rated = ((Rating(8.0), Rating(3.0)), (Rating(4.0), Rating(5.0)))
+    answers = tuple(Scored(Response(f"p/y{n}", "p", "No.", "end", 1), each) for n, each in enumerate(rated, start=1))
+    paired = PairedPool(Pool(Prompt("p", (Message("user", "?"),)), answers), (Pair(0, 1, 0, distance=6.0, gap=2.0),))
+    assert _priority([paired], recipe().align) == Contested(1.0, 1.0)
+    assert _priority([paired], recipe(align={"method": "sft"}).align) is None

@@ -53,6 +53,7 @@ def generate(
     """
     start = _begun(model, prompts, sampling.pad_id, sampling.max_new_tokens, is_gone_on=True)
     cache, mask, logits = start.cache, start.mask, start.logits
+    del start
     select = torch.arange(len(prompts)).repeat_interleave(torch.tensor(copies)).to(model.device)
     cache.batch_select_indices(select)
     logits, mask = logits[select], mask[select]
@@ -164,7 +165,8 @@ def _forked(model: Any, shared: _Start, own: tuple[Tensor, Tensor], n_more: int,
         put_rows(whole, branch, rows.start, len(ids))
         return logits
 
-    return _Start(whole, mask, _in_pieces(model, passes(*ids.shape), read, is_told))
+    # a pass holds what all begin with once for each of its rows
+    return _Start(whole, mask, _in_pieces(model, passes(*mask.shape), read, is_told))
 
 
 def _behind(
@@ -215,7 +217,10 @@ def _first_logits(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache, is
 
 
 def _in_pieces(model: Any, pieces: Sequence[slice], read: Callable[[slice], Tensor], is_told: bool) -> Tensor:
-    """Logits behind all rows, of which `read` makes some at a time, told where each is an answer."""
+    """Logits behind all rows, of which `read` makes some at a time.
+
+    `is_told`: each is an answer that is read for what stands behind it, and told; no draw hangs on its own logits.
+    """
     head, states = model.get_output_embeddings(), []
     handle = head.register_forward_pre_hook(lambda _, given: states.append(given[0]))
     try:
@@ -227,7 +232,7 @@ def _in_pieces(model: Any, pieces: Sequence[slice], read: Callable[[slice], Tens
     finally:
         handle.remove()
     by_piece = torch.cat(logits)
-    if len(pieces) == 1:
+    if len(pieces) == 1 or is_told:
         return by_piece
     # few rows are multiplied in another order than many, and no draw may depend on how the prompts were cut
     at_once: Tensor = head(torch.cat(states))[:, -1]

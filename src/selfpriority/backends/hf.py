@@ -38,7 +38,7 @@ from selfpriority.language_model import (
 from selfpriority.models.loading import Loaded, load_causal, load_classifier
 from selfpriority.recipe import HfBackend
 
-_NUMERICS = 1  # raise it when the same request would get another answer
+_NUMERICS = 1  # raise it when the same request would get another answer, and not only another rounding
 _NUMERICS_OF_LEADS = 2  # the same, for tokenizers whose choices were once read where a space piece stands
 
 

@@ -121,7 +121,7 @@ def align(run: Run, resources: Resources, number: int) -> None:
         kept = tuple(range(len(paired) - len(trained.dropped)))
         run.record_sifted(number, "align", len(paired), Sifted(kept, _dropped(trained, resources, step)))
         settings = resources.recipe.align
-        priority = contested(paired, settings.weight_gap, settings.gap_exponent)
+        priority = _priority(paired, settings)
         _count(run, number, trained, priority)
     remove_all(folder)
     write_policy_cards(run)
@@ -184,10 +184,17 @@ def _count(run: Run, number: int, trained: Trained, priority: Contested | None) 
     run.write_funnel(number, replace(funnel, pairs=pairs))
 
 
+def _priority(paired: Sequence[PairedPool], settings: Align) -> Contested | None:
+    """How much of the training is contested; None of a method that weighs no pair against another."""
+    if settings.method in ("sft", "grpo"):
+        return None
+    return contested(paired, settings.weight_gap, settings.gap_exponent)
+
+
 def _told_of_priority(priority: Contested | None, recipe: Recipe) -> Iterator[str]:
     """What is to be said of the order, where pairs are weighed against each other."""
     settings = recipe.align
-    if priority is None or settings.method in ("sft", "grpo"):
+    if priority is None:
         return
     told = f"{priority.share:.0%} of the pairs lose on another objective than the one that decided"
     yield f"{told}; they hold {priority.of_weight:.0%} of the weight"

@@ -118,7 +118,8 @@ def leave_casts_to_autocast(model: nn.Module) -> None:
     """Spares an adapter's layers their own cast of what comes in, for a model that only runs under autocast.
 
     peft turns it into the float32 of the adapter's weights, and autocast turns it back for the product: the same
-    numbers, for two copies forward, one of them kept, and two backward.
+    numbers, for two copies forward, one of them kept, and two backward. With `lora.dropout` what is left is then scaled
+    in bfloat16.
     """
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 MOST_KEPT = 2**23
-"""Bytes of the weights of a layer, up to which they are kept."""
+"""Bytes of the weights of one call, up to which they are kept; a layer calls for its prompts and its responses."""
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, dropout: float) -> Tensor:
@@ -49,6 +49,8 @@ def _is_better_kept(query: Tensor, key: Tensor) -> bool:
 class _Kept(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+        # what all keys have in common moves no weight, and may be so large that bfloat16 would round the rest away
+        key = key - key.mean(dim=2, keepdim=True)
         scores = torch.matmul(query * scale, key.transpose(2, 3))
         weights = torch.softmax(scores.masked_fill_(~mask, -torch.inf), dim=-1)
         ctx.save_for_backward(query, key, value, weights)
