@@ -66,14 +66,6 @@ def test_ablations_leave_out_a_part_each() -> None:
     }
 
 
-def test_a_sum_weighs_by_what_it_gains_whatever_the_recipes_pairs_weigh_by() -> None:
-    fields = ["evaluate.systems=[sum,swapped]", "align.weight_gap=primary"]
-    found = with_absolute_paths(recipe.load(RECIPES / "demo.yaml", fields), RECIPES)
-    systems = found.evaluate.more_systems
-    gaps = {name: branch_of(found, systems[name].train, name).align.weight_gap for name in ("sum", "swapped")}
-    assert gaps == {"sum": "signed", "swapped": "primary"}
-
-
 def test_reward_soups_and_sacpo_are_what_their_papers_say(tmp_path: Path) -> None:
     found = asking(tmp_path, "soup_7_3", "sacpo", "sacpo_reversed", "psacpo_25", "mix_9_1")
     systems, trained = found.evaluate.more_systems, in_order(found)
