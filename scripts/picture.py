@@ -19,12 +19,13 @@ RECORD, PICTURE = ROOT / "benchmarks" / "order.json", ROOT / "docs" / "demo.svg"
 SYSTEMS = {
     "spa": "SPA",
     "sum": "plain sum",
+    "sum_eq3": "sum by Eq. 3",
     "swapped": "order swapped",
     "constitution": "system prompt",
 }
 JUDGES = {"demo-eval": "heads on people's labels", "outside": "another model (outside)"}
 OBJECTIVES = ("harmlessness", "helpfulness")
-SPLIT = "fresh"
+SPLIT = "untouched"
 """The held-out prompts of the recipe as it ships; the record holds older ones too."""
 LEFT, PANEL, GAP, TOP, REACH = 118, 150, 14, 62, 1.75
 RUN, BETWEEN = 6, 15
