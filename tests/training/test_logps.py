@@ -23,7 +23,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from selfpriority.training import head
+from selfpriority.training import explicit_attention, head
 from selfpriority.training import logps as module
 from selfpriority.training.encode import EncodedPool
 from selfpriority.training.logps import Form, choose_form, response_logps
@@ -79,6 +79,20 @@ def test_end_token_counts_although_it_is_the_pad_token(llama, encoded_pools, for
 
 def test_llama_shares_the_prompt(llama):
     assert choose_form(llama, longest=100) == Form(shares_prompt=True, chunks_head=True)
+
+
+def test_no_rounding_of_kept_attention_decides_the_form(llama, monkeypatch):
+    """In bfloat16 an odd text's log-probability moves by more than the forms may differ, whatever is right."""
+    model = copy.deepcopy(llama).to(torch.bfloat16)
+
+    def told(*given):
+        raise AssertionError("the weights were kept")
+
+    monkeypatch.setattr(explicit_attention._Kept, "apply", told)
+    assert choose_form(model, longest=100).shares_prompt
+    pool = EncodedPool("p", (5, 6), ((9, 10), (12,)), ((0, 1),), (1.0,), (1.0, 0.0))
+    with pytest.raises(AssertionError, match="were kept"):
+        response_logps(model, [pool], Form(True, True))
 
 
 def _small(config_class, **more):

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from selfpriority.training.attention import attending, segments_of
 from selfpriority.training.encode import EncodedPool
+from selfpriority.training.explicit_attention import as_torch_does
 from selfpriority.training.head import token_logps
 from selfpriority.training.tied_embeddings import Tie, tied_lookup
 
@@ -113,7 +114,7 @@ def choose_form(model: nn.Module, longest: int) -> Form:
 
     def agrees(form: Form) -> bool:
         try:
-            with torch.no_grad():
+            with torch.no_grad(), as_torch_does():  # what kept weights round otherwise decides nothing here
                 logps = response_logps(model, toy, form)
         except _REFUSALS:
             return False
