@@ -21,9 +21,7 @@ from selfpriority.errors import WorkFailed
 
 _COMPACT_AT = 0.875  # share of rows still open under which the finished ones are dropped from the cache
 _WORTH_SHARING = 16  # tokens that all prefixes begin with, from which on a pass of their own is cheaper
-_WORTH_DRAWING = (
-    64  # the same of prompts that are gone on from: fewer are read as ever, so that draws stay as they were
-)
+_WORTH_DRAWING = 64  # the same of prompts that are gone on from: behind fewer, draws stay as they were
 
 
 @dataclass(frozen=True)
