@@ -73,7 +73,8 @@ def records(run: Path) -> list[list[float]]:
 def assert_same(got: Path, wanted: Path) -> None:
     assert len(records(got)) == len(records(wanted)) > 2
     for ours, theirs in zip(records(got), records(wanted), strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+        bound = max(1e-5, 1e-6 * theirs[COMPARED.index("step")])  # sums in another order: each step adds to the last
+        assert ours == pytest.approx(theirs, rel=bound, abs=bound)
     assert steps(got)["round-1/align"]["key"] == steps(wanted)["round-1/align"]["key"]
     weights, others = (load_file(run / "round-1" / "policy" / "model.safetensors") for run in (got, wanted))
     assert weights.keys() == others.keys()
