@@ -92,6 +92,19 @@ def test_what_cannot_be_had_is_told(
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "place"),
+    [
+        ({"prompts": {"source": "xstest", "split": "train"}}, "evaluate.prompts.split"),
+        ({"more_prompts": {"hard": {"source": "honeset"}}}, "evaluate.more_prompts.hard.source"),
+    ],
+)
+def test_the_field_told_is_the_one_that_is_wrong(section: dict[str, object], place: str, tmp_path: Path) -> None:
+    given = Recipe.model_validate({"model": "some/model", "prompts": "demo", "evaluate": section})
+    with pytest.raises(InputError, match=f"^{place}: "):
+        with_absolute_paths(given, tmp_path)
+
+
 def test_every_set_says_licence_gate_and_hazard() -> None:
     lines = prompt_set_lines().splitlines()
     assert [line.split()[0] for line in lines] == prompt_sets()

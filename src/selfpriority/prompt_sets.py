@@ -68,10 +68,10 @@ def read_prompt_set(name: str) -> PromptSet:
         raise InputError(f"{path}: {error.errors()[0]['msg']}") from None
 
 
-def written_out(source: Prompts) -> Prompts:
+def written_out(source: Prompts, place: str = "prompts") -> Prompts:
     """The section with a set's hub id, split, configuration and columns in place of its name; any other as it is.
 
-    What the recipe says of columns and configuration goes before what the set says.
+    What the recipe says of columns and configuration goes before what the set says. `place` is its section's name.
 
     Raises:
         InputError: the set lies on no hub, or has no such split.
@@ -80,10 +80,10 @@ def written_out(source: Prompts) -> Prompts:
         return source
     name, known = source.source, read_prompt_set(source.source)
     if known.hub is None:
-        raise InputError(f"prompts.source: {name} lies on no hub: it is {known.file}; make that file and name it here")
+        raise InputError(f"{place}.source: {name} lies on no hub: it is {known.file}; make that file and name it here")
     split = source.split or next(iter(known.splits))
     if split not in known.splits and source.config is None:
-        raise InputError(f"prompts.split: {name} has no split {split!r}; its splits: {', '.join(known.splits)}")
+        raise InputError(f"{place}.split: {name} has no split {split!r}; its splits: {', '.join(known.splits)}")
     usual = Prompts(source=known.hub)
     changes: dict[str, object] = {"source": known.hub, "split": split}
     for field, value in (("column", known.column), ("kind_column", known.kind_column), ("kind", known.kind)):

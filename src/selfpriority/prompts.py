@@ -56,7 +56,7 @@ class Loaded(Sifted[Prompt]):
         return [*self.remarks, *mended, *([told] if self.n_cleaned else [])]
 
 
-def load_prompts(source: Prompts, seed: int) -> Loaded:
+def load_prompts(source: Prompts, seed: int, place: str = "prompts") -> Loaded:
     """The prompts of a source, each id once, each text once.
 
     Rows are taken in order (shuffled by `seed` if `source.shuffle`) until `source.limit` prompts are kept;
@@ -66,6 +66,7 @@ def load_prompts(source: Prompts, seed: int) -> Loaded:
     Args:
         source: a file, a shipped set or a hub data set, and how it is read.
         seed: of the shuffle.
+        place: the recipe's field, as messages call it.
 
     Raises:
         InputError: the source does not exist, cannot be read, or a row is not a prompt (file and line named).
@@ -76,8 +77,8 @@ def load_prompts(source: Prompts, seed: int) -> Loaded:
         >>> len(found.kept), found.dropped
         (2, ())
     """
-    source = written_out(source)
-    rows = _rows(source)
+    source = written_out(source, place)
+    rows = _rows(source, place)
     if not rows:
         raise InputError(f"{source.source}: holds no prompts")
     if source.shuffle:
@@ -128,24 +129,24 @@ def _is_hub_set(source: Prompts) -> bool:
     return not is_here and bool(_HUB_ID.fullmatch(source.source))
 
 
-def _rows(source: Prompts) -> list[TableRow]:
+def _rows(source: Prompts, place: str = "prompts") -> list[TableRow]:
     if _is_hub_set(source):
-        return _hub_rows(source)
+        return _hub_rows(source, place)
     ships = source.source in shipped_prompts()
     path = SHIPPED / f"{source.source}.jsonl" if ships else Path(source.source)
     if source.config is not None:
-        raise InputError(f"prompts.config: {source.config!r} is for hub data sets, {source.source} is not one")
+        raise InputError(f"{place}.config: {source.config!r} is for hub data sets, {source.source} is not one")
     _check_file(path)
     rows = read_prompt_rows(path, source)
     split = source.split or ("train" if ships else None)
-    return rows if split is None else _split(rows, split, path)
+    return rows if split is None else _split(rows, split, path, f"{place}.split")
 
 
-def _split(rows: list[TableRow], split: str, path: Path) -> list[TableRow]:
+def _split(rows: list[TableRow], split: str, path: Path, place: str) -> list[TableRow]:
     known = sorted({str(row.columns["split"]) for row in rows if row.columns.get("split") is not None})
     if split not in known:
         hint = f"its splits: {', '.join(known)}" if known else "it has no column 'split'"
-        raise InputError(f"prompts.split: {path} has no split {split!r}; {hint}")
+        raise InputError(f"{place}: {path} has no split {split!r}; {hint}")
     return [row for row in rows if row.columns.get("split") == split]
 
 
@@ -167,7 +168,7 @@ def _check_file(path: Path) -> None:
     raise InputError(f"{path}: no such file; {hint}")
 
 
-def _hub_rows(source: Prompts) -> list[TableRow]:
+def _hub_rows(source: Prompts, place: str) -> list[TableRow]:
     import datasets
     import datasets.exceptions
 
@@ -181,7 +182,7 @@ def _hub_rows(source: Prompts) -> list[TableRow]:
         raise InputError(f"{name}: neither a file here nor a hub data set that loads: {first_line(error)}") from None
     if isinstance(loaded, datasets.DatasetDict):
         if len(loaded) > 1:
-            raise InputError(f"prompts.split: {name} has several splits, name one: {', '.join(map(str, loaded))}")
+            raise InputError(f"{place}.split: {name} has several splits, name one: {', '.join(map(str, loaded))}")
         loaded = next(iter(loaded.values()))
     rows = loaded.select_columns(wanted_columns(loaded.column_names, name, source)).to_list()
     return [TableRow(f"{name}: row {number}", number, columns) for number, columns in enumerate(rows, start=1)]

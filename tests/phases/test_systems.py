@@ -202,6 +202,11 @@ def test_the_constitution_stands_before_the_prompt_and_not_in_what_is_judged(eva
             {"more_prompts": {"x": {"source": "demo", "split": "train", "limit": 6}}},
             r"evaluate\.more_prompts\.x: demo: no",
         ),
+        ({"prompts": {"source": "demo", "split": "devv"}}, r"^evaluate\.prompts\.split: .*no split 'devv'"),
+        (
+            {"more_prompts": {"x": {"source": "demo", "config": "en"}}},
+            r"^evaluate\.more_prompts\.x\.config: 'en' is for hub data sets",
+        ),
     ],
 )
 def test_what_is_wrong_is_found_before_any_work(tiny_model, tmp_path, fields, message):

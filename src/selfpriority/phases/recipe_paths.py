@@ -90,8 +90,11 @@ def _evaluate(section: Evaluate, absolute: Locate, folders: Sequence[Path]) -> E
     held_out = section.prompts
     return section.model_copy(
         update={
-            "prompts": held_out and _prompts(held_out, absolute),
-            "more_prompts": {name: _prompts(other, absolute) for name, other in section.more_prompts.items()},
+            "prompts": held_out and _prompts(held_out, absolute, "evaluate.prompts"),
+            "more_prompts": {
+                name: _prompts(other, absolute, f"evaluate.more_prompts.{name}")
+                for name, other in section.more_prompts.items()
+            },
             "more_systems": {name: _system(other, absolute, folders) for name, other in section.more_systems.items()},
         }
     )
@@ -100,7 +103,7 @@ def _evaluate(section: Evaluate, absolute: Locate, folders: Sequence[Path]) -> E
 def _training_data(recipe: Recipe, absolute: Locate) -> dict[str, object]:
     """The sections that say where prompts or pairs are; those of pairs lie in one file."""
     if recipe.pairs is None:
-        return {"prompts": _prompts(recipe.prompts, absolute)}
+        return {"prompts": _prompts(recipe.prompts, absolute, "prompts")}
     source = {"source": absolute(recipe.pairs.source, ())}
     return {"pairs": recipe.pairs.model_copy(update=source), "prompts": recipe.prompts.model_copy(update=source)}
 
@@ -114,9 +117,9 @@ def _backend(backend: Backend, absolute: Locate) -> Backend:
     return backend.model_copy(update={"python": absolute(backend.python, ())})
 
 
-def _prompts(section: Prompts, absolute: Locate) -> Prompts:
+def _prompts(section: Prompts, absolute: Locate, place: str) -> Prompts:
     known = (*shipped_prompts(), *prompt_sets())
-    return written_out(section.model_copy(update={"source": absolute(section.source, known)}))
+    return written_out(section.model_copy(update={"source": absolute(section.source, known)}), place)
 
 
 def _system(section: OtherSystem, absolute: Locate, folders: Sequence[Path]) -> OtherSystem:

@@ -141,7 +141,7 @@ def _forms(prompt: Prompt, source: Prompts) -> set[Said]:
 def _held_out(recipe: Recipe, source: Prompts, trained: set[Said], place: str) -> Loaded:
     if source.system is None:
         source = source.model_copy(update={"system": recipe.prompts.system})
-    loaded = load_prompts(source, recipe.seed)
+    loaded = load_prompts(source, recipe.seed, place)
     seen = {prompt.id for prompt in loaded.kept if _forms(prompt, source) & trained}
     kept = tuple(prompt for prompt in loaded.kept if prompt.id not in seen)
     lost = tuple(Drop("evaluate", prompt.id, "seen_in_training") for prompt in loaded.kept if prompt.id in seen)
