@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--n", type=int, default=8)
-    parser.add_argument("--new-tokens", type=int, default=48)
+    parser.add_argument("--new-tokens", type=int, default=112, help="of an answer, at most: the demo's")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--top-p", type=float, default=0.95)
     parser.add_argument("--scales", choices=["first", "last"], default="first", help="where the judge reads them")
