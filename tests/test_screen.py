@@ -25,12 +25,11 @@ def a_screen() -> Screen:
     said = "prompts 240 → sample 240 → score 238 (2 low mass) → refine 238 → denoise 162 (76 not better); 1,098 pairs"
     stages = [
         Stage("check-judge", "done", 63.0, "judge better than chance (0.50): harmlessness 0.83"),
-        Stage("collect (round 1)", "now", None, said),
+        Stage("collect (round 1)", "now", None, said, Now("refine", 340, 1920, "118 tok/s", 95.0, 441.0)),
         *(Stage(f"control {n}: align (round 1)") for n in range(9)),
         Stage("evaluate"),
     ]
-    now = Now("refine", 340, 1920, "118 tok/s", 95.0, 441.0)
-    return Screen("spa run runs/demo", stages, now, 245.0, rest="at least 12 min")
+    return Screen("spa run runs/demo", stages, 245.0, rest="at least 12 min")
 
 
 @pytest.mark.parametrize("width", [40, 80, 140])
@@ -55,17 +54,19 @@ def test_what_is_done_and_to_come_and_known_stands_in_order() -> None:
 
 def test_time_goes_on_while_nothing_is_heard() -> None:
     screen = a_screen()
-    screen.silence = 41.0
+    stage = screen.stages[1]
+    stage.silence = 41.0
     assert "340/1,920, 6 min 40 s to go" in "".join(line.plain for line in screen.lines(140, 50))
-    screen.now = Now("sample", 0, 24, "", 2.0)
+    stage.now = Now("sample", 0, 24, "", 2.0)
     assert "0/24, 43 s so far" in "".join(line.plain for line in screen.lines(80, 50))
 
 
 def test_a_step_that_works_on_after_its_last_answer_says_so() -> None:
     screen = a_screen()
-    screen.now = Now("check of the words judge", 30, 30, "", 60.0, 0.0)
+    stage = screen.stages[1]
+    stage.now = Now("check of the words judge", 30, 30, "", 60.0, 0.0)
     assert "30/30, 0 s to go" in "".join(line.plain for line in screen.lines(80, 50))
-    screen.silence = 33.0
+    stage.silence = 33.0
     assert "30/30, finishing for 33 s" in "".join(line.plain for line in screen.lines(80, 50))
 
 
@@ -81,14 +82,29 @@ def test_before_the_first_word_of_a_process_something_stands_there() -> None:
 
 
 def test_a_start_and_a_step_without_an_answer_tell_what_is_likely_to_remain() -> None:
-    screen = Screen("spa run x", [Stage("collect", "done"), Stage("align", "now")], starting=4.0)
+    stage = Stage("align", "now", starting=4.0)
+    screen = Screen("spa run x", [Stage("collect", "done"), stage])
     assert "starting: reading code and model, 4 s so far" in screen.lines(80, 24)[-1].plain
     screen.usual_start = 9.0
     assert "starting: reading code and model, about 5 s to go" in screen.lines(80, 24)[-1].plain
-    screen.now, screen.planned, screen.silence = Now("refine", 0, 40, "", 2.0), 60.0, 8.0
+    stage.now, stage.planned, stage.silence = Now("refine", 0, 40, "", 2.0), 60.0, 8.0
     assert "0/40, about 50 s to go" in screen.lines(80, 24)[-1].plain
-    screen.silence = 70.0
+    stage.silence = 70.0
     assert "0/40, 1 min 12 s so far" in screen.lines(80, 24)[-1].plain
+
+
+def test_of_stages_at_once_each_shows_its_own_step() -> None:
+    trains = [
+        Stage(f"{name}: align (round 1)", "now", now=Now("training", n, 40, "")) for n, name in enumerate("abc", 1)
+    ]
+    done = [Stage(f"{name}: collect (round 1)", "done") for name in "abcd"]
+    starting = Stage("d: align (round 1)", "now", starting=3.0)
+    screen = Screen("spa run x", [*(each for pair in zip(done, [*trains, starting], strict=True) for each in pair)])
+    told = [line.plain.strip() for line in screen.lines(100, 24)]
+    assert told[1::2] == [f"▸ {name}: align (round 1)" for name in "abcd"]
+    assert [line.partition(" ")[0] for line in told[2:8:2]] == ["training"] * 3
+    assert ["1/40" in told[2], "2/40" in told[4], "3/40" in told[6]] == [True] * 3
+    assert "starting: reading code and model, 3 s so far" in told[8]
 
 
 @pytest.mark.parametrize(
@@ -143,8 +159,10 @@ def test_the_view_is_fed_by_another_process_and_by_the_run(tmp_path: Path) -> No
         view._screen.stages = [Stage("collect (round 1)")]
         view.stage("collect (round 1)", "now")
         told = Progress(0, 6, 0, 0, 4.0, answers=6, n_answers=24, tokens_in_hand=80)
-        view.hear(f"{MARK}{json.dumps(['progress', 'sample', asdict(told)])}")
-        view.hear("spa: something \x1b[2Jbroke")
+        child = view.within("collect (round 1)")
+        assert child.hears
+        child.hear(f"{MARK}{json.dumps(['progress', 'sample', asdict(told)])}")
+        child.hear("spa: something \x1b[2Jbroke")
         time.sleep(0.05)
         view._live.refresh()
         seen = out.getvalue()
@@ -166,9 +184,10 @@ def test_a_view_in_which_nothing_began_leaves_no_trace(tmp_path: Path, stages: l
 
 def test_a_step_in_shards_says_which_and_its_rest_is_that_of_all(tmp_path: Path) -> None:
     view = RunView(Console(file=io.StringIO()), Run(tmp_path / "run"))
-    view._screen.stages = [Stage("collect", "now")]
-    view.progress("refine", Progress(5, 10, 0, 0, 4.0, shard=2, shards=4))
-    assert view._screen.now == Now("refine, shard 2 of 4", 5, 10, "1.2/s", 4.0, (5 + 2 * 10) * 4.0 / 5)
+    view._screen.stages, view._parts = [stage := Stage("collect")], {"collect": Announced("collect", str)}
+    view.stage("collect", "now")
+    view.within("collect").progress("refine", Progress(5, 10, 0, 0, 4.0, shard=2, shards=4))
+    assert stage.now == Now("refine, shard 2 of 4", 5, 10, "1.2/s", 4.0, (5 + 2 * 10) * 4.0 / 5)
     out = io.StringIO()
     with LiveReporter(Console(file=out), "round 1", is_verbose=True) as lines:
         lines.progress("refine", Progress(5, 10, 0, 0, 4.0, shard=2, shards=4))
@@ -179,15 +198,15 @@ def test_the_rest_of_a_resumed_training_counts_the_steps_since(tmp_path: Path, m
     view, clock = RunView(Console(file=io.StringIO()), Run(tmp_path / "run")), SimpleNamespace(now=0.0)
     monkeypatch.setattr("selfpriority.run_view.time", SimpleNamespace(monotonic=lambda: clock.now))
     view._parts = {"align": Announced("align", str)}
-    view._screen.stages = [Stage("align")]
+    view._screen.stages = [stage] = [Stage("align")]
 
     def heard(step: int, at: float) -> float | None:
         clock.now = at
         row = {"step": step, "n_steps": 100, "loss": 0.5, "margin": 0.1, "tokens_per_second": 9.0}
-        view.hear(f"{MARK}{json.dumps(['training', row])}")
-        assert view._screen.now is not None
-        assert view._screen.now.seconds == at
-        return view._screen.now.rest
+        view.within("align").hear(f"{MARK}{json.dumps(['training', row])}")
+        assert stage.now is not None
+        assert stage.now.seconds == at
+        return stage.now.rest
 
     view.stage("align", "now")
     assert heard(91, 30.0) is None
@@ -198,6 +217,24 @@ def test_the_rest_of_a_resumed_training_counts_the_steps_since(tmp_path: Path, m
     view.stage("align", "now")  # of the next round
     assert heard(1, 10.0) is None
     assert heard(2, 15.0) == 98 * 5.0
+
+
+def test_what_two_stages_say_at_once_is_kept_apart(tmp_path: Path) -> None:
+    view = RunView(Console(file=io.StringIO()), Run(tmp_path / "run"))
+    view._screen.stages = [first, second] = [Stage("sft: align"), Stage("dpo: align")]
+    view._parts = {stage.title: Announced(stage.title, str) for stage in (first, second)}
+    row = {"n_steps": 40, "loss": 0.5, "margin": 0.1, "tokens_per_second": 9.0}
+    for stage, step in ((first, 7), (second, 3)):
+        view.stage(stage.title, "now")
+        view.within(stage.title).training({"step": step, **row})
+    assert first.now is not None
+    assert second.now is not None
+    assert (first.now.done, second.now.done) == (7, 3)
+    view.stage(first.title, "done")
+    assert (first.state, first.now, second.state, second.now.done) == ("done", None, "now", 3)
+    assert first.seconds is not None
+    view.within(first.title).training({"step": 8, **row})
+    assert first.now is None, "a word that comes late"
 
 
 MARKDOWN = """| system | harmlessness | helpfulness |

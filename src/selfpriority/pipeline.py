@@ -7,19 +7,21 @@ with its parent: it holds the read end of a pipe whose other end closes when the
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from selfpriority.errors import WorkFailed
+from selfpriority.errors import InputError, WorkFailed
 from selfpriority.inputs import check_inputs
 from selfpriority.interrupts import INTERRUPTED
 from selfpriority.phases.batch_tokens import with_batch_tokens
 from selfpriority.phases.branches import Branch, branches, prepare
-from selfpriority.phases.children import KEEP_FREED_MEMORY, RETURN_FREED_MEMORY, run_child
+from selfpriority.phases.children import ALONE, KEEP_FREED_MEMORY, RETURN_FREED_MEMORY, Place, run_child
 from selfpriority.phases.launch import check_alone
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
@@ -33,6 +35,7 @@ from selfpriority.recipe.file import set_field
 from selfpriority.report.page import write_report
 from selfpriority.run import Run, key_of
 from selfpriority.run_records import Step
+from selfpriority.side_by_side import places, train_all
 from selfpriority.stages import REPORT, Phase, announced, before, behind, is_done, mark_older, rounds
 from selfpriority.storage import as_json, write_text
 
@@ -102,7 +105,7 @@ def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> 
         follow(run, settled(asked, resources))
         mark_older(run, resources)
         reporter.stages(announced(run, resources))
-        if code := _all_phases(run, resources, debug):
+        if code := _all_phases(_Course(run, resources, debug)):
             return code
         reporter.stage(REPORT, "now")
         report(run)
@@ -110,61 +113,80 @@ def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> 
     return 0
 
 
-def _all_phases(run: Run, resources: Resources, debug: bool) -> int:
+@dataclass(frozen=True)
+class _Course:
+    """A run that is followed, and where its processes work."""
+
+    run: Run
+    resources: Resources
+    debug: bool
+    place: Place = ALONE
+    asking: AbstractContextManager[object] = field(default_factory=nullcontext)
+    """Held while answers are asked for: of systems that train at once the second finds those of the first."""
+
+
+def _all_phases(course: _Course) -> int:
     """The judge's check, the rounds, those of every further system that is trained here, merges, the evaluation.
 
     Returns the exit code of the first that failed.
     """
+    run, resources = course.run, course.resources
     return (
-        _do(run, resources, before(run, resources), debug)
-        or _do(run, resources, rounds(run, resources), debug)
-        or _train_branches(run, resources, debug)
-        or _do(run, resources, behind(run, resources), debug)
+        _do(course, before(run, resources))
+        or _do(course, rounds(run, resources))
+        or _train_branches(course)
+        or _do(course, behind(run, resources))
     )
 
 
-def _train_branches(run: Run, resources: Resources, debug: bool) -> int:
+def _train_branches(course: _Course) -> int:
     """Every further system. One that fails holds up those that start from it and the evaluation, and no other."""
-    failed: dict[str, int] = {}
-    for branch in branches(run, resources.recipe):
-        start = resources.recipe.evaluate.more_systems[branch.name].start or ""
-        code = failed.get(start) or _train_branch(branch, run, resources, debug)
-        if code == INTERRUPTED:
-            return code
-        if code:
-            failed[branch.name] = code
+    recipe = course.resources.recipe
+    found = {branch.name: branch for branch in branches(course.run, recipe)}
+    starts = {name: recipe.evaluate.more_systems[name].start for name in found}
+    where = places([branch.recipe for branch in found.values()], recipe.evaluate.at_once)
+    preparing, asking = threading.Lock(), threading.Lock()
+
+    def train(name: str, place: Place) -> int:
+        return _train_branch(found[name], replace(course, place=place, asking=asking), preparing)
+
+    ended = train_all(starts, where, train)
+    failed = {name: code for name, code in ended.items() if code}
+    if INTERRUPTED in failed.values():
+        return INTERRUPTED
     if failed:
-        resources.reporter.note(
+        course.resources.reporter.note(
             f"not trained: {', '.join(failed)} (see above); every other system is. Mend what they lack or leave them "
             f"out, and the same command goes on to the evaluation"
         )
     return next(iter(failed.values()), 0)
 
 
-def _train_branch(branch: Branch, run: Run, resources: Resources, debug: bool) -> int:
+def _train_branch(branch: Branch, course: _Course, preparing: threading.Lock) -> int:
+    """One system from its folder to its policy; `preparing` lets one at a time look through the run's own files."""
     try:
         with branch.run.locked("run"):
-            theirs = prepare(branch, run, resources)
-            mark_older(branch.run, theirs)
-            return _do(branch.run, theirs, rounds(branch.run, theirs, branch.name), debug)
-    except WorkFailed as error:  # its process was killed; what a process says of itself, it has said
-        resources.reporter.note(str(error))
-        return WorkFailed.exit_code
+            with preparing:
+                theirs = prepare(branch, course.run, course.resources)
+                mark_older(branch.run, theirs)
+            own = replace(course, run=branch.run, resources=theirs)
+            return _do(own, rounds(branch.run, theirs, branch.name))
+    except (WorkFailed, InputError) as error:  # what the process of a phase says of itself, it has said
+        course.resources.reporter.note(str(error))
+        return error.exit_code
 
 
-def _do(run: Run, resources: Resources, phases: Iterable[Phase], debug: bool) -> int:
+def _do(course: _Course, phases: Iterable[Phase]) -> int:
     """Those of the phases that are not done, each as a process; the exit code of the first that failed."""
+    reporter = course.resources.reporter
     for phase in phases:
-        if is_done(run, resources, phase):
-            resources.reporter.stage(phase.title, "done")
-            resources.reporter.note(f"{phase.title}: done before")
-            continue
-        resources.reporter.stage(phase.title, "now")
-        is_lean = phase.name == "align" and resources.recipe.align.gradient_checkpointing
-        code = _child(run, phase, debug, RETURN_FREED_MEMORY if is_lean else KEEP_FREED_MEMORY, resources.reporter)
-        resources.reporter.stage(phase.title, "failed" if code else "done")
-        if code:
-            return code
+        with course.asking if phase.name == "collect" else nullcontext():
+            if is_done(course.run, course.resources, phase):
+                reporter.stage(phase.title, "done")
+                reporter.note(f"{phase.title}: done before")
+                continue
+            if code := _child(course, phase):
+                return code
     return 0
 
 
@@ -187,12 +209,17 @@ def _report_step(run: Run) -> Step:
     return Step("report", key_of(steps, texts), (run.folder / "report.html",))
 
 
-def _child(run: Run, phase: Phase, debug: bool, allocator: dict[str, str], reporter: Reporter) -> int:
+def _child(course: _Course, phase: Phase) -> int:
     """One phase as a process; its exit code."""
-    flags = (*(["--debug"] if debug else []), *reporter.flags)
+    reporter = course.resources.reporter
+    flags = (*(["--debug"] if course.debug else []), *reporter.flags)
     number = ("--round", str(phase.round)) if phase.round else ()
-    command = [sys.executable, "-m", "selfpriority", *flags, phase.name, str(run.folder), "--child", *number]
-    code = run_child(command, allocator, reporter)
+    command = [sys.executable, "-m", "selfpriority", *flags, phase.name, str(course.run.folder), "--child", *number]
+    is_lean = phase.name == "align" and course.resources.recipe.align.gradient_checkpointing
+    allocator = RETURN_FREED_MEMORY if is_lean else KEEP_FREED_MEMORY
+    reporter.stage(phase.title, "now")
+    code = run_child(command, allocator, reporter.within(phase.title), course.place)
+    reporter.stage(phase.title, "failed" if code else "done")
     if code < 0:
         raise WorkFailed(f"{phase.title}: its process was killed by signal {-code}; the same command continues")
     return code

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -34,6 +35,16 @@ READ_EVERY = 2.0
 _AHEAD = TypeAdapter(list[Ahead])
 
 
+@dataclass
+class _Clock:
+    """When a stage that is under way was heard of."""
+
+    began: float
+    heard: float | None = None
+    first_step: tuple[int, float] | None = None
+    """The first optimizer step that was heard of, and when."""
+
+
 class RunView(Reporter):
     """The view of one run. Use as a context manager, so that the terminal is given back.
 
@@ -42,16 +53,14 @@ class RunView(Reporter):
         run: what is run.
     """
 
-    hears = True
-
     def __init__(self, console: Console, run: Run) -> None:
         self._console, self._run = console, run
         self._screen = Screen(f"spa run {run.folder}")
         self._parts: dict[str, Announced] = {}
-        self._began = time.monotonic()
-        self._stage_began = self._read = self._heard = 0.0
-        self._first_step: tuple[int, float] | None = None
-        self._spoke = False
+        self._clocks: dict[str, _Clock] = {}
+        self._most_at_once = 1
+        self._began = self._ended = time.monotonic()
+        self._read = 0.0
         self._plan: subprocess.Popen[bytes] | None = None
         self._ahead: list[Ahead] = []
         self._live = Live(get_renderable=self._drawn, console=console, refresh_per_second=4, transient=False)
@@ -80,65 +89,62 @@ class RunView(Reporter):
     def stage(self, title: str, state: str) -> None:
         """A part of the run begins or ends."""
         now = time.monotonic()
-        self._screen.now = None
-        for stage in self._screen.stages:
-            if stage.title == title:
-                if stage.state == "now":
-                    stage.seconds = now - self._stage_began
-                stage.state = state
-                stage.said = self._parts[title].told()
-        self._stage_began, self._read, self._first_step, self._spoke = now, 0.0, None, False
+        clock = self._clocks.pop(title, None)
+        for stage in self._named(title):
+            if clock is not None:
+                stage.seconds = now - clock.began
+            stage.state, stage.now, stage.said = state, None, self._parts[title].told()
+        if state == "now":
+            self._clocks[title] = _Clock(now)
+            self._most_at_once = max(self._most_at_once, len(self._clocks))
+        self._ended, self._read = now, 0.0
 
-    def progress(self, step: str, progress: Progress) -> None:
-        """The step in hand, by answer."""
-        done, total = answered(progress), asked(progress)
-        new = done - round(progress.cached * total / progress.total) if progress.total else 0
-        to_come = total - done + (progress.shards - progress.shard) * total
-        rest = to_come * progress.seconds / new if new > 0 and progress.seconds else None
-        self._hears()
-        named = ", ".join(filter(None, (step, shard_of(progress))))
-        self._screen.now = Now(named, done, total, rate_of(progress), progress.seconds, rest)
-
-    def training(self, row: dict[str, float]) -> None:
-        """The step in hand, by optimizer step."""
-        done, total = int(row["step"]), int(row["n_steps"])
-        self._hears()
-        first, since = self._first_step = self._first_step or (done, self._heard)  # a training may have been resumed
-        rest = (total - done) * (self._heard - since) / (done - first) if done > first else None
-        self._screen.now = Now("training", done, total, pace_of(row), self._heard - self._stage_began, rest)
+    def within(self, title: str) -> StageView:
+        """Who hears the process of this stage."""
+        return StageView(self, title)
 
     def note(self, text: str) -> None:
         """Lines above the view, as wide as the terminal."""
         self._live.console.print(clean(text), markup=False, highlight=False)
 
-    def hear(self, line: str) -> None:
-        """What the process of a phase wrote."""
-        tell_on(line, self)
+    def heard(self, title: str) -> _Clock | None:
+        """A word of a stage; its first one tells how long a start takes here. None: it has ended meanwhile."""
+        clock, now = self._clocks.get(title), time.monotonic()
+        if clock is None:
+            return None
+        if clock.heard is None:
+            self._screen.usual_start = now - clock.began
+        clock.heard = now
+        return clock
 
-    def _hears(self) -> None:
-        """A word of the present stage; its first one tells how long a start takes here."""
-        self._heard = time.monotonic()
-        if not self._spoke:
-            self._screen.usual_start, self._spoke = self._heard - self._stage_began, True
+    def show(self, title: str, now: Now) -> None:
+        """The step that a stage has in hand."""
+        for stage in self._named(title):
+            stage.now = now
+
+    def _named(self, title: str) -> list[Stage]:
+        return [stage for stage in self._screen.stages if stage.title == title]
 
     def _drawn(self) -> Group:
         now = time.monotonic()
-        self._screen.seconds, self._screen.silence = now - self._began, now - self._heard
-        self._screen.starting = now - (self._stage_began or self._began)
+        self._screen.seconds, self._screen.starting = now - self._began, now - self._ended
+        for stage in self._screen.stages:
+            if clock := self._clocks.get(stage.title):
+                stage.starting, stage.silence = now - clock.began, now - (clock.heard or now)
         if now - self._read > READ_EVERY:
             self._read = now
             self._look()
         return Group(*self._screen.lines(self._console.width, self._console.height))
 
     def _look(self) -> None:
-        """What became known of the present stage, and the rest of the run."""
-        for stage in self._screen.stages:
-            if stage.state == "now":
-                stage.said = self._parts[stage.title].told()
-        in_hand = self._screen.now.rest if self._screen.now else None
+        """What became known of the present stages, and the rest of the run."""
+        present = [stage for stage in self._screen.stages if stage.state == "now"]
         entries = _entries(self._run)
-        self._screen.planned = running_takes(self._ahead, entries)
-        rest = rest_of(self._ahead, entries, in_hand)
+        for stage in present:
+            stage.said = self._parts[stage.title].told()
+            stage.planned = running_takes(self._ahead, entries) if len(present) == 1 else None
+        known = [stage.now.rest for stage in present if stage.now is not None and stage.now.rest is not None]
+        rest = rest_of(self._ahead, entries, max(known, default=None), self._most_at_once)
         if rest is not None and rest.seconds >= 1.0:
             self._screen.rest = f"{'about' if rest.is_whole else 'at least'} {duration(rest.seconds)}"
 
@@ -149,6 +155,44 @@ class RunView(Reporter):
             fields = set(Ahead.__dataclass_fields__)
             rows = ({k: v for k, v in row.items() if k in fields} for row in json.loads(said)["steps"])
             self._ahead = _AHEAD.validate_python(list(rows))
+
+
+class StageView(Reporter):
+    """Hears the process of one stage, and has the view show how far it is."""
+
+    hears = True
+
+    def __init__(self, view: RunView, title: str) -> None:
+        self._view, self._title = view, title
+
+    def progress(self, step: str, progress: Progress) -> None:
+        """The step in hand, by answer."""
+        done, total = answered(progress), asked(progress)
+        new = done - round(progress.cached * total / progress.total) if progress.total else 0
+        to_come = total - done + (progress.shards - progress.shard) * total
+        rest = to_come * progress.seconds / new if new > 0 and progress.seconds else None
+        if self._view.heard(self._title) is None:
+            return
+        named = ", ".join(filter(None, (step, shard_of(progress))))
+        self._view.show(self._title, Now(named, done, total, rate_of(progress), progress.seconds, rest))
+
+    def training(self, row: dict[str, float]) -> None:
+        """The step in hand, by optimizer step."""
+        done, total = int(row["step"]), int(row["n_steps"])
+        clock = self._view.heard(self._title)
+        if clock is None or clock.heard is None:
+            return
+        first, since = clock.first_step = clock.first_step or (done, clock.heard)  # a training may have been resumed
+        rest = (total - done) * (clock.heard - since) / (done - first) if done > first else None
+        self._view.show(self._title, Now("training", done, total, pace_of(row), clock.heard - clock.began, rest))
+
+    def note(self, text: str) -> None:
+        """Lines above the view."""
+        self._view.note(text)
+
+    def hear(self, line: str) -> None:
+        """What the process wrote."""
+        tell_on(line, self)
 
 
 def _entries(run: Run) -> dict[str, StepEntry]:

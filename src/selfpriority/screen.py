@@ -23,19 +23,6 @@ STYLES = {"to come": "dim", "now": "bold", "done": "green", "failed": "red"}
 
 
 @dataclass
-class Stage:
-    """One part of the run, such as the collection of a round."""
-
-    title: str
-    state: str = "to come"
-    """A key of `MARKS`."""
-    seconds: float | None = None
-    """How long it took; None: not known, or not done."""
-    said: str = ""
-    """What became known: the judge's verdict, or where the prompts went."""
-
-
-@dataclass
 class Now:
     """The step in hand."""
 
@@ -51,27 +38,43 @@ class Now:
 
 
 @dataclass
+class Stage:
+    """One part of the run, such as the collection of a round; several may be under way at once."""
+
+    title: str
+    state: str = "to come"
+    """A key of `MARKS`."""
+    seconds: float | None = None
+    """How long it took; None: not known, or not done."""
+    said: str = ""
+    """What became known: the judge's verdict, or where the prompts went."""
+    now: Now | None = None
+    """Its step in hand; None: its process has not said a word."""
+    silence: float = 0.0
+    """Seconds since that step was last heard of."""
+    starting: float = 0.0
+    """Seconds since it began."""
+    planned: float | None = None
+    """Seconds the step in hand takes by the plan and the pace of the steps before it; None: not known."""
+
+
+@dataclass
 class Screen:
     """All that the view shows."""
 
     title: str
     stages: list[Stage] = field(default_factory=list)
-    now: Now | None = None
     seconds: float = 0.0
     """Since the command began."""
-    silence: float = 0.0
-    """Seconds since the step in hand was last heard of."""
     rest: str = ""
     """Of the whole run, in words; empty: not known yet."""
     starting: float = 0.0
-    """Seconds since the present stage began, while its process has not said a word."""
+    """Seconds since the last stage ended, or since the command began."""
     usual_start: float | None = None
     """Seconds the last stage took to say its first word; None: no stage has said one."""
-    planned: float | None = None
-    """Seconds the step in hand takes by the plan and the pace of the steps before it; None: not known."""
 
     def lines(self, width: int, height: int) -> list[Text]:
-        """The view in at most `height` lines of at most `width` columns; of many stages those around the present one.
+        """The view in at most `height` lines of at most `width` columns; of many stages those around the present ones.
 
         Args:
             width: columns of the terminal.
@@ -82,9 +85,9 @@ class Screen:
         for stage in stages:
             told += _stage(stage, width)
             if stage.state == "now":
-                told.append(_now(self.now, self, width))
+                told.append(_now(stage, self, width))
         if not any(stage.state == "now" for stage in stages) and not self._end():
-            told.append(_now(self.now, self, width))
+            told.append(_starting(self.starting, self, width))
         return told[: max(2, height - 1)]
 
     def _end(self) -> str:
@@ -111,6 +114,8 @@ def duration(seconds: float) -> str:
 
 
 def _around_the_present(stages: Sequence[Stage], most: int) -> Sequence[Stage]:
+    if sum(stage.state == "now" for stage in stages) > 1:  # of several those are shown that go on, and what comes
+        stages = [stage for stage in stages if stage.state != "done"]
     present = next((n for n, stage in enumerate(stages) if stage.state != "done"), len(stages) - 1)
     first = max(0, min(present - most // 2, len(stages) - most))
     return stages[first : first + most]
@@ -123,19 +128,24 @@ def _stage(stage: Stage, width: int) -> Iterator[Text]:
         yield from (Text(f"     {line}", "dim") for line in _wrapped(clean(stage.said), width - 5))
 
 
-def _now(now: Now | None, screen: Screen, width: int) -> Text:
-    if now is None:
-        rest = _about(screen.usual_start, screen.starting)
-        line = Text(f"     {'|/-'[int(screen.seconds) % 3]} starting: reading code and model, {rest}", "dim")
-        return _fitted(line, width)
+def _starting(seconds: float, screen: Screen, width: int) -> Text:
+    rest = _about(screen.usual_start, seconds)
+    return _fitted(
+        Text(f"     {'|/-'[int(screen.seconds) % 3]} starting: reading code and model, {rest}", "dim"), width
+    )
+
+
+def _now(stage: Stage, screen: Screen, width: int) -> Text:
+    if (now := stage.now) is None:
+        return _starting(stage.starting, screen, width)
     bar = BAR if width >= NARROW else BAR // 2
     full = round(bar * now.done / now.total) if now.total else 0
-    if 0 < now.total <= now.done and screen.silence >= QUIET:  # all are answered; what they say is being worked out
-        rest = f"finishing for {duration(screen.silence)}"
+    if 0 < now.total <= now.done and stage.silence >= QUIET:  # all are answered; what they say is being worked out
+        rest = f"finishing for {duration(stage.silence)}"
     elif now.rest is None:
-        rest = _about(screen.planned, now.seconds + screen.silence)
+        rest = _about(stage.planned, now.seconds + stage.silence)
     else:
-        rest = f"{duration(max(now.rest - screen.silence, 0.0))} to go"
+        rest = f"{duration(max(now.rest - stage.silence, 0.0))} to go"
     line = Text(f"     {clean(now.step)} ")
     line.append("━" * full, "green").append("╌" * (bar - full), "dim")
     line.append(f" {now.done:,}/{now.total:,}, {rest}")

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from selfpriority.errors import InputError
 from selfpriority.inputs import check_inputs
@@ -40,17 +42,20 @@ def recipe_with(folder: Path, model: Path, systems: object) -> Path:
 def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("branches")
     recipe = recipe_with(folder, tiny_model, SYSTEMS)
-    spa("run", recipe, "--out", folder / "run")
+    spa("run", recipe, "--out", folder / "run", "evaluate.at_once=2")
     return recipe, folder / "run"
 
 
 @pytest.mark.slow
-def test_a_system_that_cannot_be_trained_holds_up_no_other(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [("evaluate.at_once=1",), ("evaluate.at_once=3",)], ids=["one by one", "at once"])
+def test_a_system_that_cannot_be_trained_holds_up_no_other(
+    tiny_model: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
     hopeless = {"train": {"pair": {"margin": 18.0}}}
     behind = {"train": {"align": {"method": "dpo"}}, "start": "hopeless"}
     systems = {"hopeless": hopeless, "behind": behind, "swapped": SYSTEMS["swapped"]}
     run = tmp_path / "run"
-    told = spa("run", recipe_with(tmp_path, tiny_model, systems), "--out", run, check=1).stderr
+    told = spa("run", recipe_with(tmp_path, tiny_model, systems), "--out", run, *options, check=1).stderr
     assert "systems/hopeless/round-1/pair: no prompt is left" in told
     whose = re.findall(r"(\S*)round-1/align: \d+ steps over", told)
     assert whose == ["", "systems/swapped/"], "of several trainings each says whose it is"
@@ -61,6 +66,22 @@ def test_a_system_that_cannot_be_trained_holds_up_no_other(tiny_model: Path, tmp
     again = spa("run", recipe_with(tmp_path, tiny_model, {"swapped": SYSTEMS["swapped"]}), "--out", run).stderr
     assert "swapped: align (round 1): done before" in again
     assert (run / "evaluation" / "summary.json").is_file()
+
+
+@pytest.mark.slow
+def test_systems_that_train_at_once_are_those_that_train_one_by_one(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recipe, run = finished
+    alone = tmp_path / "run"
+    shutil.copytree(run, alone, ignore=shutil.ignore_patterns("systems", "evaluation"))
+    told = spa("run", recipe, "--out", alone, "evaluate.at_once=1").stderr
+    assert "swapped: align (round 1): done before" not in told
+    for name in SYSTEMS:
+        policies = (folder / "systems" / name / "round-1" / "policy" / "model.safetensors" for folder in (run, alone))
+        ours, theirs = map(load_file, policies)
+        for part, weight in ours.items():
+            torch.testing.assert_close(weight, theirs[part], atol=1e-6, rtol=0)
 
 
 def times_asked(run: Path) -> list[int]:

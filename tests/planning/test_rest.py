@@ -39,6 +39,16 @@ def test_the_step_in_hand_says_itself_how_long_it_takes():
     assert rest_of(PLANNED, entries, 25.0) == Rest(25.0 + 30.0, is_whole=False)
 
 
+def test_systems_that_train_at_once_share_the_time():
+    planned = [*PLANNED, *(Ahead(f"systems/{name}/round-1/align", trained_tokens=5000) for name in "abc")]
+    entries = {step.name: done(50.0) for step in PLANNED} | {"systems/a/round-1/align": done(100.0)}
+    assert rest_of(planned, entries, None, at_once=2) == Rest(2 * 75.0 / 2, is_whole=True)
+    entries |= {f"systems/{name}/round-1/align": StepEntry("running", "key") for name in "bc"}
+    assert rest_of(planned, entries, 30.0, at_once=2) == Rest(30.0, is_whole=True)
+    entries["systems/b/round-1/align"] = done(70.0)
+    assert rest_of(planned, entries, 20.0, at_once=2) == Rest(20.0, is_whole=True), "the last one is alone"
+
+
 def test_the_step_that_runs_takes_as_long_as_its_kind_took():
     entries = {"judge": done(10.0), "round-1/score": StepEntry("running", "key")}
     assert running_takes(PLANNED, entries) == 3000 * 0.01

@@ -93,7 +93,7 @@ def phase(
     if child:
         die_with_parent()
     run = Run.existing(directory)
-    with reporting(name if not number else f"round {number}") as reporter:
+    with reporting(run.named(name if not number else f"round {number}")) as reporter:
         resources = Resources(load(run.recipe), run, reporter)
         if number is None:
             number = next_round(run, resources, name)

@@ -90,7 +90,8 @@ def compare_command(
 ) -> None:
     """`run` with named systems, trained on the same answers: all of them in one table. The same again continues.
 
-    Without --systems and --vary they are those that the recipe names in evaluate.systems, or else all that ship.
+    Without --systems and --vary they are those that the recipe names in evaluate.systems, or else all that ship but the
+    ablations.
     """
     from selfpriority.inspection.comparison import comparison, comparison_text
     from selfpriority.pipeline import report, run_all, start
@@ -98,7 +99,7 @@ def compare_command(
 
     path = named_recipe(recipe)
     run, asked = start(path, compared_fields(path, fields or [], options), out)
-    with reporting("spa") as reporter:
+    with reporting("spa", run) as reporter:
         code = run_all(run, asked, reporter, debug=bool(context.obj))
     if code:
         raise typer.Exit(code)

@@ -82,6 +82,10 @@ class Reporter:
     def stage(self, title: str, state: str) -> None:
         """A part of the run is `now`, `done` or `failed`."""
 
+    def within(self, title: str) -> Reporter:
+        """Who hears the process of this part of the run: several may speak at once."""
+        return self
+
     def hear(self, line: str) -> None:
         """A line that the process of a phase wrote."""
 

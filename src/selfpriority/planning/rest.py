@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from selfpriority.planning.pace import kind_of
+from selfpriority.run import SYSTEMS
 from selfpriority.run_records import FINISHED, StepEntry
 
 
@@ -44,22 +45,27 @@ class Rest:
     """Whether every step to come is in it; else there is more."""
 
 
-def rest_of(planned: Sequence[Ahead], entries: Mapping[str, StepEntry], in_hand: float | None) -> Rest | None:
+def rest_of(
+    planned: Sequence[Ahead], entries: Mapping[str, StepEntry], in_hand: float | None, at_once: int = 1
+) -> Rest | None:
     """What remains of a run; None where no step to come can be told.
 
     Args:
         planned: its steps.
         entries: what the manifest says of them, by the step's name.
-        in_hand: seconds that remain of the step that runs now; None: not known.
+        in_hand: seconds that remain of what runs now; None: not known.
+        at_once: further systems that train at once, once all have begun.
     """
     pace = _Pace(planned, entries)
+    n_running = sum(step.name in entries and entries[step.name].state == "running" for step in planned)
     parts: list[float | None] = []
     for step in planned:
         state = entries[step.name].state if step.name in entries else ""
         if state == "running" and in_hand is not None:
-            parts.append(in_hand)
+            parts.append(in_hand / max(1, n_running))
         elif state != "done" and step.size:
-            parts.append(pace.seconds(step))
+            seconds = pace.seconds(step)
+            parts.append(seconds and seconds / _share(step, at_once))
     known = [part for part in parts if part is not None]
     return Rest(sum(known), len(known) == len(parts)) if known else None
 
@@ -75,6 +81,10 @@ def running_takes(planned: Sequence[Ahead], entries: Mapping[str, StepEntry]) ->
     now = (step for step in planned if step.name in entries and entries[step.name].state == "running")
     step = next(now, None)
     return pace.seconds(step) if step is not None and step.size else None
+
+
+def _share(step: Ahead, at_once: int) -> int:
+    return at_once if step.name.startswith(f"{SYSTEMS}/") else 1
 
 
 class _Pace:

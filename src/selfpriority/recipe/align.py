@@ -87,7 +87,8 @@ class Align(Section):
     """Where that module lies; none: the working directory or the recipe's folder if it is there, else what is
     installed."""
     beta: float = Field(2.5, gt=0, le=1e6)
-    """Scale of `spa` and `simpo`'s mean log-probabilities; else regularisation, if not given 0.1 (`bfpo` 0.01)."""
+    """Scale of `spa` and `simpo`'s mean log-probabilities; else regularisation, if not given 0.1 (`bfpo` 0.01,
+    `grpo` 0.04)."""
     gamma: Weight = 1.375
     """Target margin of `spa` and `simpo`, absolute (not a ratio to beta); the other methods have none."""
     alpha: float = Field(1.0, ge=0, le=16)

@@ -86,8 +86,9 @@ class VllmBackend(Section):
     """Of a GPU's memory for the engine; heads and reward models that run beside it need the rest."""
     tensor_parallel: int = Field(1, ge=1, le=64)
     """GPUs that a model is spread over."""
-    engine: dict[str, Any] = Field(default_factory=dict)
-    """Any further arguments of `vllm.LLM`: `max_model_len`, `quantization`, `enforce_eager`, ..."""
+    engine: dict[str, Any] = Field({})
+    """Further arguments of `vllm.LLM`: `max_model_len`, `quantization`, `enforce_eager`, ...; what the recipe says
+    elsewhere and what answers are read by is refused."""
 
     @field_validator("engine")
     @classmethod

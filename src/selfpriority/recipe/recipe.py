@@ -48,7 +48,8 @@ class Recipe(Section):
     align: Align = Align()
     evaluate: Evaluate = Evaluate()
     backend: Backend = HfBackend()
-    """Who runs `model`; a trained policy, which is on no server, always runs in this process."""
+    """Who runs `model` and every trained policy; with `kind: openai` a policy runs with transformers in this process,
+    for no server has it."""
     trust_remote_code: bool = False
     """Whether code that comes with a model may run on this machine; a model that needs it is refused otherwise."""
     seed: int = Field(0, ge=0, le=2**32 - 1)
