@@ -105,7 +105,10 @@ def _in_a_process(way: str, case: Case, noted: Path) -> Timed:
     said = {name.replace("_", "-"): value for name, value in asdict(case).items() if name != "eager"}
     command = [sys.executable, __file__, *[f"--{name}={value}" for name, value in said.items()]]
     command += ["--eager"] if case.eager else []
-    return Timed(**last_line([*command, "--child", way, f"--noted={noted}"]))
+    timed = Timed(**last_line([*command, "--child", way, f"--noted={noted}"]))
+    # told at once, for a way that fails later ends the program
+    print(f"{way}: {timed.seconds:.1f} s, {timed.rate:.0f} tokens/s", file=sys.stderr, flush=True)
+    return timed
 
 
 def _measured(way: str, case: Case, noted: Path) -> Timed:
