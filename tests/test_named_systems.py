@@ -67,7 +67,8 @@ def test_ablations_leave_out_a_part_each() -> None:
 
 
 def test_reward_soups_and_sacpo_are_what_their_papers_say(tmp_path: Path) -> None:
-    found = asking(tmp_path, "soup_7_3", "sacpo", "sacpo_reversed", "psacpo_25", "mix_9_1")
+    asked = ("soup_7_3", "sacpo", "sacpo_reversed", "psacpo_25", "psacpo_reversed_75", "mix_9_1")
+    found = asking(tmp_path, *asked)
     systems, trained = found.evaluate.more_systems, in_order(found)
     assert systems["soup_7_3"].merge == {"only_first": 0.7, "only_last": 0.3}
     by_name = {name: branch_of(found, systems[name].train, name) for name in trained}
@@ -75,15 +76,19 @@ def test_reward_soups_and_sacpo_are_what_their_papers_say(tmp_path: Path) -> Non
     first, last = "only:harmlessness", "only:helpfulness"
     assert orders == {
         "only_first": first, "only_last": last, "dpo_first": first, "dpo_last": last, "sacpo": first,
-        "sacpo_reversed": last, "sacpo_far": first, "mix_9_1": "mix:9,1",
+        "sacpo_reversed": last, "sacpo_far": first, "sacpo_far_reversed": last, "mix_9_1": "mix:9,1",
     }  # fmt: skip
     starts = {name: systems[name].start for name in trained if systems[name].start}
-    assert starts == {"sacpo": "dpo_last", "sacpo_reversed": "dpo_first", "sacpo_far": "dpo_last"}
+    assert starts == {
+        "sacpo": "dpo_last", "sacpo_far": "dpo_last", "sacpo_reversed": "dpo_first", "sacpo_far_reversed": "dpo_first",
+    }  # fmt: skip
     assert systems["psacpo_25"].merge == {"dpo_last": 0.75, "sacpo_far": 0.25}
-    assert [by_name[name].align.beta for name in ("dpo_last", "sacpo", "sacpo_far")] == [0.1, 0.1, 0.01]
+    assert systems["psacpo_reversed_75"].merge == {"dpo_first": 0.25, "sacpo_far_reversed": 0.75}
+    stages = ("dpo_last", "sacpo", "sacpo_far", "sacpo_far_reversed")
+    assert [by_name[name].align.beta for name in stages] == [0.1, 0.1, 0.01, 0.01]
     assert {by_name[name].align.gap_exponent for name in starts} == {0.0}
     shown = [name for name, system in systems.items() if system.evaluated]
-    assert sorted(shown) == ["mix_9_1", "psacpo_25", "sacpo", "sacpo_reversed", "soup_7_3"]
+    assert sorted(shown) == sorted(asked)
     for of in ("6_4", "7_3", "8_2", "9_1"):
         primary, secondary = (int(part) / 10 for part in of.split("_"))
         assert read_system(SHIPPED / f"soup_{of}.yaml", NAMES).merge == {"only_first": primary, "only_last": secondary}

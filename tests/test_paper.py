@@ -64,6 +64,7 @@ def test_a_table_holds_every_set_and_system_and_is_made_once(tiny_model: Path, d
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     asked = [
         "run",
+        "ablations",
         "iterations",
         "--data",
         data,
@@ -77,27 +78,34 @@ def test_a_table_holds_every_set_and_system_and_is_made_once(tiny_model: Path, d
     asked += ["--prompts", 6, "--heldout", 6, "--to", tmp_path / "runs", "refine.max_new_tokens=8"]
     done = paper(*asked)
     assert done.returncode == 0, done.stderr
-    record = tmp_path / "runs" / "iterations.json"
+    record = tmp_path / "runs" / "paper.json"
     rows = json.loads(record.read_text())
     assert {row["set"] for row in rows} == {"wildguard", "saferlhf", "jailbreaktrigger", "xstest"}
-    assert {(row["system"], row["rounds"]) for row in rows if row["system"] != "vanilla"} >= {("spa", 1)}
-    assert {row["rounds"] for row in rows} == {1, 2, 3}
+    same, new = "three rounds, the same prompts", "two rounds, new prompts"
+    asked_of = {(row["system"], row["setting"]) for row in rows if row["system"] != "vanilla"}
+    varied = {"consistency_off_keep_lowest_0_5", "consistency_0_25_keep_lowest_1_0", "consistency_0_25_keep_lowest_0_5"}
+    assert asked_of == {
+        *((system, "") for system in {"spa", "spa_simpo", *varied}),
+        *((system, same) for system in ("spa-round-1", "spa-round-2", "spa")),
+        *((system, new) for system in ("spa-round-1", "spa")),
+    }
     assert all(row["n"] == 6 and row["trained_on"] == "wildguard" for row in rows)
-    policies = sorted((tmp_path / "runs").glob("iterations/*/round-*/training.jsonl"))
+    runs = tmp_path / "runs"
+    policies = [*runs.glob("*/round-*/training.jsonl"), *runs.glob("*/systems/*/round-*/training.jsonl")]
     made = {path: path.stat().st_mtime_ns for path in policies}
-    assert len(made) == 1 + 2 + 3
+    assert len(made) == (1 + 1 + len(varied)) + 3 + 2
     assert paper(*asked).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in policies} == made
     assert json.loads(record.read_text()) == rows
     told = paper("table", record).stdout
-    assert told.count("Trained on wildguard, asked") == 4
+    assert told.count("Trained on wildguard (recipe refine.max_new_tokens=8), asked") == 4
     spa = next(row for row in rows if row["system"] == "spa" and row["gain"])
     assert f"{spa['gain']['mean']:+.2f} ({spa['gain']['low']:+.2f} to {spa['gain']['high']:+.2f}, 1 run)" in told
 
 
 def test_gains_are_in_the_mean_of_the_runs(script: ModuleType) -> None:
-    shared = {"trained_on": "a", "rounds": 1, "arithmetic": "x", "set": "b", "judge": "j", "objective": "harmlessness"}
-    shared |= {"n": 5, "worst_decile": 2.0, "over_refusal": 0.1}
+    shared = {"recipe": "demo", "changed": "", "trained_on": "a", "setting": "", "arithmetic": "x", "set": "b"}
+    shared |= {"judge": "j", "objective": "harmlessness", "n": 5, "worst_decile": 2.0, "over_refusal": 0.1}
     gains = [{"mean": mean, "low": 0.0, "high": 1.0} for mean in (0.2, 0.4, 0.6)]
     rows = [{**shared, "system": "vanilla", "seed": 0, "mean": 5.0, "gain": None}]
     rows += [{**shared, "system": "spa", "seed": seed, "mean": 5.5, "gain": gain} for seed, gain in enumerate(gains)]
@@ -105,6 +113,35 @@ def test_gains_are_in_the_mean_of_the_runs(script: ModuleType) -> None:
     assert vanilla == "| vanilla | 5.00 | 2.00 | 10 % |"
     # 0.4 -/+ 4.303 * 0.2 / sqrt(3)
     assert spa == "| spa | +0.40 (-0.10 to +0.90, 3 runs) | 2.00 | 10 % |"
+    other = [{**row, "trained_on": "b", "gain": row["gain"] and {**row["gain"], "mean": 0.1}} for row in rows[:2]]
+    *_, head, _, on_a, on_b = script.tables([*rows, *other])
+    assert head == "| trained on | b, harmlessness |"
+    assert on_a == "| a | +0.40 (-0.10 to +0.90, 3 runs); refuses 10 % |"
+    assert on_b == "| b | +0.10 (+0.00 to +1.00, 1 run); refuses 10 % |"
+
+
+def test_what_shares_its_answers_is_one_comparison(script: ModuleType) -> None:
+    whole, *others = script.together(["main", "ablations", "iterations", "main"])
+    assert whole.systems.split(",")[:2] == ["sft", "spa_dpo"]
+    assert whole.systems.split(",").count("spa_simpo") == 1
+    assert whole.vary == ("denoise.consistency=0.25,off", "denoise.keep_lowest=1.0,0.5")
+    assert [part.times for part in others] == [1.0, 2.0]
+    assert all(part.setting for part in others)
+
+
+def test_a_comparison_that_fails_holds_up_no_other(
+    script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = {"saferlhf-0": 1, "saferlhf-1": 0}
+    kept: list[str] = []
+    monkeypatch.setattr(script, "compared", lambda recipe, part, folder, fields: codes[folder.name])
+    monkeypatch.setattr(script, "arithmetic_of", lambda folder: "x")
+    monkeypatch.setattr(script, "keep", lambda record, told, folder: kept.append(folder.name))
+    asked = ["run", "rivals", "--sets", "saferlhf", "--seeds", "0", "1", "--data", str(data), "--to", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["paper.py", *asked])
+    assert script.main() == 1
+    assert kept == ["saferlhf-1"]
+    assert "failed: saferlhf-0" in capsys.readouterr().err
 
 
 def test_without_a_folder_the_sets_are_asked_for_by_their_short_names(script: ModuleType) -> None:

@@ -45,7 +45,7 @@ from selfpriority.wording import fill
 from tests.test_pipeline import spa, write_recipe
 
 LEARNED = ("self_criticism", "ric", "meta_aligner")
-ROWS = (*LEARNED, "meta_rewarding")
+ROWS = (*LEARNED, "meta_rewarding", "self_rewarding")
 NAMES = (*ROWS, "tis_dpo")
 ONLINE = {"online_grpo", "online_grpo_sum"}
 """Among all that ship where TRL is installed."""
@@ -243,6 +243,19 @@ def test_meta_rewarding_pairs_the_best_with_the_worst_and_the_agreed_verdict_wit
     ]
 
 
+def test_self_rewarding_pairs_the_best_with_the_worst_whatever_the_order() -> None:
+    given = means(RECIPE, Heard(ScriptedModel(ScriptedBackend(kind="scripted"))))
+    pools = [
+        pool("a", rated("a", 1, 9, 1), rated("a", 2, 6, 6), rated("a", 3, 1, 8), rated("a", 4, 2, 4)),
+        pool("b", rated("b", 1, 5, 7), rated("b", 2, 7, 5)),  # alike in the mean
+    ]
+    made = rows_named("self_rewarding").make(pools, given)
+    ((row,),) = made.kept
+    assert [each.response.id for each in row.responses] == ["a/y2", "a/y4"]  # 12 against 6, and 9 is the middle
+    assert rows_named("self_rewarding").pairs(row, given) == (Pair(0, 1, decided_by=0, distance=6.0, gap=6.0),)
+    assert [(drop.prompt_id, drop.reason) for drop in made.dropped] == [("b", "no_pairs")]
+
+
 class TimedOut(ScriptedModel):
     """Whoever is asked, asks in vain."""
 
@@ -317,7 +330,7 @@ def test_the_same_command_again_trains_and_asks_nothing(made: tuple[Path, Resour
     path, resources = made
     run = resources.run
     before = {p: p.stat().st_mtime_ns for p in (*run.folder.rglob("*.safetensors"), *run.folder.rglob("*.jsonl"))}
-    assert len([p for p in before if p.suffix == ".safetensors"]) == 6
+    assert len([p for p in before if p.suffix == ".safetensors"]) == 1 + len(NAMES)
     told = spa("compare", path, "--systems", ",".join(NAMES), "--out", run.folder, "--json", cwd=path.parent)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     for name in NAMES:
@@ -353,9 +366,9 @@ def test_a_plan_counts_what_they_ask_and_train(made: tuple[Path, Resources], tmp
     planned = {step.name: step for step in planned_steps(Rehearsal(recipe, Run(tmp_path / "run"), Reporter()))}
     asked = {name: planned[f"systems/{name}/round-1/rows"].requests for name in ROWS}
     # six prompts: an answer, its judgement and the refined one; two answers judged on two objectives
-    assert asked == {"self_criticism": 18, "ric": 0, "meta_aligner": 0, "meta_rewarding": 24}
+    assert asked == {"self_criticism": 18, "ric": 0, "meta_aligner": 0, "meta_rewarding": 24, "self_rewarding": 0}
     assert {name: planned[f"evaluation/answers-{name}"].requests for name in NAMES} == {
-        "self_criticism": 4, "ric": 4, "meta_aligner": 8, "meta_rewarding": 4, "tis_dpo": 4,
+        "self_criticism": 4, "ric": 4, "meta_aligner": 8, "meta_rewarding": 4, "self_rewarding": 4, "tis_dpo": 4,
     }  # fmt: skip
     for name in ROWS:
         trained = sum(

@@ -18,6 +18,7 @@ from selfpriority.rating import Item
 from selfpriority.recipe import InWords, Recipe
 from selfpriority.records import Drop, Message, Pair, Pool, Prompt, Rating, Response, Scored, Sifted
 from selfpriority.rivals.rows import Means, Rows
+from selfpriority.rivals.self_rewarding import best_against_worst, best_and_worst
 
 VERDICT = "verdict"
 """Kind of the prompts that ask for one. A row of either sort has two answers, the chosen first."""
@@ -39,7 +40,7 @@ class _Question:
 
 def _make(pools: Sequence[Pool], means: Means) -> Sifted[tuple[Pool, ...]]:
     """Of every prompt a row of answers, and of both answers a row of verdicts an objective, where verdicts differ."""
-    answers = [row for pool in pools if (row := _best_and_worst(pool))]
+    answers = [row for pool in pools if (row := best_and_worst(pool))]
     equal = {pool.prompt.id for pool in pools} - {row.prompt.id for row in answers}
     dropped = [Drop("rows", pool.prompt.id, "no_pairs") for pool in pools if pool.prompt.id in equal]
     model = means.model()
@@ -60,13 +61,6 @@ def _make(pools: Sequence[Pool], means: Means) -> Sifted[tuple[Pool, ...]]:
                 rows.append(found)
         kept.append(tuple(rows))
     return Sifted(tuple(kept), tuple(dropped))
-
-
-def _best_and_worst(pool: Pool) -> Pool | None:
-    """None where all answers are rated alike in the mean."""
-    by_sum = sorted(pool.responses, key=lambda answer: -sum(answer.scores))  # of equal ones the first
-    best, worst = by_sum[0], by_sum[-1]
-    return Pool(pool.prompt, (best, worst)) if sum(best.scores) > sum(worst.scores) else None
 
 
 def _questions(row: Pool, judge: WordsJudge) -> Iterator[_Question]:
@@ -131,9 +125,7 @@ def _pairs(row: Pool, means: Means) -> tuple[Pair, ...]:
     """The one pair of a row. Nobody rated verdicts, so they are a distance of 1 apart."""
     if row.prompt.kind == VERDICT:
         return (Pair(0, 1, means.constitution.names.index(row.prompt.id.rpartition("/")[2]), 1.0, 1.0),)
-    best, worst = (answer.scores for answer in row.candidates)
-    apart = [x - y for x, y in zip(best, worst, strict=True)]
-    return (Pair(0, 1, apart.index(max(apart)), sum(map(abs, apart)), sum(apart)),)
+    return best_against_worst(row)
 
 
 def _reads(recipe: Recipe) -> object:
