@@ -22,7 +22,7 @@ LINE = (
     "terminal screen result_table",
     "inspection planning",
     "pipeline",
-    "inputs",
+    "inputs side_by_side",
     "stages",
     "phases",
     "report results",

@@ -93,7 +93,7 @@ def _at_once(starts: Mapping[str, str | None], where: Sequence[Place], train: Tr
                     free.append(place)
                     if ended[name] == INTERRUPTED:
                         raise KeyboardInterrupt
-        except BaseException:
+        except BaseException:  # an interrupt too: whatever ends this ends all that train
             _end(siblings, under_way)
             raise
     return {name: ended[name] for name in starts}
@@ -110,7 +110,7 @@ def _end(siblings: Siblings, under_way: Mapping[Future[int], object]) -> None:
         siblings.interrupt()
         while wait(under_way, LOOK_UP).not_done:
             pass
-    except BaseException:
+    except BaseException:  # the second interrupt
         siblings.end()
         raise
 
