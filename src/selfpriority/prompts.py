@@ -99,7 +99,7 @@ def row_places(source: Prompts) -> dict[str, str]:
     """Id -> place of its row, as messages call it (`prompts.jsonl:12`). Reads the source once more."""
     places: dict[str, str] = {}
     source = written_out(source)
-    for row in _rows(source):
+    for row in _rows(source, "prompts"):
         with contextlib.suppress(InputError):  # a bad row past the limit holds no prompt that anybody took
             places.setdefault(_prompt(row, source).id, row.place)
     return places
@@ -129,7 +129,7 @@ def _is_hub_set(source: Prompts) -> bool:
     return not is_here and bool(_HUB_ID.fullmatch(source.source))
 
 
-def _rows(source: Prompts, place: str = "prompts") -> list[TableRow]:
+def _rows(source: Prompts, place: str) -> list[TableRow]:
     if _is_hub_set(source):
         return _hub_rows(source, place)
     ships = source.source in shipped_prompts()

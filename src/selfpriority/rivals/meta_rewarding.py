@@ -18,7 +18,7 @@ from selfpriority.rating import Item
 from selfpriority.recipe import InWords, Recipe
 from selfpriority.records import Drop, Message, Pair, Pool, Prompt, Rating, Response, Scored, Sifted
 from selfpriority.rivals.rows import Means, Rows
-from selfpriority.rivals.self_rewarding import best_against_worst, best_and_worst
+from selfpriority.rivals.self_rewarding import best_against_worst, to_compare
 
 VERDICT = "verdict"
 """Kind of the prompts that ask for one. A row of either sort has two answers, the chosen first."""
@@ -40,9 +40,8 @@ class _Question:
 
 def _make(pools: Sequence[Pool], means: Means) -> Sifted[tuple[Pool, ...]]:
     """Of every prompt a row of answers, and of both answers a row of verdicts an objective, where verdicts differ."""
-    answers = [row for pool in pools if (row := best_and_worst(pool))]
-    equal = {pool.prompt.id for pool in pools} - {row.prompt.id for row in answers}
-    dropped = [Drop("rows", pool.prompt.id, "no_pairs") for pool in pools if pool.prompt.id in equal]
+    found = to_compare(pools)
+    answers, dropped = found.kept, list(found.dropped)
     model = means.model()
     judge = WordsJudge(model, means.constitution, InWords(judge="self", method="verbal"))
     questions = {row.prompt.id: list(_questions(row, judge)) for row in answers}
