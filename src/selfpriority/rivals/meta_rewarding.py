@@ -40,8 +40,8 @@ class _Question:
 
 def _make(pools: Sequence[Pool], means: Means) -> Sifted[tuple[Pool, ...]]:
     """Of every prompt a row of answers, and of both answers a row of verdicts an objective, where verdicts differ."""
-    found = to_compare(pools)
-    answers, dropped = found.kept, list(found.dropped)
+    compared = to_compare(pools)
+    answers, dropped = compared.kept, list(compared.dropped)
     model = means.model()
     judge = WordsJudge(model, means.constitution, InWords(judge="self", method="verbal"))
     questions = {row.prompt.id: list(_questions(row, judge)) for row in answers}
