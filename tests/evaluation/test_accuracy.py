@@ -21,9 +21,9 @@ from selfpriority.evaluation.perplexity import perplexities
 from selfpriority.evaluation.records import Contest
 from selfpriority.evaluation.summary_file import write_perplexity
 from selfpriority.evaluation.utility_records import Utility, read_utility
-from selfpriority.phases.evaluate import perplexity_step
 from selfpriority.phases.harness import Bars, by_question, mmlu_tasks, model_arguments
 from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.phases.summary import perplexity_step
 from selfpriority.phases.utility import Questions, utility, utility_text
 from selfpriority.recipe import Evaluate, HfBackend, Prompts, Recipe
 from selfpriority.run import Run

@@ -16,7 +16,7 @@ from selfpriority.evaluation.records import Contest, Difference, Summary, Wins
 from selfpriority.evaluation.summary_file import read_summary
 from selfpriority.intervals import holm
 from selfpriority.phases.align import align_step
-from selfpriority.phases.evaluate import check_evaluation, evaluate, evaluate_steps
+from selfpriority.phases.evaluate import check_evaluation, evaluate, evaluate_steps, evaluation_steps
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.systems import prompts_to, systems
 from selfpriority.recipe import Recipe
@@ -142,15 +142,16 @@ def test_the_correction_runs_over_all_contests_of_a_family(evaluated):
 def test_steps_are_called_by_set_system_judge_and_contest(evaluated):
     done = [name for name in evaluated.run.manifest.steps if name.startswith("evaluation/")]
     met = ["spa-round-1_vs_vanilla", "spa_vs_vanilla", "told_vs_vanilla", "spa-round-1_vs_spa", "told_vs_spa"]
-    of_a_set = [
-        *(f"{what}-{s}{judge}" for s in SYSTEMS for what, judge in (("answers", ""), *JUDGED)),
-        *(f"comparisons-{contest}" for contest in met),
+    sets = ("evaluation", "evaluation/transfer")
+    of_a_system = [
+        [f"{place}/answers-{system}" for place in sets]
+        + [f"{place}/{what}-{system}{judge}" for place in sets for what, judge in JUDGED]
+        for system in SYSTEMS
     ]
     assert done == [
-        *(f"evaluation/{name}" for name in of_a_set),
-        *(f"evaluation/transfer/{name}" for name in of_a_set),
-        "evaluation/summary",
-        "evaluation/transfer/summary",
+        *(name for names in of_a_system for name in names),
+        *(f"{place}/comparisons-{contest}" for place in sets for contest in met),
+        *(f"{place}/summary" for place in sets),
     ]
 
 
@@ -160,7 +161,7 @@ def test_every_system_answers_every_set_once(evaluated):
     steps = evaluated.run.manifest.steps
     answered = {name: entry.requests for name, entry in dict(steps).items() if "/answers-" in name}
     assert answered == {
-        **{f"evaluation/answers-{name}": 8 for name in SYSTEMS},
+        **{f"evaluation/answers-{name}": 8 + 6 for name in SYSTEMS},  # all sets at once
         **{f"evaluation/transfer/answers-{name}": 6 for name in SYSTEMS},
     }
     before = dict(steps)
@@ -186,6 +187,22 @@ def test_the_constitution_stands_before_the_prompt_and_not_in_what_is_judged(eva
     asked = prompts_to(told, [row.prompt for row in rows], evaluated.constitution)
     assert all(prompt.messages[0].role == "system" for prompt in asked)
     assert all(evaluated.constitution.text in prompt.messages[0].content for prompt in asked)
+
+
+def test_a_system_is_asked_all_sets_at_once_and_each_set_finds_its_answers(evaluated):
+    steps = evaluated.run.manifest.steps
+    for system in SYSTEMS:
+        first, second = steps[f"evaluation/answers-{system}"], steps[f"evaluation/transfer/answers-{system}"]
+        assert (first.requests, first.cached) == (8 + 6, 0), system
+        assert (second.requests, second.cached, second.tokens) == (6, 6, 0), system
+
+
+def test_its_answers_and_the_verdicts_on_them_come_before_those_of_the_next_system(evaluated):
+    steps = [each for each in evaluation_steps(evaluated.run, evaluated) if each.system]
+    assert list(dict.fromkeys(each.system.name for each in steps)) == SYSTEMS
+    order = [(each.system.name, not each.asks) for each in steps]
+    assert order == sorted(order, key=lambda place: (SYSTEMS.index(place[0]), place[1]))
+    assert len(order) == len(SYSTEMS) * 2 * 3  # two sets: answers and two judges
 
 
 @pytest.mark.parametrize(

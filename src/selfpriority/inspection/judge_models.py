@@ -5,8 +5,8 @@ from __future__ import annotations
 from selfpriority.inspection.sequence_checks import Check
 from selfpriority.models.embedded import EMBEDDED
 from selfpriority.models.files import described
-from selfpriority.phases.evaluate import judges_of
 from selfpriority.phases.judge_names import fitted_heads
+from selfpriority.phases.summary import judges_of
 from selfpriority.recipe import ByProbe, Recipe
 
 

@@ -6,8 +6,8 @@ A step is told once, in `evaluation_steps`: its name and key, the files it write
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from selfpriority.errors import InputError
@@ -16,57 +16,36 @@ from selfpriority.evaluation.records import (
     AnswerRow,
     ComparisonRow,
     Contest,
-    JudgeName,
-    PromptCount,
     System,
     VerdictRow,
 )
-from selfpriority.evaluation.summary import Further, contests, summarise
-from selfpriority.evaluation.summary_file import read_perplexity, write_perplexity, write_summary
-from selfpriority.evaluation.table import table
+from selfpriority.evaluation.summary import contests
 from selfpriority.formats import unrated
 from selfpriority.judges.comparer import Duel
 from selfpriority.phases.answers import answers_key, answers_of
+from selfpriority.phases.evaluation_step import EvaluationStep, asks_the_same, system_by_system
 from selfpriority.phases.judge_names import comparing, judge_entry, judge_key
 from selfpriority.phases.merges import check_all_made
-from selfpriority.phases.models import arithmetic, model_key, reading
-from selfpriority.phases.perplexity import measured_perplexity, prose
+from selfpriority.phases.models import model_key
 from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_inputs import with_places
+from selfpriority.phases.summary import judges_of, perplexity_of_all, perplexity_step, summary_step
 from selfpriority.phases.systems import (
     PromptSet,
     check_systems,
     meant_model,
-    plain_models,
     prompt_sets,
     systems,
 )
 from selfpriority.prompts import row_places
 from selfpriority.rating import Item
-from selfpriority.recipe import HfBackend, JudgeSection, OpenaiBackend, Recipe
-from selfpriority.records import Drop, Sifted, Unrated
+from selfpriority.recipe import OpenaiBackend
+from selfpriority.records import Drop, Unrated
 from selfpriority.refusals import is_refusal
 from selfpriority.run import Run, key_of
 from selfpriority.run_records import Spent, Step
-from selfpriority.storage import read_rows, write_rows, write_text
+from selfpriority.storage import read_rows, write_rows
 from selfpriority.wording import text_hash
-
-SUMMARY_FIELDS = {"pairwise", "tie", "lambdas", "safe_kinds"}
-
-
-@dataclass(frozen=True)
-class EvaluationStep:
-    """One step: its entry in the manifest, and what it does."""
-
-    step: Step
-    work: Callable[[Spent], None]
-    reads: tuple[str, ...] = ()
-    """Names of the steps whose files it reads: if one of those is done again and finds something else, so is this."""
-
-
-def judges_of(recipe: Recipe) -> dict[str, JudgeSection]:
-    """Name -> section of every judge that rates; the main one has no name."""
-    return {"": recipe.evaluate.judge, **recipe.evaluate.more_judges}
 
 
 def check_evaluation(resources: Resources) -> None:
@@ -106,11 +85,11 @@ def evaluation_steps(run: Run, resources: Resources) -> list[EvaluationStep]:
         return []
     by_set = [_Set(run, resources, prompt_set).steps() for prompt_set in sets]
     perplexity = perplexity_step(run, resources.recipe)
-    shared = [EvaluationStep(perplexity, partial(_perplexity, run, resources))] if perplexity else []
-    steps = [step for of_set in by_set for step in of_set] + shared
+    shared = [EvaluationStep(perplexity, partial(perplexity_of_all, run, resources))] if perplexity else []
+    steps = system_by_system([step for of_set in by_set for step in of_set]) + shared
     for number, (prompt_set, of_set) in enumerate(zip(sets, by_set, strict=True)):
         before = of_set if number else [*of_set, *shared]
-        steps.append(_summary_step(run, resources, prompt_set, [each.step for each in before]))
+        steps.append(summary_step(run, resources, prompt_set, [each.step for each in before]))
     return steps
 
 
@@ -128,16 +107,39 @@ def evaluate(run: Run, resources: Resources) -> None:
     steps = evaluation_steps(run, resources)
     if isinstance(resources.recipe.backend, OpenaiBackend) and not all(run.is_done(each.step) for each in steps):
         resources.reporter.note("evaluation: all systems answer in this process, for no server has the trained policy")
-    for each in steps:
+    for place, each in enumerate(steps):
         if run.is_done(each.step):
             continue
         if why := run.why_again(each.step):
             resources.reporter.note(f"{each.step.name}: {why}, so it is done again")
         before = run.manifest.steps.get(each.step.name)
+        others = [other for other in steps[place + 1 :] if asks_the_same(each, other) and not run.is_done(other.step)]
         with run.recording(each.step) as spent:
-            each.work(spent)
+            is_ahead = _ask_at_once([each, *others], resources, spent)
+            each.work(Spent() if is_ahead else spent)  # what is in the cache already is counted once
+        if each.asks and not others:
+            _close(each.system, resources)
         if run.is_made_otherwise(each.step, before):
             run.undo([other.step for other in steps if each.step.name in other.reads])
+
+
+def _ask_at_once(steps: Sequence[EvaluationStep], resources: Resources, spent: Spent) -> bool:
+    """Asks a system what it has to answer in several steps; each step then finds its own answers in the cache.
+
+    The time of a token hardly depends on how many are drawn at once, so small sets one by one would take their sum.
+    """
+    system = steps[0].system
+    if system is None or len(steps) < 2 or resources.stand_ins is not None:  # who counts requests caches none
+        return False
+    prompts = [prompt for each in steps for prompt in each.asks]
+    answers_of(system, prompts, resources, f"answers of {system.name} on {len(steps)} sets", spent)
+    return True
+
+
+def _close(system: System | None, resources: Resources) -> None:
+    """Of many systems one at a time fits any memory; the recipe's model may judge as well."""
+    if system and system.model != resources.recipe.model:
+        resources.close(system.model)
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,8 @@ class _Set:
             keys[system.name] = answers_key(system, self.prompt_set.prompts.kept, self.resources)
             outputs = (self.files.answers(system.name), self.files.drops(system.name))
             step = Step(self._answers_name(system.name), keys[system.name], outputs)
-            steps.append(EvaluationStep(step, partial(self._answer, system)))
+            asks = self.prompt_set.prompts.kept
+            steps.append(EvaluationStep(step, partial(self._answer, system), system=system, asks=asks))
             steps += [
                 self._verdicts_step(system, judge, keys[system.name]) for judge in judges_of(self.resources.recipe)
             ]
@@ -170,11 +173,9 @@ class _Set:
         return self.prompt_set.step(f"answers-{system}")
 
     def _answer(self, system: System, spent: Spent) -> None:
-        recipe, prompts = self.resources.recipe, self.prompt_set.prompts.kept
+        prompts = self.prompt_set.prompts.kept
         what = f"answers of {system.name}{self._on}"
         answered = answers_of(system, prompts, self.resources, what, spent)
-        if system.model != recipe.model:  # which may judge as well; of many systems one at a time fits any memory
-            self.resources.close(system.model)
         by_id = {prompt.id: prompt for prompt in prompts}
         rows = [AnswerRow(by_id[response.prompt_id], response) for response in answered.kept]
         write_rows(self.files.answers(system.name), rows, AnswerRow)
@@ -198,7 +199,7 @@ class _Set:
         )
         path = self.files.verdicts(system.name, judge)
         step = Step(self.prompt_set.step(path.stem), key_of(answers_key, "verdicts", judged_by), (path,))
-        return EvaluationStep(step, partial(self._judge, system, judge), (self._answers_name(system.name),))
+        return EvaluationStep(step, partial(self._judge, system, judge), (self._answers_name(system.name),), system)
 
     def _judge(self, system: System, judge: str, spent: Spent) -> None:
         recipe = self.resources.recipe
@@ -252,63 +253,3 @@ class _Set:
             for duel, said in zip(duels, comparer.compare(duels), strict=True)
         ]
         write_rows(self.files.comparisons(contest), rows, ComparisonRow)
-
-
-def perplexity_step(run: Run, recipe: Recipe) -> Step | None:
-    """The alarm's step; None where a stand-in for tests answers, which nothing can surprise."""
-    backend = reading(recipe.backend)
-    if not isinstance(backend, HfBackend):
-        return None
-    models = {name: model_key(model) for name, model in plain_models(run, recipe).items()}
-    key = key_of("perplexity", models, prose(), arithmetic(backend))
-    return Step("evaluation/perplexity", key, (EvaluationFiles(run.evaluation).perplexity,))
-
-
-def _perplexity(run: Run, resources: Resources, _: Spent) -> None:
-    settings = resources.recipe.backend
-    resources.models.clear()  # their memory: each system is loaded once more
-    found = measured_perplexity(
-        plain_models(run, resources.recipe), settings if isinstance(settings, HfBackend) else HfBackend()
-    )
-    write_perplexity(EvaluationFiles(run.evaluation).perplexity, found)
-
-
-def _summary_step(run: Run, resources: Resources, prompt_set: PromptSet, before: Sequence[Step]) -> EvaluationStep:
-    settings = resources.recipe.evaluate
-    keys = [step.key for step in before if "/answers-" not in step.name]
-    # where names are the user's, theirs too: figures stand under them, and no other key holds one
-    names = [step.name for step in before] if settings.more_judges or settings.more_systems else None
-    fields = settings.model_dump(include=SUMMARY_FIELDS)
-    if settings.reference is not None:
-        fields["reference"] = settings.reference
-    key = key_of("summary-4", keys, fields, prompt_set.prompts.reasons, *([names] if names else []))
-    files = prompt_set.files
-    step = Step(prompt_set.step("summary"), key, (files.summary, files.table))
-    return EvaluationStep(step, partial(_summary, run, resources, prompt_set), tuple(each.name for each in before))
-
-
-def _summary(run: Run, resources: Resources, prompt_set: PromptSet, _: Spent) -> None:
-    recipe, objectives = resources.recipe, resources.constitution.names
-    files, evaluated = prompt_set.files, systems(run, recipe)
-    names = [system.name for system in evaluated]
-    verdicts = {judge: {name: files.judged(name, objectives, judge) for name in names} for judge in judges_of(recipe)}
-    comparisons = None
-    if comparing(recipe) is not None:
-        comparisons = {
-            contest: [
-                tuple(row.verdicts[name] for name in objectives)
-                for row in read_rows(files.comparisons(contest), ComparisonRow)
-            ]
-            for contest in contests(names, recipe.evaluate.reference)
-        }
-    others = {judge: judged for judge, judged in verdicts.items() if judge}
-    summary = replace(
-        summarise(verdicts[""], objectives, recipe.evaluate, Further(comparisons, others)),
-        judge=JudgeName(**judge_entry(recipe.evaluate.judge, resources)),
-        prompts=PromptCount(len(prompt_set.prompts.kept), prompt_set.prompts.reasons),
-        drops={name: Sifted((), tuple(read_rows(files.drops(name), Drop))).reasons for name in names},
-        perplexity=read_perplexity(files.perplexity) if files.perplexity.is_file() else None,
-        models={system.name: model_key(system.model) for system in evaluated},
-    )
-    write_summary(files.summary, summary)
-    write_text(files.table, [table(summary)])

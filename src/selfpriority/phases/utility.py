@@ -17,7 +17,6 @@ from selfpriority.evaluation.perplexity import perplexity_lines
 from selfpriority.evaluation.summary_file import read_perplexity
 from selfpriority.evaluation.utility_records import Utility, read_utility, write_utility
 from selfpriority.models.files import resolve
-from selfpriority.phases.evaluate import perplexity_step
 from selfpriority.phases.harness import SHOTS, ask_harness, mmlu_tasks
 from selfpriority.phases.merges import check_all_made
 from selfpriority.phases.models import model_key
@@ -25,6 +24,7 @@ from selfpriority.phases.mt_bench import MtBench, ask_mt_bench, check_mt_bench
 from selfpriority.phases.perplexity import measured_perplexity
 from selfpriority.phases.questions import read_mmlu, spread
 from selfpriority.phases.resources import Resources
+from selfpriority.phases.summary import perplexity_step
 from selfpriority.phases.systems import plain_models
 from selfpriority.recipe import HfBackend, merged_systems, trained_systems
 from selfpriority.run import Run, trained_key

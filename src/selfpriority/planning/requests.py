@@ -24,7 +24,6 @@ from selfpriority.models.known_shapes import known_config
 from selfpriority.own_pairs.pools import own_pairs
 from selfpriority.phases.answers import answers_of
 from selfpriority.phases.branches import Branch, branches
-from selfpriority.phases.evaluate import judges_of
 from selfpriority.phases.judge_check import check_anchors, checked_comparer, checks, judge_sections
 from selfpriority.phases.judge_names import comparing
 from selfpriority.phases.merges import merges
@@ -33,6 +32,7 @@ from selfpriority.phases.resources import Resources, StandIns
 from selfpriority.phases.round_inputs import usable_prompts, used_personas
 from selfpriority.phases.round_steps import DENOISE, PAIR, REFINE, SAMPLE, SCORE, Round
 from selfpriority.phases.row_steps import PAIR_ROWS, ROWS
+from selfpriority.phases.summary import judges_of
 from selfpriority.phases.systems import PromptSet, check_systems, prompt_sets, systems
 from selfpriority.rating import Item
 from selfpriority.recipe import OpenaiBackend, Recipe
