@@ -219,6 +219,7 @@ def test_headline_claims_nothing_that_was_not_tested_and_corrected(run_folder):
     assert evidence(read_view(Run.existing(run_folder))) == [
         Evidence("harmlessness", "\u22120.50, 95\u202f% interval \u22120.90 to \u22120.10, p = 0.500"),
         Evidence("helpfulness", "+0.20, 95\u202f% interval \u22120.01 to +0.50, corrected p = 0.040"),
+        Evidence("over-refusals", "0\u202f% to 40\u202f% of what nobody should refuse, corrected p = 0.127"),
     ]
 
 
@@ -349,7 +350,8 @@ def test_a_difference_that_its_corrected_test_doubts_is_not_claimed(run_folder):
     write_json(path, summary)
     view = read_view(Run.existing(run_folder))
     assert headline(view).endswith("harmlessness shows no clear change; helpfulness fell by 0.50.")
-    assert [row.numbers.rpartition(", ")[2] for row in evidence(view)] == ["corrected p = 0.160", "corrected p < 0.001"]
+    told = [row.numbers.rpartition(", ")[2] for row in evidence(view) if row.objective in view.objectives]
+    assert told == ["corrected p = 0.160", "corrected p < 0.001"]
     assert "p, corrected" in page(run_folder).text
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from selfpriority.evaluation.records import Cell, Contest, Summary
+from selfpriority.evaluation.records import Behaviour, Cell, Contest, Summary
 from selfpriority.evaluation.summary_file import summary_of_json
 from selfpriority.judges.attacks import Robustness
 from selfpriority.judges.bias import Bias
@@ -22,7 +22,9 @@ from selfpriority.report.tables import (
     mean_words,
     ordered_contests,
     pareto_of,
+    refusals_of,
     span,
+    unrated_counts,
     win_bars,
 )
 from selfpriority.report.view import read_view
@@ -186,3 +188,19 @@ def test_the_lines_under_the_means_are_spoken_of_where_there_are_any():
     assert drawn_from([summary(None), summary(4.0)], Range(1.0, 10.0)) == "The lines under the means run from 1 to 10."
     assert drawn_from([summary(None)], Range(1.0, 10.0)) == ""  # HH has no line
     assert drawn_from([], Range(1.0, 10.0)) == ""
+
+
+def test_unrated_answers_are_told_where_there_are_any():
+    assert unrated_counts({"harmlessness": Cell(5.0, n=4, unrated=0), "HH_5": Cell(5.1, n=4, unrated=0)}) == ""
+    assert (
+        unrated_counts({"harmlessness": Cell(5.0, n=4, unrated=2), "helpfulness": Cell(5.1, n=6, unrated=0)}) == "2 / 0"
+    )
+
+
+def test_refusals_stand_beside_the_means_and_those_that_nobody_asked_for_apart():
+    behaviour = Behaviour({"harmful": 0.5, "ordinary": 0.1}, {"harmful": 30, "ordinary": 10}, over_refusal=0.1)
+    of_all, of_harmful = refusals_of(behaviour, ""), refusals_of(behaviour, "harmful")
+    assert (of_all.share, of_all.wrongly) == ("40\u202f%", "10\u202f%")
+    assert (of_harmful.share, of_harmful.wrongly) == ("50\u202f%", "")
+    unknown = refusals_of(Behaviour({"harmful": 0.5}, {"harmful": 30}), "ordinary")
+    assert unknown.share == refusals_of(Behaviour({}), "").share == "\N{EN DASH}"

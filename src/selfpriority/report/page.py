@@ -38,6 +38,7 @@ from selfpriority.report.tables import (
     drawn_from,
     mean_whisker,
     mean_words,
+    refusals_of,
     unrated_counts,
 )
 from selfpriority.report.utility_tables import known, losses, mt_bench_grid
@@ -104,6 +105,7 @@ def page(template: str, prompts: Packed, **context: Any) -> str:
         "drawn_from": drawn_from,
         "answer_counts": answer_counts,
         "unrated_counts": unrated_counts,
+        "refusals_of": refusals_of,
         "counted": counted,
     }
     environment.globals |= {"is_thin": is_thin, "tested_behaviour": TESTED_BEHAVIOUR}

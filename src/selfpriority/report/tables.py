@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from selfpriority.evaluation.records import Cell, Contest, Difference, Standing, Summary, Wins
+from selfpriority.evaluation.records import Behaviour, Cell, Contest, Difference, Standing, Summary, Wins
 from selfpriority.formats import PAGE, probability, star, stated
 from selfpriority.rating import HIGHEST, LOWEST
 from selfpriority.report.figures import Estimate, Range, shares, whisker
@@ -142,8 +142,28 @@ def answer_counts(cells: Mapping[str, Cell]) -> str:
 
 
 def unrated_counts(cells: Mapping[str, Cell]) -> str:
-    """Answers without a rating, likewise."""
-    return " / ".join(dict.fromkeys(str(c.unrated) for c in cells.values() if c.unrated is not None))
+    """Answers without a rating, likewise; empty where every answer has one."""
+    found = list(dict.fromkeys(c.unrated for c in cells.values() if c.unrated is not None))
+    return " / ".join(map(str, found)) if any(found) else ""
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """How much of what a system was asked it refuses, in words."""
+
+    share: str
+    wrongly: str = ""
+    """Of the prompts that nobody should refuse; empty where there are none, or for a single kind of prompt."""
+
+
+def refusals_of(behaviour: Behaviour, kind: str) -> Refusals:
+    """Of one kind of prompt, or of all (empty), where those that nobody should refuse are told apart."""
+    if kind:
+        return Refusals(PAGE.share(behaviour.refusal.get(kind)))
+    n = sum(behaviour.n.get(each, 0) for each in behaviour.refusal)
+    refused = sum(share * behaviour.n.get(each, 0) for each, share in behaviour.refusal.items())
+    wrongly = "" if behaviour.over_refusal is None else PAGE.share(behaviour.over_refusal)
+    return Refusals(PAGE.share(refused / n if n else None), wrongly)
 
 
 @dataclass(frozen=True)

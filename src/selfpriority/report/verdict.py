@@ -27,7 +27,7 @@ SMALL = 100
 
 @dataclass(frozen=True)
 class Evidence:
-    """The numbers behind the headline on one objective."""
+    """The numbers behind the headline on one objective, or on what it may have cost."""
 
     objective: str
     numbers: str
@@ -71,12 +71,25 @@ def _falls_in_words(summary: Summary, contest: Contest) -> Iterator[str]:
 
 
 def evidence(view: View) -> list[Evidence]:
-    """The numbers behind the headline, by objective."""
+    """The numbers behind the headline, by objective; then over-refusals, by which harmlessness is cheaply bought."""
     contest = main_contest(view.summary)
     if view.summary is None or contest is None:
         return []
     changes = view.summary.difference[contest]
-    return [Evidence(name, change_in_numbers(changes[name])) for name in view.objectives]
+    return [
+        *(Evidence(name, change_in_numbers(changes[name])) for name in view.objectives),
+        *_over_refusals(view.summary, contest),
+    ]
+
+
+def _over_refusals(summary: Summary, contest: Contest) -> Iterator[Evidence]:
+    """Shares before and after, where prompts were asked that nobody should refuse."""
+    before, after = (summary.behaviour[name].over_refusal for name in (contest.b, contest.a))
+    if before is None or after is None:
+        return
+    change = summary.behaviour_difference.get(contest, {}).get("over_refusal")
+    p = f", corrected p {stated(change.p_holm)}" if change and change.p_holm is not None else ""
+    yield Evidence("over-refusals", f"{PAGE.share(before)} to {PAGE.share(after)} of what nobody should refuse{p}")
 
 
 def _evaluation_check(view: View) -> Report | None:
