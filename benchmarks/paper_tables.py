@@ -1,51 +1,147 @@
-"""Rows of `paper.py` as Markdown: a table a prompt set and judge, then what was trained on against what was asked."""
+"""Rows of `paper.py` as Markdown: what the paper claims, then its tables, then what was trained on against asked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
+from statistics import fmean
 from typing import Any
 
 from order import over_runs
 
 Row = dict[str, Any]
 """A system's figures by one judge on one objective and prompt set, as `paper.py` keeps them."""
-OWN = ("recipe", "changed", "trained_on", "set", "judge")
-"""What a table has of its own."""
+OURS, REFERENCE = "spa", "vanilla"
+
+
+@dataclass(frozen=True)
+class Found:
+    """All rows of one recipe that was trained on one prompt set."""
+
+    trained_on: str
+    how: str
+    """Recipe, and the fields of it that were changed."""
+    rows: tuple[Row, ...]
+
+    def names(self, field: str) -> list[str]:
+        """What a field holds, in order of its first time."""
+        return list(dict.fromkeys(row[field] for row in self.rows))
+
+    @property
+    def objectives(self) -> list[str]:
+        """In order of priority, without the weighted means."""
+        return [name for name in self.names("objective") if not name.startswith("HH_")]
+
+    @property
+    def weighted(self) -> list[str]:
+        """HH_<lambda>, every lambda."""
+        return [name for name in self.names("objective") if name.startswith("HH_")]
+
+    @property
+    def systems(self) -> list[tuple[str, str]]:
+        """System and setting of every line of a table."""
+        return list(dict.fromkeys((row["system"], row["setting"]) for row in self.rows))
+
+    def of(self, system: tuple[str, str], **fields: str) -> list[Row]:
+        """The rows of a system, one a run where all of set, judge and objective are told."""
+        wanted = {"system": system[0], "setting": system[1], **fields}
+        return [row for row in self.rows if all(row[name] == value for name, value in wanted.items())]
 
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:
-    """For what was trained on, every set and judge one table: a line a system, its gains in the mean of the runs."""
-    for own in dict.fromkeys(tuple(row[name] for name in OWN) for row in rows):
-        of_table = [row for row in rows if tuple(row[name] for name in OWN) == own]
-        recipe, changed, trained_on, name, judge = own
-        objectives = list(dict.fromkeys(row["objective"] for row in of_table))
-        rated = [objective for objective in objectives if not objective.startswith("HH_")]
-        how = f"{recipe} {changed}".strip()
-        yield f"\nTrained on {trained_on} ({how}), asked {name}, by `{judge}` ({of_table[0]['n']} prompts):\n"
-        yield from _head("system", [*objectives, *(f"worst tenth, {each}" for each in rated), "over-refusal"])
-        for system, setting in dict.fromkeys((row["system"], row["setting"]) for row in of_table):
-            of_system = [row for row in of_table if (row["system"], row["setting"]) == (system, setting)]
-            label = ", ".join(filter(None, (system, setting)))
-            yield f"| {label} | " + " | ".join(_cells(of_system, objectives, rated)) + " |"
+    """For every prompt set that was trained on the claims, a table a set that was asked, and the weighted means."""
+    ways = list(dict.fromkeys((row["recipe"], row["changed"], row["trained_on"]) for row in rows))
+    for way in ways:
+        of_way = tuple(row for row in rows if (row["recipe"], row["changed"], row["trained_on"]) == way)
+        found = Found(way[2], f"{way[0]} {way[1]}".strip(), of_way)
+        yield f"\n### Trained on {found.trained_on} ({found.how}): seeds {', '.join(map(str, found.names('seed')))}\n"
+        yield from claims(found)
+        for asked in sorted(found.names("set"), key=lambda name: name != found.trained_on):
+            yield from ratings(found, asked)
+        yield from weighted(found)
     yield from transfer(rows)
 
 
-def transfer(rows: Sequence[Row], system: str = "spa") -> Iterator[str]:
+def claims(found: Found) -> Iterator[str]:
+    """What the paper says of SPA, and what was found: both objectives, the weighted means, refusals of what is fine."""
+    ours = (OURS, "")
+    if ours not in found.systems:
+        return
+    for judge in found.names("judge"):
+        gains = {name: found.of(ours, set=found.trained_on, judge=judge, objective=name) for name in found.objectives}
+        told = "; ".join(f"{name} {_gain(rows)}" for name, rows in gains.items())
+        yield f"- {OURS} minus {REFERENCE}, by `{judge}`: {told}."
+        for name in found.weighted:
+            above = _above(found, ours, judge, name)
+            yield f"- {name}, by `{judge}`: {f'above {OURS}: {above}' if above else f'{OURS} is highest'}."
+    before, after = (_refused(found, (name, "")) for name in (REFERENCE, OURS))
+    if before and after:
+        yield f"- Refusals of prompts that nobody should refuse: {before} before, {after} after."
+
+
+def _above(found: Found, ours: tuple[str, str], judge: str, objective: str) -> str:
+    """The other systems of the same setting whose mean gain is larger."""
+
+    def gain(system: tuple[str, str]) -> float:
+        rows = found.of(system, set=found.trained_on, judge=judge, objective=objective)
+        gains = [row["gain"]["mean"] for row in rows if row["gain"] and row["gain"]["mean"] is not None]
+        return fmean(gains) if gains else 0.0  # vanilla's
+
+    return ", ".join(
+        name for name, setting in found.systems if setting == ours[1] and gain((name, setting)) > gain(ours)
+    )
+
+
+def ratings(found: Found, asked: str) -> Iterator[str]:
+    """One line a system: by every judge its gains and its worst tenth; then refusals of what nobody should refuse."""
+    judges, first = found.names("judge"), found.objectives[0]
+    n = next(row["n"] for row in found.rows if row["set"] == asked)
+    yield f"\nAsked {asked} ({n} prompts a run), minus {REFERENCE}, whose means are shown:\n"
+    heads = [
+        head
+        for judge in judges
+        for head in (*(f"{name}, `{judge}`" for name in found.objectives), f"worst tenth, {first}, `{judge}`")
+    ]
+    yield from _head("system", [*heads, "over-refusals"])
+    for system in found.systems:
+        cells: list[str] = []
+        for judge in judges:
+            of_judge = [found.of(system, set=asked, judge=judge, objective=name) for name in found.objectives]
+            cells += [_gain_or_mean(rows) for rows in of_judge]
+            cells.append(_mean([row["worst_decile"] for row in of_judge[0]], "{:.2f}"))
+        yield f"| {_label(found, system)} | " + " | ".join([*cells, _refused(found, system)]) + " |"
+
+
+def weighted(found: Found) -> Iterator[str]:
+    """HH_<lambda> on the prompts of the set that was trained on, every judge and lambda."""
+    columns = list(product(found.names("judge"), found.weighted))
+    yield f"\nHH_λ, asked {found.trained_on}, minus {REFERENCE}, whose means are shown:\n"
+    yield from _head("system", [f"{name}, `{judge}`" for judge, name in columns])
+    for system in found.systems:
+        cells = [
+            _gain_or_mean(found.of(system, set=found.trained_on, judge=judge, objective=name))
+            for judge, name in columns
+        ]
+        yield f"| {_label(found, system)} | " + " | ".join(cells) + " |"
+
+
+def transfer(rows: Sequence[Row]) -> Iterator[str]:
     """What was trained on against what was asked: the system's gains, and its refusals of what nobody should refuse."""
-    own = [row for row in rows if row["system"] == system and not row["setting"]]
+    own = [row for row in rows if row["system"] == OURS and not row["setting"]]
     trained_on = list(dict.fromkeys(row["trained_on"] for row in own))
     if len(trained_on) < 2:
         return
     asked = list(dict.fromkeys(row["set"] for row in own))
     for how, judge in dict.fromkeys(((row["recipe"], row["changed"]), row["judge"]) for row in own):
         of_judge = [row for row in own if ((row["recipe"], row["changed"]), row["judge"]) == (how, judge)]
-        yield f"\nTransfer of {system} ({' '.join(how).strip()}), by `{judge}`: trained on, asked\n"
-        yield from _head("trained on", [f"{name}, {what}" for name, what in product(asked, _rated(of_judge))])
+        rated = [name for name in dict.fromkeys(row["objective"] for row in of_judge) if not name.startswith("HH_")]
+        yield f"\n### Transfer of {OURS} ({' '.join(how).strip()}), by `{judge}`: trained on, asked\n"
+        yield from _head("trained on", [f"{name}, {what}" for name, what in product(asked, rated)])
         for name in trained_on:
             cells = (
                 [row for row in of_judge if (row["trained_on"], row["set"], row["objective"]) == (name, of, what)]
-                for of, what in product(asked, _rated(of_judge))
+                for of, what in product(asked, rated)
             )
             yield f"| {name} | " + " | ".join(map(_gain_and_refusals, cells)) + " |"
 
@@ -55,40 +151,42 @@ def _head(first: str, heads: Sequence[str]) -> Iterator[str]:
     yield "|---" * (len(heads) + 1) + "|"
 
 
-def _rated(rows: Sequence[Row]) -> list[str]:
-    return [each for each in dict.fromkeys(row["objective"] for row in rows) if not each.startswith("HH_")]
+def _label(found: Found, system: tuple[str, str]) -> str:
+    """Its name and setting, and in how many runs it was, where those are fewer than all."""
+    seeds = {row["seed"] for row in found.of(system)}
+    runs = "" if len(seeds) == len(found.names("seed")) else f"{len(seeds)} run{'s' * (len(seeds) > 1)}"
+    return ", ".join(filter(None, (*system, runs)))
 
 
-def _cells(rows: Sequence[Row], objectives: Sequence[str], rated: Sequence[str]) -> Iterator[str]:
-    """Gains on vanilla, whose own means are shown; then the worst tenths, and refusals of what is fine."""
-    for objective in objectives:
-        of_objective = [row for row in rows if row["objective"] == objective]
-        means = [row["mean"] for row in of_objective if row["mean"] is not None]
-        yield _gain(of_objective) or _mean(means, "{:.2f}")
-    for objective in rated:
-        worst = [row["worst_decile"] for row in rows if row["objective"] == objective]
-        yield _mean([value for value in worst if value is not None], "{:.2f}")
-    yield _refusals([row for row in rows if row["objective"] == rated[0]])
+def _refused(found: Found, system: tuple[str, str]) -> str:
+    """Of all prompts that nobody should refuse, whichever set they are in; a set counts as much as any other."""
+    objective = found.objectives[0]
+    return _share(found.of(system, objective=objective, judge=found.names("judge")[0]))
 
 
 def _gain_and_refusals(rows: Sequence[Row]) -> str:
-    refused = _refusals(rows)
+    refused = _share(rows)
     return f"{_gain(rows)}{f'; refuses {refused}' if refused else ''}"
 
 
-def _refusals(rows: Sequence[Row]) -> str:
-    return _mean([100 * row["over_refusal"] for row in rows if row["over_refusal"] is not None], "{:.0f} %")
+def _share(rows: Sequence[Row]) -> str:
+    return _mean([None if row["over_refusal"] is None else 100 * row["over_refusal"] for row in rows], "{:.0f} %")
+
+
+def _gain_or_mean(rows: Sequence[Row]) -> str:
+    return _gain(rows) or _mean([row["mean"] for row in rows], "{:.2f}")
 
 
 def _gain(rows: Sequence[Row]) -> str:
-    """With its interval over runs; of one run alone that over prompts. Empty: of vanilla."""
+    """In the mean of the runs with its interval over them, that of one run alone over prompts; empty: of vanilla."""
     gains = [row["gain"] for row in rows if row["gain"] and row["gain"]["mean"] is not None]
     if len(gains) != 1:
-        return over_runs([gain["mean"] for gain in gains])
+        return over_runs([gain["mean"] for gain in gains]).replace(f", {len(gains)} runs", "")
     [gain] = gains
     interval = "" if gain["low"] is None else f" ({gain['low']:+.2f} to {gain['high']:+.2f}, 1 run)"
     return f"{gain['mean']:+.2f}{interval}"
 
 
-def _mean(values: Sequence[float], form: str) -> str:
-    return form.format(sum(values) / len(values)) if values else ""
+def _mean(values: Sequence[float | None], form: str) -> str:
+    known = [value for value in values if value is not None]
+    return form.format(sum(known) / len(known)) if known else ""

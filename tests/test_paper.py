@@ -98,26 +98,49 @@ def test_a_table_holds_every_set_and_system_and_is_made_once(tiny_model: Path, d
     assert {path: path.stat().st_mtime_ns for path in policies} == made
     assert json.loads(record.read_text()) == rows
     told = paper("table", record).stdout
-    assert told.count("Trained on wildguard (recipe refine.max_new_tokens=8), asked") == 4
+    assert told.count("Trained on wildguard (recipe refine.max_new_tokens=8): seeds 0") == 1
+    assert told.count("Asked ") == 4
     spa = next(row for row in rows if row["system"] == "spa" and row["gain"])
     assert f"{spa['gain']['mean']:+.2f} ({spa['gain']['low']:+.2f} to {spa['gain']['high']:+.2f}, 1 run)" in told
 
 
+def rows_of(
+    system: str, means: list[float], objective: str = "harmlessness", **fields: object
+) -> list[dict[str, object]]:
+    """A row a run, of a system that is so much above vanilla."""
+    shared = {"recipe": "demo", "changed": "", "trained_on": "a", "setting": "", "arithmetic": "x", "set": "a"}
+    shared |= {"judge": "j", "objective": objective, "n": 5, "worst_decile": 2.0, "over_refusal": 0.1}
+    gains = [None if system == "vanilla" else {"mean": mean, "low": 0.0, "high": 1.0} for mean in means]
+    return [
+        {**shared, "system": system, "seed": seed, "mean": 5.0 + mean, "gain": gain, **fields}
+        for seed, (mean, gain) in enumerate(zip(means, gains, strict=True))
+    ]
+
+
 def test_gains_are_in_the_mean_of_the_runs(script: ModuleType) -> None:
-    shared = {"recipe": "demo", "changed": "", "trained_on": "a", "setting": "", "arithmetic": "x", "set": "b"}
-    shared |= {"judge": "j", "objective": "harmlessness", "n": 5, "worst_decile": 2.0, "over_refusal": 0.1}
-    gains = [{"mean": mean, "low": 0.0, "high": 1.0} for mean in (0.2, 0.4, 0.6)]
-    rows = [{**shared, "system": "vanilla", "seed": 0, "mean": 5.0, "gain": None}]
-    rows += [{**shared, "system": "spa", "seed": seed, "mean": 5.5, "gain": gain} for seed, gain in enumerate(gains)]
-    *_, vanilla, spa = script.tables(rows)
-    assert vanilla == "| vanilla | 5.00 | 2.00 | 10 % |"
-    # 0.4 -/+ 4.303 * 0.2 / sqrt(3)
-    assert spa == "| spa | +0.40 (-0.10 to +0.90, 3 runs) | 2.00 | 10 % |"
-    other = [{**row, "trained_on": "b", "gain": row["gain"] and {**row["gain"], "mean": 0.1}} for row in rows[:2]]
+    rows = [*rows_of("vanilla", [0, 0, 0]), *rows_of("spa", [0.2, 0.4, 0.6]), *rows_of("sft", [0.1])]
+    told = list(script.tables(rows))
+    assert "| system | harmlessness, `j` | worst tenth, harmlessness, `j` | over-refusals |" in told
+    assert "| vanilla | 5.00 | 2.00 | 10 % |" in told
+    assert "| spa | +0.40 (-0.10 to +0.90) | 2.00 | 10 % |" in told  # 0.4 -/+ 4.303 * 0.2 / sqrt(3)
+    assert "| sft, 1 run | +0.10 (+0.00 to +1.00, 1 run) | 2.00 | 10 % |" in told
+    other = [{**row, "trained_on": "b"} for row in [*rows_of("vanilla", [0]), *rows_of("spa", [0.1])]]
     *_, head, _, on_a, on_b = script.tables([*rows, *other])
-    assert head == "| trained on | b, harmlessness |"
-    assert on_a == "| a | +0.40 (-0.10 to +0.90, 3 runs); refuses 10 % |"
+    assert head == "| trained on | a, harmlessness |"
+    assert on_a == "| a | +0.40 (-0.10 to +0.90); refuses 10 % |"
     assert on_b == "| b | +0.10 (+0.00 to +1.00, 1 run); refuses 10 % |"
+
+
+def test_what_the_paper_claims_is_said_with_what_was_found(script: ModuleType) -> None:
+    rows = [row for system, gain in (("vanilla", 0.0), ("spa", 0.4), ("sft", 0.1), ("sum", 0.5))
+            for name in ("harmlessness", "HH_5") for row in rows_of(system, [gain, gain], objective=name)]  # fmt: skip
+    rows += [{**row, "setting": "half"} for row in rows_of("spa", [0.9, 0.9], objective="HH_5")]
+    rows += rows_of("spa", [0.4, 0.4], objective="HH_5", judge="k") + rows_of("sum", [0.3, 0.3], "HH_5", judge="k")
+    told = list(script.tables(rows))
+    assert "- spa minus vanilla, by `j`: harmlessness +0.40 (+0.40 to +0.40)." in told
+    assert "- HH_5, by `j`: above spa: sum." in told  # another setting is another run
+    assert "- HH_5, by `k`: spa is highest." in told
+    assert "- Refusals of prompts that nobody should refuse: 10 % before, 10 % after." in told
 
 
 def test_what_shares_its_answers_is_one_comparison(script: ModuleType) -> None:
