@@ -14,6 +14,7 @@ from selfpriority import recipe
 from selfpriority.constitution import load_constitution
 from selfpriority.errors import InputError
 from selfpriority.recipe import Align, Recipe
+from selfpriority.recipe.named import shipped_systems
 from selfpriority.run import key_of
 
 SHIPPED = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
@@ -102,6 +103,24 @@ def test_recipes_are_sized_for_300_pools_where_the_set_is_large_enough(path):
     else:
         assert 300 <= pools < 310
         assert f"some {round(n_steps, -1)} steps of 300 pools" in text
+
+
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path.stem != "demo"], ids=lambda path: path.stem)
+def test_recipes_for_gpus_are_judged_by_two_kinds_and_say_how_they_are_run(path):
+    """A second judge of another kind or family, over-refusals where harmlessness is trained, and the three commands."""
+    loaded, text = recipe.load(path), path.read_text("utf-8")
+    [second] = loaded.evaluate.more_judges.values()
+    if "honeset" in path.stem:
+        assert isinstance(second, recipe.InWords)
+        assert second.judge.split("/")[0] != loaded.evaluate.judge.judge.split("/")[0]
+    else:
+        assert isinstance(second, recipe.ByReward)
+        assert set(second.rewards) == set(load_constitution(loaded.constitution).names)
+        assert [source.source for source in loaded.evaluate.more_prompts.values()] == ["xstest"]
+    for command in (f"plan {path.stem} --pilot", f"run {path.stem} ", f"compare {path.stem} --systems sft,"):
+        assert f"#   spa {command}" in text
+    [asked] = [line.split()[-1] for line in text.splitlines() if "--systems" in line]
+    assert set(asked.split(",")) <= set(shipped_systems())
 
 
 def test_wildguard_names_its_configuration_and_kind():

@@ -197,6 +197,25 @@ def test_a_system_is_asked_all_sets_at_once_and_each_set_finds_its_answers(evalu
         assert (second.requests, second.cached, second.tokens) == (6, 6, 0), system
 
 
+def test_several_sets_are_asked_once_and_a_lost_one_is_found_in_the_cache(tiny_model, tmp_path):
+    sets = {name: {"source": "demo", "split": name, "limit": n} for name, n in (("dev", 6), ("unseen", 3))}
+    given = two_rounds(tmp_path / "run", tiny_model, more_prompts=sets, reference=None)
+    evaluate(given.run, given)
+    places = ("evaluation", "evaluation/dev", "evaluation/unseen")
+
+    def counts(system: str) -> list[tuple[int, int]]:
+        steps = given.run.manifest.steps
+        found = [steps[f"{place}/answers-{system}"] for place in places]
+        return [(step.requests, step.cached) for step in found]
+
+    assert [counts(system) for system in SYSTEMS] == [[(8 + 6 + 3, 0), (6, 6), (3, 3)]] * len(SYSTEMS)
+    EvaluationFiles(given.run.evaluation / "dev").answers("spa").unlink()
+    again = Resources(given.recipe, given.run, Reporter())
+    evaluate(again.run, again)
+    assert counts("spa") == [(8 + 6 + 3, 0), (6, 6), (3, 3)]
+    assert EvaluationFiles(given.run.evaluation / "dev").answers("spa").is_file()
+
+
 def test_its_answers_and_the_verdicts_on_them_come_before_those_of_the_next_system(evaluated):
     steps = [each for each in evaluation_steps(evaluated.run, evaluated) if each.system]
     assert list(dict.fromkeys(each.system.name for each in steps)) == SYSTEMS

@@ -23,6 +23,9 @@ PUBLISHED = {
     "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
     "mistralai/Mistral-7B-Instruct-v0.2": 7_241_732_096,
     "Qwen/Qwen2.5-14B-Instruct": 14_770_033_664,
+    "Qwen/Qwen3Guard-Gen-0.6B": 596_049_920,  # Qwen3's, its head tied
+    "Skywork/Skywork-Reward-V2-Qwen3-1.7B": 1_720_574_976,
+    "microsoft/Phi-4-mini-instruct": 3_836_021_760,
 }
 """Parameters, from the models' own weight indices."""
 
@@ -43,7 +46,7 @@ def test_every_recipe_for_a_gpu_is_planned_with_its_memory_and_fits_its_card(pat
     assert found.card is not None
     assert found.card.suffices
     assert all(held.total for held in found.memory.values())
-    assert len(found.invented) == 2
+    assert len(found.invented) == (2 if "honeset" in path.stem else 3)  # XSTest beside the set that is trained on
     assert found.training.pools > 200
 
 

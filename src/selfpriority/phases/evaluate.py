@@ -107,6 +107,7 @@ def evaluate(run: Run, resources: Resources) -> None:
     steps = evaluation_steps(run, resources)
     if isinstance(resources.recipe.backend, OpenaiBackend) and not all(run.is_done(each.step) for each in steps):
         resources.reporter.note("evaluation: all systems answer in this process, for no server has the trained policy")
+    asked: list[System | None] = []
     for place, each in enumerate(steps):
         if run.is_done(each.step):
             continue
@@ -115,10 +116,12 @@ def evaluate(run: Run, resources: Resources) -> None:
         before = run.manifest.steps.get(each.step.name)
         others = [other for other in steps[place + 1 :] if asks_the_same(each, other) and not run.is_done(other.step)]
         with run.recording(each.step) as spent:
-            is_ahead = _ask_at_once([each, *others], resources, spent)
+            is_ahead = each.system not in asked and _ask_at_once([each, *others], resources, spent)
             each.work(Spent() if is_ahead else spent)  # what is in the cache already is counted once
-        if each.asks and not others:
-            _close(each.system, resources)
+        if each.asks:
+            asked.append(each.system)
+            if not others:
+                _close(each.system, resources)
         if run.is_made_otherwise(each.step, before):
             run.undo([other.step for other in steps if each.step.name in other.reads])
 
