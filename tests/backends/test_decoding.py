@@ -187,8 +187,8 @@ def test_prompts_in_pieces_are_bit_for_bit_the_whole(model, monkeypatch: pytest.
     prompts = [[1, *range(5, 8 + 3 * i)] for i in range(7)]
     whole = generate(model, prompts, [1, 2, 1, 1, 3, 1, 1], sampling(seed=5))
     ones = generate(model, prompts, [1] * 7, sampling(seed=5))
-    monkeypatch.setattr(decoding, "passes", lambda n_rows, width: passes(n_rows, width, most))
-    assert len(passes(7, 28, most)) > 1
+    monkeypatch.setattr(decoding, "passes", lambda lengths: passes(lengths, most))
+    assert len(passes([len(prompt) for prompt in prompts], most)) > 1
     assert generate(model, prompts, [1, 2, 1, 1, 3, 1, 1], sampling(seed=5)) == whole
     assert generate(model, prompts, [1] * 7, sampling(seed=5)) == ones
 
@@ -209,17 +209,52 @@ def test_what_a_model_does_after_its_head_is_not_lost_in_pieces(model, monkeypat
     greedy = sampling(temperature=0.0)
     whole = decoding.next_token_logits(Scaled(), prompts, [[[9]]] * 7, 2)
     drawn = generate(Scaled(), prompts, [1] * 7, greedy)
-    monkeypatch.setattr(decoding, "passes", lambda n_rows, width: passes(n_rows, width, 40))
+    monkeypatch.setattr(decoding, "passes", lambda lengths: passes(lengths, 40))
     assert generate(Scaled(), prompts, [1] * 7, greedy) == drawn
     torch.testing.assert_close(decoding.next_token_logits(Scaled(), prompts, [[[9]]] * 7, 2), whole)
 
 
-@given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 200))
+@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 200))
 @settings(deadline=None, max_examples=80)
-def test_pieces_hold_every_row_once_and_stay_within_their_bound(n_rows: int, width: int, most: int) -> None:
-    pieces = passes(n_rows, width, most)
-    assert [row for piece in pieces for row in range(n_rows)[piece]] == list(range(n_rows))
-    assert all((piece.stop - piece.start) * width <= most or piece.stop - piece.start == 1 for piece in pieces)
+def test_pieces_hold_every_row_once_and_stay_within_their_bound(lengths: list[int], most: int) -> None:
+    pieces = passes(lengths, most)
+    assert [row for piece in pieces for row in range(len(lengths))[piece]] == list(range(len(lengths)))
+    sizes = [len(lengths[piece]) for piece in pieces]
+    widths = [max(lengths[piece]) for piece in pieces]
+    assert all(size * width <= most or size == 1 for size, width in zip(sizes, widths, strict=True))
+    for size, piece in zip(sizes, pieces[1:], strict=False):  # none ends before it must
+        rows = lengths[piece.start - size : piece.start + 1]
+        assert len(rows) * max(rows) > most
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_a_pass_is_as_wide_as_its_own_rows(model, monkeypatch: pytest.MonkeyPatch, is_sorted: bool) -> None:
+    """Prompts of very different lengths: the same draws, logits and states, and hardly a position for nothing."""
+    prompts = [[1, *range(5, 5 + n)] for n in (3, 90, 4, 5, 60, 3, 4, 30)]
+    if is_sorted:
+        prompts.sort(key=len, reverse=True)
+    rows = [(ids, [range(1, len(ids))]) for ids in prompts]
+
+    def everything() -> tuple[list[list[int]], torch.Tensor, torch.Tensor]:
+        alone = next_token_logits(model, [[]] * 8, [[ids] for ids in prompts], 2)
+        return generate(model, prompts, [1] * 8, sampling(seed=5)), alone, span_means(model, rows, [1], 2)[1]
+
+    drawn, *numbers = everything()
+    monkeypatch.setattr(batches, "PASS_TOKENS", 95)
+    forwarded: list[tuple[int, ...]] = []
+    hook = model.base_model.register_forward_pre_hook(
+        lambda _, __, given: forwarded.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    try:
+        drawn_in_passes, *numbers_in_passes = everything()
+    finally:
+        hook.remove()
+    assert drawn_in_passes == drawn
+    for some, whole in zip(numbers_in_passes, numbers, strict=True):
+        torch.testing.assert_close(some, whole, atol=1e-5, rtol=0)
+    read = [rows * width for rows, width in forwarded if width > 1]
+    needed = sum(len(ids) + 1 for ids in prompts)  # with the column of padding
+    assert sum(read) < 3 * (1.3 if is_sorted else 1.8) * needed  # as one block it is three times 3.5
 
 
 def test_a_batch_tells_how_far_it_is(model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig
 
-from selfpriority.backends.kv_cache import GrowingLayer, growing_cache, part_of
+from selfpriority.backends.kv_cache import GrowingLayer, Rows, growing_cache, part_of
 
 CONFIG = LlamaConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2)
 
@@ -52,7 +52,7 @@ def test_parts_fill_the_rows_of_the_whole():
     for index in range(2):
         whole.update(states[0, index], states[1, index], index)
     for rows in (slice(0, 2), slice(2, 4), slice(4, 6)):
-        part = part_of(parts, rows.start, 5)
+        part = part_of(parts, Rows(rows.start, 5, 4))
         assert part.get_seq_length() == 0
         for index in range(2):
             part.update(states[0, index, rows], states[1, index, rows], index)
@@ -64,7 +64,21 @@ def test_parts_fill_the_rows_of_the_whole():
     assert parts.layers[0].keys.data_ptr() == before  # there was room
 
 
+def test_shorter_rows_end_where_the_longest_do_behind_zeros(monkeypatch):
+    """What lies in memory before may be no number, and what is masked still enters a sum, times zero."""
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda like, *shape: torch.full(shape, float("nan")))
+    whole = growing_cache(CONFIG, 10)
+    long, short = torch.ones(2, 2, 4, 8), torch.full((1, 2, 3, 8), 2.0)
+    for states, rows in ((long, Rows(0, 3, 4)), (short, Rows(2, 3, 4))):
+        part_of(whole, rows).update(states, -states, 0)
+    keys, values = whole.layers[0].keys, whole.layers[0].values
+    assert keys[:2].eq(1).all()
+    assert keys[2, :, 0].eq(0).all()
+    assert keys[2, :, 1:].eq(2).all()
+    assert torch.equal(values, -keys)
+
+
 def test_a_cache_of_other_layers_has_no_parts():
     config = LlamaConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, sliding_window=4)
     config.layer_types = ["full_attention", "sliding_attention"]
-    assert part_of(growing_cache(config), 0, 5) is None
+    assert part_of(growing_cache(config), Rows(0, 5, 4)) is None

@@ -59,13 +59,20 @@ def n_alike(sequences: Sequence[Sequence[object]]) -> int:
     return next((i for i in range(n_most) if len({ids[i] for ids in sequences}) > 1), n_most)
 
 
-def passes(n_rows: int, width: int, most: int | None = None) -> list[slice]:
-    """The rows [rows, width] of a batch, some for each forward pass: the same numbers as in one, and less in between.
+def passes(lengths: Sequence[int], most: int | None = None) -> list[slice]:
+    """Rows of these lengths, some for each forward pass: the same numbers as in one, and less in between.
 
-    The positions of a pass stay within `most`, by default `PASS_TOKENS`; a longer row makes a pass alone.
+    A pass is as wide as its own longest row, so rows in order of length hardly pad. Its positions stay within `most`,
+    by default `PASS_TOKENS`; a longer row makes a pass alone.
     """
-    n_pass = max(1, (most or PASS_TOKENS) // max(1, width))
-    return [slice(first, min(first + n_pass, n_rows)) for first in range(0, n_rows, n_pass)]
+    found: list[slice] = []
+    first = widest = 0
+    for row, length in enumerate(lengths):
+        widest = max(widest, length)
+        if row > first and (row + 1 - first) * widest > (most or PASS_TOKENS):
+            found.append(slice(first, row))
+            first, widest = row, length
+    return [*found, slice(first, len(lengths))] if lengths else []
 
 
 def rows_at_once(n_rows: int, width: int, most: int) -> int:

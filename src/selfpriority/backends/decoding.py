@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from selfpriority.backends.batches import n_shared, passes, rows_at_once
-from selfpriority.backends.kv_cache import growing_cache, is_growing, part_of, put_rows
+from selfpriority.backends.kv_cache import Rows, growing_cache, is_growing, part_of, put_rows
 from selfpriority.backends.pulse import beat
 from selfpriority.errors import WorkFailed
 
@@ -160,11 +160,11 @@ def _forked(model: Any, shared: _Start, own: tuple[Tensor, Tensor], n_more: int,
         branch = copy.deepcopy(shared.cache)
         branch.batch_select_indices(torch.zeros(rows.stop - rows.start, dtype=torch.long, device=model.device))
         logits = _next_logits(model, ids[rows], mask[rows], branch)
-        put_rows(whole, branch, rows.start, len(ids))
+        put_rows(whole, branch, Rows(rows.start, len(ids), mask.shape[1]))
         return logits
 
     # a pass holds what all begin with once for each of its rows
-    return _Start(whole, mask, _in_pieces(model, passes(*mask.shape), read, is_told))
+    return _Start(whole, mask, _in_pieces(model, passes([mask.shape[1]] * len(mask)), read, is_told))
 
 
 def _behind(
@@ -202,14 +202,21 @@ def _longest(rows: Iterable[Sequence[int]]) -> int:
 
 
 def _first_logits(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache, is_told: bool = False) -> Tensor:
-    """As `_next_logits` of an empty cache, in passes over some rows each where the cache can be filled so."""
-    pieces = passes(*ids.shape)
-    parts = {rows.start: part for rows in pieces if (part := part_of(cache, rows.start, len(ids))) is not None}
-    if len(pieces) == 1 or not parts:
+    """As `_next_logits` of an empty cache, in passes over some rows each where the cache can be filled so.
+
+    A pass leaves out the padding that stands before all of its rows, but for the column that `_left_padded` adds.
+    """
+    n_rows, width = ids.shape
+    lengths = [length + 1 for length in mask.sum(dim=1).tolist()]
+    pieces = passes(lengths)
+    if len(pieces) == 1 or not is_growing(cache):
         return _next_logits(model, ids, mask, cache)
 
     def read(rows: slice) -> Tensor:
-        return _next_logits(model, ids[rows], mask[rows], parts[rows.start])
+        front = width - max(lengths[rows])
+        part = part_of(cache, Rows(rows.start, n_rows, width))
+        assert part is not None
+        return _next_logits(model, ids[rows, front:], mask[rows, front:], part)
 
     return _in_pieces(model, pieces, read, is_told)
 

@@ -200,8 +200,10 @@ class HfClassifier:
     def _classify(self, requests: Sequence[Classify]) -> list[Answer]:
         rows = [[*prompt, *response] for prompt, response in (_encoded(self._loaded, r) for r in requests)]
         ids, mask = right_padded(rows, self._loaded.pad_id, self._loaded.model.device)
+        lengths = [len(row) + 1 for row in rows]
+        widths = [(part, max(lengths[part])) for part in passes(lengths)]
         logits = [
-            self._loaded.model(input_ids=ids[part], attention_mask=mask[part]).logits for part in passes(*ids.shape)
+            self._loaded.model(input_ids=ids[part, :n], attention_mask=mask[part, :n]).logits for part, n in widths
         ]
         return [Value(float(value)) for value in torch.cat(logits)[:, 0].float().tolist()]
 

@@ -47,8 +47,10 @@ def span_means(
     if layers[0] < 0 or layers[-1] >= len(modules):
         raise InputError(f"layer {layers[-1]}: this model has layers 0 to {len(modules) - 1}")
     parts = []
-    for part in passes(len(ids), ids.shape[1]):
-        parts.append(_pass_means(model, layers, ids[part], mask[part], weights[part]))
+    lengths = [len(tokens) + 1 for tokens, _ in rows]
+    for part in passes(lengths):
+        n = max(lengths[part])
+        parts.append(_pass_means(model, layers, ids[part, :n], mask[part, :n], weights[part, :, :n]))
         beat(part.stop, 0)
     return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
 

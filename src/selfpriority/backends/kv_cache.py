@@ -5,6 +5,7 @@ transformers' own cache concatenates every layer at every token. Knows nothing o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +13,17 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 _ROOM = 64  # tokens that fit before the next copy, where more come than were announced
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where some rows lie in a larger cache."""
+
+    first: int
+    of: int
+    """Rows of the whole."""
+    width: int
+    """Tokens of its rows. Shorter ones end where the longest do, behind zeros that no mask lets through."""
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its base class registers subclasses
@@ -35,14 +47,14 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its base c
         self.values, self._value_room = self._append(self.values, self._value_room, value_states)
         return self.keys, self.values
 
-    def fill(self, key_states: Tensor, value_states: Tensor, first: int, n_rows: int) -> None:
-        """Puts keys and values of the first tokens into the rows from `first` on, of `n_rows` in all."""
+    def fill(self, key_states: Tensor, value_states: Tensor, rows: Rows) -> None:
+        """Puts keys and values of the first tokens into some rows."""
         if self._key_room is None or self._value_room is None:
             self.lazy_initialization(key_states, value_states)
-            self._key_room = self._room(key_states, n_rows, key_states.shape[-2])
-            self._value_room = self._room(value_states, n_rows, value_states.shape[-2])
-        self.keys = _written(self._key_room, key_states, first)
-        self.values = _written(self._value_room, value_states, first)
+            self._key_room = self._room(key_states, rows.of, rows.width)
+            self._value_room = self._room(value_states, rows.of, rows.width)
+        self.keys = _written(self._key_room, key_states, rows)
+        self.values = _written(self._value_room, value_states, rows)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keeps the rows of these numbers; ascending ones, each once, move up in place."""
@@ -81,13 +93,13 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its base c
 class _Part(DynamicLayer):  # type: ignore[no-untyped-call]  # as above
     """What some rows begin with, written into the rows of a `GrowingLayer`."""
 
-    def __init__(self, whole: GrowingLayer, first: int, n_rows: int) -> None:
+    def __init__(self, whole: GrowingLayer, rows: Rows) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._whole, self._first, self._n_rows = whole, first, n_rows
+        self._whole, self._rows = whole, rows
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Hands keys and values on; they are all there are, for a part is computed in one pass."""
-        self._whole.fill(key_states, value_states, self._first, self._n_rows)
+        self._whole.fill(key_states, value_states, self._rows)
         return key_states, value_states
 
 
@@ -103,11 +115,11 @@ def growing_cache(config: Any, n_tokens: int = 0) -> DynamicCache:
     return cache
 
 
-def part_of(cache: DynamicCache, first: int, n_rows: int) -> DynamicCache | None:
-    """An empty cache whose rows become those of `cache` from `first` on, of `n_rows`; None: other kinds of layers."""
+def part_of(cache: DynamicCache, rows: Rows) -> DynamicCache | None:
+    """An empty cache whose rows become some of those of `cache`; None: other kinds of layers."""
     if not is_growing(cache):
         return None
-    layers = [_Part(layer, first, n_rows) for layer in cache.layers if isinstance(layer, GrowingLayer)]
+    layers = [_Part(layer, rows) for layer in cache.layers if isinstance(layer, GrowingLayer)]
     part = DynamicCache()
     part.layers = list(layers)
     return part
@@ -118,17 +130,19 @@ def is_growing(cache: DynamicCache) -> bool:
     return bool(cache.layers) and all(isinstance(layer, GrowingLayer) for layer in cache.layers)
 
 
-def put_rows(cache: DynamicCache, rows: DynamicCache, first: int, n_rows: int) -> None:
-    """Copies the rows of a cache into those of `cache` from `first` on, of `n_rows`; both of growing layers."""
-    for whole, part in zip(cache.layers, rows.layers, strict=True):
+def put_rows(cache: DynamicCache, part_cache: DynamicCache, rows: Rows) -> None:
+    """Copies the rows of a cache into some of those of `cache`; both of growing layers."""
+    for whole, part in zip(cache.layers, part_cache.layers, strict=True):
         assert isinstance(whole, GrowingLayer)
         assert isinstance(part, DynamicLayer)
         assert part.keys is not None
         assert part.values is not None
-        whole.fill(part.keys, part.values, first, n_rows)
+        whole.fill(part.keys, part.values, rows)
 
 
-def _written(room: Tensor, states: Tensor, first: int) -> Tensor:
-    n_tokens = states.shape[-2]
-    room[first : first + len(states), :, :n_tokens] = states
-    return room[..., :n_tokens, :]
+def _written(room: Tensor, states: Tensor, rows: Rows) -> Tensor:
+    n_front = rows.width - states.shape[-2]
+    written = room[rows.first : rows.first + len(states)]
+    written[:, :, :n_front] = 0  # what is masked counts zero times, which of a number that is none is none
+    written[:, :, n_front : rows.width] = states
+    return room[..., : rows.width, :]
