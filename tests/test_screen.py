@@ -154,7 +154,7 @@ def test_events_come_out_as_they_went_in(capsys: pytest.CaptureFixture[str]) -> 
 def test_the_view_is_fed_by_another_process_and_by_the_run(tmp_path: Path) -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, height=30, color_system=None, legacy_windows=False)
-    with RunView(console, Run(tmp_path / "run")) as view:
+    with RunView(console, Run(tmp_path / "run"), "spa compare") as view:
         view._parts = {"collect (round 1)": Announced("collect (round 1)", lambda: "prompts 6 → sample 5 (1 too long)")}
         view._screen.stages = [Stage("collect (round 1)")]
         view.stage("collect (round 1)", "now")
@@ -166,6 +166,7 @@ def test_the_view_is_fed_by_another_process_and_by_the_run(tmp_path: Path) -> No
         time.sleep(0.05)
         view._live.refresh()
         seen = out.getvalue()
+    assert f"spa compare {tmp_path / 'run'}"[:60] in seen
     assert "sample ━━━━━━╌" in seen
     assert "6/24, 12 s to go, 20 tok/s" in seen, "the answers of the batch in hand count"
     assert "prompts 6 → sample 5 (1 too long)" in seen

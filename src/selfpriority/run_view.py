@@ -51,11 +51,12 @@ class RunView(Reporter):
     Args:
         console: a terminal.
         run: what is run.
+        command: by which it was started.
     """
 
-    def __init__(self, console: Console, run: Run) -> None:
+    def __init__(self, console: Console, run: Run, command: str = "spa run") -> None:
         self._console, self._run = console, run
-        self._screen = Screen(f"spa run {run.folder}")
+        self._screen = Screen(f"{command} {run.folder}")
         self._parts: dict[str, Announced] = {}
         self._clocks: dict[str, _Clock] = {}
         self._most_at_once = 1

@@ -107,7 +107,7 @@ def reporting(title: str, run: Run | None = None) -> Iterator[Reporter]:
     """Progress on stderr; of several processes that work together the main one reports.
 
     Args:
-        title: what stands before every step.
+        title: what stands before every step; of a run that is worked through, the command, for its view.
         run: is run from end to end; on a terminal it gets a view of its own.
     """
     from rich.console import Console
@@ -127,8 +127,9 @@ def reporting(title: str, run: Run | None = None) -> Iterator[Reporter]:
     elif run is not None and console.is_terminal and not SAID.is_verbose:
         from selfpriority.run_view import RunView
 
-        with RunView(console, run) as view:
+        with RunView(console, run, title) as view:
             yield view
     else:
+        title = title.split()[0] if run is not None else title
         with LiveReporter(console, title, is_verbose=SAID.is_verbose, flags=SAID.flags) as reporter:
             yield reporter

@@ -69,7 +69,7 @@ def _work_through(run: Run, asked: Asked, debug: bool, *last: str) -> None:
     """The whole way of a run, its tables, and where the report is; `last` are lines before that one."""
     from selfpriority.pipeline import report, run_all
 
-    with reporting("spa", run) as reporter:
+    with reporting("spa run", run) as reporter:
         code = run_all(run, asked, reporter, debug=debug)
     if code:
         raise typer.Exit(code)
@@ -99,7 +99,7 @@ def compare_command(
 
     path = named_recipe(recipe)
     run, asked = start(path, compared_fields(path, fields or [], options), out)
-    with reporting("spa", run) as reporter:
+    with reporting("spa compare", run) as reporter:
         code = run_all(run, asked, reporter, debug=bool(context.obj))
     if code:
         raise typer.Exit(code)
