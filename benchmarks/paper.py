@@ -4,6 +4,7 @@
     python benchmarks/paper.py run rivals --data FOLDER --to runs/paper          the nearest rivals of today
     python benchmarks/paper.py run iterations --data FOLDER --to runs/paper      rounds, on the same prompts or new ones
     python benchmarks/paper.py run prompts samples scoring --data FOLDER --to runs/paper
+    python benchmarks/paper.py run attempts --data FOLDER --to runs/paper        what might hold SPA back, tried
     python benchmarks/paper.py table benchmarks/paper/smollm2-135m.json          what was found, in Markdown
 
 `--sets saferlhf wildguard` says what is trained on, `--seeds 0 1 2` how often, `--recipe` on which model and how (the
@@ -100,6 +101,7 @@ TABLES = {
             "meta_aligner,meta_rewarding,self_rewarding"
         ),
     ),
+    "attempts": (Part(",".join(str(path) for path in sorted((Path(__file__).parent / "attempts").glob("*.yaml")))),),
     "ablations": (Part("spa_simpo", vary=("denoise.consistency=0.25,off", "denoise.keep_lowest=1.0,0.5")),),
     "iterations": (
         Part(setting="three rounds, the same prompts", fields=("rounds=3",)),
