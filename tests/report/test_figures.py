@@ -19,7 +19,7 @@ from selfpriority.report.figures import (
     shares,
     whisker,
 )
-from selfpriority.report.pareto import Place, pareto
+from selfpriority.report.pareto import FEW, Place, pareto
 from selfpriority.report.rounds import Point
 from tests.report.drawing import Drawing, is_rising, number, points
 
@@ -153,14 +153,19 @@ def test_pareto_joins_the_systems_that_no_other_beats_on_both():
     assert drawn.frame_holds_everything()
 
 
-@pytest.mark.parametrize("n", [2, 4, 8])
+@pytest.mark.parametrize("n", [2, 4, 8, 20])
 def test_names_in_the_pareto_plot_do_not_cover_each_other(n):
+    """All at one point; of more than a few systems the picture is larger."""
     names = [f"system-{i}" for i in range(n)]
     drawn = Drawing(pareto([place(name, 5.0, 5.0) for name in names], ("harm", "help"), "systems"))
-    heights = sorted(number(text, "y") for text in drawn.all("text", "system"))
-    assert len(heights) == n
-    assert all(second - first >= 12.9 for first, second in itertools.pairwise(heights))
+    texts = drawn.all("text", "system")
+    assert len(texts) == n
+    for one, other in itertools.combinations(texts, 2):
+        apart = abs(number(one, "y") - number(other, "y")) >= 12.9
+        beside = abs(number(one, "x") - number(other, "x")) >= 7 * len("system-0")
+        assert apart or beside, (one.text, other.text)
     assert drawn.frame_holds_everything()
+    assert drawn.root.get("class") == ("pareto" if n <= FEW else "pareto large")
 
 
 def test_a_name_at_the_right_edge_stands_left_of_its_point():

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from selfpriority.evaluation.perplexity import perplexities
 from selfpriority.evaluation.utility_records import MtBenchResult
 from selfpriority.report.page import write_report
-from selfpriority.report.utility_tables import known, losses, mt_bench_grid
+from selfpriority.report.utility_tables import FEW, known, losses, mt_bench_grid
 from selfpriority.report.view import View, read_view
 from selfpriority.run import Run
 from selfpriority.storage import read_json, write_json
@@ -104,6 +104,20 @@ def test_right_answers_and_perplexity_stand_in_one_table(run_folder):
     assert right[2:] == ("\u22122.0 (\u22123.0 to \u22121.0)", "0.300")
     assert rows["perplexity on plain prose"] == ("40.0", "42.0, 1.05 times", "\u2013", "\u2013")
     assert list(losses(view)) == []
+
+
+def test_of_many_systems_each_has_a_row(run_folder):
+    """And each comparison, with its p beside the change."""
+    many = {f"system-{i}": [Likelihood(36.9 + i, 10)] for i in range(FEW)}
+    found = asdict(perplexities({"vanilla": [Likelihood(36.9, 10)], **many}))
+    grid = known(view_with(run_folder, asked(-0.02, False), found))
+    assert grid is not None
+    assert grid.columns == ("MMLU, 5 examples, 1,140 questions", "perplexity on plain prose")
+    rows = {row.name: row.cells for row in grid.rows}
+    assert list(rows) == ["vanilla", "spa", *many, "spa against vanilla"]
+    assert rows["vanilla"] == ("30.0 (28.0 to 32.0)", "40.0")
+    assert rows["system-1"][0] == "\u2013"
+    assert rows["spa against vanilla"] == ("\u22122.0 (\u22123.0 to \u22121.0), p 0.300", "\u2013")
 
 
 def test_what_is_lost_is_said_at_the_top(run_folder):

@@ -13,10 +13,28 @@ from markupsafe import Markup, escape
 
 from selfpriority.report.figures import Estimate, Frame, Scale, axis_names, svg
 
-WIDTH, HEIGHT = 420, 340
-FRAME = Frame(38, WIDTH - 12, 12, HEIGHT - 44)
+FEW = 8
+"""Up to that many systems a small picture has room for all names."""
 LINE_HEIGHT, LETTER = 13, 7.0
 """Of a name beside its point, in viewBox units."""
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """How large the drawing is, in viewBox units."""
+
+    width: int
+    height: int
+    kind: str
+    """Its classes."""
+
+    @property
+    def frame(self) -> Frame:
+        """The part that holds the systems."""
+        return Frame(38, self.width - 12, 12, self.height - 44)
+
+
+SMALL, LARGE = Canvas(420, 340, "pareto"), Canvas(860, 480, "pareto large")
 
 
 @dataclass(frozen=True)
@@ -53,17 +71,20 @@ class _Label:
 
 def pareto(places: Sequence[Place], names: Sequence[str], title: str) -> Markup:
     """Systems by two objectives with their intervals; a stepped line joins those that no other system beats on both."""
-    across = _axis([place.primary for place in places], FRAME.left, FRAME.right)
-    up = _axis([place.secondary for place in places], FRAME.bottom, FRAME.top)
+    canvas = SMALL if len(places) <= FEW else LARGE
+    frame = canvas.frame
+    across = _axis([place.primary for place in places], frame.left, frame.right)
+    up = _axis([place.secondary for place in places], frame.bottom, frame.top)
     front = [place for place in places if not any(place.is_beaten_by(other) for other in places)]
-    body = [*_grid(across, up), *_front(front, across, up)]
+    body = [*_grid(across, up, frame), *_front(front, across, up)]
     labels: list[_Label] = []
     for number, place in enumerate(places):
         kind = "first" if number == 0 else "best" if place in front else "beaten"
         body += _point(place, kind, across, up)
-        labels.append(_label(place.name, across(place.primary.value), up(place.secondary.value), labels))
+        beside = Beside(place.name, across(place.primary.value), up(place.secondary.value))
+        labels.append(_label(beside, labels, frame))
     body += [label.drawn() for label in labels]
-    return svg(WIDTH, HEIGHT, title, [*body, *axis_names(names, FRAME, HEIGHT)], "pareto")
+    return svg(canvas.width, canvas.height, title, [*body, *axis_names(names, frame, canvas.height)], canvas.kind)
 
 
 def _axis(estimates: Sequence[Estimate], start: float, end: float) -> Scale:
@@ -91,16 +112,16 @@ def _point(place: Place, kind: str, across: Scale, up: Scale) -> list[str]:
     ]
 
 
-def _grid(across: Scale, up: Scale) -> list[str]:
+def _grid(across: Scale, up: Scale, frame: Frame) -> list[str]:
     body = []
     for tick in _ticks(across.low, across.high):
         x = across(tick)
-        body.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{FRAME.top}" y2="{FRAME.bottom}"/>')
-        body.append(f'<text x="{x}" y="{FRAME.bottom + 16}" text-anchor="middle">{tick:g}</text>')
+        body.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{frame.top}" y2="{frame.bottom}"/>')
+        body.append(f'<text x="{x}" y="{frame.bottom + 16}" text-anchor="middle">{tick:g}</text>')
     for tick in _ticks(up.low, up.high):
         y = up(tick)
-        body.append(f'<line class="grid" x1="{FRAME.left}" x2="{FRAME.right}" y1="{y}" y2="{y}"/>')
-        body.append(f'<text x="{FRAME.left - 7}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
+        body.append(f'<line class="grid" x1="{frame.left}" x2="{frame.right}" y1="{y}" y2="{y}"/>')
+        body.append(f'<text x="{frame.left - 7}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
     return body
 
 
@@ -111,11 +132,21 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(n * step, 6) for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _label(name: str, x: float, y: float, others: Sequence[_Label]) -> _Label:
-    """The name beside its point inside the frame, on the nearest line where no other name stands."""
-    length = LETTER * len(name)
-    start = x + 10 if x + 10 + length <= FRAME.right else max(FRAME.left, x - 10 - length)
-    lines = [y - 8 + LINE_HEIGHT * step for n in range(len(others) + 1) for step in (n, -n)]
-    inside = [line for line in lines if FRAME.top + 10 <= line <= FRAME.bottom - 3]
-    tried = [_Label(name, start, start + length, line) for line in (inside or lines)]
+@dataclass(frozen=True)
+class Beside:
+    """A name, and the point that it is to stand beside."""
+
+    name: str
+    x: float
+    y: float
+
+
+def _label(beside: Beside, others: Sequence[_Label], frame: Frame) -> _Label:
+    """The name right or left of its point inside the frame, on the nearest line where no other name stands."""
+    x, length = beside.x, LETTER * len(beside.name)
+    right, left = x + 10, max(frame.left, x - 10 - length)
+    starts = [right, left] if right + length <= frame.right else [left]
+    lines = [beside.y - 8 + LINE_HEIGHT * step for n in range(len(others) + 1) for step in (n, -n)]
+    inside = [line for line in lines if frame.top + 10 <= line <= frame.bottom - 3]
+    tried = [_Label(beside.name, start, start + length, line) for line in (inside or lines) for start in starts]
     return next((label for label in tried if not any(label.covers(other) for other in others)), tried[0])

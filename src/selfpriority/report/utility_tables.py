@@ -17,9 +17,15 @@ from selfpriority.report.plain import words
 from selfpriority.report.tables import Grid, GridRow
 from selfpriority.report.view import View
 
+FEW = 5
+"""Systems that have a column each."""
+
 
 def known(view: View) -> Grid | None:
-    """Shares of right answers by task and the perplexity of plain prose, a column a system; None without either."""
+    """Shares of right answers by task and the perplexity of plain prose; None without either.
+
+    A column a system, where there are few; else a row a system and comparison, for no page is that wide.
+    """
     tasks, alarm = view.utility.tasks if view.utility else {}, perplexity_of(view)
     systems = list(dict.fromkeys(name for task in tasks.values() for name in task.systems))
     systems += [name for name in (alarm.systems if alarm else {}) if name not in systems]
@@ -39,7 +45,22 @@ def known(view: View) -> Grid | None:
         cells = (_times(alarm.systems.get(system)) for system in systems)
         rows.append(("perplexity on plain prose", (*cells, *(PAGE.dash for _ in range(2 * len(contests))))))
     note = "Right answers in percent, differences in points, paired by question. Perplexity is an alarm alone."
-    return Grid((*systems, *_tested(contests)), tuple(GridRow(*row) for row in rows), note) if rows else None
+    if not rows:
+        return None
+    grid = Grid((*systems, *_tested(contests)), tuple(GridRow(*row) for row in rows), note)
+    return grid if len(systems) <= FEW else _turned(grid, len(systems))
+
+
+def _turned(grid: Grid, n_systems: int) -> Grid:
+    """Rows as columns; a comparison and its p, two columns before, share a row."""
+    rows = [
+        GridRow(name, tuple(row.cells[at] for row in grid.rows)) for at, name in enumerate(grid.columns[:n_systems])
+    ]
+    for at in range(n_systems, len(grid.columns), 2):
+        pairs = [row.cells[at : at + 2] for row in grid.rows]
+        cells = tuple(change if p == PAGE.dash else f"{change}, p {p}" for change, p in pairs)
+        rows.append(GridRow(grid.columns[at], cells))
+    return Grid(tuple(row.name for row in grid.rows), tuple(rows), grid.note)
 
 
 def losses(view: View) -> Iterator[str]:
