@@ -207,18 +207,28 @@ def keep(record: Path, told: Row, folder: Path) -> None:
     """Adds a run's rows to the record, in place of those of the same run and system."""
     from dataclasses import asdict
 
+    from selfpriority.evaluation.summary import MAIN_JUDGE
     from selfpriority.inspection.comparison import MAIN_SET, comparison
     from selfpriority.run import Run
 
     found = comparison(Run(folder))
-    rows = [{**told, **asdict(row)} for row in found.rows]
+    rows: list[Row] = [{**told, **_rounded(asdict(row))} for row in found.rows]
     for row in rows:
         row["set"] = told["trained_on"] if row["set"] == MAIN_SET else row["set"]
+        row["judge"] = found.judges[MAIN_SET].judge if row["judge"] == MAIN_JUDGE else row["judge"]
     old: list[Row] = json.loads(record.read_text("utf-8")) if record.is_file() else []
     new = {_of(row, told) for row in rows}
     kept = [*(row for row in old if _of(row, told) not in new), *rows]
     record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text("[\n" + ",\n".join(json.dumps(row) for row in kept) + "\n]\n", encoding="utf-8")
+    lines = (json.dumps(row, separators=(",", ":")) for row in kept)
+    record.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    """Ratings go from 1 to 10: a thousandth of a point is enough for a record."""
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def _of(row: Row, told: Row) -> tuple[Any, ...]:
