@@ -27,7 +27,7 @@ from typing import Any
 
 from trainers import SHAPES, WHO, CannotRun, Case, peak_flops, per_token_flops
 
-from selfpriority.phases.children import KEEP_FREED_MEMORY, RETURN_FREED_MEMORY
+from selfpriority.phases.freed_memory import KEEP_FREED_MEMORY, RETURN_FREED_MEMORY
 
 TABLE = [  # n, prompt, response
     *((n, 64, response) for n in (2, 4, 8) for response in (64, 96, 256)),

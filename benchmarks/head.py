@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear_cross_entropy
 
-from selfpriority.phases.children import KEEP_FREED_MEMORY
+from selfpriority.phases.freed_memory import KEEP_FREED_MEMORY
 from selfpriority.training.head import token_logps
 
 HIDDEN, VOCABULARY = 576, 49_152

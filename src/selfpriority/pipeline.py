@@ -21,7 +21,8 @@ from selfpriority.inputs import check_inputs
 from selfpriority.interrupts import INTERRUPTED
 from selfpriority.phases.batch_tokens import with_batch_tokens
 from selfpriority.phases.branches import Branch, branches, prepare
-from selfpriority.phases.children import ALONE, KEEP_FREED_MEMORY, RETURN_FREED_MEMORY, Place, run_child
+from selfpriority.phases.children import ALONE, Place, run_child
+from selfpriority.phases.freed_memory import KEEP_FREED_MEMORY, RETURN_FREED_MEMORY
 from selfpriority.phases.launch import check_alone
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources

@@ -15,12 +15,6 @@ from typing import IO
 from selfpriority.interrupts import INTERRUPTED
 from selfpriority.phases.resources import Reporter
 
-# glibc hands every large freed tensor back to the system, which on a virtual machine costs more than the copy into the
-# next one (3 against 20 GB/s); kept, it makes ratings and generation about a tenth faster on a CPU
-KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
-# who asks for less memory gets the opposite: what is freed in between stays no part of the peak
-RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-
 EVENTS = "SPA_EVENTS"
 """Set for the process of a phase whose words are read by the one that started it."""
 SECONDS_TO_HEAR = 2.0

@@ -17,6 +17,7 @@ from selfpriority.judges.heads import Heads
 from selfpriority.language_model import LanguageModel
 from selfpriority.method.order import Order
 from selfpriority.models.trust import trust_code
+from selfpriority.phases.freed_memory import return_freed_memory
 from selfpriority.phases.judge_names import (
     check_rewards,
     fitted_heads,
@@ -176,6 +177,7 @@ class Resources:
         """Gives back the memory of the model `name`; asked for again, it is opened again."""
         for key in [key for key in self.models if key.startswith(f"{name} ")]:
             del self.models[key]
+        return_freed_memory()
 
     def classifier(self, name: str, step: str, spent: Spent) -> LanguageModel:
         """The reward model `name` behind cache and progress; it runs here, whoever generates."""

@@ -16,6 +16,7 @@ from selfpriority.evaluation.summary import Further, contests, summarise
 from selfpriority.evaluation.summary_file import read_perplexity, write_perplexity, write_summary
 from selfpriority.evaluation.table import table
 from selfpriority.phases.evaluation_step import EvaluationStep
+from selfpriority.phases.freed_memory import return_freed_memory
 from selfpriority.phases.judge_names import comparing, judge_entry
 from selfpriority.phases.models import arithmetic, model_key, reading
 from selfpriority.phases.perplexity import measured_perplexity, prose
@@ -53,6 +54,7 @@ def perplexity_of_all(run: Run, resources: Resources, _: Spent) -> None:
     """Measures it of every system that is a model of its own."""
     settings = resources.recipe.backend
     resources.models.clear()  # their memory: each system is loaded once more
+    return_freed_memory()
     found = measured_perplexity(
         plain_models(run, resources.recipe), settings if isinstance(settings, HfBackend) else HfBackend()
     )
