@@ -72,9 +72,10 @@ def claims(found: Found) -> Iterator[str]:
         gains = {name: found.of(ours, set=found.trained_on, judge=judge, objective=name) for name in found.objectives}
         told = "; ".join(f"{name} {_gain(rows)}" for name, rows in gains.items())
         yield f"- {OURS} minus {REFERENCE}, by `{judge}`: {told}."
-        for name in found.weighted:
-            above = _above(found, ours, judge, name)
-            yield f"- {name}, by `{judge}`: {f'above {OURS}: {above}' if above else f'{OURS} is highest'}."
+        above = {name: _above(found, ours, judge, name) for name in found.weighted}
+        for others in dict.fromkeys(above.values()):
+            names = ", ".join(name for name in above if above[name] == others)
+            yield f"- {names}, by `{judge}`: {f'above {OURS}: {others}' if others else f'{OURS} is highest'}."
     before, after = (_refused(found, (name, "")) for name in (REFERENCE, OURS))
     if before and after:
         yield f"- Refusals of prompts that nobody should refuse: {before} before, {after} after."
