@@ -1,4 +1,4 @@
-"""What the documentation's site takes from outside docs/: the benchmarks' README and the changelog, as pages."""
+"""What the documentation's site takes from outside docs/: the benchmarks' READMEs and the changelog, as pages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parent.parent
 TAKEN = {
     "benchmarks.md": ("benchmarks/README.md", "../docs/"),
+    "paper.md": ("benchmarks/paper/README.md", "../../docs/"),
+    "smollm2-135m.md": ("benchmarks/paper/smollm2-135m.md", "../../docs/"),
     "changelog.md": ("CHANGELOG.md", "docs/"),
     "security.md": ("SECURITY.md", "docs/"),
     "tour.ipynb": ("notebooks/tour.ipynb", "docs/"),
