@@ -191,14 +191,17 @@ def contests(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def over_runs(values: list[float]) -> str:
-    """Mean with its interval over runs; with one run no interval."""
-    if not values:
-        return ""
+    """Mean with its interval over runs, and how many there are; with one run no interval."""
+    if len(values) < 2:
+        return f"{values[0]:+.2f} (1 run)" if values else ""
+    return f"{interval_over_runs(values)[:-1]}, {len(values)} runs)"
+
+
+def interval_over_runs(values: list[float]) -> str:
+    """Mean of two runs or more with its interval (Student's t)."""
     mean = statistics.fmean(values)
-    if len(values) == 1:
-        return f"{mean:+.2f} (1 run)"
     half = T95[min(len(values), len(T95)) - 1] * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f}, {len(values)} runs)"
+    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
 
 
 if __name__ == "__main__":

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from statistics import fmean
 from typing import Any
 
-from order import over_runs
+from order import interval_over_runs
 
 Row = dict[str, Any]
 """A system's figures by one judge on one objective and prompt set, as `paper.py` keeps them."""
 OURS, REFERENCE = "spa", "vanilla"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a line of a table is about."""
+
+    system: str
+    setting: str = ""
+    """What makes its answers others than those of the recipe."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +48,13 @@ class Found:
         return [name for name in self.names("objective") if name.startswith("HH_")]
 
     @property
-    def systems(self) -> list[tuple[str, str]]:
-        """System and setting of every line of a table."""
-        return list(dict.fromkeys((row["system"], row["setting"]) for row in self.rows))
+    def lines(self) -> list[Line]:
+        """Of every table."""
+        return list(dict.fromkeys(Line(row["system"], row["setting"]) for row in self.rows))
 
-    def of(self, system: tuple[str, str], **fields: str) -> list[Row]:
-        """The rows of a system, one a run where all of set, judge and objective are told."""
-        wanted = {"system": system[0], "setting": system[1], **fields}
+    def of(self, line: Line, **fields: str) -> list[Row]:
+        """The rows of a line, one a run where all of set, judge and objective are told."""
+        wanted = {**asdict(line), **fields}
         return [row for row in self.rows if all(row[name] == value for name, value in wanted.items())]
 
 
@@ -65,8 +74,8 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
 
 def claims(found: Found) -> Iterator[str]:
     """What the paper says of SPA, and what was found: both objectives, the weighted means, refusals of what is fine."""
-    ours = (OURS, "")
-    if ours not in found.systems:
+    ours = Line(OURS)
+    if ours not in found.lines:
         return
     for judge in found.names("judge"):
         gains = {name: found.of(ours, set=found.trained_on, judge=judge, objective=name) for name in found.objectives}
@@ -76,22 +85,21 @@ def claims(found: Found) -> Iterator[str]:
         for others in dict.fromkeys(above.values()):
             names = ", ".join(name for name in above if above[name] == others)
             yield f"- {names}, by `{judge}`: {f'above {OURS}: {others}' if others else f'{OURS} is highest'}."
-    before, after = (_refused(found, (name, "")) for name in (REFERENCE, OURS))
+    before, after = (_refused(found, Line(name)) for name in (REFERENCE, OURS))
     if before and after:
         yield f"- Refusals of prompts that nobody should refuse: {before} before, {after} after."
 
 
-def _above(found: Found, ours: tuple[str, str], judge: str, objective: str) -> str:
+def _above(found: Found, ours: Line, judge: str, objective: str) -> str:
     """The other systems of the same setting whose mean gain is larger."""
 
-    def gain(system: tuple[str, str]) -> float:
-        rows = found.of(system, set=found.trained_on, judge=judge, objective=objective)
+    def gain(line: Line) -> float:
+        rows = found.of(line, set=found.trained_on, judge=judge, objective=objective)
         gains = [row["gain"]["mean"] for row in rows if row["gain"] and row["gain"]["mean"] is not None]
         return fmean(gains) if gains else 0.0  # vanilla's
 
-    return ", ".join(
-        name for name, setting in found.systems if setting == ours[1] and gain((name, setting)) > gain(ours)
-    )
+    others = [line for line in found.lines if line.setting == ours.setting]
+    return ", ".join(line.system for line in others if gain(line) > gain(ours))
 
 
 def ratings(found: Found, asked: str) -> Iterator[str]:
@@ -105,13 +113,13 @@ def ratings(found: Found, asked: str) -> Iterator[str]:
         for head in (*(f"{name}, `{judge}`" for name in found.objectives), f"worst tenth, {first}, `{judge}`")
     ]
     yield from _head("system", [*heads, "over-refusals"])
-    for system in found.systems:
+    for line in found.lines:
         cells: list[str] = []
         for judge in judges:
-            of_judge = [found.of(system, set=asked, judge=judge, objective=name) for name in found.objectives]
+            of_judge = [found.of(line, set=asked, judge=judge, objective=name) for name in found.objectives]
             cells += [_gain_or_mean(rows) for rows in of_judge]
             cells.append(_mean([row["worst_decile"] for row in of_judge[0]], "{:.2f}"))
-        yield f"| {_label(found, system)} | " + " | ".join([*cells, _refused(found, system)]) + " |"
+        yield f"| {_label(found, line)} | " + " | ".join([*cells, _refused(found, line)]) + " |"
 
 
 def weighted(found: Found) -> Iterator[str]:
@@ -119,12 +127,11 @@ def weighted(found: Found) -> Iterator[str]:
     columns = list(product(found.names("judge"), found.weighted))
     yield f"\nHH_λ, asked {found.trained_on}, minus {REFERENCE}, whose means are shown:\n"
     yield from _head("system", [f"{name}, `{judge}`" for judge, name in columns])
-    for system in found.systems:
+    for line in found.lines:
         cells = [
-            _gain_or_mean(found.of(system, set=found.trained_on, judge=judge, objective=name))
-            for judge, name in columns
+            _gain_or_mean(found.of(line, set=found.trained_on, judge=judge, objective=name)) for judge, name in columns
         ]
-        yield f"| {_label(found, system)} | " + " | ".join(cells) + " |"
+        yield f"| {_label(found, line)} | " + " | ".join(cells) + " |"
 
 
 def transfer(rows: Sequence[Row]) -> Iterator[str]:
@@ -152,17 +159,17 @@ def _head(first: str, heads: Sequence[str]) -> Iterator[str]:
     yield "|---" * (len(heads) + 1) + "|"
 
 
-def _label(found: Found, system: tuple[str, str]) -> str:
+def _label(found: Found, line: Line) -> str:
     """Its name and setting, and in how many runs it was, where those are fewer than all."""
-    seeds = {row["seed"] for row in found.of(system)}
+    seeds = {row["seed"] for row in found.of(line)}
     runs = "" if len(seeds) == len(found.names("seed")) else f"{len(seeds)} run{'s' * (len(seeds) > 1)}"
-    return ", ".join(filter(None, (*system, runs)))
+    return ", ".join(filter(None, (line.system, line.setting, runs)))
 
 
-def _refused(found: Found, system: tuple[str, str]) -> str:
+def _refused(found: Found, line: Line) -> str:
     """Of all prompts that nobody should refuse, whichever set they are in; a set counts as much as any other."""
     objective = found.objectives[0]
-    return _share(found.of(system, objective=objective, judge=found.names("judge")[0]))
+    return _share(found.of(line, objective=objective, judge=found.names("judge")[0]))
 
 
 def _gain_and_refusals(rows: Sequence[Row]) -> str:
@@ -181,8 +188,10 @@ def _gain_or_mean(rows: Sequence[Row]) -> str:
 def _gain(rows: Sequence[Row]) -> str:
     """In the mean of the runs with its interval over them, that of one run alone over prompts; empty: of vanilla."""
     gains = [row["gain"] for row in rows if row["gain"] and row["gain"]["mean"] is not None]
-    if len(gains) != 1:
-        return over_runs([gain["mean"] for gain in gains]).replace(f", {len(gains)} runs", "")
+    if len(gains) > 1:
+        return interval_over_runs([gain["mean"] for gain in gains])
+    if not gains:
+        return ""
     [gain] = gains
     interval = "" if gain["low"] is None else f" ({gain['low']:+.2f} to {gain['high']:+.2f}, 1 run)"
     return f"{gain['mean']:+.2f}{interval}"
