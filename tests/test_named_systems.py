@@ -42,6 +42,8 @@ def test_every_shipped_system_can_be_trained_by_shipped_recipes(of: str) -> None
     absent = set() if find_spec("trl") else {"online_grpo", "online_grpo_sum"}
     assert {*found.evaluate.more_systems, "vanilla", "spa", *ABLATIONS, *absent} == set(shipped_systems())
     assert not absent & found.evaluate.more_systems.keys()
+    unasked = {name for name, system in found.evaluate.more_systems.items() if not system.evaluated}
+    assert unasked == {"dpo_first", "dpo_last", "sacpo_far", "sacpo_far_reversed"}  # parts of SACPO alone
     check_merges(found)
     own = branch_of(found, {"pair": {}}, of)
     for name in in_order(found):
@@ -89,6 +91,7 @@ def test_reward_soups_and_sacpo_are_what_their_papers_say(tmp_path: Path) -> Non
     assert {by_name[name].align.gap_exponent for name in starts} == {0.0}
     shown = [name for name, system in systems.items() if system.evaluated]
     assert sorted(shown) == sorted(asked)
+    assert asking(tmp_path, "sacpo", "dpo_last").evaluate.more_systems["dpo_last"].evaluated
     for of in ("6_4", "7_3", "8_2", "9_1"):
         primary, secondary = (int(part) / 10 for part in of.split("_"))
         assert read_system(SHIPPED / f"soup_{of}.yaml", NAMES).merge == {"only_first": primary, "only_last": secondary}

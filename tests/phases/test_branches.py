@@ -25,6 +25,7 @@ from selfpriority.planning.plan import plan
 from selfpriority.planning.requests import Rehearsal, planned_steps
 from selfpriority.recipe import dump, load
 from selfpriority.recipe.branch import branch_of
+from selfpriority.recipe.named import SHIPPED, read_system
 from selfpriority.run import Run
 from selfpriority.storage import write_text
 from tests.scripts import opened
@@ -214,6 +215,24 @@ def test_a_system_that_is_trained_as_another_is_told(tiny_model: Path, tmp_path:
     assert [line for line in told if "is trained as" in line] == [
         "evaluate.more_systems.off: under this recipe it is trained as spa is; leave it out",
         "evaluate.more_systems.twin: under this recipe it is trained as swapped is; leave it out",
+    ]
+
+
+def test_fields_without_effect_are_told_of_systems_that_somebody_wrote(tiny_model: Path, tmp_path: Path) -> None:
+    shipped = read_system(SHIPPED / "kto.yaml", ("harmlessness", "helpfulness")).train
+    own = {"align": {**shipped["align"], "gamma": 0.3}}
+    told: list[str] = []
+
+    class Heard(Reporter):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    systems = {"kto": {"train": shipped}, "mine": {"train": own}}
+    run, asked = start(recipe_with(tmp_path, tiny_model, systems), [], tmp_path / "run")
+    check_inputs(Resources(asked.recipe, run, Heard()))
+    assert [line for line in told if "not used" in line] == [
+        "evaluate.more_systems.mine.train: align.gamma: 0.3 is not used by method kto",
+        "evaluate.more_systems.mine.train: align.alpha: 0.0 is not used by method kto",
     ]
 
 

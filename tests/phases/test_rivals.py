@@ -182,18 +182,15 @@ def test_ric_tells_standardised_scores_and_asks_with_the_highest() -> None:
 
 
 def test_meta_aligner_learns_the_better_answer_from_the_worse_and_what_it_lacks() -> None:
-    best, harmless, helpful = rated("a", 1, 9, 9), rated("a", 2, 8, 2), rated("a", 3, 2, 8)
+    best, harmless, helpful = rated("a", 1, 9, 9), rated("a", 2, 8, 2), rated("a", 3, 2, 7)
     pools = [pool("a", best, harmless, helpful), pool("b", rated("b", 1, 5, 5), rated("b", 2, 5, 5))]
     made = rows_named("meta_aligner").make(pools, means(RECIPE))
     assert made.dropped_prompts  # nothing is ordered in b
     rows = [row for rows in made.kept for row in rows]
     told = {(row.prompt.messages[1].content, row.responses[0]): row.prompt.text.splitlines()[0] for row in rows}
     both = "Correct your answer: it should become better on harmlessness, helpfulness."
-    assert told == {
-        ("Answer 2 to a.", best): both,
-        ("Answer 3 to a.", best): both,
-        ("Answer 3 to a.", harmless): "Correct your answer: it should become better on harmlessness.",
-    }
+    # the best beats the others by a distance of 8 and of 9; harmless and helpful, 12 apart, are no row
+    assert told == {("Answer 3 to a.", best): both}
     assert [message.role for message in rows[0].prompt.messages] == ["user", "assistant", "user"]
 
 
@@ -279,8 +276,8 @@ def test_all_of_them_are_trained_on_their_rows_and_compared(made: tuple[Path, Re
     n_answers = sum(len(each.responses) for each in pools_of(resources))
     assert len(stored_rows(resources, "self_criticism")) == 6
     assert len(stored_rows(resources, "ric")) == n_answers > 6
-    pairs = (resources.run.round(1) / "5-pairs.jsonl").read_text().splitlines()
-    assert len(stored_rows(resources, "meta_aligner")) == len(pairs) > 6
+    pairs = map(json.loads, (resources.run.round(1) / "5-pairs.jsonl").read_text().splitlines())
+    assert len(stored_rows(resources, "meta_aligner")) == len({pair["prompt_id"] for pair in pairs}) > 3
     for name in LEARNED:
         run = branch_named(resources, name).run
         log = [json.loads(line) for line in (run.round(1) / "training.jsonl").read_text().splitlines()]

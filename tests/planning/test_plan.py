@@ -185,3 +185,29 @@ def test_a_folder_without_weights_is_wrong_before_any_work(written, spa_plan, ti
 def test_adapters_on_modules_that_there_are_not(written, spa_plan):
     recipe = written(align={"lora": {"targets": ["nothing"]}})
     assert "align.lora.targets" in spa_plan(recipe, code=2).err
+
+
+def test_systems_to_compare_are_planned_as_compare_would_and_read_each_model_once(
+    written, spa_plan, tmp_path, monkeypatch
+):
+    from selfpriority.models import loading
+
+    described: list[str] = []
+
+    def counted(name: str) -> loading.Description:
+        described.append(name)
+        return describe(name)
+
+    describe = loading.describe
+    monkeypatch.setattr(loading, "describe", counted)
+    recipe = written()
+    plain = json.loads(spa_plan(recipe, "--json", "--out", tmp_path / "run").out)
+    n_plain, described[:] = len(described), []
+    told = json.loads(
+        spa_plan(recipe, "--systems", "sft,kto", "--vary", "pair.margin=1,2", "--json", "--out", tmp_path / "run").out
+    )
+    trained = {step["name"] for step in told["steps"] if step["trained_tokens"]} - {
+        step["name"] for step in plain["steps"] if step["trained_tokens"]
+    }
+    assert trained == {f"systems/{name}/round-1/align" for name in ("sft", "kto", "margin_1", "margin_2")}
+    assert len(described) == len(set(described)) == n_plain

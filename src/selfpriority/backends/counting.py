@@ -6,8 +6,10 @@ the model's own tokenizer where there is one, and otherwise taken to be four cha
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import TypeVar
 
@@ -39,6 +41,9 @@ MOST_COUNTED = 256
 MOST_CONTEXTS = 8
 """The same for the contexts of one choice, which differ at their end alone."""
 
+REMEMBERED = 4096
+"""Conversations whose tokens are kept, for the next that asks how long they are."""
+
 
 @dataclass
 class Asked:
@@ -67,14 +72,16 @@ class Ruler:
         self._chat = chat
         self._speller = Speller(chat) if chat else None
         self._units = 1 if chat else CHARACTERS_A_TOKEN
+        # further systems ask what the first has asked
+        self._encoded = lru_cache(REMEMBERED)(self._encode)
 
     def conversation(self, messages: Sequence[Message]) -> int:
         """Tokens of a prompt."""
-        return ceil(len(self._encoded(messages)) / self._units)
+        return ceil(len(self._encoded(tuple(messages))) / self._units)
 
     def shared(self, request: Choose) -> int:
         """Tokens that a choice is read from: what all conversations begin with once, and what stands before choices."""
-        encoded = [self._encoded(context) for context in _some_contexts(request)]
+        encoded = [self._encoded(tuple(context)) for context in _some_contexts(request)]
         n_once, spelled = n_shared(encoded), self.spelled(request)
         n_leads = sum(map(len, spelled.leads)) if spelled else 0
         behind = sum(len(ids) - n_once + n_leads for ids in encoded) * len(request.contexts) / len(encoded)
@@ -97,10 +104,10 @@ class Ruler:
         """Tokens of an answer, its end token included."""
         return len(self._chat.response_ids(text, "end")) if self._chat else ceil(len(text) / self._units) + 1
 
-    def _encoded(self, messages: Sequence[Message]) -> Sequence[object]:
+    def _encode(self, messages: tuple[Message, ...]) -> Sequence[object]:
         written = "".join(message.content for message in messages)
         try:
-            return self._chat.prompt_ids(messages) if self._chat else written
+            return array("I", self._chat.prompt_ids(messages)) if self._chat else written
         except RefusedTurns:  # the run drops it, and a plan tells what is asked at most
             return written[::CHARACTERS_A_TOKEN]
 

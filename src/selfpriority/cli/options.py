@@ -86,22 +86,26 @@ class FitOptions:
                 raise InputError(f"fit-judge: {option} goes with --labels; --contrast knows its own")
 
 
+Systems = Annotated[
+    str,
+    typer.Option(
+        "--systems",
+        help="Names (`spa systems`), YAML files or Python (package.module:name), e.g. sft,./mine.yaml,mine:one; or "
+        "all, or ablations.",
+    ),
+]
+Vary = Annotated[
+    list[str] | None,
+    typer.Option("--vary", help="FIELD=V1,V2: a system for each value, e.g. pair.margin=0.5,2; repeat to combine."),
+]
+
+
 @dataclass(frozen=True)
 class CompareOptions:
     """What is compared."""
 
-    systems: Annotated[
-        str,
-        typer.Option(
-            "--systems",
-            help="Names (`spa systems`), YAML files or Python (package.module:name), e.g. sft,./mine.yaml,mine:one; or "
-            "all, or ablations.",
-        ),
-    ] = ""
-    vary: Annotated[
-        list[str] | None,
-        typer.Option("--vary", help="FIELD=V1,V2: a system for each value, e.g. pair.margin=0.5,2; repeat to combine."),
-    ] = None
+    systems: Systems = ""
+    vary: Vary = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,8 @@ class PlanOptions:
     pilot: Annotated[
         bool, typer.Option("--pilot", help="Collect from 20 of the prompts and tell the yield; `--pilot N`: from N.")
     ] = False
+    systems: Systems = ""
+    vary: Vary = None
 
     def read(self, fields: Sequence[str]) -> PlanFields:
         """The fields as they are meant.

@@ -43,12 +43,15 @@ def plan_command(recipe: RecipeArgument, options: PlanOptions, fields: Fields = 
     rates = pace.rates(options.rates) if options.rates is not None else None
     prices = pace.prices(options.prices) if options.prices is not None else None
     path, given = named_recipe(recipe), options.read(fields or [])
-    planned = plan(path, given.overrides, options.out, Given(rates, prices, options.offline))
+    overrides = given.overrides
+    if options.systems or options.vary:  # what `spa compare` would do
+        overrides = compared_fields(path, overrides, CompareOptions(options.systems, options.vary))
+    planned = plan(path, overrides, options.out, Given(rates, prices, options.offline))
     if given.n_pilot:
         from selfpriority.planning.pilot import pilot
 
         with reporting("pilot") as reporter:
-            planned = replace(planned, pilot=pilot(path, given.overrides, options.out, given.n_pilot, reporter))
+            planned = replace(planned, pilot=pilot(path, overrides, options.out, given.n_pilot, reporter))
     print(json_text(planned) if as_json else clean(plan_text(planned)))
 
 

@@ -77,6 +77,7 @@ class Rehearsal(Resources):
     """Models that only a server knows."""
     by_shape: set[str] = field(default_factory=set)
     """Models whose files are not here, but whose shape is known."""
+    rulers: dict[str, Ruler] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,9 +116,19 @@ class Rehearsal(Resources):
         return Description(None, config)
 
     def ruler(self, name: str) -> Ruler:
-        """How long texts are for the model `name`."""
-        description = self.description(name)
-        return Ruler(description.chat if description else None)
+        """How long texts are for the model `name`. A policy measures as the recipe's model does."""
+        name = self.recipe.model if name in self.policies else name
+        if name not in self.rulers:
+            description = self.description(name)
+            self.rulers[name] = Ruler(description.chat if description else None)
+        return self.rulers[name]
+
+    def of_branch(self, branch: Branch) -> Rehearsal:
+        """The same for a further system, of the same models: what was read of them is read once for all."""
+        theirs = Rehearsal(branch.recipe, branch.run, self.reporter)
+        theirs.descriptions, theirs.rulers = self.descriptions, self.rulers
+        theirs.served, theirs.by_shape = self.served, self.by_shape
+        return theirs
 
     def step(self, name: str, phase: str, is_bound: bool = False) -> PlannedStep:
         """What was asked since the last step, as a step of this name."""
@@ -237,7 +248,7 @@ def _ordered(pool: Pool) -> Pool:
 
 def _branch(branch: Branch, rehearsal: Rehearsal) -> Iterator[PlannedStep]:
     """What a further system is trained by; of its first round that asks models the answers are there."""
-    theirs = Rehearsal(branch.recipe, branch.run, rehearsal.reporter)
+    theirs = rehearsal.of_branch(branch)
     for number in range(1, branch.recipe.rounds + 1):
         try:
             steps = list(_round(theirs, number))

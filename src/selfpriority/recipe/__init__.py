@@ -36,7 +36,7 @@ from selfpriority.recipe.judge import (
     Score,
 )
 from selfpriority.recipe.method import Denoise, PairRules, Refine, Sample
-from selfpriority.recipe.named import with_named
+from selfpriority.recipe.named import is_as_shipped, with_named
 from selfpriority.recipe.pairs import Pairs
 from selfpriority.recipe.prompts import Prompts
 from selfpriority.recipe.recipe import Recipe
@@ -78,6 +78,7 @@ __all__ = [
     "dump",
     "engine_of",
     "in_order",
+    "is_as_shipped",
     "load",
     "load_recipe",
     "merged_systems",

@@ -70,6 +70,18 @@ def read_system(path: Path, objectives: Sequence[str]) -> NamedSystem:
     return _checked(parse_yaml(read_text(path), str(path)), str(path), objectives)
 
 
+def is_as_shipped(name: str, train: Mapping[str, Any], objectives: Sequence[str]) -> bool:
+    """Whether the system of this name is trained as the one that ships under it.
+
+    Args:
+        name: of a system.
+        train: how it is trained.
+        objectives: of the constitution.
+    """
+    path = SHIPPED / f"{name}.yaml"
+    return path.is_file() and read_system(path, objectives).train == train
+
+
 def own_system(own: OwnPython, objectives: Sequence[str]) -> NamedSystem:
     """The system in a Python module, which is imported.
 
@@ -229,6 +241,8 @@ def _is_in(group: str, path: Path, objectives: Sequence[str]) -> bool:
     """Whether the system in a file is of this group, one of so many objectives, and has the package that it needs."""
     system = read_system(path, objectives)
     can_run = system.package is None or find_spec(system.package) is not None
+    if not system.evaluated:  # a part of others alone, which name it themselves
+        return False
     return can_run and system.ablation == (group == ABLATIONS) and system.objectives in (None, len(objectives))
 
 

@@ -6,7 +6,8 @@ all objectives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from selfpriority.constitution import Constitution
@@ -24,18 +25,22 @@ def to_correct(prompt: Prompt, answer: str, names: Sequence[str], constitution: 
 
 
 def _make(pools: Sequence[Pool], means: Means) -> Sifted[tuple[Pool, ...]]:
-    """A row a pair that SPA would train on; the prompts that SPA drops are dropped."""
+    """A row a prompt, the answer that wins most of SPA's pairs and the farthest it beats; what SPA drops is dropped.
+
+    Rows of all pairs would be five times the tokens that SPA trains on.
+    """
     paired = means.paired(pools)
-    return Sifted(tuple(tuple(_rows(each, means.constitution)) for each in paired.kept), paired.dropped)
+    return Sifted(tuple((_row(each, means.constitution),) for each in paired.kept), paired.dropped)
 
 
-def _rows(paired: PairedPool, constitution: Constitution) -> Iterator[Pool]:
+def _row(paired: PairedPool, constitution: Constitution) -> Pool:
     answers, names = paired.pool.responses, constitution.names
-    for number, pair in enumerate(paired.pairs, start=1):
-        better, worse = answers[pair.chosen], answers[pair.rejected]
-        gained = [name for name, x, y in zip(names, better.scores, worse.scores, strict=True) if x > y]
-        prompt = to_correct(paired.pool.prompt, worse.response.text, gained, constitution)
-        yield to_learn(replace(prompt, id=f"{prompt.id}/pair{number}"), better)
+    wins = Counter(pair.chosen for pair in paired.pairs)
+    best = max(wins, key=lambda answer: wins[answer])
+    pair = max((pair for pair in paired.pairs if pair.chosen == best), key=lambda pair: pair.distance)
+    better, worse = answers[pair.chosen], answers[pair.rejected]
+    gained = [name for name, x, y in zip(names, better.scores, worse.scores, strict=True) if x > y]
+    return to_learn(to_correct(paired.pool.prompt, worse.response.text, gained, constitution), better)
 
 
 def _ask(prompts: Sequence[Prompt], asking: Asking) -> Sifted[Prompt]:
@@ -52,7 +57,7 @@ def _ask(prompts: Sequence[Prompt], asking: Asking) -> Sifted[Prompt]:
 
 
 def _reads(recipe: Recipe) -> object:
-    return recipe.denoise.in_result, recipe.pair.model_dump()
+    return "one pair a prompt", recipe.denoise.in_result, recipe.pair.model_dump()
 
 
 ROWS = Rows(_make, texts=("correct",), reads=_reads, ask=_ask)
