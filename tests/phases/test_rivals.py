@@ -215,13 +215,15 @@ def test_meta_rewarding_pairs_the_best_with_the_worst_and_the_agreed_verdict_wit
     pools = [
         pool("a", rated("a", 1, 9, 1), rated("a", 2, 6, 6), rated("a", 3, 1, 8), rated("a", 4, 6, 6)),
         pool("b", rated("b", 1, 5, 7), rated("b", 2, 7, 5)),  # alike in the mean
+        *(pool(name, rated(name, 1, 9, 9), rated(name, 2, 1, 1)) for name in "cde"),
     ]
     made = rows_named("meta_rewarding").make(pools, given)
-    ((answers, first, second),) = made.kept
+    ((answers, first), (_, second), *unread) = made.kept
+    assert [len(rows) for rows in unread] == [1, 1]  # what is asked goes round, and nobody reads on helpfulness
     assert [each.response.id for each in answers.responses] == ["a/y2", "a/y3"]  # 12 against 9
     (pair,) = rows_named("meta_rewarding").pairs(answers, given)
     assert pair == Pair(0, 1, decided_by=0, distance=7.0, gap=3.0)  # 5 better, 2 worse
-    assert [row.prompt.id for row in (first, second)] == ["a/y2/harmlessness", "a/y3/harmlessness"]
+    assert [row.prompt.id for row in (first, second)] == ["a/y2/harmlessness", "c/y2/harmlessness"]
     # 5, 7, 6 and 1 lie 1 + 2 + 4, 2 + 1 + 6, 1 + 1 + 5 and 4 + 6 + 5 from the others: 5 is first of the nearest
     for row in (first, second):
         assert [each.response.text for each in row.responses] == ["Number 0.\nRating: 5", "Number 4.\nRating: 1"]
@@ -235,8 +237,8 @@ def test_meta_rewarding_pairs_the_best_with_the_worst_and_the_agreed_verdict_wit
     assert (model.asked[0].n, model.asked[0].temperature) == (5, sample.temperature)
     assert [(drop.prompt_id, drop.reason, drop.response_id) for drop in made.dropped] == [
         ("b", "no_pairs", None),
-        ("a", "no_verdicts", "a/y2/helpfulness"),
-        ("a", "no_verdicts", "a/y3/helpfulness"),
+        ("d", "no_verdicts", "d/y1/helpfulness"),
+        ("e", "no_verdicts", "e/y2/helpfulness"),
     ]
 
 
@@ -362,8 +364,8 @@ def test_a_plan_counts_what_they_ask_and_train(made: tuple[Path, Resources], tmp
     recipe = made[1].recipe
     planned = {step.name: step for step in planned_steps(Rehearsal(recipe, Run(tmp_path / "run"), Reporter()))}
     asked = {name: planned[f"systems/{name}/round-1/rows"].requests for name in ROWS}
-    # six prompts: an answer, its judgement and the refined one; two answers judged on two objectives
-    assert asked == {"self_criticism": 18, "ric": 0, "meta_aligner": 0, "meta_rewarding": 24, "self_rewarding": 0}
+    # six prompts: an answer, its judgement and the refined one; one answer judged on one objective
+    assert asked == {"self_criticism": 18, "ric": 0, "meta_aligner": 0, "meta_rewarding": 6, "self_rewarding": 0}
     assert {name: planned[f"evaluation/answers-{name}"].requests for name in NAMES} == {
         "self_criticism": 4, "ric": 4, "meta_aligner": 8, "meta_rewarding": 4, "self_rewarding": 4, "tis_dpo": 4,
     }  # fmt: skip

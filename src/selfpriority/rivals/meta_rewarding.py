@@ -1,8 +1,9 @@
 """Meta-rewarding: a model learns from its answers and from its own judgement of them. DPO on both sorts of pairs.
 
 arXiv 2407.19594. Of the answers of a prompt the best by the mean of its ratings is chosen and the worst rejected,
-without any order of objectives. Of several verdicts in words that the model writes on one answer, the one that agrees
-with most others is chosen and the farthest from them rejected.
+without any order of objectives. Of several verdicts in words that the model writes on one of them, the one that agrees
+with most others is chosen and the farthest from them rejected. Which answer and which objective goes round by prompts:
+verdicts on all of them would be more to write than the whole run before.
 """
 
 from __future__ import annotations
@@ -39,34 +40,27 @@ class _Question:
 
 
 def _make(pools: Sequence[Pool], means: Means) -> Sifted[tuple[Pool, ...]]:
-    """Of every prompt a row of answers, and of both answers a row of verdicts an objective, where verdicts differ."""
+    """Of every prompt a row of answers, and a row of verdicts where they differ."""
     compared = to_compare(pools)
     answers, dropped = compared.kept, list(compared.dropped)
     model = means.model()
     judge = WordsJudge(model, means.constitution, InWords(judge="self", method="verbal"))
-    questions = {row.prompt.id: list(_questions(row, judge)) for row in answers}
-    asked = [question for of_row in questions.values() for question in of_row]
-    verdicts = dict(zip(asked, _verdicts(asked, model, means), strict=True))
-    kept = []
-    for row in answers:
-        rows = [row]
-        for question in questions[row.prompt.id]:
-            given = verdicts[question]
-            found = _agreed_and_farthest(question, given.rated)
-            if found is None:
-                reason = given.failure.reason if given.failure and len(given.rated) < 2 else "no_verdicts"
-                dropped.append(Drop("rows", row.prompt.id, reason, question.id))
-            else:
-                rows.append(found)
-        kept.append(tuple(rows))
+    questions = [_question(row, judge, number) for number, row in enumerate(answers)]
+    kept: list[tuple[Pool, ...]] = []
+    for row, question, given in zip(answers, questions, _verdicts(questions, model, means), strict=True):
+        found = _agreed_and_farthest(question, given.rated)
+        if found is None:
+            reason = given.failure.reason if given.failure and len(given.rated) < 2 else "no_verdicts"
+            dropped.append(Drop("rows", row.prompt.id, reason, question.id))
+        kept.append((row, found) if found else (row,))
     return Sifted(tuple(kept), tuple(dropped))
 
 
-def _questions(row: Pool, judge: WordsJudge) -> Iterator[_Question]:
-    for answer in row.candidates:
-        contexts = judge.contexts(Item(row.prompt, answer.response))
-        for objective, messages in zip(judge.objectives, contexts, strict=True):
-            yield _Question(answer.response, objective, messages)
+def _question(row: Pool, judge: WordsJudge, number: int) -> _Question:
+    """The best answer on the first objective, the worst on it, the best on the next, and so on round."""
+    objective, answer = divmod(number % (2 * len(judge.objectives)), 2)
+    response = row.candidates[answer].response
+    return _Question(response, judge.objectives[objective], judge.contexts(Item(row.prompt, response))[objective])
 
 
 @dataclass(frozen=True)
@@ -129,7 +123,14 @@ def _pairs(row: Pool, means: Means) -> tuple[Pair, ...]:
 
 def _reads(recipe: Recipe) -> object:
     sample = recipe.sample
-    return sample.n, sample.temperature, sample.top_p, recipe.refine.max_new_tokens, recipe.seed
+    return (
+        "one question a prompt",
+        sample.n,
+        sample.temperature,
+        sample.top_p,
+        recipe.refine.max_new_tokens,
+        recipe.seed,
+    )
 
 
 ROWS = Rows(_make, texts=("rate_verbal",), reads=_reads, pairs=_pairs)
