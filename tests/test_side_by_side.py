@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from selfpriority import pipeline
 from selfpriority.interrupts import INTERRUPTED
 from selfpriority.phases.children import ALONE, Place, Siblings, run_child
 from selfpriority.phases.resources import Reporter
@@ -138,6 +140,37 @@ def test_what_a_training_raises_is_raised_once_the_others_have_ended() -> None:
     with pytest.raises(ValueError, match="wrong"):
         train_all(dict.fromkeys(["long", "wrong", "never"]), at_once(2), train)
     assert ended == ["long"]
+
+
+def test_what_a_system_writes_for_rows_of_its_own_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of two that ask the same the second waits, to find the first one's answers."""
+    rows = {"written": Align(method="sft", rows="self_criticism", nll=0), "a": Align(), "b": Align()}
+    common = recipes(1)[0]
+    found = [SimpleNamespace(name=name, recipe=common.model_copy(update={"align": of})) for name, of in rows.items()]
+    met, counting, asking = threading.Barrier(2), threading.Lock(), [0, 0]
+
+    def train(branch: SimpleNamespace, course: SimpleNamespace, _: object) -> int:
+        with course.asking:
+            if branch.name in ("written", "a"):
+                met.wait(timeout=30)
+            if branch.name != "written":
+                with counting:
+                    asking[0] += 1
+                    asking[1] = max(asking)
+                time.sleep(0.1)
+                with counting:
+                    asking[0] -= 1
+        return 0
+
+    monkeypatch.setattr(pipeline, "branches", lambda *_: found)
+    monkeypatch.setattr(pipeline, "places", lambda *_: at_once(3))
+    monkeypatch.setattr(pipeline, "_train_branch", train)
+    systems = {name: SimpleNamespace(start=None) for name in rows}
+    evaluate = SimpleNamespace(more_systems=systems, at_once=3)
+    resources = SimpleNamespace(recipe=SimpleNamespace(evaluate=evaluate), reporter=Reporter())
+    course = pipeline._Course(None, resources, False)  # type: ignore[arg-type]
+    assert pipeline._train_branches(course) == 0
+    assert asking == [0, 1]
 
 
 class Ear(Reporter):

@@ -123,7 +123,7 @@ class _Course:
     debug: bool
     place: Place = ALONE
     asking: AbstractContextManager[object] = field(default_factory=nullcontext)
-    """Held while answers are asked for: of systems that train at once the second finds those of the first."""
+    """Held while answers are asked for: of systems that ask the same at once the second finds those of the first."""
 
 
 def _all_phases(course: _Course) -> int:
@@ -146,10 +146,13 @@ def _train_branches(course: _Course) -> int:
     found = {branch.name: branch for branch in branches(course.run, recipe)}
     starts = {name: recipe.evaluate.more_systems[name].start for name in found}
     where = places([branch.recipe for branch in found.values()], recipe.evaluate.at_once)
-    preparing, asking = threading.Lock(), threading.Lock()
+    preparing = threading.Lock()
+    # what one writes for rows of its own takes as long as a training, and nobody else asks for it
+    asking = {branch.recipe.align.rows: threading.Lock() for branch in found.values()}
 
     def train(name: str, place: Place) -> int:
-        return _train_branch(found[name], replace(course, place=place, asking=asking), preparing)
+        own = replace(course, place=place, asking=asking[found[name].recipe.align.rows])
+        return _train_branch(found[name], own, preparing)
 
     ended = train_all(starts, where, train)
     failed = {name: code for name, code in ended.items() if code}
