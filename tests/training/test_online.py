@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 if not importlib.util.find_spec("trl"):
     pytest.skip("TRL is not installed: the extra `online` brings it", allow_module_level=True)
 
+from selfpriority.training.checkpoints import newest
 from selfpriority.training.online import train_online
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]  # importing TRL takes half a minute
@@ -67,6 +69,39 @@ def test_adapters_are_trained_and_saved_as_adapters(tiny_model: Path, tmp_path: 
         PROMPTS[:1], str(tiny_model), recipe, lambda _, answers: [float(len(a.text)) for a in answers], places(tmp_path)
     )
     assert (tmp_path / "policy" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("who", ["nobody", "the judge"])
+def test_an_interrupt_loses_no_step_whatever_the_clock_says(tiny_model: Path, tmp_path: Path, who: str) -> None:
+    """A signal waits for the end of its step, unless whoever is asked for rewards goes on with it as a server does."""
+    recipe, n_asked = recipe_of(tiny_model), 0
+
+    def reward(prompts, answers):
+        nonlocal n_asked
+        n_asked += 1
+        if n_asked == 3:
+            signal.raise_signal(signal.SIGINT)
+            if who == "the judge":
+                raise KeyboardInterrupt
+        return [float(len(answer.text)) for answer in answers]
+
+    with pytest.raises(KeyboardInterrupt):
+        train_online(PROMPTS, str(tiny_model), recipe, reward, places(tmp_path))
+    n_done = 3 if who == "nobody" else 2
+    assert newest(tmp_path / "checkpoints") == f"checkpoint-{n_done}"
+    trained = train_online(PROMPTS, str(tiny_model), recipe, reward, places(tmp_path))
+    assert (trained.resumed_from, trained.n_steps, trained.is_interrupted) == (n_done, 4, False)
+    assert [row["step"] for row in log(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_an_interrupt_in_the_last_step_leaves_a_policy(tiny_model: Path, tmp_path: Path) -> None:
+    def reward(prompts, answers):
+        signal.raise_signal(signal.SIGTERM)
+        return [float(len(answer.text)) for answer in answers]
+
+    trained = train_online(PROMPTS[:1], str(tiny_model), recipe_of(tiny_model), reward, places(tmp_path))
+    assert (trained.n_steps, trained.is_interrupted) == (1, True)
+    assert (tmp_path / "policy" / "config.json").is_file()
 
 
 def test_an_interrupted_training_goes_on_from_its_last_checkpoint(tiny_model: Path, tmp_path: Path) -> None:

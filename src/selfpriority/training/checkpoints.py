@@ -25,6 +25,8 @@ from selfpriority.storage import content_of
 from selfpriority.training.encode import EncodedPool
 
 MARKER = "complete"
+TRL_MARKER = "trainer_state.json"
+"""The last file of one of TRL's."""
 FORM = "safetensors"
 _DISK = {ENOSPC, EDQUOT, EFBIG, EROFS, EACCES, EIO}
 _N_KEPT = 2
@@ -101,7 +103,7 @@ def of_other_forms(folder: Path) -> list[str]:
 
 def newest(folder: Path) -> str | None:
     """Name of the last whole checkpoint here, whatever it is of."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{MARKER}")]
+    whole = [path.parent for marker in (MARKER, TRL_MARKER) for path in folder.glob(f"checkpoint-*/{marker}")]
     return max(whole, key=step_of).name if whole else None
 
 

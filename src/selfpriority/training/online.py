@@ -30,7 +30,7 @@ from selfpriority.recipe import Recipe
 from selfpriority.records import Drop, Prompt, Response
 from selfpriority.training.adapters import Policy, compute_dtype, load_policy, save_policy
 from selfpriority.training.align import Places, Trained
-from selfpriority.training.checkpoints import step_of, written
+from selfpriority.training.checkpoints import TRL_MARKER, step_of, written
 from selfpriority.training.journal import Journal, Record
 from selfpriority.training.saving import settle
 from selfpriority.training.survival import Survival
@@ -39,7 +39,6 @@ Reward = Callable[[Sequence[Prompt], Sequence[Response]], list[float]]
 """Prompts and an answer to each -> rewards."""
 _LOGGED = ("loss", "reward", "kl", "grad_norm", "learning_rate")
 """What of TRL's numbers `training.jsonl` has."""
-_WHOLE = "trainer_state.json"  # the last file that is written into a checkpoint
 
 
 def train_online(
@@ -53,6 +52,7 @@ def train_online(
     """Trains `model` on its own answers to the prompts, `sample.n` a prompt, from its last checkpoint if there is one.
 
     Raises:
+        KeyboardInterrupt: interrupted before the last step was done; the steps that were are in a checkpoint.
         WorkFailed: the chat template takes none of the prompts, memory ran out, or the disk is full.
         InputError: the model cannot be loaded or has no usable chat template.
     """
@@ -70,7 +70,7 @@ def train_online(
     trainer.add_callback(watch)
     try:
         with written(places.checkpoints, "the last whole checkpoint, if there is one,"), _hushed():
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            _run(trainer, watch, checkpoint)
     except torch.OutOfMemoryError as error:
         raise WorkFailed("out of memory while training; lower sample.n or sample.max_new_tokens") from error
     policy = replace(policy, model=trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
@@ -81,12 +81,27 @@ def train_online(
     if not places.keeps_checkpoints:
         shutil.rmtree(places.checkpoints, ignore_errors=True)
     trained = _trained(trainer.state, tuple(dropped), resumed_from, survival)
-    return replace(trained, n_tokens_here=trained.n_tokens - n_before, is_interrupted=bool(late))
+    is_interrupted = bool(late or watch.interrupts)
+    return replace(trained, n_tokens_here=trained.n_tokens - n_before, is_interrupted=is_interrupted)
+
+
+def _run(trainer: Any, watch: _Watch, checkpoint: Path | None) -> None:
+    """Trains to the end, or to that of the step in which an interrupt comes; a second one ends it at once."""
+    with deferred_interrupts(at_once_if_repeated=True) as watch.interrupts:
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except KeyboardInterrupt:  # raised by whoever was asked for rewards, amid a step
+            is_first = len(watch.interrupts) < 2
+            if is_first and trainer.state.global_step > (step_of(checkpoint) if checkpoint else 0):
+                trainer._save_checkpoint(trainer.model, trial=None)
+            raise
+    if watch.interrupts and trainer.state.global_step < trainer.state.max_steps:
+        raise KeyboardInterrupt
 
 
 def _n_tokens(checkpoint: Path | None) -> int:
     """That were trained on before it was written."""
-    state = json.loads((checkpoint / _WHOLE).read_text("utf-8")) if checkpoint else {}
+    state = json.loads((checkpoint / TRL_MARKER).read_text("utf-8")) if checkpoint else {}
     return int(state.get("num_input_tokens_seen") or 0)
 
 
@@ -197,15 +212,18 @@ def _arguments(recipe: Recipe, to: Path) -> Any:
 
 
 class _Watch(TrainerCallback):
-    """Writes every step into the journal, and asks for a checkpoint by the clock."""
+    """Writes every step into the journal, and asks for a checkpoint by the clock and once there is an interrupt."""
 
     def __init__(self, journal: Journal, minutes: float) -> None:
         self._journal, self._minutes, self._saved_at = journal, minutes, time.monotonic()
+        self.interrupts: list[int] = []
+        """Signals to stop that came while it trained."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A checkpoint is due."""
-        if time.monotonic() - self._saved_at >= 60 * self._minutes:
+        """A checkpoint is due, or it is to end."""
+        if self.interrupts or time.monotonic() - self._saved_at >= 60 * self._minutes:
             control.should_save, self._saved_at = True, time.monotonic()
+        control.should_training_stop = control.should_training_stop or bool(self.interrupts)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
         """A step was made; the last line, a summary, has no loss."""
@@ -217,5 +235,5 @@ class _Watch(TrainerCallback):
 
 def _last(checkpoints: Path) -> Path | None:
     """The newest checkpoint that is whole."""
-    whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{_WHOLE}")]
+    whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{TRL_MARKER}")]
     return max(whole, key=step_of, default=None)
