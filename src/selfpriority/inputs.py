@@ -109,19 +109,20 @@ def _collects_yet(resources: Resources) -> bool:
 
 def _check_branch(branch: Branch, changes: Mapping[str, Any], reporter: Reporter) -> None:
     place = f"evaluate.more_systems.{branch.name}.train"
-    idle = [*unused_in_training(branch.recipe.align, changes.get("align", {})), *idle_in_system(branch.recipe, changes)]
     theirs = Resources(branch.recipe, branch.run, reporter)
-    if is_as_shipped(branch.name, changes, theirs.constitution.names):  # nobody here wrote it, so no wish is lost
-        idle = []
-    for line in filter(None, [*idle, branch.recipe.align.strange_beta]):
-        reporter.note(f"{place}: {line}")
     try:
+        names = theirs.constitution.names
         if branch.recipe.pairs is None:
-            Order.of(branch.recipe.pair, theirs.constitution.names)
+            Order.of(branch.recipe.pair, names)
         check_own(branch.recipe)
         _check_training(theirs)
     except InputError as error:
         raise InputError(*(f"{place}: {line}" for line in error.lines)) from error
+    # what a shipped system says of its own method nobody here wrote, so no wish is lost
+    is_shipped = is_as_shipped(branch.name, changes, names)
+    idle = [] if is_shipped else unused_in_training(branch.recipe.align, changes.get("align", {}))
+    for line in filter(None, [*idle, *idle_in_system(branch.recipe, changes), branch.recipe.align.strange_beta]):
+        reporter.note(f"{place}: {line}")
 
 
 def _same_twice(recipe: Recipe, beside: Sequence[Branch]) -> Iterator[str]:
