@@ -78,6 +78,7 @@ class Rehearsal(Resources):
     by_shape: set[str] = field(default_factory=set)
     """Models whose files are not here, but whose shape is known."""
     rulers: dict[str, Ruler] = field(default_factory=dict)
+    """Of the models, and what they have measured."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,14 +96,18 @@ class Rehearsal(Resources):
         return made | {str(merge.folder) for merge in merges(self.run, self.recipe)}
 
     def description(self, name: str) -> Description | None:
-        """Tokenizer and configuration of a model. A policy has those of the recipe's.
+        """Tokenizer and configuration of a model.
 
         Of a well-known model whose files are not here, its configuration alone; of another, None.
         """
-        name = self.recipe.model if name in self.policies else name
+        name = self._known_as(name)
         if name not in self.descriptions:
             self.descriptions[name] = self._described(name)
         return self.descriptions[name]
+
+    def _known_as(self, name: str) -> str:
+        """Whose tokenizer and configuration the model has: a policy's are those of the recipe's model."""
+        return self.recipe.model if name in self.policies else name
 
     def _described(self, name: str) -> Description | None:
         from selfpriority.models.loading import Description, describe
@@ -116,8 +121,8 @@ class Rehearsal(Resources):
         return Description(None, config)
 
     def ruler(self, name: str) -> Ruler:
-        """How long texts are for the model `name`. A policy measures as the recipe's model does."""
-        name = self.recipe.model if name in self.policies else name
+        """How long texts are for the model `name`."""
+        name = self._known_as(name)
         if name not in self.rulers:
             description = self.description(name)
             self.rulers[name] = Ruler(description.chat if description else None)
