@@ -36,6 +36,37 @@ def test_a_lock_is_never_written_to(tmp_path: Path) -> None:
     assert (run.folder / ".run.lock").read_text() == "somebody's"
 
 
+def test_those_that_share_a_lock_hold_it_at_once_and_keep_out_everybody_else(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    refused = pytest.raises(InputError, match="another spa process")
+    with run.locked("phase", is_shared=True), run.locked("phase", is_shared=True), refused, run.locked("phase"):
+        pass
+    with run.locked("phase"), refused, run.locked("phase", is_shared=True):
+        pass
+
+
+RECORDS = """
+import sys
+from pathlib import Path
+from selfpriority.run import Run
+from selfpriority.run_records import Step
+run = Run(Path(sys.argv[1]))
+for number in range(20):
+    with run.recording(Step(f"evaluation/answers-{sys.argv[2]}-{number}", "key", ())):
+        pass
+"""
+
+
+def test_what_several_record_at_once_is_all_there(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RECORDS, str(tmp_path / "run")]
+    (tmp_path / "run").mkdir()
+    started = [subprocess.Popen([*command, name]) for name in "abc"]
+    assert [process.wait(timeout=120) for process in started] == [0, 0, 0]
+    entries = Run(tmp_path / "run").manifest.steps
+    assert len(entries) == 60
+    assert {entry.state for entry in entries.values()} == {"done"}
+
+
 @pytest.mark.parametrize("name", ["training.jsonl.partial", ".training.jsonl.{pid}.partial", "training.jsonl"])
 def test_links_beside_a_log_lead_nowhere(tmp_path: Path, name: str) -> None:
     target = tmp_path / "thesis.tex"

@@ -20,7 +20,7 @@ from selfpriority.recipe import Align
 from tests.collected import collected as collected
 from tests.collected import ready
 from tests.test_pipeline import spa, steps
-from tests.test_processes import eventually, told
+from tests.test_processes import eventually, told, trained_steps
 
 pytestmark = pytest.mark.slow
 
@@ -102,10 +102,12 @@ def test_a_node_that_is_stopped_stops_all_behind_a_checkpoint(collected: Path, t
     spa("align", wanted)
     run = ready(collected, tmp_path, *LAYOUTS["hsdp"], long)
     started = nodes(run, 2)
-    eventually((run / "round-1" / "training.jsonl").is_file, started[0])
+    eventually(lambda: bool(trained_steps(run)), started[0])
     started[1].send_signal(signal.SIGTERM)
-    ended(started)
-    (checkpoint,) = (path.parent for path in run.rglob("complete"))
+    errors = ended(started)
+    checkpoints = [path.parent for path in run.rglob("complete")]
+    assert len(checkpoints) == 1, errors
+    (checkpoint,) = checkpoints
     written = [load_file(path) for path in sorted(checkpoint.glob("states-*.safetensors"))]
     assert [bool(states) for states in written] == [True, True, False, False], "a copy of a shard is not written"
     assert 0 < len(records(run)) < len(records(wanted))

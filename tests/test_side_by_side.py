@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from selfpriority import pipeline
+from selfpriority.evaluation.records import System
 from selfpriority.interrupts import INTERRUPTED
 from selfpriority.phases.children import ALONE, Place, Siblings, run_child
 from selfpriority.phases.resources import Reporter
-from selfpriority.recipe import Align, Backend, HfBackend, Prompts, RayBackend, Recipe, VllmBackend
-from selfpriority.side_by_side import places, train_all
+from selfpriority.recipe import Align, Backend, Evaluate, HfBackend, Prompts, RayBackend, Recipe, Sample, VllmBackend
+from selfpriority.side_by_side import evaluation_parts, evaluation_places, places, train_all
 
 STORES = """
 import os, signal, sys, threading, time
@@ -89,6 +90,56 @@ def test_what_chooses_its_gpus_itself_is_given_no_part_of_them(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert places(recipes(9, backend=backend), 4) == [ALONE]
+
+
+def evaluated(backend: Backend | None = None, **evaluate: object) -> Recipe:
+    recipe = recipes(1, last=2, backend=backend)[0]
+    return recipe.model_copy(update={"evaluate": Evaluate.model_validate({"prompts": {"source": "demo"}, **evaluate})})
+
+
+def test_an_evaluated_system_has_one_gpu_however_many_its_training_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus(evaluation_places(evaluated(), 9)) == ["0", "1", "2", "3"]
+    assert gpus(evaluation_places(evaluated(), 2)) == ["0", "1"]
+    assert gpus(evaluation_places(evaluated(at_once=3), 9)) == ["0", "1", "2"]
+    assert evaluation_places(evaluated(), 1) == [ALONE]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert evaluation_places(evaluated(), 9) == [ALONE]
+    assert len(evaluation_places(evaluated(at_once=2), 9)) == 2
+
+
+SERVER = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}
+
+
+@pytest.mark.parametrize(
+    "evaluate",
+    [
+        {"judge": "j", "backend": SERVER},
+        {"more_judges": {"other": {"judge": "j", "backend": SERVER}}},
+        {"comparer": {"judge": "j", "backend": SERVER}},
+        {"judge": "j", "backend": {"kind": "hf", "device": "cuda:1"}},
+    ],
+)
+def test_what_a_server_may_be_asked_at_once_is_said_for_one_process(
+    evaluate: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert evaluation_places(evaluated(at_once=4, **evaluate), 9) == [ALONE]
+
+
+def system(name: str, **kwargs: object) -> System:
+    return System(name, "m", **kwargs)  # type: ignore[arg-type]
+
+
+def test_parts_of_an_evaluation_take_about_as_long_and_hold_every_system_once() -> None:
+    asked = Align(method="sft", rows="meta_aligner", nll=0)
+    found = [system("vanilla"), *map(system, "abcde"), system("best", how="best_of_n"), system("asks", trained=asked)]
+    recipe = evaluated().model_copy(update={"sample": Sample(n=4)})
+    assert evaluation_parts(found, 2, recipe) == [("c", "e", "best"), ("vanilla", "a", "b", "d", "asks")]
+    assert evaluation_parts(found[:2], 3, recipe) == [("vanilla",), ("a",)]
+    assert evaluation_parts(found[1:3], 2, recipe) == [("a",), ("b",)], "vanilla is done"
+    assert evaluation_parts([], 2, recipe) == []
 
 
 def at_once(n: int) -> list[Place]:

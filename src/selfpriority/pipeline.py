@@ -22,10 +22,12 @@ from selfpriority.interrupts import INTERRUPTED
 from selfpriority.phases.batch_tokens import with_batch_tokens
 from selfpriority.phases.branches import Branch, branches, prepare
 from selfpriority.phases.children import ALONE, Place, run_child
+from selfpriority.phases.evaluate import unfinished_systems
 from selfpriority.phases.freed_memory import KEEP_FREED_MEMORY, RETURN_FREED_MEMORY
 from selfpriority.phases.launch import check_alone
 from selfpriority.phases.recipe_paths import with_absolute_paths
 from selfpriority.phases.resources import Reporter, Resources
+from selfpriority.phases.systems import systems
 from selfpriority.recipe import (
     Recipe,
     dump,
@@ -36,8 +38,8 @@ from selfpriority.recipe.file import set_field
 from selfpriority.report.page import write_report
 from selfpriority.run import Run, key_of
 from selfpriority.run_records import Step
-from selfpriority.side_by_side import places, train_all
-from selfpriority.stages import REPORT, Phase, announced, before, behind, is_done, mark_older, rounds
+from selfpriority.side_by_side import evaluation_parts, evaluation_places, places, train_all
+from selfpriority.stages import REPORT, Phase, announced, before, evaluating, is_done, mark_older, merging, rounds
 from selfpriority.storage import as_json, write_text
 
 
@@ -105,7 +107,7 @@ def run_all(run: Run, asked: Asked, reporter: Reporter, debug: bool = False) -> 
         check_inputs(resources)
         follow(run, settled(asked, resources))
         mark_older(run, resources)
-        reporter.stages(announced(run, resources))
+        reporter.stages(announced(run, resources, _n_parts(run, resources)))
         if code := _all_phases(_Course(run, resources, debug)):
             return code
         reporter.stage(REPORT, "now")
@@ -136,7 +138,9 @@ def _all_phases(course: _Course) -> int:
         _do(course, before(run, resources))
         or _do(course, rounds(run, resources))
         or _train_branches(course)
-        or _do(course, behind(run, resources))
+        or _do(course, merging(run, resources))
+        or _evaluate_in_parts(course)
+        or _do(course, evaluating(run, resources))
     )
 
 
@@ -180,6 +184,37 @@ def _train_branch(branch: Branch, course: _Course, preparing: threading.Lock) ->
         return error.exit_code
 
 
+def _evaluate_in_parts(course: _Course) -> int:
+    """Answers of all systems and verdicts on them, in as many parts at once as there are places.
+
+    With one place that is left to the process that does all of the evaluation.
+    """
+    run, resources = course.run, course.resources
+    if not (n := _n_parts(run, resources)):
+        return 0
+    left = unfinished_systems(run, resources)
+    where = evaluation_places(resources.recipe, len(left))
+    parts = evaluation_parts(left, len(where), resources.recipe) if len(where) > 1 else []
+    phases = [Phase("evaluate", 0, list, only=names, part=number) for number, names in enumerate(parts, 1)]
+    for number in range(len(phases) + 1, n + 1):  # of those that were announced
+        resources.reporter.stage(Phase("evaluate", 0, list, part=number).title, "done")
+    by_title = {phase.title: phase for phase in phases}
+
+    def evaluate(title: str, place: Place) -> int:
+        return _child(replace(course, place=place), by_title[title])
+
+    ended = train_all(dict.fromkeys(by_title), where, evaluate)
+    return next(filter(None, ended.values()), 0)
+
+
+def _n_parts(run: Run, resources: Resources) -> int:
+    """In how many parts all systems would be evaluated at once; 0: in none."""
+    if resources.recipe.evaluate.prompts is None:
+        return 0
+    n = len(evaluation_places(resources.recipe, len(systems(run, resources.recipe))))
+    return n if n > 1 else 0
+
+
 def _do(course: _Course, phases: Iterable[Phase]) -> int:
     """Those of the phases that are not done, each as a process; the exit code of the first that failed."""
     reporter = course.resources.reporter
@@ -217,8 +252,9 @@ def _child(course: _Course, phase: Phase) -> int:
     """One phase as a process; its exit code."""
     reporter = course.resources.reporter
     flags = (*(["--debug"] if course.debug else []), *reporter.flags)
-    number = ("--round", str(phase.round)) if phase.round else ()
-    command = [sys.executable, "-m", "selfpriority", *flags, phase.name, str(course.run.folder), "--child", *number]
+    which = ["--round", str(phase.round)] if phase.round else []
+    which += ["--systems", ",".join(phase.only)] if phase.only else []
+    command = [sys.executable, "-m", "selfpriority", *flags, phase.name, str(course.run.folder), "--child", *which]
     is_lean = phase.name == "align" and course.resources.recipe.align.gradient_checkpointing
     allocator = RETURN_FREED_MEMORY if is_lean else KEEP_FREED_MEMORY
     reporter.stage(phase.title, "now")

@@ -189,9 +189,15 @@ class Run:
         self._enter(step, "done", spent, files)
 
     def _enter(self, step: Step, state: str, spent: Spent, files: dict[str, Content] | None) -> None:
-        manifest = self.manifest
-        steps = {**manifest.steps, step.name: StepEntry(state, step.key, **asdict(spent), files=files)}
-        write_record(self.folder / "manifest.json", Manifest(manifest.name, versions(), steps))
+        with self._changing() as manifest:
+            steps = {**manifest.steps, step.name: StepEntry(state, step.key, **asdict(spent), files=files)}
+            write_record(self.folder / "manifest.json", Manifest(manifest.name, versions(), steps))
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Manifest]:
+        """The manifest, which nobody else changes meanwhile: parts of an evaluation are done at once."""
+        with held(self.folder / ".manifest.lock", 60.0, f"{self.folder}: another spa process holds the manifest"):
+            yield self.manifest
 
     def record_sifted(self, number: int, step: str, n_in: int, sifted: Sifted[Any]) -> None:
         """Puts a step's drops and counts into the round's `drops.jsonl` and `funnel.json`, replacing older ones."""
@@ -219,19 +225,20 @@ class Run:
 
     def mark(self, states: Mapping[str, str]) -> None:
         """Says of finished steps whether they are the present recipe's: step -> `done` or `older`."""
-        manifest = self.manifest
-        steps = {
-            name: replace(entry, state=states.get(name, entry.state)) if entry.state in FINISHED else entry
-            for name, entry in manifest.steps.items()
-        }
-        if steps != manifest.steps:
-            write_record(self.folder / "manifest.json", replace(manifest, steps=steps))
+        with self._changing() as manifest:
+            steps = {
+                name: replace(entry, state=states.get(name, entry.state)) if entry.state in FINISHED else entry
+                for name, entry in manifest.steps.items()
+            }
+            if steps != manifest.steps:
+                write_record(self.folder / "manifest.json", replace(manifest, steps=steps))
 
     def undo(self, steps: Sequence[Step]) -> None:
         """Takes steps out of the manifest."""
-        manifest, names = self.manifest, {step.name for step in steps}
-        kept = {name: entry for name, entry in manifest.steps.items() if name not in names}
-        write_record(self.folder / "manifest.json", replace(manifest, steps=kept))
+        names = {step.name for step in steps}
+        with self._changing() as manifest:
+            kept = {name: entry for name, entry in manifest.steps.items() if name not in names}
+            write_record(self.folder / "manifest.json", replace(manifest, steps=kept))
 
     def forget_from(self, number: int, step: str) -> None:
         """Takes a step and all after it out of the round's `drops.jsonl` and `funnel.json`: an older recipe's."""
@@ -243,13 +250,15 @@ class Run:
         self.write_funnel(number, Funnel({name: steps[name] for name in earlier}))
 
     @contextlib.contextmanager
-    def locked(self, name: str, wait: float = 0.0) -> Iterator[None]:
+    def locked(self, name: str, wait: float = 0.0, is_shared: bool = False) -> Iterator[None]:
         """Holds a lock file, so that no two programs write one run. Waits `wait` seconds, then InputError.
 
+        Parts of one phase that are done at once share its lock.
         The lock named `run` is the first that a program takes; with it goes what killed ones left half written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with held(self.folder / f".{name}.lock", wait, f"{self.folder}: another spa process works on this run"):
+        taken = f"{self.folder}: another spa process works on this run"
+        with held(self.folder / f".{name}.lock", wait, taken, is_shared):
             if name == "run":
                 with self.locked("phase", wait=30):  # a child of a killed run may need a moment to notice
                     self._sweep()

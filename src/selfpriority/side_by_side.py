@@ -1,6 +1,6 @@
-"""Systems of a run that train at once, each on a part of the machine: its own GPUs, or a share of the cores.
+"""Systems of a run that train or are evaluated at once, each on a part of the machine: GPUs or a share of the cores.
 
-Knows which system starts from which, and that an interrupt ends all; how one of them is trained is the caller's.
+Knows which system starts from which, and that an interrupt ends all; what is done with one of them is the caller's.
 """
 
 from __future__ import annotations
@@ -9,9 +9,23 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from selfpriority.evaluation.records import System
 from selfpriority.interrupts import INTERRUPTED
 from selfpriority.phases.children import ALONE, Place, Siblings
-from selfpriority.recipe import Backend, HfBackend, RayBackend, Recipe, VllmBackend
+from selfpriority.phases.judge_names import judge_backend
+from selfpriority.phases.models import in_process
+from selfpriority.phases.summary import judges_of
+from selfpriority.phases.systems import asks
+from selfpriority.recipe import (
+    VANILLA,
+    Backend,
+    HfBackend,
+    JudgeSection,
+    OpenaiBackend,
+    RayBackend,
+    Recipe,
+    VllmBackend,
+)
 
 LOOK_UP = 0.2
 """Seconds after which a wait looks for signals."""
@@ -32,11 +46,57 @@ def places(found: Sequence[Recipe], at_once: int | None) -> list[Place]:
         found: the systems' recipes.
         at_once: `evaluate.at_once`.
     """
-    if len(found) < 2 or at_once == 1 or any(map(_takes_gpus_itself, found)):
+    answering = [backend for recipe in found for backend in (recipe.backend, _own_backend(recipe.score.judge))]
+    if any(map(_takes_gpus_itself, answering)):
         return [ALONE]
-    gpus, each = _gpus(), max(recipe.align.processes for recipe in found)
+    return _places(len(found), at_once, max((recipe.align.processes for recipe in found), default=1))
+
+
+def evaluation_places(recipe: Recipe, n_systems: int) -> list[Place]:
+    """Where systems are evaluated, as many at once as there are places, each on one GPU or its share of the cores.
+
+    Beside what `places` says it is one place where a judge is at a server: what it may be asked at once is said for one
+    process.
+
+    Args:
+        recipe: the run's.
+        n_systems: how many are left to be evaluated.
+    """
+    # the judge of training chooses the best of several answers
+    sections = [recipe.score.judge, *judges_of(recipe).values(), recipe.evaluate.comparer]
+    judges = [judge_backend(section, recipe.backend) for section in sections if section is not None]
+    if any(
+        isinstance(each, OpenaiBackend) or _takes_gpus_itself(each) for each in (in_process(recipe.backend), *judges)
+    ):
+        return [ALONE]
+    return _places(n_systems, recipe.evaluate.at_once, 1)
+
+
+def evaluation_parts(systems: Sequence[System], n: int, recipe: Recipe) -> list[tuple[str, ...]]:
+    """Names of the systems in `n` parts that take about as long, each in the given order; fewer where there are fewer.
+
+    What is asked with vanilla's answers before it stays with vanilla, and finds them.
+    """
+    behind_vanilla = tuple(system.name for system in systems if system.name == VANILLA or asks(system))
+    costs: dict[tuple[str, ...], int] = {behind_vanilla: len(behind_vanilla)}
+    for system in systems:
+        if system.name not in behind_vanilla:
+            costs[(system.name,)] = recipe.sample.n if system.how == "best_of_n" else 1
+    parts, totals = [set[str]() for _ in range(n)], [0] * n
+    for names in sorted(costs, key=lambda names: -costs[names]):  # the largest first, of equal ones the first
+        least = totals.index(min(totals))
+        parts[least].update(names)
+        totals[least] += costs[names]
+    return [tuple(system.name for system in systems if system.name in part) for part in parts if part]
+
+
+def _places(n_systems: int, at_once: int | None, each: int) -> list[Place]:
+    """As many as are asked for, or as there are GPUs for; `each` is how many processes a system has."""
+    if n_systems < 2 or at_once == 1:
+        return [ALONE]
+    gpus = _gpus()
     groups = [gpus[start : start + each] for start in range(0, len(gpus) - each + 1, each)]
-    n = min(at_once or max(1, len(groups)), len(found))
+    n = min(at_once or max(1, len(groups)), n_systems)
     if n == 1:
         return [ALONE]
     siblings = Siblings()
@@ -115,13 +175,14 @@ def _end(siblings: Siblings, under_way: Mapping[Future[int], object]) -> None:
         raise
 
 
-def _takes_gpus_itself(recipe: Recipe) -> bool:
-    """Whether something answers on GPUs that it chooses, so that a part of them would not be what it looks for."""
-    judge: Backend | None = getattr(recipe.score.judge, "backend", None)
-    return any(
-        isinstance(backend, RayBackend | VllmBackend) or (isinstance(backend, HfBackend) and ":" in backend.device)
-        for backend in (recipe.backend, judge)
-    )
+def _own_backend(section: JudgeSection) -> Backend | None:
+    backend: Backend | None = getattr(section, "backend", None)
+    return backend
+
+
+def _takes_gpus_itself(backend: Backend | None) -> bool:
+    """Whether it answers on GPUs that it chooses, so that a part of them would not be what it looks for."""
+    return isinstance(backend, RayBackend | VllmBackend) or (isinstance(backend, HfBackend) and ":" in backend.device)
 
 
 def _gpus() -> list[str]:

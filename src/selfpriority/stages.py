@@ -33,20 +33,33 @@ class Phase:
     steps: Callable[[], list[Step]]
     system: str = ""
     """Empty: the run's own."""
+    only: tuple[str, ...] = ()
+    """Of a part of the evaluation, the systems that are evaluated in it."""
+    part: int = 0
+    """Number of that part; 0: it is no part."""
 
     @property
     def title(self) -> str:
         """What messages call it."""
         what = f"{self.name} (round {self.round})" if self.round else self.name
+        what = f"{self.name} (part {self.part})" if self.part else what
         return f"{self.system}: {what}" if self.system else what
 
 
-def announced(run: Run, resources: Resources) -> list[Announced]:
-    """Every phase of the run, in order, and the report; none is asked for its steps."""
+def announced(run: Run, resources: Resources, n_parts: int = 0) -> list[Announced]:
+    """Every phase of the run, in order, and the report; none is asked for its steps.
+
+    Args:
+        run: the run.
+        resources: of it.
+        n_parts: in how many parts systems are evaluated at once, before what is left of the evaluation.
+    """
     phases = [(run, phase) for phase in (*before(run, resources), *rounds(run, resources))]
     for branch in branches(run, resources.recipe):
         phases += [(branch.run, phase) for phase in rounds(branch.run, resources, branch.name)]
-    phases += [(run, phase) for phase in behind(run, resources)]
+    phases += [(run, phase) for phase in merging(run, resources)]
+    phases += [(run, Phase("evaluate", 0, list, part=number)) for number in range(1, n_parts + 1)]
+    phases += [(run, phase) for phase in evaluating(run, resources)]
     parts = [Announced(phase.title, partial(quietly, where, phase.name, phase.round)) for where, phase in phases]
     return [*parts, Announced(REPORT, str)]
 
@@ -57,14 +70,21 @@ def before(run: Run, resources: Resources) -> list[Phase]:
     return [Phase("check-judge", 0, lambda: [judge_step(run, resources)])] if is_needed else []
 
 
+def merging(run: Run, resources: Resources) -> list[Phase]:
+    """The merge of systems of others, if there are any."""
+    is_needed = bool(merges(run, resources.recipe))
+    return [Phase("merge", 0, lambda: merge_steps(run, resources))] if is_needed else []
+
+
+def evaluating(run: Run, resources: Resources) -> list[Phase]:
+    """The evaluation, if there are prompts for it."""
+    is_asked = resources.recipe.evaluate.prompts is not None
+    return [Phase("evaluate", 0, lambda: evaluate_steps(run, resources))] if is_asked else []
+
+
 def behind(run: Run, resources: Resources) -> list[Phase]:
-    """Merges and the evaluation, if there are any."""
-    found = []
-    if merges(run, resources.recipe):
-        found.append(Phase("merge", 0, lambda: merge_steps(run, resources)))
-    if resources.recipe.evaluate.prompts is not None:
-        found.append(Phase("evaluate", 0, lambda: evaluate_steps(run, resources)))
-    return found
+    """What comes behind all rounds."""
+    return [*merging(run, resources), *evaluating(run, resources)]
 
 
 def rounds(run: Run, resources: Resources, system: str = "") -> Iterator[Phase]:

@@ -83,6 +83,17 @@ def test_systems_that_train_at_once_are_those_that_train_one_by_one(
         ours, theirs = map(load_file, policies)
         for part, weight in ours.items():
             torch.testing.assert_close(weight, theirs[part], atol=1e-6, rtol=0)
+    kept, anew = (
+        {name: entry for name, entry in steps(folder).items() if name.startswith("evaluation/")}
+        for folder in (run, alone)
+    )
+    assert kept.keys() == anew.keys()
+    assert {entry["state"] for entry in kept.values()} == {"done"}
+    assert {name: entry["requests"] for name, entry in kept.items()} == {
+        name: entry["requests"] for name, entry in anew.items()
+    }
+    drawn = [entry["cached"] for name, entry in kept.items() if "/answers-" in name]
+    assert drawn == [0] * 4, "who asked counted what it took"
 
 
 def times_asked(run: Path) -> list[int]:

@@ -49,6 +49,15 @@ def test_systems_that_train_at_once_share_the_time():
     assert rest_of(planned, entries, 20.0, at_once=2) == Rest(20.0, is_whole=True), "the last one is alone"
 
 
+def test_systems_that_are_evaluated_at_once_share_the_time_and_what_compares_them_does_not():
+    planned = [Ahead(name, new_tokens=10) for name in ("evaluation/answers-a", "evaluation/answers-b")]
+    planned += [Ahead("evaluation/set/verdicts-b@other", prompt_tokens=10), Ahead("evaluation/comparisons-a__b", 10)]
+    entries = {"evaluation/answers-a": done(20.0), "evaluation/comparisons-b__c": done(5.0)}
+    planned += [Ahead("evaluation/comparisons-b__c", 10), Ahead("evaluation/verdicts-a@other", prompt_tokens=10)]
+    entries["evaluation/verdicts-a@other"] = done(6.0)
+    assert rest_of(planned, entries, None, at_once=2) == Rest(20.0 / 2 + 6.0 / 2 + 5.0, is_whole=True)
+
+
 def test_the_step_that_runs_takes_as_long_as_its_kind_took():
     entries = {"judge": done(10.0), "round-1/score": StepEntry("running", "key")}
     assert running_takes(PLANNED, entries) == 3000 * 0.01

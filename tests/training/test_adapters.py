@@ -11,7 +11,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from selfpriority.errors import InputError
 from selfpriority.recipe import Align, Lora
-from selfpriority.training.adapters import compute_dtype, leave_casts_to_autocast, load_policy
+from selfpriority.training.adapters import (
+    ScaledBetween,
+    compute_dtype,
+    leave_casts_to_autocast,
+    load_policy,
+    scale_between,
+)
 from selfpriority.training.align import Places, train
 
 QLORA = Align(lora=Lora(r=4, quantize="nf4"), dtype="float32", learning_rate=1e-2, epochs=4, tokens_per_step=120)
@@ -59,6 +65,34 @@ def test_an_adapter_without_casts_of_its_own_learns_the_same_and_keeps_less(tiny
     assert all(gradient.any() for gradient in of_after)
     assert all(torch.equal(one, other) for one, other in zip(of_before, of_after, strict=True))
     assert kept_after < kept_before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("alpha", "is_between"), [(4, True), (8, True), (2, True), (6, False), (0.1, False)])
+def test_an_adapter_that_scales_between_its_matrices_learns_the_same_bit_for_bit(tiny_model, dtype, alpha, is_between):
+    settings = Align(dtype=str(dtype).removeprefix("torch."), lora=Lora(r=4, alpha=alpha, dropout=0.25))
+    policy = load_policy(tiny_model, settings, 0).model
+    for name, weight in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    policy.train()
+
+    def learned():
+        policy.zero_grad()
+        torch.manual_seed(0)  # what is dropped
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+            loss = policy(torch.arange(1, 40)[None]).logits.float().logsumexp(-1).sum()
+        loss.backward()
+        return loss.detach(), [weight.grad.clone() for weight in policy.parameters() if weight.requires_grad]
+
+    before, of_before = learned()
+    scale_between(policy)
+    ways = {type(way) for layer in policy.modules() for way in getattr(layer, "lora_variant", {}).values()}
+    assert ways == ({ScaledBetween} if is_between else set())
+    after, of_after = learned()
+    assert before == after
+    assert all(gradient.any() for gradient in of_after)
+    assert all(torch.equal(one, other) for one, other in zip(of_before, of_after, strict=True))
 
 
 @pytest.mark.skipif(HAS_BITSANDBYTES, reason="bitsandbytes is installed")

@@ -20,7 +20,7 @@ if not importlib.util.find_spec("trl"):
     pytest.skip("TRL is not installed: the extra `online` brings it", allow_module_level=True)
 
 from selfpriority.training.checkpoints import newest
-from selfpriority.training.online import train_online
+from selfpriority.training.online import Task, train_online
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]  # importing TRL takes half a minute
 PROMPTS = [Prompt(name, (Message("user", f"What is {name}?"),)) for name in ("a", "b", "c", "d")]
@@ -49,7 +49,7 @@ def test_the_policy_is_moved_by_the_reward_and_saved_as_every_policy(tiny_model:
         asked.extend((prompt.id, answer.prompt_id) for prompt, answer in zip(prompts, answers, strict=True))
         return [float(len(answer.text)) for answer in answers]
 
-    trained = train_online(PROMPTS, str(tiny_model), recipe_of(tiny_model), reward, places(tmp_path))
+    trained = train_online(Task(PROMPTS, reward, 8), str(tiny_model), recipe_of(tiny_model), places(tmp_path))
     assert (trained.n_steps, trained.dropped, trained.resumed_from) == (4, (), 0)
     assert sorted(asked) == sorted((prompt.id, prompt.id) for prompt in PROMPTS for _ in range(4))
     rows = log(tmp_path)
@@ -65,10 +65,25 @@ def test_the_policy_is_moved_by_the_reward_and_saved_as_every_policy(tiny_model:
 
 def test_adapters_are_trained_and_saved_as_adapters(tiny_model: Path, tmp_path: Path) -> None:
     recipe = recipe_of(tiny_model, lora={"r": 4}, beta=0.01)
-    train_online(
-        PROMPTS[:1], str(tiny_model), recipe, lambda _, answers: [float(len(a.text)) for a in answers], places(tmp_path)
-    )
+    task = Task(PROMPTS[:1], lambda _, answers: [float(len(answer.text)) for answer in answers], 8)
+    train_online(task, str(tiny_model), recipe, places(tmp_path))
     assert (tmp_path / "policy" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("n", "tokens_per_step", "n_steps"), [(4, 4200, 4), (3, 9000, 2), (4, 10**6, 1)])
+def test_a_step_has_as_many_tokens_as_others_have_and_no_prompt_is_left_out(
+    tiny_model: Path, tmp_path: Path, n: int, tokens_per_step: int, n_steps: int
+) -> None:
+    seen: set[str] = set()
+
+    def reward(prompts, answers):
+        seen.update(prompt.id for prompt in prompts)
+        return [float(len(answer.text)) for answer in answers]
+
+    recipe = recipe_of(tiny_model, tokens_per_step=tokens_per_step)
+    trained = train_online(Task(PROMPTS[:n], reward, 1000), str(tiny_model), recipe, places(tmp_path))
+    assert trained.n_steps == n_steps
+    assert seen == {prompt.id for prompt in PROMPTS[:n]}
 
 
 @pytest.mark.parametrize("who", ["nobody", "the judge"])
@@ -86,10 +101,10 @@ def test_an_interrupt_loses_no_step_whatever_the_clock_says(tiny_model: Path, tm
         return [float(len(answer.text)) for answer in answers]
 
     with pytest.raises(KeyboardInterrupt):
-        train_online(PROMPTS, str(tiny_model), recipe, reward, places(tmp_path))
+        train_online(Task(PROMPTS, reward, 8), str(tiny_model), recipe, places(tmp_path))
     n_done = 3 if who == "nobody" else 2
     assert newest(tmp_path / "checkpoints") == f"checkpoint-{n_done}"
-    trained = train_online(PROMPTS, str(tiny_model), recipe, reward, places(tmp_path))
+    trained = train_online(Task(PROMPTS, reward, 8), str(tiny_model), recipe, places(tmp_path))
     assert (trained.resumed_from, trained.n_steps, trained.is_interrupted) == (n_done, 4, False)
     assert [row["step"] for row in log(tmp_path)] == [1, 2, 3, 4]
 
@@ -99,7 +114,7 @@ def test_an_interrupt_in_the_last_step_leaves_a_policy(tiny_model: Path, tmp_pat
         signal.raise_signal(signal.SIGTERM)
         return [float(len(answer.text)) for answer in answers]
 
-    trained = train_online(PROMPTS[:1], str(tiny_model), recipe_of(tiny_model), reward, places(tmp_path))
+    trained = train_online(Task(PROMPTS[:1], reward, 8), str(tiny_model), recipe_of(tiny_model), places(tmp_path))
     assert (trained.n_steps, trained.is_interrupted) == (1, True)
     assert (tmp_path / "policy" / "config.json").is_file()
 
@@ -115,9 +130,9 @@ def test_an_interrupted_training_goes_on_from_its_last_checkpoint(tiny_model: Pa
         return [float(len(answer.text)) for answer in answers]
 
     with pytest.raises(KeyboardInterrupt):
-        train_online(PROMPTS, str(tiny_model), recipe, interrupted, places(tmp_path))
+        train_online(Task(PROMPTS, interrupted, 8), str(tiny_model), recipe, places(tmp_path))
     (tmp_path / "checkpoints" / "checkpoint-9").mkdir()  # one that was cut short
-    trained = train_online(PROMPTS, str(tiny_model), recipe, interrupted, places(tmp_path))
+    trained = train_online(Task(PROMPTS, interrupted, 8), str(tiny_model), recipe, places(tmp_path))
     assert (trained.resumed_from, trained.n_steps, n_asked) == (2, 4, 5)
     assert 0 < trained.n_tokens_here < trained.n_tokens  # beside the seconds of this process
     assert [row["step"] for row in log(tmp_path)] == [1, 2, 3, 4]

@@ -33,6 +33,7 @@ AlignTarget = Annotated[
 ]
 Round = Annotated[int | None, typer.Option("--round", min=1, help="Round; default: the next to do, or the last.")]
 Child = Annotated[bool, typer.Option("--child", hidden=True)]
+Part = Annotated[str | None, typer.Option("--systems", hidden=True)]  # of an evaluation that is done in parts at once
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show texts, which may be harmful.")]
 
@@ -81,9 +82,14 @@ def named_recipe(path: Path) -> Path:
 
 
 def phase(
-    directory: Path, name: str, number: int | None, child: bool, work: Callable[[Run, Resources, int], None]
+    directory: Path,
+    name: str,
+    number: int | None,
+    child: bool,
+    work: Callable[[Run, Resources, int], None],
+    is_part: bool = False,
 ) -> Run:
-    """Runs one phase of an existing run under its lock."""
+    """Runs one phase of an existing run under its lock; `is_part`: a part of it, beside others."""
     from selfpriority.phases.launch import alone, die_with_parent
     from selfpriority.phases.resources import Resources
     from selfpriority.recipe import load
@@ -97,7 +103,7 @@ def phase(
         resources = Resources(load(run.recipe), run, reporter)
         if number is None:
             number = next_round(run, resources, name)
-        with alone(run, child):
+        with alone(run, child, is_part):
             work(run, resources, number)
     return run
 

@@ -15,6 +15,7 @@ from selfpriority.cli.app import (
     Child,
     Directory,
     Fields,
+    Part,
     RecipeArgument,
     Round,
     app,
@@ -210,11 +211,12 @@ def merge(
 
 
 @app.command()
-def evaluate(directory: Directory, child: Child = False, as_json: AsJson = False) -> None:
+def evaluate(directory: Directory, child: Child = False, systems: Part = None, as_json: AsJson = False) -> None:
     """Answer the held-out prompts with every system, rate and compare."""
     from selfpriority.phases.evaluate import evaluate as work
 
-    run = phase(directory, "evaluate", 0, child, lambda run, resources, _: work(run, resources))
+    names = systems.split(",") if systems else None
+    run = phase(directory, "evaluate", 0, child, lambda run, resources, _: work(run, resources, names), bool(names))
     if as_json:
         from selfpriority.storage import read_json
 

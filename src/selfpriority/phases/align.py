@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from selfpriority.errors import WorkFailed
@@ -18,10 +19,10 @@ from selfpriority.phases.round_inputs import prompt_places, start_of_training, w
 from selfpriority.phases.round_steps import Round
 from selfpriority.preferences import PreferenceRow, objectives_in, paired_pools
 from selfpriority.recipe import Align, Recipe
-from selfpriority.records import Drop, PairedPool, Pool, Sifted
+from selfpriority.records import Candidates, Drop, PairedPool, Pool, Sifted
 from selfpriority.report.cards import write_policy_cards
 from selfpriority.rivals.online import rewards, threshold_of
-from selfpriority.run import PAIRS, POOLS, Run, key_of
+from selfpriority.run import CANDIDATES, PAIRS, POOLS, Run, key_of
 from selfpriority.run_records import PairCounts, Spent, Step, trained_by
 from selfpriority.storage import read_rows
 from selfpriority.training.unfinished import LOG, checkpoints_of, remove_all, take_place
@@ -44,7 +45,7 @@ def align_step(run: Run, resources: Resources, number: int) -> Step:
     start = model_key(start_of_training(run, recipe, number))  # the pairs may be of another model, behind a server
     key = key_of(pairs.key, "align", start, recipe.align.in_result, recipe.seed)
     if recipe.align.method == "grpo":
-        key = key_of(key, threshold_of(recipe), recipe.sample.model_dump(include=_DRAWN))
+        key = key_of(key, threshold_of(recipe), recipe.sample.model_dump(include=_DRAWN), "steps by drawn tokens")
     if recipe.align.method == "tis_dpo":  # what weighs its tokens
         key = key_of(key, text_hash("tis_good", "tis_bad"))
     return Step(trained_by(number), key, (run.policy(number),))  # for a lost log nobody trains again
@@ -139,10 +140,19 @@ def _train(paired: Sequence[PairedPool], start: str, places: Places, here: Round
         from selfpriority.training.align import train
 
         return train(paired, start, recipe.align, recipe.seed, places, on_step)
-    from selfpriority.training.online import train_online
+    from selfpriority.training.online import Task, train_online
 
     reward = partial(rewards, here.judge("align", spent), threshold=threshold_of(recipe))
-    return train_online([each.pool.prompt for each in paired], start, recipe, reward, places, on_step)
+    task = Task([each.pool.prompt for each in paired], reward, _usual_length(here))
+    return train_online(task, start, recipe, places, on_step)
+
+
+def _usual_length(here: Round) -> float:
+    """Tokens of an answer that the round's model drew, on average; the most that one may have where it drew none."""
+    path = here.run.round(here.number) / CANDIDATES
+    drawn = read_rows(path, Candidates) if path.is_file() else []
+    lengths = [response.n_tokens for each in drawn for response in each.responses]
+    return fmean(lengths) if lengths else here.recipe.sample.max_new_tokens
 
 
 def _dropped(trained: Trained, resources: Resources, step: Step) -> tuple[Drop, ...]:

@@ -93,18 +93,26 @@ def evaluation_steps(run: Run, resources: Resources) -> list[EvaluationStep]:
     return steps
 
 
-def evaluate(run: Run, resources: Resources) -> None:
-    """Does the evaluation steps that are not done.
+def unfinished_systems(run: Run, resources: Resources) -> list[System]:
+    """Those whose answers, or verdicts on them, are not all there."""
+    found = [each.system for each in evaluation_steps(run, resources) if each.system and not run.is_done(each.step)]
+    return [system for place, system in enumerate(found) if system not in found[:place]]
+
+
+def evaluate(run: Run, resources: Resources, only: Sequence[str] | None = None) -> None:
+    """Does the evaluation steps that are not done; with `only` the answers of these systems and the verdicts on them.
 
     Raises:
         WorkFailed: a round's policy is missing, or was trained under another recipe.
     """
     sets = prompt_sets(run, resources.recipe)
     check_all_made(run, resources)
-    for prompt_set in sets:
+    for prompt_set in sets if only is None else []:
         for reason, n in prompt_set.prompts.reasons.items():
             resources.reporter.note(f"{prompt_set.place}: {n} dropped: {reason}")
     steps = evaluation_steps(run, resources)
+    if only is not None:
+        steps = [each for each in steps if each.system and each.system.name in only]
     if isinstance(resources.recipe.backend, OpenaiBackend) and not all(run.is_done(each.step) for each in steps):
         resources.reporter.note("evaluation: all systems answer in this process, for no server has the trained policy")
     asked: list[System | None] = []

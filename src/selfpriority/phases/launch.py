@@ -106,14 +106,14 @@ def kept_for_launcher() -> Iterator[None]:
 
 
 @contextmanager
-def alone(run: Run, child: bool) -> Iterator[None]:
-    """Locks a run for one phase; of several processes that work together the main one does."""
+def alone(run: Run, child: bool, is_part: bool = False) -> Iterator[None]:
+    """Locks a run for one phase, or for a part of one; of several processes that work together the main one does."""
     if not is_main():
         yield
         return
     lock = "phase" if rank() is None else "ranks"  # who starts several processes holds the former
     # A child of a killed run may need a moment to notice; the next one waits for it.
-    with nullcontext() if child else run.locked("run"), run.locked(lock, wait=30):
+    with nullcontext() if child else run.locked("run"), run.locked(lock, 30, is_part):
         yield
 
 

@@ -54,7 +54,7 @@ def rest_of(
         planned: its steps.
         entries: what the manifest says of them, by the step's name.
         in_hand: seconds that remain of what runs now; None: not known.
-        at_once: further systems that train at once, once all have begun.
+        at_once: systems that train, and are evaluated, at once, once all have begun.
     """
     pace = _Pace(planned, entries)
     n_running = sum(step.name in entries and entries[step.name].state == "running" for step in planned)
@@ -84,7 +84,8 @@ def running_takes(planned: Sequence[Ahead], entries: Mapping[str, StepEntry]) ->
 
 
 def _share(step: Ahead, at_once: int) -> int:
-    return at_once if step.name.startswith(f"{SYSTEMS}/") else 1
+    is_shared = step.name.startswith(f"{SYSTEMS}/") or kind_of(step.name).partition("@")[0] in ("answers", "verdicts")
+    return at_once if is_shared else 1
 
 
 class _Pace:

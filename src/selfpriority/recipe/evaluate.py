@@ -67,8 +67,8 @@ class Evaluate(Section):
     """Named systems beside those: what ships (`spa systems` lists them), YAML files of your own, or
     `package.module:name` of a mapping in Python."""
     at_once: Count | None = None
-    """Systems that train at once, each on GPUs of its own while there are enough, or on its share of the cores; none:
-    as many as there are GPUs for, and one on a CPU."""
+    """Systems that train, and that are evaluated, at once: each on GPUs of its own while there are enough, or on its
+    share of the cores; none: as many as there are GPUs for, and one on a CPU."""
     reference: str | None = None
     """A system that every other one is compared with as well, beside `vanilla`."""
     judge: JudgeSection = InWords(judge="self")

@@ -6,6 +6,7 @@ bfloat16 weights need `optimizer.MasterAdamW`. Knows peft and the recipe's `alig
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -15,6 +16,8 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.lora.layer import LoraLayer, LoraVariant
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, set_seed
@@ -124,6 +127,31 @@ def leave_casts_to_autocast(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
             layer.cast_input_dtype_enabled = False  # type: ignore[assignment]  # torch thinks of weights and modules
+
+
+def scale_between(model: nn.Module) -> None:
+    """Spares an adapter's layers the scaling of all that they put out, where what is scaled may as well be narrow.
+
+    peft multiplies the product of both matrices, as wide as the layer; the rank is a fraction of that. By a power of
+    two, or none, the numbers are the same bit for bit, and with no other factor is it done.
+    """
+    for layer in model.modules():
+        if isinstance(layer, LoraLinear):
+            for name, factor in layer.scaling.items():
+                if name in layer.lora_A and math.frexp(factor)[0] == 0.5:
+                    layer.lora_variant.setdefault(name, ScaledBetween())
+
+
+class ScaledBetween(LoraVariant):
+    """An adapter as it is, but for where it is scaled."""
+
+    @staticmethod
+    def forward(module: LoraLayer, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
+        """What the layer puts out, [..., wide], of x, [..., narrow], and of what its base puts out."""
+        factor = module.scaling[active_adapter]
+        inner = module.lora_A[active_adapter](module.lora_dropout[active_adapter](x))
+        added: Tensor = module.lora_B[active_adapter](inner if factor == 1.0 else inner * factor)
+        return result + added
 
 
 def compute_dtype(settings: Align) -> torch.dtype:

@@ -12,7 +12,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,18 @@ _LOGGED = ("loss", "reward", "kl", "grad_norm", "learning_rate")
 """What of TRL's numbers `training.jsonl` has."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is learned online."""
+
+    prompts: Sequence[Prompt]
+    reward: Reward
+    answer_tokens: float
+    """That an answer to them usually has: how many prompts are an optimizer step follows from it."""
+
+
 def train_online(
-    prompts: Sequence[Prompt],
-    model: str,
-    recipe: Recipe,
-    reward: Reward,
-    places: Places,
-    on_step: Callable[[Record], None] | None = None,
+    task: Task, model: str, recipe: Recipe, places: Places, on_step: Callable[[Record], None] | None = None
 ) -> Trained:
     """Trains `model` on its own answers to the prompts, `sample.n` a prompt, from its last checkpoint if there is one.
 
@@ -59,13 +65,15 @@ def train_online(
     settings = recipe.align
     policy = load_policy(model, settings, recipe.seed)
     chat = probed_chat(policy.tokenizer, policy.end_ids, model)
-    kept, dropped = _taken(prompts, chat)
+    kept, dropped = _taken(task.prompts, chat)
     if not kept:
         raise WorkFailed(f"no prompt is left to train on (turns: {len(dropped)})")
     checkpoint = _last(places.checkpoints)
     resumed_from, n_before = step_of(checkpoint) if checkpoint else 0, _n_tokens(checkpoint)
     watch = _Watch(Journal(places.log, resumed_from, on_step), settings.checkpoint_minutes)
-    trainer = _trainer(policy, recipe, _rows(kept, chat), _asked(reward, kept, policy), places.checkpoints)
+    a_step = _prompts_a_step(recipe, [len(chat.prompt_ids(prompt.messages)) for prompt in kept], task.answer_tokens)
+    rows = _filled(_rows(kept, chat), a_step)
+    trainer = _trainer(policy, rows, _asked(task.reward, kept, policy), _arguments(recipe, places.checkpoints, a_step))
     trainer.remove_callback(PrinterCallback)  # results alone go to standard output
     trainer.add_callback(watch)
     try:
@@ -144,6 +152,20 @@ def _rows(prompts: Sequence[Prompt], chat: Chat) -> list[dict[str, Any]]:
     ]
 
 
+def _prompts_a_step(recipe: Recipe, prompt_tokens: Sequence[int], answer_tokens: float) -> int:
+    """How many prompts an optimizer step has: with its answers as many tokens as a step of any other training.
+
+    All steps of an epoch have as many, as nearly as can be.
+    """
+    n, all_tokens = len(prompt_tokens), sum(prompt_tokens) + len(prompt_tokens) * recipe.sample.n * answer_tokens
+    return ceil(n / ceil(all_tokens / recipe.align.tokens_per_step))
+
+
+def _filled(rows: list[dict[str, Any]], a_step: int) -> list[dict[str, Any]]:
+    """The rows and some of them once more, so that they are whole steps: TRL leaves out what is no whole one."""
+    return rows + rows[: -len(rows) % a_step]
+
+
 def _asked(reward: Reward, prompts: Sequence[Prompt], policy: Policy) -> Callable[..., list[float]]:
     """The reward as TRL calls it."""
     ends = {*policy.end_ids, policy.tokenizer.eos_token_id}
@@ -159,7 +181,7 @@ def _asked(reward: Reward, prompts: Sequence[Prompt], policy: Policy) -> Callabl
     return reward_of_answers
 
 
-def _trainer(policy: Policy, recipe: Recipe, rows: list[dict[str, Any]], reward: Callable[..., Any], to: Path) -> Any:
+def _trainer(policy: Policy, rows: list[dict[str, Any]], reward: Callable[..., Any], how: Any) -> Any:
     from datasets import Dataset
     from trl import GRPOTrainer
 
@@ -167,7 +189,6 @@ def _trainer(policy: Policy, recipe: Recipe, rows: list[dict[str, Any]], reward:
         policy.tokenizer.pad_token = policy.tokenizer.eos_token
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # progress is the caller's to show
     with _hushed():
-        how = _arguments(recipe, to)
         return GRPOTrainer(policy.model, reward, how, Dataset.from_list(rows), processing_class=policy.tokenizer)
 
 
@@ -179,7 +200,7 @@ def _hushed() -> Iterator[None]:
         yield
 
 
-def _arguments(recipe: Recipe, to: Path) -> Any:
+def _arguments(recipe: Recipe, to: Path, a_step: int) -> Any:
     """What TRL is told: the recipe's fields under TRL's names."""
     from trl import GRPOConfig
 
@@ -192,7 +213,7 @@ def _arguments(recipe: Recipe, to: Path) -> Any:
         top_p=sample.top_p,
         beta=settings.beta,
         per_device_train_batch_size=sample.n,
-        gradient_accumulation_steps=max(1, settings.tokens_per_step // (sample.n * sample.max_new_tokens)),
+        gradient_accumulation_steps=a_step,  # prompt by prompt, whose answers are drawn together
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=settings.warmup,  # a share of all steps, for it is below 1

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from selfpriority.method.rival_losses import kto_baseline, tis_weights
 from selfpriority.recipe import Align
-from selfpriority.training.adapters import leave_casts_to_autocast
+from selfpriority.training.adapters import leave_casts_to_autocast, scale_between
 from selfpriority.training.attention import attending
 from selfpriority.training.desirable import Kto, balance_of, mismatched
 from selfpriority.training.encode import EncodedPool
@@ -69,6 +69,7 @@ class Passes:
         self._in_bfloat16 = course.compute_dtype is torch.bfloat16
         if self._in_bfloat16:
             leave_casts_to_autocast(self.inner)
+        scale_between(self.inner)
         self.mismatched = mismatched(course.pools) if course.settings.method == "kto" else []
         """For KTO, as many pools as the course has, with answers to other prompts."""
         self._balance = balance_of(course.pools) if self.mismatched else None
