@@ -59,7 +59,7 @@ for number in range(20):
 
 def test_what_several_record_at_once_is_all_there(tmp_path: Path) -> None:
     command = [sys.executable, "-c", RECORDS, str(tmp_path / "run")]
-    (tmp_path / "run").mkdir()
+    write_text(tmp_path / "run" / "resolved.yaml", [])
     started = [subprocess.Popen([*command, name]) for name in "abc"]
     assert [process.wait(timeout=120) for process in started] == [0, 0, 0]
     entries = Run(tmp_path / "run").manifest.steps

@@ -196,6 +196,7 @@ class Run:
     @contextlib.contextmanager
     def _changing(self) -> Iterator[Manifest]:
         """The manifest, which nobody else changes meanwhile: parts of an evaluation are done at once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         with held(self.folder / ".manifest.lock", 60.0, f"{self.folder}: another spa process holds the manifest"):
             yield self.manifest
 
