@@ -19,8 +19,21 @@ from selfpriority.evaluation.records import System
 from selfpriority.interrupts import INTERRUPTED
 from selfpriority.phases.children import ALONE, Place, Siblings, run_child
 from selfpriority.phases.resources import Reporter
-from selfpriority.recipe import Align, Backend, Evaluate, HfBackend, Prompts, RayBackend, Recipe, Sample, VllmBackend
-from selfpriority.side_by_side import evaluation_parts, evaluation_places, places, train_all
+from selfpriority.recipe import (
+    Align,
+    Backend,
+    Evaluate,
+    HfBackend,
+    InWords,
+    OpenaiBackend,
+    Prompts,
+    RayBackend,
+    Recipe,
+    Sample,
+    Score,
+    VllmBackend,
+)
+from selfpriority.side_by_side import evaluation_places, places, systems_apart, train_all
 
 STORES = """
 import os, signal, sys, threading, time
@@ -97,16 +110,26 @@ def evaluated(backend: Backend | None = None, **evaluate: object) -> Recipe:
     return recipe.model_copy(update={"evaluate": Evaluate.model_validate({"prompts": {"source": "demo"}, **evaluate})})
 
 
-def test_an_evaluated_system_has_one_gpu_however_many_its_training_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def some(n: int, **last: object) -> list[System]:
+    return [*map(system, "abcdefghi"[: n - 1]), system("last", **last)]
+
+
+def test_an_evaluated_system_has_a_gpu_to_itself_however_many_its_training_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert gpus(evaluation_places(evaluated(), 9)) == ["0", "1", "2", "3"]
-    assert gpus(evaluation_places(evaluated(), 2)) == ["0", "1"]
-    assert gpus(evaluation_places(evaluated(at_once=3), 9)) == ["0", "1", "2"]
-    assert evaluation_places(evaluated(), 1) == [ALONE]
+    assert gpus(evaluation_places(evaluated(), some(9))) == ["0", "1", "2", "3"]
+    assert gpus(evaluation_places(evaluated(), some(2))) == ["0", "1"]
+    assert gpus(evaluation_places(evaluated(at_once=3), some(9))) == ["0", "1", "2"]
+    assert gpus(evaluation_places(evaluated(at_once=9), some(9))) == ["0", "1", "2", "3"], "each plans for all memory"
+    assert evaluation_places(evaluated(), some(1)) == [ALONE]
+    assert evaluation_places(evaluated(HfBackend(device="cpu")), some(9)) == [ALONE]
+    on_cores = evaluation_places(evaluated(HfBackend(device="cpu"), at_once=2), some(9))
+    assert [set(place.environment) <= {"OMP_NUM_THREADS"} for place in on_cores] == [True, True]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert evaluation_places(evaluated(at_once=2), some(9)) == [ALONE]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert evaluation_places(evaluated(), 9) == [ALONE]
-    assert len(evaluation_places(evaluated(at_once=2), 9)) == 2
+    assert evaluation_places(evaluated(), some(9)) == [ALONE]
+    assert len(evaluation_places(evaluated(at_once=2), some(9))) == 2
 
 
 SERVER = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}
@@ -117,7 +140,6 @@ SERVER = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}
     [
         {"judge": "j", "backend": SERVER},
         {"more_judges": {"other": {"judge": "j", "backend": SERVER}}},
-        {"comparer": {"judge": "j", "backend": SERVER}},
         {"judge": "j", "backend": {"kind": "hf", "device": "cuda:1"}},
     ],
 )
@@ -125,7 +147,16 @@ def test_what_a_server_may_be_asked_at_once_is_said_for_one_process(
     evaluate: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert evaluation_places(evaluated(at_once=4, **evaluate), 9) == [ALONE]
+    assert evaluation_places(evaluated(at_once=4, **evaluate), some(9)) == [ALONE]
+
+
+def test_who_is_not_asked_in_parts_may_be_at_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What compares systems comes after all parts, and the judge of training only chooses the best of several."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    served = InWords(judge="j", backend=OpenaiBackend.model_validate(SERVER))
+    recipe = evaluated(comparer={"judge": "j", "backend": SERVER}).model_copy(update={"score": Score(judge=served)})
+    assert len(evaluation_places(recipe, some(9))) == 4
+    assert evaluation_places(recipe, some(9, how="best_of_n")) == [ALONE]
 
 
 def system(name: str, **kwargs: object) -> System:
@@ -136,10 +167,10 @@ def test_parts_of_an_evaluation_take_about_as_long_and_hold_every_system_once() 
     asked = Align(method="sft", rows="meta_aligner", nll=0)
     found = [system("vanilla"), *map(system, "abcde"), system("best", how="best_of_n"), system("asks", trained=asked)]
     recipe = evaluated().model_copy(update={"sample": Sample(n=4)})
-    assert evaluation_parts(found, 2, recipe) == [("c", "e", "best"), ("vanilla", "a", "b", "d", "asks")]
-    assert evaluation_parts(found[:2], 3, recipe) == [("vanilla",), ("a",)]
-    assert evaluation_parts(found[1:3], 2, recipe) == [("a",), ("b",)], "vanilla is done"
-    assert evaluation_parts([], 2, recipe) == []
+    assert systems_apart(found, 2, recipe) == [("c", "e", "best"), ("vanilla", "a", "b", "d", "asks")]
+    assert systems_apart(found[:2], 3, recipe) == [("vanilla",), ("a",)]
+    assert systems_apart(found[1:3], 2, recipe) == [("a",), ("b",)], "vanilla is done"
+    assert systems_apart([], 2, recipe) == []
 
 
 def at_once(n: int) -> list[Place]:

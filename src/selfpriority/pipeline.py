@@ -38,8 +38,19 @@ from selfpriority.recipe.file import set_field
 from selfpriority.report.page import write_report
 from selfpriority.run import Run, key_of
 from selfpriority.run_records import Step
-from selfpriority.side_by_side import evaluation_parts, evaluation_places, places, train_all
-from selfpriority.stages import REPORT, Phase, announced, before, evaluating, is_done, mark_older, merging, rounds
+from selfpriority.side_by_side import evaluation_places, places, systems_apart, train_all
+from selfpriority.stages import (
+    REPORT,
+    Phase,
+    announced,
+    before,
+    evaluating,
+    evaluation_parts,
+    is_done,
+    mark_older,
+    merging,
+    rounds,
+)
 from selfpriority.storage import as_json, write_text
 
 
@@ -187,23 +198,26 @@ def _train_branch(branch: Branch, course: _Course, preparing: threading.Lock) ->
 def _evaluate_in_parts(course: _Course) -> int:
     """Answers of all systems and verdicts on them, in as many parts at once as there are places.
 
-    With one place that is left to the process that does all of the evaluation.
+    With one place that is left to the process that does all of the evaluation. A part that fails holds up no other.
     """
     run, resources = course.run, course.resources
     if not (n := _n_parts(run, resources)):
         return 0
     left = unfinished_systems(run, resources)
-    where = evaluation_places(resources.recipe, len(left))
-    parts = evaluation_parts(left, len(where), resources.recipe) if len(where) > 1 else []
-    phases = [Phase("evaluate", 0, list, only=names, part=number) for number, names in enumerate(parts, 1)]
-    for number in range(len(phases) + 1, n + 1):  # of those that were announced
-        resources.reporter.stage(Phase("evaluate", 0, list, part=number).title, "done")
-    by_title = {phase.title: phase for phase in phases}
+    where = evaluation_places(resources.recipe, left)
+    apart = systems_apart(left, len(where), resources.recipe) if len(where) > 1 else []
+    parts = {phase.title: phase for phase in evaluation_parts(apart)}
+    for phase in evaluation_parts([()] * n)[len(parts) :]:  # they were announced, and there is nothing left for them
+        resources.reporter.stage(phase.title, "done")
 
     def evaluate(title: str, place: Place) -> int:
-        return _child(replace(course, place=place), by_title[title])
+        try:
+            return _child(replace(course, place=place), parts[title])
+        except WorkFailed as error:  # killed, it may be for its memory
+            resources.reporter.note(f"{error}; evaluate.at_once: 1 evaluates one system after the other")
+            return error.exit_code
 
-    ended = train_all(dict.fromkeys(by_title), where, evaluate)
+    ended = train_all(dict.fromkeys(parts), where, evaluate)
     return next(filter(None, ended.values()), 0)
 
 
@@ -211,7 +225,7 @@ def _n_parts(run: Run, resources: Resources) -> int:
     """In how many parts all systems would be evaluated at once; 0: in none."""
     if resources.recipe.evaluate.prompts is None:
         return 0
-    n = len(evaluation_places(resources.recipe, len(systems(run, resources.recipe))))
+    n = len(evaluation_places(resources.recipe, systems(run, resources.recipe)))
     return n if n > 1 else 0
 
 

@@ -145,7 +145,9 @@ class RunView(Reporter):
             stage.said = self._parts[stage.title].told()
             stage.planned = running_takes(self._ahead, entries) if len(present) == 1 else None
         known = [stage.now.rest for stage in present if stage.now is not None and stage.now.rest is not None]
-        rest = rest_of(self._ahead, entries, max(known, default=None), self._most_at_once)
+        n_parts = sum(part.is_part for part in self._parts.values())
+        in_hand = max(known, default=None)
+        rest = rest_of(self._ahead, entries, in_hand, self._most_at_once, max(1, n_parts))
         if rest is not None and rest.seconds >= 1.0:
             self._screen.rest = f"{'about' if rest.is_whole else 'at least'} {duration(rest.seconds)}"
 

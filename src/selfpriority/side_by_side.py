@@ -47,32 +47,39 @@ def places(found: Sequence[Recipe], at_once: int | None) -> list[Place]:
         at_once: `evaluate.at_once`.
     """
     answering = [backend for recipe in found for backend in (recipe.backend, _own_backend(recipe.score.judge))]
-    if any(map(_takes_gpus_itself, answering)):
+    if len(found) < 2 or at_once == 1 or any(map(_takes_gpus_itself, answering)):
         return [ALONE]
-    return _places(len(found), at_once, max((recipe.align.processes for recipe in found), default=1))
+    gpus, each = _gpus(), max(recipe.align.processes for recipe in found)
+    groups = [gpus[start : start + each] for start in range(0, len(gpus) - each + 1, each)]
+    return _places(min(at_once or max(1, len(groups)), len(found)), each, groups)
 
 
-def evaluation_places(recipe: Recipe, n_systems: int) -> list[Place]:
-    """Where systems are evaluated, as many at once as there are places, each on one GPU or its share of the cores.
+def evaluation_places(recipe: Recipe, systems: Sequence[System]) -> list[Place]:
+    """Where systems are evaluated, as many at once as there are places: on a GPU each, or on its share of the cores.
 
-    Beside what `places` says it is one place where a judge is at a server: what it may be asked at once is said for one
-    process.
+    One place where who answers or judges chooses its GPUs itself, and where a judge is at a server: what that may be
+    asked at once is said for one process.
 
     Args:
         recipe: the run's.
-        n_systems: how many are left to be evaluated.
+        systems: those that are left to be evaluated.
     """
-    # the judge of training chooses the best of several answers
-    sections = [recipe.score.judge, *judges_of(recipe).values(), recipe.evaluate.comparer]
-    judges = [judge_backend(section, recipe.backend) for section in sections if section is not None]
-    if any(
-        isinstance(each, OpenaiBackend) or _takes_gpus_itself(each) for each in (in_process(recipe.backend), *judges)
-    ):
+    sections = [*judges_of(recipe).values()]
+    if any(system.how == "best_of_n" for system in systems):  # the judge of training chooses
+        sections.append(recipe.score.judge)
+    answers = in_process(recipe.backend)
+    judges = [judge_backend(section, recipe.backend) for section in sections]
+    if any(isinstance(each, OpenaiBackend) or _takes_gpus_itself(each) for each in (answers, *judges)):
         return [ALONE]
-    return _places(n_systems, recipe.evaluate.at_once, 1)
+    at_once = recipe.evaluate.at_once
+    if len(systems) < 2 or at_once == 1:
+        return [ALONE]
+    gpus = _gpus() if isinstance(answers, HfBackend) and answers.device in ("auto", "cuda") else []
+    most = min(at_once or len(gpus), len(gpus)) if gpus else at_once or 1  # each plans for all of a GPU's memory
+    return _places(min(most, len(systems)), 1, [[gpu] for gpu in gpus])
 
 
-def evaluation_parts(systems: Sequence[System], n: int, recipe: Recipe) -> list[tuple[str, ...]]:
+def systems_apart(systems: Sequence[System], n: int, recipe: Recipe) -> list[tuple[str, ...]]:
     """Names of the systems in `n` parts that take about as long, each in the given order; fewer where there are fewer.
 
     What is asked with vanilla's answers before it stays with vanilla, and finds them.
@@ -90,19 +97,14 @@ def evaluation_parts(systems: Sequence[System], n: int, recipe: Recipe) -> list[
     return [tuple(system.name for system in systems if system.name in part) for part in parts if part]
 
 
-def _places(n_systems: int, at_once: int | None, each: int) -> list[Place]:
-    """As many as are asked for, or as there are GPUs for; `each` is how many processes a system has."""
-    if n_systems < 2 or at_once == 1:
-        return [ALONE]
-    gpus = _gpus()
-    groups = [gpus[start : start + each] for start in range(0, len(gpus) - each + 1, each)]
-    n = min(at_once or max(1, len(groups)), n_systems)
-    if n == 1:
+def _places(n: int, n_processes: int, groups: Sequence[Sequence[str]]) -> list[Place]:
+    """So many places, each with a group of GPUs, or where there is none with a share of the cores for its processes."""
+    if n < 2:
         return [ALONE]
     siblings = Siblings()
     if groups:
         return [Place({VISIBLE: ",".join(groups[i % len(groups)])}, siblings) for i in range(n)]
-    threads = {} if THREADS in os.environ else {THREADS: str(max(1, _n_cores() // (n * each)))}
+    threads = {} if THREADS in os.environ else {THREADS: str(max(1, _n_cores() // (n * n_processes)))}
     return [Place(threads, siblings)] * n
 
 

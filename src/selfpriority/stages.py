@@ -5,7 +5,7 @@ A phase's steps are asked for lazily: their keys may need what the phase before 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -58,10 +58,19 @@ def announced(run: Run, resources: Resources, n_parts: int = 0) -> list[Announce
     for branch in branches(run, resources.recipe):
         phases += [(branch.run, phase) for phase in rounds(branch.run, resources, branch.name)]
     phases += [(run, phase) for phase in merging(run, resources)]
-    phases += [(run, Phase("evaluate", 0, list, part=number)) for number in range(1, n_parts + 1)]
-    phases += [(run, phase) for phase in evaluating(run, resources)]
-    parts = [Announced(phase.title, partial(quietly, where, phase.name, phase.round)) for where, phase in phases]
-    return [*parts, Announced(REPORT, str)]
+    phases += [(run, phase) for phase in (*evaluation_parts([()] * n_parts), *evaluating(run, resources))]
+    told = (Announced(phase.title, _telling(where, phase), bool(phase.part)) for where, phase in phases)
+    return [*told, Announced(REPORT, str)]
+
+
+def evaluation_parts(systems: Sequence[tuple[str, ...]]) -> list[Phase]:
+    """Parts of an evaluation that are done at once, by the names of the systems in each."""
+    return [Phase("evaluate", 0, list, only=names, part=number) for number, names in enumerate(systems, 1)]
+
+
+def _telling(run: Run, phase: Phase) -> Callable[[], str]:
+    """What a phase has to say; a part of the evaluation has nothing, for the result is not its own."""
+    return str if phase.part else partial(quietly, run, phase.name, phase.round)
 
 
 def before(run: Run, resources: Resources) -> list[Phase]:

@@ -55,7 +55,8 @@ def test_systems_that_are_evaluated_at_once_share_the_time_and_what_compares_the
     entries = {"evaluation/answers-a": done(20.0), "evaluation/comparisons-b__c": done(5.0)}
     planned += [Ahead("evaluation/comparisons-b__c", 10), Ahead("evaluation/verdicts-a@other", prompt_tokens=10)]
     entries["evaluation/verdicts-a@other"] = done(6.0)
-    assert rest_of(planned, entries, None, at_once=2) == Rest(20.0 / 2 + 6.0 / 2 + 5.0, is_whole=True)
+    assert rest_of(planned, entries, None, 4, evaluated_at_once=2) == Rest(20.0 / 2 + 6.0 / 2 + 5.0, is_whole=True)
+    assert rest_of(planned, entries, None, 4) == Rest(20.0 + 6.0 + 5.0, is_whole=True), "by one process"
 
 
 def test_the_step_that_runs_takes_as_long_as_its_kind_took():

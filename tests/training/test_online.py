@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfpriority.recipe import Recipe
+from selfpriority.recipe import HfBackend, Recipe
 from selfpriority.records import Message, Prompt
 from selfpriority.training.align import Places
 
@@ -70,7 +70,9 @@ def test_adapters_are_trained_and_saved_as_adapters(tiny_model: Path, tmp_path: 
     assert (tmp_path / "policy" / "adapter_model.safetensors").is_file()
 
 
-@pytest.mark.parametrize(("n", "tokens_per_step", "n_steps"), [(4, 4200, 4), (3, 9000, 2), (4, 10**6, 1)])
+@pytest.mark.parametrize(
+    ("n", "tokens_per_step", "n_steps"), [(4, 100, 4), (4, 5900, 4), (4, 6100, 2), (3, 9000, 2), (4, 10**6, 1)]
+)
 def test_a_step_has_as_many_tokens_as_others_have_and_no_prompt_is_left_out(
     tiny_model: Path, tmp_path: Path, n: int, tokens_per_step: int, n_steps: int
 ) -> None:
@@ -84,6 +86,23 @@ def test_a_step_has_as_many_tokens_as_others_have_and_no_prompt_is_left_out(
     trained = train_online(Task(PROMPTS[:n], reward, 1000), str(tiny_model), recipe, places(tmp_path))
     assert trained.n_steps == n_steps
     assert seen == {prompt.id for prompt in PROMPTS[:n]}
+
+
+@pytest.mark.parametrize(("max_batch", "times"), [(96, 1), (15, 2), (8, 2), (1, 4)])
+def test_answers_are_drawn_at_once_as_far_as_the_backend_has_room(
+    tiny_model: Path, tmp_path: Path, max_batch: int, times: int
+) -> None:
+    rows: list[int] = []
+
+    def reward(prompts, answers):
+        rows.append(len(answers))
+        return [float(len(answer.text)) for answer in answers]
+
+    recipe = recipe_of(tiny_model, tokens_per_step=10**6)
+    recipe = recipe.model_copy(update={"backend": HfBackend(max_batch=max_batch)})
+    trained = train_online(Task(PROMPTS, reward, 8), str(tiny_model), recipe, places(tmp_path))
+    assert trained.n_steps == 1
+    assert rows == [16 // times] * times, "a row an answer"
 
 
 @pytest.mark.parametrize("who", ["nobody", "the judge"])

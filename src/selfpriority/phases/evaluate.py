@@ -110,10 +110,13 @@ def evaluate(run: Run, resources: Resources, only: Sequence[str] | None = None) 
     for prompt_set in sets if only is None else []:
         for reason, n in prompt_set.prompts.reasons.items():
             resources.reporter.note(f"{prompt_set.place}: {n} dropped: {reason}")
-    steps = evaluation_steps(run, resources)
-    if only is not None:
-        steps = [each for each in steps if each.system and each.system.name in only]
-    if isinstance(resources.recipe.backend, OpenaiBackend) and not all(run.is_done(each.step) for each in steps):
+    every = evaluation_steps(run, resources)
+    steps = every if only is None else [each for each in every if each.system and each.system.name in only]
+    if (
+        only is None
+        and isinstance(resources.recipe.backend, OpenaiBackend)
+        and not all(run.is_done(each.step) for each in steps)
+    ):
         resources.reporter.note("evaluation: all systems answer in this process, for no server has the trained policy")
     asked: list[System | None] = []
     for place, each in enumerate(steps):
@@ -131,7 +134,7 @@ def evaluate(run: Run, resources: Resources, only: Sequence[str] | None = None) 
             if not others:
                 _close(each.system, resources)
         if run.is_made_otherwise(each.step, before):
-            run.undo([other.step for other in steps if each.step.name in other.reads])
+            run.undo([other.step for other in every if each.step.name in other.reads])
 
 
 def _ask_at_once(steps: Sequence[EvaluationStep], resources: Resources, spent: Spent) -> bool:

@@ -67,6 +67,8 @@ class Announced:
     title: str
     told: Callable[[], str]
     """What is known of it so far, in a line; empty: nothing."""
+    is_part: bool = False
+    """Whether it is a part of the evaluation, done beside others."""
 
 
 class Reporter:

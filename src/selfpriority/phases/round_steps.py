@@ -175,7 +175,7 @@ def _score(here: Round, spent: Spent, _: Iterable[Candidates]) -> Work:
         found = score(candidates, judge)
         if not told and isinstance(judge, ProbeJudge) and (line := far_from_fitted(judge.distances)):
             told.add(line)
-            here.resources.reporter.note(f"{SCORE.entry(here.number)}: {line}")
+            here.resources.reporter.note(f"{here.run.named(SCORE.entry(here.number))}: {line}")
         return found
 
     return work
@@ -225,12 +225,12 @@ def _pair_rows(here: Round, paired: Sequence[PairedPool]) -> list[PreferenceRow]
 def _count_pairs(here: Round, rows: Iterable[PreferenceRow]) -> None:
     """Writes who decided the pairs; one objective deciding nearly all means the order has collapsed to it."""
     counts = write_deciders(here, rows, here.resources.constitution.names)
-    n_pairs = sum(counts.values())
-    for name, n in counts.items():
+    n_pairs, follows = sum(counts.values()), here.recipe.pair.order
+    for name, n in counts.items() if follows in ("priority", "swapped") else ():  # no other asks them one by one
         if n > COLLAPSED * n_pairs:
             here.resources.reporter.note(
-                f"{name} decided {n / n_pairs:.0%} of the pairs: the other objectives hardly speak; "
-                f"a coarser pair.resolution or a pair.threshold lets them"
+                f"{here.run.named(PAIR.entry(here.number))}: {name} decided {n / n_pairs:.0%} of the pairs: the "
+                f"other objectives hardly speak; a coarser pair.resolution or a pair.threshold lets them"
             )
 
 

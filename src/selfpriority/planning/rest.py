@@ -46,7 +46,11 @@ class Rest:
 
 
 def rest_of(
-    planned: Sequence[Ahead], entries: Mapping[str, StepEntry], in_hand: float | None, at_once: int = 1
+    planned: Sequence[Ahead],
+    entries: Mapping[str, StepEntry],
+    in_hand: float | None,
+    at_once: int = 1,
+    evaluated_at_once: int = 1,
 ) -> Rest | None:
     """What remains of a run; None where no step to come can be told.
 
@@ -54,7 +58,8 @@ def rest_of(
         planned: its steps.
         entries: what the manifest says of them, by the step's name.
         in_hand: seconds that remain of what runs now; None: not known.
-        at_once: systems that train, and are evaluated, at once, once all have begun.
+        at_once: further systems that train at once, once all have begun.
+        evaluated_at_once: systems that are evaluated at once.
     """
     pace = _Pace(planned, entries)
     n_running = sum(step.name in entries and entries[step.name].state == "running" for step in planned)
@@ -65,7 +70,8 @@ def rest_of(
             parts.append(in_hand / max(1, n_running))
         elif state != "done" and step.size:
             seconds = pace.seconds(step)
-            parts.append(seconds and seconds / _share(step, at_once))
+            shared_by = at_once if step.name.startswith(f"{SYSTEMS}/") else evaluated_at_once if _is_of_one(step) else 1
+            parts.append(seconds and seconds / shared_by)
     known = [part for part in parts if part is not None]
     return Rest(sum(known), len(known) == len(parts)) if known else None
 
@@ -83,9 +89,9 @@ def running_takes(planned: Sequence[Ahead], entries: Mapping[str, StepEntry]) ->
     return pace.seconds(step) if step is not None and step.size else None
 
 
-def _share(step: Ahead, at_once: int) -> int:
-    is_shared = step.name.startswith(f"{SYSTEMS}/") or kind_of(step.name).partition("@")[0] in ("answers", "verdicts")
-    return at_once if is_shared else 1
+def _is_of_one(step: Ahead) -> bool:
+    """Whether it is what one system answers, or the verdicts on that; else something that is done once for all."""
+    return kind_of(step.name).partition("@")[0] in ("answers", "verdicts")
 
 
 class _Pace:

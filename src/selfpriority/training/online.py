@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from selfpriority.errors import WorkFailed
 from selfpriority.interrupts import deferred_interrupts
 from selfpriority.language_model import Text
 from selfpriority.models.probed_chat import probed_chat
-from selfpriority.recipe import Recipe
+from selfpriority.recipe import HfBackend, Recipe, engine_of
 from selfpriority.records import Drop, Prompt, Response
 from selfpriority.training.adapters import Policy, compute_dtype, load_policy, save_policy
 from selfpriority.training.align import Places, Trained
@@ -80,7 +79,9 @@ def train_online(
         with written(places.checkpoints, "the last whole checkpoint, if there is one,"), _hushed():
             _run(trainer, watch, checkpoint)
     except torch.OutOfMemoryError as error:
-        raise WorkFailed("out of memory while training; lower sample.n or sample.max_new_tokens") from error
+        raise WorkFailed(
+            "out of memory while training; lower sample.n, sample.max_new_tokens or backend.max_batch"
+        ) from error
     policy = replace(policy, model=trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
     with deferred_interrupts(True) as late:  # no checkpoint holds the last steps
         survival = settle(policy, settings, model, None, lambda _, weight: weight.detach())
@@ -153,12 +154,17 @@ def _rows(prompts: Sequence[Prompt], chat: Chat) -> list[dict[str, Any]]:
 
 
 def _prompts_a_step(recipe: Recipe, prompt_tokens: Sequence[int], answer_tokens: float) -> int:
-    """How many prompts an optimizer step has: with its answers as many tokens as a step of any other training.
+    """How many prompts an optimizer step has: with answers of the usual length, as near `tokens_per_step` as can be."""
+    usual = sum(prompt_tokens) / len(prompt_tokens) + recipe.sample.n * answer_tokens
+    return min(max(1, round(recipe.align.tokens_per_step / usual)), len(prompt_tokens))
 
-    All steps of an epoch have as many, as nearly as can be.
-    """
-    n, all_tokens = len(prompt_tokens), sum(prompt_tokens) + len(prompt_tokens) * recipe.sample.n * answer_tokens
-    return ceil(n / ceil(all_tokens / recipe.align.tokens_per_step))
+
+def _drawn_together(recipe: Recipe, a_step: int) -> int:
+    """How many of a step's prompts are answered at once: equal parts, of at most the backend's `max_batch` rows."""
+    engine = engine_of(recipe.backend)
+    most = (engine if isinstance(engine, HfBackend) else HfBackend()).max_batch
+    fitting = (n for n in range(a_step, 0, -1) if a_step % n == 0 and n * recipe.sample.n <= most)
+    return next(fitting, 1)
 
 
 def _filled(rows: list[dict[str, Any]], a_step: int) -> list[dict[str, Any]]:
@@ -213,7 +219,8 @@ def _arguments(recipe: Recipe, to: Path, a_step: int) -> Any:
         top_p=sample.top_p,
         beta=settings.beta,
         per_device_train_batch_size=sample.n,
-        gradient_accumulation_steps=a_step,  # prompt by prompt, whose answers are drawn together
+        gradient_accumulation_steps=a_step,  # prompt by prompt
+        steps_per_generation=_drawn_together(recipe, a_step),
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=settings.warmup,  # a share of all steps, for it is below 1
