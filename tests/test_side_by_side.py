@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -108,6 +109,20 @@ def test_what_chooses_its_gpus_itself_is_given_no_part_of_them(
 def evaluated(backend: Backend | None = None, **evaluate: object) -> Recipe:
     recipe = recipes(1, last=2, backend=backend)[0]
     return recipe.model_copy(update={"evaluate": Evaluate.model_validate({"prompts": {"source": "demo"}, **evaluate})})
+
+
+NO_TORCH = """
+import sys
+from selfpriority import side_by_side
+side_by_side._DEVICES = (sys.argv[1],)
+print(side_by_side._gpus(), "torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("device", "is_asked"), [("/dev/no-such-device", False), ("/dev/null", True)])
+def test_a_machine_without_gpus_is_known_without_torch(device: str, is_asked: bool) -> None:
+    done = subprocess.run([sys.executable, "-c", NO_TORCH, device], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith(f" {is_asked}\n")
 
 
 def some(n: int, **last: object) -> list[System]:

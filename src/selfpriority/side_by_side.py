@@ -6,8 +6,10 @@ Knows which system starts from which, and that an interrupt ends all; what is do
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from glob import glob
 
 from selfpriority.evaluation.records import System
 from selfpriority.interrupts import INTERRUPTED
@@ -29,6 +31,8 @@ from selfpriority.recipe import (
 
 LOOK_UP = 0.2
 """Seconds after which a wait looks for signals."""
+_DEVICES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
+"""Where a GPU is, at least one of these is there: NVIDIA's, AMD's, and that of Linux under Windows."""
 VISIBLE, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
 
 Train = Callable[[str, Place], int]
@@ -189,6 +193,8 @@ def _takes_gpus_itself(backend: Backend | None) -> bool:
 
 def _gpus() -> list[str]:
     """The GPUs that this process may use, as the variable names them."""
+    if "torch" not in sys.modules and not any(glob(pattern) for pattern in _DEVICES):
+        return []  # known in no time: importing torch takes seconds
     import torch
 
     n, told = torch.cuda.device_count(), os.environ.get(VISIBLE)
