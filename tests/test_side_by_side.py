@@ -224,6 +224,24 @@ def test_as_many_train_at_once_as_there_are_places() -> None:
     assert running == [0, 3]
 
 
+def test_the_only_one_that_can_begin_has_all_cores() -> None:
+    """As the last of a run that is continued, or one that all others start from."""
+    where = [Place({"OMP_NUM_THREADS": "1"}, Siblings())] * 2
+    seen: dict[str, dict[str, str]] = {}
+
+    def train(name: str, place: Place) -> int:
+        seen[name] = dict(place.environment)
+        time.sleep(0.1)
+        return 0
+
+    train_all({"first": None, "a": "first", "b": "first", "last": "b"}, where, train)
+    share = {"OMP_NUM_THREADS": "1"}
+    assert (seen["first"], seen["a"], seen["b"]) == ({}, share, share)
+    on_gpus = [Place({"CUDA_VISIBLE_DEVICES": "1"}, Siblings())] * 2
+    train_all({"first": None}, on_gpus, train)
+    assert seen["first"] == {"CUDA_VISIBLE_DEVICES": "1"}
+
+
 def test_what_a_training_raises_is_raised_once_the_others_have_ended() -> None:
     ended: list[str] = []
 

@@ -144,12 +144,15 @@ def _at_once(starts: Mapping[str, str | None], where: Sequence[Place], train: Tr
     with ThreadPoolExecutor(len(where)) as threads, siblings.stopping_together():
         try:
             while waiting or under_way:
-                for name in _next(waiting, starts, ended):
+                ready = _next(waiting, starts, ended)
+                is_alone = not under_way and len(ready) == 1
+                for name in ready:
                     if code := ended.get(starts[name] or ""):
                         ended[name] = code
                     elif free:
                         place = free.pop()
-                        under_way[threads.submit(train, name, place)] = name, place
+                        taken = _whole(place) if is_alone else place
+                        under_way[threads.submit(train, name, taken)] = name, place
                     else:
                         break
                     waiting.remove(name)
@@ -163,6 +166,11 @@ def _at_once(starts: Mapping[str, str | None], where: Sequence[Place], train: Tr
             _end(siblings, under_way)
             raise
     return {name: ended[name] for name in starts}
+
+
+def _whole(place: Place) -> Place:
+    """All cores in place of a share, for the only one that can begin; who has a GPU has no use for others."""
+    return place if VISIBLE in place.environment else Place({}, place.siblings)
 
 
 def _next(waiting: Sequence[str], starts: Mapping[str, str | None], ended: Mapping[str, int]) -> list[str]:

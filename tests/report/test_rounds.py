@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfpriority.recipe import dump, parse
+from selfpriority.recipe import OtherSystem, Recipe, dump, parse
 from selfpriority.report.page import training_of
-from selfpriority.report.rounds import read_systems
+from selfpriority.report.rounds import differences, read_systems
 from selfpriority.report.view import read_view
 from selfpriority.run import Run
 from selfpriority.run_records import Funnel, FunnelStep, PairCounts
@@ -56,3 +56,12 @@ def test_what_pairs_lose_stands_beside_who_decided_them(tmp_path: Path) -> None:
     cells = {row.name: dict(zip(table.columns, row.cells, strict=True)) for row in table.rows}
     assert (cells["spa"]["lose on another"], cells["spa"]["their weight"]) == ("25\u202f%", "10\u202f%")
     assert (cells["swapped"]["lose on another"], cells["swapped"]["their weight"]) == ("-", "-")
+
+
+def test_a_system_differs_in_what_is_not_the_recipes():
+    recipe = Recipe.model_validate({"model": "m", "prompts": "p.jsonl", "align": {"nll": 0.5, "lora": {"r": 8}}})
+    same = {"align": {"nll": 0.5, "method": "spa", "lora": {"r": 8}}, "pair": {"order": "priority"}}
+    assert list(differences(OtherSystem(train=same), recipe)) == []
+    other = {"align": {"nll": 0, "method": "spa", "lora": {"r": 4}}, "pair": {"order": "swapped"}}
+    told = ["align.nll: 0", "align.lora.r: 4", "pair.order: swapped", "starts from: spa"]
+    assert list(differences(OtherSystem(train=other, start="spa"), recipe)) == told

@@ -187,7 +187,8 @@ def _part(run: Run, recipe: Recipe, name: str) -> str:
     other = recipe.evaluate.more_systems.get(name)
     if other is None:
         return "as the recipe below says"
-    return f"as the recipe below says, but for {', '.join(differences(other))}"
+    told = ", ".join(differences(other, recipe))
+    return f"as the recipe below says, but for {told}" if told else "as the recipe below says"
 
 
 def dataset_card(run: Run, facts: DataFacts) -> str:

@@ -91,7 +91,7 @@ def read_systems(run: Run, recipe: Recipe) -> tuple[TrainedSystem, ...]:
     None where nothing is trained beside and nothing merged.
     """
     others, merged = recipe.evaluate.more_systems, merged_systems(recipe)
-    differs = {name: ", ".join(differences(others[name])) for name in trained_systems(recipe)}
+    differs = {name: ", ".join(differences(others[name], recipe)) for name in trained_systems(recipe)}
     if not differs and not merged:
         return ()
     places = {TRAINED: run, **{name: Run(run.folder / SYSTEMS / name) for name in differs}}
@@ -108,18 +108,20 @@ def _sum(merged: Mapping[str, float]) -> str:
     return "merged: " + " + ".join(f"{weight:g} {name}" for name, weight in merged.items())
 
 
-def differences(other: OtherSystem) -> Iterator[str]:
+def differences(other: OtherSystem, recipe: Recipe) -> Iterator[str]:
     """What a system's training differs in from the recipe's, as `pair.order: swapped`."""
-    yield from _spelled(other.train)
+    yield from _spelled(other.train, recipe.model_dump(mode="json"))
     if other.start is not None:
         yield f"starts from: {other.start}"
 
 
-def _spelled(changes: Mapping[str, Any], before: str = "") -> Iterator[str]:
+def _spelled(changes: Mapping[str, Any], ours: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """Fields and values that are not ours; a system may also say what the recipe says."""
     for name, value in changes.items():
+        own = ours.get(name)
         if isinstance(value, Mapping):
-            yield from _spelled(value, f"{before}{name}.")
-        else:
+            yield from _spelled(value, own if isinstance(own, Mapping) else {}, f"{before}{name}.")
+        elif name not in ours or value != own:
             yield f"{before}{name}: {value}"
 
 
