@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from selfpriority.recipe import HfBackend, Recipe
+from selfpriority.phases.align import _drawing
+from selfpriority.recipe import HfBackend, Recipe, Sample
 from selfpriority.records import Message, Prompt
 from selfpriority.training.align import Places
 
@@ -24,6 +26,9 @@ from selfpriority.training.online import Task, train_online
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]  # importing TRL takes half a minute
 PROMPTS = [Prompt(name, (Message("user", f"What is {name}?"),)) for name in ("a", "b", "c", "d")]
+
+
+draw = _drawing(Sample(n=4, max_new_tokens=8))
 
 
 def recipe_of(model: Path, **align: object) -> Recipe:
@@ -49,7 +54,7 @@ def test_the_policy_is_moved_by_the_reward_and_saved_as_every_policy(tiny_model:
         asked.extend((prompt.id, answer.prompt_id) for prompt, answer in zip(prompts, answers, strict=True))
         return [float(len(answer.text)) for answer in answers]
 
-    trained = train_online(Task(PROMPTS, reward, 8), str(tiny_model), recipe_of(tiny_model), places(tmp_path))
+    trained = train_online(Task(PROMPTS, reward, 8, draw), str(tiny_model), recipe_of(tiny_model), places(tmp_path))
     assert (trained.n_steps, trained.dropped, trained.resumed_from) == (4, (), 0)
     assert sorted(asked) == sorted((prompt.id, prompt.id) for prompt in PROMPTS for _ in range(4))
     rows = log(tmp_path)
@@ -65,7 +70,7 @@ def test_the_policy_is_moved_by_the_reward_and_saved_as_every_policy(tiny_model:
 
 def test_adapters_are_trained_and_saved_as_adapters(tiny_model: Path, tmp_path: Path) -> None:
     recipe = recipe_of(tiny_model, lora={"r": 4}, beta=0.01)
-    task = Task(PROMPTS[:1], lambda _, answers: [float(len(answer.text)) for answer in answers], 8)
+    task = Task(PROMPTS[:1], lambda _, answers: [float(len(answer.text)) for answer in answers], 8, draw)
     train_online(task, str(tiny_model), recipe, places(tmp_path))
     assert (tmp_path / "policy" / "adapter_model.safetensors").is_file()
 
@@ -83,7 +88,7 @@ def test_a_step_has_as_many_tokens_as_others_have_and_no_prompt_is_left_out(
         return [float(len(answer.text)) for answer in answers]
 
     recipe = recipe_of(tiny_model, tokens_per_step=tokens_per_step)
-    trained = train_online(Task(PROMPTS[:n], reward, 1000), str(tiny_model), recipe, places(tmp_path))
+    trained = train_online(Task(PROMPTS[:n], reward, 1000, draw), str(tiny_model), recipe, places(tmp_path))
     assert trained.n_steps == n_steps
     assert seen == {prompt.id for prompt in PROMPTS[:n]}
 
@@ -100,7 +105,7 @@ def test_answers_are_drawn_at_once_as_far_as_the_backend_has_room(
 
     recipe = recipe_of(tiny_model, tokens_per_step=10**6)
     recipe = recipe.model_copy(update={"backend": HfBackend(max_batch=max_batch)})
-    trained = train_online(Task(PROMPTS, reward, 8), str(tiny_model), recipe, places(tmp_path))
+    trained = train_online(Task(PROMPTS, reward, 8, draw), str(tiny_model), recipe, places(tmp_path))
     assert trained.n_steps == 1
     assert rows == [16 // times] * times, "a row an answer"
 
@@ -120,12 +125,46 @@ def test_an_interrupt_loses_no_step_whatever_the_clock_says(tiny_model: Path, tm
         return [float(len(answer.text)) for answer in answers]
 
     with pytest.raises(KeyboardInterrupt):
-        train_online(Task(PROMPTS, reward, 8), str(tiny_model), recipe, places(tmp_path))
+        train_online(Task(PROMPTS, reward, 8, draw), str(tiny_model), recipe, places(tmp_path))
     n_done = 3 if who == "nobody" else 2
     assert newest(tmp_path / "checkpoints") == f"checkpoint-{n_done}"
-    trained = train_online(Task(PROMPTS, reward, 8), str(tiny_model), recipe, places(tmp_path))
+    trained = train_online(Task(PROMPTS, reward, 8, draw), str(tiny_model), recipe, places(tmp_path))
     assert (trained.resumed_from, trained.n_steps, trained.is_interrupted) == (n_done, 4, False)
     assert [row["step"] for row in log(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_each_prompt_is_read_once_and_a_training_that_goes_on_draws_what_it_would_have(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Its policy is that of a training which was not interrupted."""
+
+    def trained(folder: Path, stops_at: int | None) -> list[tuple[list[int], int]]:
+        seen: list[tuple[list[int], int]] = []
+
+        def watched(model, prompts, copies, ends, seed):
+            assert not model.training
+            assert len(set(map(tuple, prompts))) == len(prompts)
+            seen.append((list(copies), seed))
+            return draw(model, prompts, copies, ends, seed)
+
+        def reward(prompts, answers):
+            if stops_at == len(seen):
+                signal.raise_signal(signal.SIGINT)
+            return [float(len(answer.text)) for answer in answers]
+
+        recipe = recipe_of(tiny_model, tokens_per_step=2 * 4000)
+        asked = [Prompt(name, (Message("user", f"What is {name}?"),)) for name in "abcdefgh"]
+        train_online(Task(asked, reward, 1000, watched), str(tiny_model), recipe, places(folder))
+        return seen
+
+    whole = trained(tmp_path / "whole", None)
+    assert [copies for copies, _ in whole] == [[4, 4]] * 4
+    assert len({seed for _, seed in whole}) == 4
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "parts", 2)
+    assert trained(tmp_path / "parts", None) == whole[2:]
+    ours, theirs = (load_file(tmp_path / each / "policy" / "model.safetensors") for each in ("whole", "parts"))
+    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
 
 
 def test_an_interrupt_in_the_last_step_leaves_a_policy(tiny_model: Path, tmp_path: Path) -> None:
@@ -133,7 +172,7 @@ def test_an_interrupt_in_the_last_step_leaves_a_policy(tiny_model: Path, tmp_pat
         signal.raise_signal(signal.SIGTERM)
         return [float(len(answer.text)) for answer in answers]
 
-    trained = train_online(Task(PROMPTS[:1], reward, 8), str(tiny_model), recipe_of(tiny_model), places(tmp_path))
+    trained = train_online(Task(PROMPTS[:1], reward, 8, draw), str(tiny_model), recipe_of(tiny_model), places(tmp_path))
     assert (trained.n_steps, trained.is_interrupted) == (1, True)
     assert (tmp_path / "policy" / "config.json").is_file()
 
@@ -149,9 +188,9 @@ def test_an_interrupted_training_goes_on_from_its_last_checkpoint(tiny_model: Pa
         return [float(len(answer.text)) for answer in answers]
 
     with pytest.raises(KeyboardInterrupt):
-        train_online(Task(PROMPTS, interrupted, 8), str(tiny_model), recipe, places(tmp_path))
+        train_online(Task(PROMPTS, interrupted, 8, draw), str(tiny_model), recipe, places(tmp_path))
     (tmp_path / "checkpoints" / "checkpoint-9").mkdir()  # one that was cut short
-    trained = train_online(Task(PROMPTS, interrupted, 8), str(tiny_model), recipe, places(tmp_path))
+    trained = train_online(Task(PROMPTS, interrupted, 8, draw), str(tiny_model), recipe, places(tmp_path))
     assert (trained.resumed_from, trained.n_steps, n_asked) == (2, 4, 5)
     assert 0 < trained.n_tokens_here < trained.n_tokens  # beside the seconds of this process
     assert [row["step"] for row in log(tmp_path)] == [1, 2, 3, 4]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selfpriority.errors import WorkFailed
 from selfpriority.method.pair import Contested, contested
@@ -18,7 +18,7 @@ from selfpriority.phases.resources import Resources
 from selfpriority.phases.round_inputs import prompt_places, start_of_training, with_places
 from selfpriority.phases.round_steps import Round
 from selfpriority.preferences import PreferenceRow, objectives_in, paired_pools
-from selfpriority.recipe import Align, Recipe
+from selfpriority.recipe import Align, Recipe, Sample
 from selfpriority.records import Candidates, Drop, PairedPool, Pool, Sifted
 from selfpriority.report.cards import write_policy_cards
 from selfpriority.rivals.online import rewards, threshold_of
@@ -30,6 +30,7 @@ from selfpriority.wording import text_hash
 
 if TYPE_CHECKING:
     from selfpriority.training.align import Places, Trained
+    from selfpriority.training.rollouts import Draw
 
 
 _FAINT = 2 / 3
@@ -45,7 +46,7 @@ def align_step(run: Run, resources: Resources, number: int) -> Step:
     start = model_key(start_of_training(run, recipe, number))  # the pairs may be of another model, behind a server
     key = key_of(pairs.key, "align", start, recipe.align.in_result, recipe.seed)
     if recipe.align.method == "grpo":
-        key = key_of(key, threshold_of(recipe), recipe.sample.model_dump(include=_DRAWN), "steps by drawn tokens")
+        key = key_of(key, threshold_of(recipe), recipe.sample.model_dump(include=_DRAWN), "drawn as the run draws")
     if recipe.align.method == "tis_dpo":  # what weighs its tokens
         key = key_of(key, text_hash("tis_good", "tis_bad"))
     return Step(trained_by(number), key, (run.policy(number),))  # for a lost log nobody trains again
@@ -143,8 +144,21 @@ def _train(paired: Sequence[PairedPool], start: str, places: Places, here: Round
     from selfpriority.training.online import Task, train_online
 
     reward = partial(rewards, here.judge("align", spent), threshold=threshold_of(recipe))
-    task = Task([each.pool.prompt for each in paired], reward, _usual_length(here))
+    task = Task([each.pool.prompt for each in paired], reward, _usual_length(here), _drawing(recipe.sample))
     return train_online(task, start, recipe, places, on_step)
+
+
+def _drawing(sample: Sample) -> Draw:
+    """Draws as the run draws, without personas."""
+    from selfpriority.backends.decoding import Sampling, generate
+
+    def draw(
+        model: Any, prompts: Sequence[Sequence[int]], copies: Sequence[int], ends: frozenset[int], seed: int
+    ) -> list[list[int]]:
+        sampling = Sampling(sample.temperature, sample.top_p, sample.max_new_tokens, ends, min(ends), seed)
+        return generate(model, prompts, copies, sampling)
+
+    return draw
 
 
 def _usual_length(here: Round) -> float:

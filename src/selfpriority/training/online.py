@@ -32,6 +32,7 @@ from selfpriority.training.adapters import Policy, compute_dtype, load_policy, s
 from selfpriority.training.align import Places, Trained
 from selfpriority.training.checkpoints import TRL_MARKER, step_of, written
 from selfpriority.training.journal import Journal, Record
+from selfpriority.training.rollouts import Draw, Rollouts
 from selfpriority.training.saving import settle
 from selfpriority.training.survival import Survival
 
@@ -49,6 +50,15 @@ class Task:
     reward: Reward
     answer_tokens: float
     """That an answer to them usually has: how many prompts are an optimizer step follows from it."""
+    draw: Draw
+
+
+@dataclass(frozen=True)
+class Called:
+    """What TRL calls."""
+
+    reward: Callable[..., list[float]]
+    rollouts: Rollouts
 
 
 def train_online(
@@ -71,8 +81,10 @@ def train_online(
     resumed_from, n_before = step_of(checkpoint) if checkpoint else 0, _n_tokens(checkpoint)
     watch = _Watch(Journal(places.log, resumed_from, on_step), settings.checkpoint_minutes)
     a_step = _prompts_a_step(recipe, [len(chat.prompt_ids(prompt.messages)) for prompt in kept], task.answer_tokens)
-    rows = _filled(_rows(kept, chat), a_step)
-    trainer = _trainer(policy, rows, _asked(task.reward, kept, policy), _arguments(recipe, places.checkpoints, a_step))
+    rows = _rows(kept, chat)
+    asked = [(row["prompt"], prompt) for row, prompt in zip(rows, kept, strict=True)]
+    called = Called(_asked(task.reward, kept, policy), Rollouts(task.draw, asked, chat, policy, recipe.seed))
+    trainer = _trainer(policy, _filled(rows, a_step), called, _arguments(recipe, places.checkpoints, a_step))
     trainer.remove_callback(PrinterCallback)  # results alone go to standard output
     trainer.add_callback(watch)
     try:
@@ -187,7 +199,7 @@ def _asked(reward: Reward, prompts: Sequence[Prompt], policy: Policy) -> Callabl
     return reward_of_answers
 
 
-def _trainer(policy: Policy, rows: list[dict[str, Any]], reward: Callable[..., Any], how: Any) -> Any:
+def _trainer(policy: Policy, rows: list[dict[str, Any]], called: Called, how: Any) -> Any:
     from datasets import Dataset
     from trl import GRPOTrainer
 
@@ -195,14 +207,18 @@ def _trainer(policy: Policy, rows: list[dict[str, Any]], reward: Callable[..., A
         policy.tokenizer.pad_token = policy.tokenizer.eos_token
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # progress is the caller's to show
     with _hushed():
-        return GRPOTrainer(policy.model, reward, how, Dataset.from_list(rows), processing_class=policy.tokenizer)
+        data, tokenizer = Dataset.from_list(rows), policy.tokenizer
+        return GRPOTrainer(
+            policy.model, called.reward, how, data, processing_class=tokenizer, rollout_func=called.rollouts
+        )
 
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Says nothing of names that TRL and transformers are about to change."""
+    """Says nothing of names that TRL and transformers are about to change, and of TRL's rollouts being new."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "You are using 'rollout_func'")
         yield
 
 

@@ -1,0 +1,66 @@
+"""Answers as TRL's trainer asks for them, drawn by whoever draws the run's own: each prompt is read once.
+
+transformers' own generation reads a prompt once for each of its answers and sorts the vocabulary for every token. Knows
+TRL's contract of a rollout, and no judge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from selfpriority.chat import Chat
+from selfpriority.records import Prompt
+from selfpriority.training.adapters import Policy
+
+Draw = Callable[[Any, Sequence[Sequence[int]], Sequence[int], frozenset[int], int], list[list[int]]]
+"""Model, token ids of prompts, how many answers to each, ids that end one, seed -> token ids of answers, in order."""
+Turns = Sequence[Mapping[str, str]]
+"""A prompt as TRL has it."""
+
+
+class Rollouts:
+    """What TRL calls for answers.
+
+    Args:
+        draw: draws them.
+        asked: prompts by their turns, as TRL has them.
+        chat: writes prompts as the model was made to read them.
+        policy: of which the ids that end an answer are.
+        seed: of the training.
+    """
+
+    def __init__(
+        self, draw: Draw, asked: Sequence[tuple[Turns, Prompt]], chat: Chat, policy: Policy, seed: int
+    ) -> None:
+        self._draw, self._seed, self._ends = draw, seed, frozenset(policy.end_ids)
+        self._ids = {_said(turns): tuple(chat.prompt_ids(prompt.messages)) for turns, prompt in asked}
+
+    def __call__(self, prompts: Sequence[Turns], trainer: Any) -> dict[str, Any]:
+        """One answer to each prompt, which comes as often as it wants answers, one after the other.
+
+        What is drawn depends on the step and the prompts alone, so a training that goes on draws what it would have.
+        """
+        ids = [self._ids[_said(turns)] for turns in prompts]
+        each = [(prompt, len(list(same))) for prompt, same in groupby(ids)]
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        was_training = model.training
+        model.eval()
+        try:
+            with trainer.accelerator.autocast():
+                asked, copies = [prompt for prompt, _ in each], [n for _, n in each]
+                drawn = self._draw(model, asked, copies, self._ends, self._seed_at(trainer.state.global_step, asked))
+        finally:
+            model.train(was_training)
+        return {"prompt_ids": list(map(list, ids)), "completion_ids": drawn, "logprobs": None}
+
+    def _seed_at(self, step: int, asked: Sequence[Sequence[int]]) -> int:
+        text = json.dumps([self._seed, step, asked])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+def _said(turns: Turns) -> tuple[tuple[str, str], ...]:
+    return tuple((turn["role"], turn["content"]) for turn in turns)
