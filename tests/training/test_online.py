@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
+from selfpriority.backends import batches
+from selfpriority.errors import WorkFailed
 from selfpriority.phases.align import _drawing
 from selfpriority.recipe import HfBackend, Recipe, Sample
 from selfpriority.records import Message, Prompt
@@ -165,6 +169,64 @@ def test_each_prompt_is_read_once_and_a_training_that_goes_on_draws_what_it_woul
     assert trained(tmp_path / "parts", None) == whole[2:]
     ours, theirs = (load_file(tmp_path / each / "policy" / "model.safetensors") for each in ("whole", "parts"))
     assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 4}], ids=["whole weights", "adapters"])
+def test_prompts_that_need_several_passes_are_drawn_in_bfloat16_too(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: object
+) -> None:
+    monkeypatch.setattr(batches, "PASS_TOKENS", 16)
+    recipe = recipe_of(tiny_model, dtype="bfloat16", tokens_per_step=10**6, lora=lora)
+    asked = [Prompt(str(n), (Message("user", "Tell me " + "more " * n),)) for n in (1, 5, 20, 40)]
+    task = Task(asked, lambda _, answers: [float(len(answer.text)) for answer in answers], 8, draw)
+    assert train_online(task, str(tiny_model), recipe, places(tmp_path)).n_steps == 1
+
+
+def test_a_prompt_that_a_step_holds_twice_is_answered_anew(tiny_model: Path, tmp_path: Path) -> None:
+    seen: list[tuple[list[list[int]], int]] = []
+
+    def watched(model, prompts, copies, ends, seed):
+        seen.append((prompts, seed))
+        return draw(model, prompts, copies, ends, seed)
+
+    recipe = recipe_of(tiny_model, tokens_per_step=10**6)
+    recipe = recipe.model_copy(update={"backend": HfBackend(max_batch=1)})
+    task = Task([PROMPTS[0]] * 3, lambda _, answers: [0.0] * len(answers), 8, watched)
+    assert train_online(task, str(tiny_model), recipe, places(tmp_path)).n_steps == 1
+    assert len(seen) == 3
+    assert seen[0][0] == seen[1][0] == seen[2][0]
+    assert len({seed for _, seed in seen}) == 3
+
+
+def test_an_answer_ends_as_the_chat_template_ends_a_turn_whatever_the_model_says(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """As fine-tuned chat models do whose base knew another end."""
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    for name in ("config.json", "generation_config.json"):
+        if (other / name).is_file():
+            found = json.loads((other / name).read_text())
+            (other / name).write_text(json.dumps({**found, "eos_token_id": None}))
+    seen: set[frozenset[int]] = set()
+
+    def watched(model, prompts, copies, ends, seed):
+        seen.add(ends)
+        return draw(model, prompts, copies, ends, seed)
+
+    task = Task(PROMPTS[:1], lambda _, answers: [0.0] * len(answers), 8, watched)
+    train_online(task, str(other), recipe_of(other), places(tmp_path))
+    (ends,) = seen
+    assert AutoTokenizer.from_pretrained(other).eos_token_id in ends
+
+
+def test_a_policy_that_diverged_is_told_by_the_fields_of_training(tiny_model: Path, tmp_path: Path) -> None:
+    def diverged(*_: object) -> list[list[int]]:
+        raise WorkFailed("the model's next-token distribution is not finite; try backend.dtype: float32")
+
+    task = Task(PROMPTS[:1], lambda _, answers: [0.0] * len(answers), 8, diverged)
+    with pytest.raises(WorkFailed, match=r"at step 1: .* not finite; try a lower align.learning_rate or align.dtype"):
+        train_online(task, str(tiny_model), recipe_of(tiny_model), places(tmp_path))
 
 
 def test_an_interrupt_in_the_last_step_leaves_a_policy(tiny_model: Path, tmp_path: Path) -> None:

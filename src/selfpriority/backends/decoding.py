@@ -240,7 +240,7 @@ def _in_pieces(model: Any, pieces: Sequence[slice], read: Callable[[slice], Tens
     if len(pieces) == 1 or is_told:
         return by_piece
     # few rows are multiplied in another order than many, and no draw may depend on how the prompts were cut
-    at_once: Tensor = head(torch.cat(states))[:, -1]
+    at_once: Tensor = head(torch.cat(states))[:, -1].to(by_piece.dtype)  # a model in training may put out float32
     # of a model that does more after its head than others, what it says itself counts
     return at_once if torch.allclose(at_once, by_piece, rtol=1e-2, atol=1e-2) else by_piece
 

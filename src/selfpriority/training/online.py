@@ -27,7 +27,7 @@ from selfpriority.interrupts import deferred_interrupts
 from selfpriority.language_model import Text
 from selfpriority.models.probed_chat import probed_chat
 from selfpriority.recipe import HfBackend, Recipe, engine_of
-from selfpriority.records import Drop, Prompt, Response
+from selfpriority.records import Drop, Prompt, Response, Stop
 from selfpriority.training.adapters import Policy, compute_dtype, load_policy, save_policy
 from selfpriority.training.align import Places, Trained
 from selfpriority.training.checkpoints import TRL_MARKER, step_of, written
@@ -83,7 +83,8 @@ def train_online(
     a_step = _prompts_a_step(recipe, [len(chat.prompt_ids(prompt.messages)) for prompt in kept], task.answer_tokens)
     rows = _rows(kept, chat)
     asked = [(row["prompt"], prompt) for row, prompt in zip(rows, kept, strict=True)]
-    called = Called(_asked(task.reward, kept, policy), Rollouts(task.draw, asked, chat, policy, recipe.seed))
+    ends = frozenset({*policy.end_ids, chat.end_id})  # by which the run's own answers end
+    called = Called(_asked(task.reward, kept, chat, ends), Rollouts(task.draw, asked, chat, ends, recipe.seed))
     trainer = _trainer(policy, _filled(rows, a_step), called, _arguments(recipe, places.checkpoints, a_step))
     trainer.remove_callback(PrinterCallback)  # results alone go to standard output
     trainer.add_callback(watch)
@@ -184,15 +185,16 @@ def _filled(rows: list[dict[str, Any]], a_step: int) -> list[dict[str, Any]]:
     return rows + rows[: -len(rows) % a_step]
 
 
-def _asked(reward: Reward, prompts: Sequence[Prompt], policy: Policy) -> Callable[..., list[float]]:
-    """The reward as TRL calls it."""
-    ends = {*policy.end_ids, policy.tokenizer.eos_token_id}
+def _asked(reward: Reward, prompts: Sequence[Prompt], chat: Chat, ends: frozenset[int]) -> Callable[..., list[float]]:
+    """The reward as TRL calls it; thinking that was cut is no answer."""
 
-    def reward_of_answers(completions: Any, completion_ids: Any, number: Sequence[int], **_: Any) -> list[float]:
+    def reward_of_answers(completion_ids: Any, number: Sequence[int], **_: Any) -> list[float]:
         asked = [prompts[index] for index in number]
         answers = []
-        for prompt, (turn,), ids in zip(asked, completions, completion_ids, strict=True):
-            written = Text.of(turn["content"], len(ids), "end" if ids and int(ids[-1]) in ends else "length")
+        for prompt, given in zip(asked, completion_ids, strict=True):
+            ids = list(map(int, given))
+            stop: Stop = "end" if ids and ids[-1] in ends else "length"
+            written = Text.of(chat.response_text(ids), len(ids), stop, opened=chat.opens_thinking)
             answers.append(Response(f"{prompt.id}/online", prompt.id, written.text, written.stop, written.n_tokens))
         return reward(asked, answers)
 

@@ -13,8 +13,8 @@ from itertools import groupby
 from typing import Any
 
 from selfpriority.chat import Chat
+from selfpriority.errors import WorkFailed
 from selfpriority.records import Prompt
-from selfpriority.training.adapters import Policy
 
 Draw = Callable[[Any, Sequence[Sequence[int]], Sequence[int], frozenset[int], int], list[list[int]]]
 """Model, token ids of prompts, how many answers to each, ids that end one, seed -> token ids of answers, in order."""
@@ -29,20 +29,24 @@ class Rollouts:
         draw: draws them.
         asked: prompts by their turns, as TRL has them.
         chat: writes prompts as the model was made to read them.
-        policy: of which the ids that end an answer are.
+        ends: ids that end an answer.
         seed: of the training.
     """
 
     def __init__(
-        self, draw: Draw, asked: Sequence[tuple[Turns, Prompt]], chat: Chat, policy: Policy, seed: int
+        self, draw: Draw, asked: Sequence[tuple[Turns, Prompt]], chat: Chat, ends: frozenset[int], seed: int
     ) -> None:
-        self._draw, self._seed, self._ends = draw, seed, frozenset(policy.end_ids)
+        self._draw, self._seed, self._ends = draw, seed, ends
         self._ids = {_said(turns): tuple(chat.prompt_ids(prompt.messages)) for turns, prompt in asked}
 
     def __call__(self, prompts: Sequence[Turns], trainer: Any) -> dict[str, Any]:
         """One answer to each prompt, which comes as often as it wants answers, one after the other.
 
-        What is drawn depends on the step and the prompts alone, so a training that goes on draws what it would have.
+        What a policy draws depends on the step, on its part in it and on the prompts that are drawn together, so a
+        training that goes on draws what it would have.
+
+        Raises:
+            WorkFailed: the policy's next-token distribution is not finite.
         """
         ids = [self._ids[_said(turns)] for turns in prompts]
         each = [(prompt, len(list(same))) for prompt, same in groupby(ids)]
@@ -52,13 +56,17 @@ class Rollouts:
         try:
             with trainer.accelerator.autocast():
                 asked, copies = [prompt for prompt, _ in each], [n for _, n in each]
-                drawn = self._draw(model, asked, copies, self._ends, self._seed_at(trainer.state.global_step, asked))
+                drawn = self._draw(model, asked, copies, self._ends, self._seed_at(trainer, asked))
+        except WorkFailed as error:
+            what, remedy = str(error).partition(";")[0], "try a lower align.learning_rate or align.dtype=float32"
+            raise WorkFailed(f"training stopped at step {trainer.state.global_step + 1}: {what}; {remedy}") from error
         finally:
             model.train(was_training)
         return {"prompt_ids": list(map(list, ids)), "completion_ids": drawn, "logprobs": None}
 
-    def _seed_at(self, step: int, asked: Sequence[Sequence[int]]) -> int:
-        text = json.dumps([self._seed, step, asked])
+    def _seed_at(self, trainer: Any, asked: Sequence[Sequence[int]]) -> int:
+        part = trainer._step % trainer.args.gradient_accumulation_steps  # of a step that is drawn in several
+        text = json.dumps([self._seed, trainer.state.global_step, part, asked])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
