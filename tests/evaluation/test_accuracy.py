@@ -15,6 +15,7 @@ import yaml
 from rich.console import Console
 
 from selfpriority.backends.perplexity import Likelihood
+from selfpriority.backends.progress import Progress
 from selfpriority.errors import InputError, WorkFailed
 from selfpriority.evaluation.accuracy import accuracies
 from selfpriority.evaluation.perplexity import perplexities
@@ -23,10 +24,11 @@ from selfpriority.evaluation.summary_file import write_perplexity
 from selfpriority.evaluation.utility_records import Utility, read_utility
 from selfpriority.phases.harness import Bars, by_question, mmlu_tasks, model_arguments
 from selfpriority.phases.resources import Reporter, Resources
-from selfpriority.phases.summary import perplexity_step
+from selfpriority.phases.summary import perplexity_of_all, perplexity_step
 from selfpriority.phases.utility import Questions, utility, utility_text
 from selfpriority.recipe import Evaluate, HfBackend, Prompts, Recipe
 from selfpriority.run import Run
+from selfpriority.run_records import Spent
 from selfpriority.terminal import LiveReporter
 from selfpriority.wording import FOLDER
 from tests.phases.test_evaluate import count_as_trained
@@ -137,6 +139,18 @@ def test_perplexity_needs_no_harness(evaluated):
     assert told.perplexity.systems["spa"].ratio == pytest.approx(1.0)
     assert told.perplexity.alarm == ()
     assert read_utility(evaluated.run.evaluation / "utility.json") == told
+
+
+def test_the_evaluation_says_how_many_systems_have_read_the_prose(evaluated):
+    told: list[tuple[str, int, int]] = []
+
+    class Heard(Reporter):
+        def progress(self, step: str, progress: Progress) -> None:
+            told.append((step, progress.done, progress.total))
+
+    evaluated.reporter = Heard()
+    perplexity_of_all(evaluated.run, evaluated, Spent())
+    assert told == [("perplexity", 0, 2), ("perplexity", 1, 2)]
 
 
 def test_perplexity_that_the_evaluation_measured_is_not_measured_again(evaluated):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import pytest
 from pydantic import TypeAdapter
 
-from selfpriority.evaluation.perplexity import perplexities
+from selfpriority.evaluation.perplexity import alarms_in_words, perplexities
 from selfpriority.evaluation.utility_records import MtBenchResult
 from selfpriority.report.page import write_report
 from selfpriority.report.utility_tables import FEW, known, losses, mt_bench_grid
@@ -127,6 +127,16 @@ def test_what_is_lost_is_said_at_the_top(run_folder):
     assert said[1:] == ["spa answers 2.0\u202f% fewer of the questions of MMLU rightly than vanilla."]
     html = write_report(run_folder).read_text(encoding="utf-8")
     assert html.index("its perplexity is 1.36 times") < html.index('id="result"') < html.index('id="utility"')
+
+
+def test_many_that_lost_something_are_one_sentence_the_worst_first():
+    many = {name: [Likelihood(nats, 10)] for name, nats in (("vanilla", 30.0), ("a", 31.5), ("b", 30.0), ("c", 32.0))}
+    (said,) = alarms_in_words(perplexities(many))
+    assert said.startswith(
+        "c and a find plain prose less likely than vanilla: their perplexity is 1.22 and 1.16 times "
+    )
+    assert said.endswith(" They may have lost some of what they could do.")
+    assert alarms_in_words(perplexities({"vanilla": many["vanilla"], "b": many["b"]})) == []
 
 
 def test_the_evaluation_alone_has_perplexity_and_neither_is_no_section(run_folder):

@@ -49,10 +49,21 @@ def perplexity_lines(found: Perplexity) -> list[str]:
 
 
 def alarms_in_words(found: Perplexity) -> list[str]:
-    """A sentence for every system whose perplexity rings."""
+    """A sentence for the systems whose perplexity rings, the worst first; none where none does."""
     first = next(iter(found.systems), "")
+    ringing = sorted(found.alarm, key=lambda name: -found.systems[name].ratio)
+    if not ringing:
+        return []
+    names = _listed(ringing)
+    times = _listed([f"{found.systems[name].ratio:.2f}" for name in ringing])
+    is_one = len(ringing) == 1
+    finds, its, it = ("finds", "its", "It") if is_one else ("find", "their", "They")
     return [
-        f"{name} finds plain prose less likely than {first}: its perplexity is {found.systems[name].ratio:.2f} times "
-        f"as high, and {ALARM:.2f} is where the alarm rings. It may have lost some of what it could do."
-        for name in found.alarm
+        f"{names} {finds} plain prose less likely than {first}: {its} perplexity is {times} times as high, and "
+        f"{ALARM:.2f} is where the alarm rings. {it} may have lost some of what {it.lower()} could do."
     ]
+
+
+def _listed(words: Sequence[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last

@@ -117,7 +117,7 @@ def evaluate(run: Run, resources: Resources, only: Sequence[str] | None = None) 
         and isinstance(resources.recipe.backend, OpenaiBackend)
         and not all(run.is_done(each.step) for each in steps)
     ):
-        resources.reporter.note("evaluation: all systems answer in this process, for no server has the trained policy")
+        resources.reporter.note("evaluation: all systems answer on this machine, for no server has the trained policy")
     asked: list[System | None] = []
     for place, each in enumerate(steps):
         if run.is_done(each.step):

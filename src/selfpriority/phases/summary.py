@@ -56,7 +56,9 @@ def perplexity_of_all(run: Run, resources: Resources, _: Spent) -> None:
     resources.models.clear()  # their memory: each system is loaded once more
     return_freed_memory()
     found = measured_perplexity(
-        plain_models(run, resources.recipe), settings if isinstance(settings, HfBackend) else HfBackend()
+        plain_models(run, resources.recipe),
+        settings if isinstance(settings, HfBackend) else HfBackend(),
+        partial(resources.reporter.progress, "perplexity"),
     )
     write_perplexity(EvaluationFiles(run.evaluation).perplexity, found)
 

@@ -80,11 +80,12 @@ def train_online(
     checkpoint = _last(places.checkpoints)
     resumed_from, n_before = step_of(checkpoint) if checkpoint else 0, _n_tokens(checkpoint)
     watch = _Watch(Journal(places.log, resumed_from, on_step), settings.checkpoint_minutes)
-    a_step = _prompts_a_step(recipe, [len(chat.prompt_ids(prompt.messages)) for prompt in kept], task.answer_tokens)
+    ids = [chat.prompt_ids(prompt.messages) for prompt in kept]
+    a_step = _prompts_a_step(recipe, list(map(len, ids)), task.answer_tokens)
     rows = _rows(kept, chat)
-    asked = [(row["prompt"], prompt) for row, prompt in zip(rows, kept, strict=True)]
+    asked = zip((row["prompt"] for row in rows), ids, strict=True)
     ends = frozenset({*policy.end_ids, chat.end_id})  # by which the run's own answers end
-    called = Called(_asked(task.reward, kept, chat, ends), Rollouts(task.draw, asked, chat, ends, recipe.seed))
+    called = Called(_asked(task.reward, kept, chat, ends), Rollouts(task.draw, asked, ends, recipe.seed))
     trainer = _trainer(policy, _filled(rows, a_step), called, _arguments(recipe, places.checkpoints, a_step))
     trainer.remove_callback(PrinterCallback)  # results alone go to standard output
     trainer.add_callback(watch)

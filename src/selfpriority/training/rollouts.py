@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from selfpriority.chat import Chat
 from selfpriority.errors import WorkFailed
-from selfpriority.records import Prompt
 
 Draw = Callable[[Any, Sequence[Sequence[int]], Sequence[int], frozenset[int], int], list[list[int]]]
 """Model, token ids of prompts, how many answers to each, ids that end one, seed -> token ids of answers, in order."""
@@ -27,17 +25,16 @@ class Rollouts:
 
     Args:
         draw: draws them.
-        asked: prompts by their turns, as TRL has them.
-        chat: writes prompts as the model was made to read them.
+        asked: prompts as TRL has them, and their token ids as the model was made to read them.
         ends: ids that end an answer.
         seed: of the training.
     """
 
     def __init__(
-        self, draw: Draw, asked: Sequence[tuple[Turns, Prompt]], chat: Chat, ends: frozenset[int], seed: int
+        self, draw: Draw, asked: Iterable[tuple[Turns, Sequence[int]]], ends: frozenset[int], seed: int
     ) -> None:
         self._draw, self._seed, self._ends = draw, seed, ends
-        self._ids = {_said(turns): tuple(chat.prompt_ids(prompt.messages)) for turns, prompt in asked}
+        self._ids = {_said(turns): tuple(ids) for turns, ids in asked}
 
     def __call__(self, prompts: Sequence[Turns], trainer: Any) -> dict[str, Any]:
         """One answer to each prompt, which comes as often as it wants answers, one after the other.
