@@ -1,4 +1,4 @@
-"""An evaluation in parts that are done at once, and what a run says while it collects pairs."""
+"""An evaluation in parts that are done at once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ import pytest
 
 from selfpriority import pipeline
 from selfpriority.errors import WorkFailed
-from selfpriority.phases.collect import collect
 from selfpriority.phases.evaluate import evaluate, unfinished_systems
 from selfpriority.phases.resources import Reporter, Resources
-from selfpriority.recipe import Recipe
-from selfpriority.run import Run
 from selfpriority.stages import Phase, announced
 from selfpriority.storage import read_json
-from tests.phases.test_evaluate import opened, recipe, seeing, work
+from tests.phases.test_evaluate import opened, seeing, work
 
 
 class Heard(Reporter):
@@ -93,18 +90,3 @@ def test_every_part_has_its_systems_and_one_that_is_killed_holds_up_no_other(
     begun.clear()
     assert pipeline._evaluate_in_parts(course) == 0, "one system is left, and needs no part"
     assert begun == {}
-
-
-@pytest.mark.parametrize(
-    ("order", "decides"),
-    [("priority", "harmlessness"), ("swapped", "helpfulness"), ("only:helpfulness", ""), ("sum", "")],
-)
-def test_one_objective_that_decides_all_is_told_where_others_are_asked_as_well(
-    tiny_model: Path, tmp_path: Path, order: str, decides: str
-) -> None:
-    asked = recipe(tiny_model).model_dump() | {"pair": {"margin": 0.1, "resolution": 0.001, "order": order}}
-    reporter = Heard()
-    given = Resources(Recipe.model_validate(asked), Run(tmp_path / "run"), reporter)
-    collect(given.run, given, 1)
-    told = [note for note in reporter.notes if "hardly speak" in note]
-    assert [note.partition(" decided")[0] for note in told] == [f"round-1/pair: {decides}"] * bool(decides)

@@ -1,4 +1,4 @@
-"""The steps of a round: a run that version 0.1.0 finished has the very keys that are computed today."""
+"""The steps of a round: what they say, and that a run of version 0.1.0 has the very keys that are computed today."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from selfpriority.phases.align import align_step
-from selfpriority.phases.collect import collect_steps
+from selfpriority.phases.collect import collect, collect_steps
 from selfpriority.phases.evaluate import evaluate_steps
 from selfpriority.phases.judge_check import judge_step
 from selfpriority.phases.resources import Reporter, Resources
 from selfpriority.phases.round_steps import ROUND_STEPS
-from selfpriority.recipe import load
+from selfpriority.recipe import Recipe, load
 from selfpriority.run import Run
 from selfpriority.run_records import Manifest
 from selfpriority.stages import rounds
 from selfpriority.storage import as_json, read_json
+from tests.phases.test_evaluate import recipe
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "finished-run-0.1.0.tar.gz"
 
@@ -86,3 +87,26 @@ def test_manifest_and_funnel_are_written_as_they_were_read(finished: Run) -> Non
     before = path.read_text("utf-8")
     finished.write_funnel(1, finished.funnel(1))
     assert path.read_text("utf-8") == before
+
+
+class Heard(Reporter):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize(
+    ("order", "decides"),
+    [("priority", "harmlessness"), ("swapped", "helpfulness"), ("only:helpfulness", ""), ("sum", "")],
+)
+def test_one_objective_that_decides_all_is_told_where_others_are_asked_as_well(
+    tiny_model: Path, tmp_path: Path, order: str, decides: str
+) -> None:
+    asked = recipe(tiny_model).model_dump() | {"pair": {"margin": 0.1, "resolution": 0.001, "order": order}}
+    reporter = Heard()
+    given = Resources(Recipe.model_validate(asked), Run(tmp_path / "run"), reporter)
+    collect(given.run, given, 1)
+    told = [note for note in reporter.notes if "hardly speak" in note]
+    assert [note.partition(" decided")[0] for note in told] == [f"round-1/pair: {decides}"] * bool(decides)
