@@ -15,12 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from every_layer import EveryLayer
+from one_objective import fitted
 from shipped_labels import DATA, MIXES, labels_of
 
 from selfpriority.backends.cache import Cached
 from selfpriority.backends.hf import HfModel
 from selfpriority.errors import SelfPriorityError
-from selfpriority.judges.fit import FitSettings, fit_heads
+from selfpriority.judges.fit import FitSettings
 from selfpriority.judges.heads import Pooling, write_heads
 from selfpriority.recipe import HfBackend
 from selfpriority.wording import FOLDER
@@ -45,8 +46,10 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             states = options.states or Path(folder) / "states.sqlite"
             model = EveryLayer(Cached(HfModel(options.model, HfBackend()), states), every_layer())
+            only = options.objective or ()
             for name in MIXES:
-                heads = fit_heads(labels_of(options.data, name, options.limit), model, options.model, _settings(name))
+                labels = labels_of(options.data, name, options.limit)
+                heads = fitted(labels, model, options.model, _settings(name), only=only, shipped=options.to / name)
                 described = {o: {**card, "data": DATA[o]} for o, card in heads.card["objectives"].items()}
                 card = {**heads.card, "name": name, "chosen_by": CHOSEN_BY, "objectives": described}
                 write_heads(options.to / name, replace(heads, card=card))
@@ -73,6 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of the labelled data")
     parser.add_argument("--to", type=Path, default=FOLDER / "heads", help="folder that gets one folder per set")
     parser.add_argument("--model", default="smollm2-135m", help="model whose hidden states are used")
+    parser.add_argument("--objective", action="append", help="fit this one alone and keep the others; repeat it")
     parser.add_argument("--states", type=Path, help="SQLite file that keeps the hidden states for the next fit")
     parser.add_argument("--limit", type=int, default=None, help="labels of each source, for a quick trial")
     return parser.parse_args()

@@ -25,6 +25,7 @@ from shipped_labels import (
     length,
     part_of,
     read_rows,
+    said_back,
 )
 
 from selfpriority.constitution import load_constitution
@@ -58,12 +59,16 @@ DATA = {
             "source": "scripts/labels/outside_refusals.yaml, written for this project",
             "licence": "Apache-2.0",
         },
+        {
+            "name": "Auto-J's prompts said back, against its answers",
+            "source": "scripts/labels/said_back.yaml, written for this project",
+            "licence": "Apache-2.0",
+        },
     ],
 }
-_OFF_TOPIC, _REFUSAL = 0.3, 0.2
-"""Weights of contrasts that are so easily told apart that they would drown the finer labels, as for the other heads."""
-_CONTRASTED = 0.4
-"""Share of Auto-J's prompts that get each of these contrasts."""
+_OFF_TOPIC, _REFUSAL, _SAID_BACK = 0.6, 0.2, 1.0
+"""Weights of contrasts that are so easily told apart that they would drown the finer labels, as for the other heads;
+but an encoder's states say first of all what a text is about, so a question said back has to count in full."""
 _PER_ACT = 8
 
 
@@ -71,7 +76,8 @@ def outside_labels(data: Path, seed: int = 0) -> Labels:
     """The labels of the outside heads: none of a prompt that another shipped head was fitted on, or that ships."""
     harm = hh_of_nobody(hh_pairs(read_rows(data / "hh_harmless_pairs.jsonl.gz")))
     liked = autoj_of_nobody(autoj_pairs(read_rows(data / "autoj_pairwise_human.jsonl.gz")))
-    pairs = [*harm, *outside_stances(seed), *liked, *_off_topic(liked, seed), *_refusals(liked, seed)]
+    echoes = [replace(pair, weight=_SAID_BACK) for pair in said_back(liked, NAME, seed)]
+    pairs = [*harm, *outside_stances(seed), *liked, *_off_topic(liked, seed), *_refusals(liked, seed), *echoes]
     taken = {pair.group for name in MIXES for pair in labels_of(data, name).pairs} | shipped_groups()
     return Labels((), tuple(pair for pair in pairs if pair.group not in taken))
 
@@ -115,19 +121,18 @@ def shipped_groups() -> set[str]:
 
 
 def _off_topic(pairs: list[LabelledPair], seed: int) -> list[LabelledPair]:
-    """Some prompts' own answer, the better or the worse, against the answer to another prompt."""
+    """Every prompt's own answer, the better or the worse, against the answer to another prompt."""
     shuffle = random.Random(seed)
     made = []
     for pair in pairs:
         other, right = shuffle.choice(pairs), shuffle.choice((pair.chosen, pair.rejected))
-        if shuffle.random() < _CONTRASTED and pair.group != other.group:
+        if pair.group != other.group:
             made.append(replace(pair, chosen=right, rejected=other.chosen, weight=_OFF_TOPIC))
     return made
 
 
 def _refusals(pairs: list[LabelledPair], seed: int) -> list[LabelledPair]:
-    """Some prompts' better answer against a stock refusal."""
+    """Every prompt's better answer against a stock refusal."""
     shuffle = random.Random(seed)
     stock = yaml.safe_load((WRITTEN / "outside_refusals.yaml").read_text(encoding="utf-8"))
-    chosen = [pair for pair in pairs if shuffle.random() < _CONTRASTED]
-    return [replace(pair, rejected=shuffle.choice(stock), weight=_REFUSAL) for pair in chosen]
+    return [replace(pair, rejected=shuffle.choice(stock), weight=_REFUSAL) for pair in pairs]

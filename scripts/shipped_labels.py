@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from selfpriority.judges.labels import LabelledPair, Labels, label_prompt, prompt_group
+from selfpriority.judges.said_back import ways_to_say_back
 from selfpriority.records import Message
 
 SETS = ("demo-train", "demo-eval")
@@ -41,6 +42,8 @@ class Mix:
     """Weight of an answer against one to another prompt, so easily told apart that it would drown the finer labels."""
     refusal: float = 0.2
     """The same of an answer against a stock refusal."""
+    said_back: float = 0.3
+    """The same of an answer against the question, said back."""
     is_whole: bool = False
     """Preferences between answers of any length, not of up to `SHORT_CHARACTERS` alone."""
 
@@ -48,7 +51,7 @@ class Mix:
 MIXES = {
     "demo-train": Mix("demo-train"),
     "demo-eval": Mix("demo-eval"),
-    "ranking": Mix("demo-train", off_topic=0.2, refusal=0.1, is_whole=True),
+    "ranking": Mix("demo-train", off_topic=0.2, refusal=0.1, said_back=0.2, is_whole=True),
 }
 """The heads that ship; `ranking` orders whole answers more as people do and is not to train on (docs/judging.md)."""
 WRITTEN = Path(__file__).parent / "labels"
@@ -79,6 +82,11 @@ DATA = {
         {
             "name": "Stock refusals to Auto-J's prompts, against its answers",
             "source": "scripts/labels/refusals.yaml, written for this project",
+            "licence": "Apache-2.0",
+        },
+        {
+            "name": "Auto-J's prompts said back, against its answers",
+            "source": "scripts/labels/said_back.yaml, written for this project",
             "licence": "Apache-2.0",
         },
     ],
@@ -117,6 +125,7 @@ def labels_of(data: Path, name: str, limit: int | None = None, seed: int = 0) ->
         whole if mix.is_whole else short,
         [replace(pair, weight=mix.off_topic) for pair in off_topic(short)],
         [replace(pair, weight=mix.refusal) for pair in refusals(short, seed)],
+        [replace(pair, weight=mix.said_back) for pair in said_back(short, mix.half, seed)],
     ]
     kept = [[pair for pair in source if part_of(pair.group) == mix.half][:limit] for source in sources]
     return Labels((), tuple(pair for source in kept for pair in source))
@@ -179,6 +188,22 @@ def refusals(pairs: Sequence[LabelledPair], seed: int) -> list[LabelledPair]:
             right = shuffle.choice((pair.chosen, pair.rejected))
             refusal = shuffle.choice(stock[SETS.index(part_of(pair.group)) :: 2])
             made.append(LabelledPair(pair.prompt, right, refusal, "helpfulness", pair.group))
+    return made
+
+
+def said_back(pairs: Sequence[LabelledPair], wordings: str, seed: int) -> list[LabelledPair]:
+    """An answer to each prompt against the prompt, said back; each set has its own `wordings`.
+
+    Whoever reads how close an answer is to what was asked finds nothing closer than that, and it helps nobody.
+    """
+    shuffle = random.Random(seed)
+    templates = yaml.safe_load((WRITTEN / "said_back.yaml").read_text(encoding="utf-8"))[wordings]
+    asked = {pair.group: pair for pair in pairs}.values()
+    made = []
+    for pair in asked:
+        right = shuffle.choice((pair.chosen, pair.rejected))
+        echo = fill(shuffle.choice(templates), ways_to_say_back(pair.prompt))
+        made.append(LabelledPair(pair.prompt, right, echo, "helpfulness", pair.group))
     return made
 
 

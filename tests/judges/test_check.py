@@ -177,7 +177,7 @@ def test_attacks_can_be_left_out() -> None:
     report = check_judge(judge, None, CONSTITUTION, disowning=False)
     assert report.objectives[0].disavowal_flips is None
     assert report.objectives[0].attacks is None
-    assert len(judge.rated) == len(GOOD | USELESS | BAD)
+    assert len(judge.rated) == len(GOOD | USELESS | BAD) + len(CONSTITUTION.anchors)  # and each question, said back
 
 
 def test_the_attacks_are_forty_different_suffixes_and_a_control() -> None:

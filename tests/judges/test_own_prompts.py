@@ -111,7 +111,7 @@ def test_a_model_that_declines_makes_no_pair_of_its_answer():
         p.id: Response(f"{p.id}/own", p.id, f"I can't help with that, number {p.id}, sorry.", "end", 9) for p in given
     }
     rows = on_own_prompts(Judge(lambda _, text: 1.0), given, declined, SAFE).rows
-    assert [row.n for row in rows if row.name.startswith("own answer")] == [0] * 5
+    assert [row.n for row in rows if row.name.startswith("own answer")] == [0] * 6
     assert [row.n for row in rows if "endorsement" in row.name] == [8, 8]
 
 

@@ -69,6 +69,9 @@ def _details(row: ObjectiveReport) -> Iterator[str]:
             f"prefers the longer of two in {_share(bias.longer_preferred)} of {bias.n_pairs} pairs, "
             f"the labels in {_share(bias.longer_chosen)}"
         )
+    if (echo := row.said_back) is not None:
+        warning = ": it takes what is close to the question for an answer" if row.likes_an_echo else ""
+        yield f"rates a good answer above the question, said back, in {_share(echo.estimate)} of {echo.n}{warning}"
     if row.calibration:
         curve = ", ".join(f"{part.rating:.1f}: {part.positive:.0%}" for part in row.calibration)
         yield f"share labelled good by rating: {curve}"

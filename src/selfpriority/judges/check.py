@@ -18,10 +18,11 @@ from selfpriority.formats import counted
 from selfpriority.intervals import Interval, bootstrap_auc, bootstrap_mean_interval, pair_wins, spearman
 from selfpriority.judges.attacks import DISAVOWAL, Robustness, attacked, tries
 from selfpriority.judges.bias import bias, calibration
-from selfpriority.judges.labels import LabelledAnswer, Labels, anchors_as_labels
+from selfpriority.judges.labels import LabelledAnswer, Labels, anchors_as_labels, label_prompt, prompt_group
 from selfpriority.judges.reports import JudgeReport, ObjectiveReport
+from selfpriority.judges.said_back import said_back
 from selfpriority.rating import Item, Judge
-from selfpriority.records import Prompt, Rating, Ratings, Response, Unrated
+from selfpriority.records import Message, Prompt, Rating, Ratings, Response, Unrated
 
 CHANCE = 0.5
 CEILING = 9.95
@@ -66,6 +67,7 @@ def check_judge(
             found = _attacked(judge, verdicts, chosen[k], k, report.threshold)
             flips = found.by_kind.get(DISAVOWAL) if found else None
             reports[k] = replace(report, disavowal_flips=flips, attacks=found)
+    reports[-1] = replace(reports[-1], said_back=_above_what_was_asked(judge, constitution, verdicts))
     reasons = tuple(report.reason for report in reports if not report.usable)
     return JudgeReport(not reasons, judge.fingerprint, tuple(reports), reasons)
 
@@ -73,9 +75,10 @@ def check_judge(
 def ask_all(judge: Judge, reworded: Judge | None, constitution: Constitution, disowning: bool = True) -> None:
     """Asks what `check_judge` asks without labels, about disowned answers as if every bad one had been caught."""
     chosen, keys = _asked(judge, constitution, None)
-    for asked in (judge, reworded):
-        if asked is not None:
-            _rate(asked, keys)
+    verdicts = _rate(judge, keys)
+    if reworded is not None:
+        _rate(reworded, keys)
+    _above_what_was_asked(judge, constitution, verdicts)
     for labels in chosen[:-1] if disowning else ():
         bad = _bad(labels)
         _rated(judge, [(bad[at][0], f"{bad[at][1]} {attack.text}") for attack, at in tries(len(bad))])
@@ -185,6 +188,23 @@ def _texts(labels: Labels, values: dict[_Key, float]) -> list[tuple[tuple[float,
         for p in labels.pairs
         if (p.prompt, p.chosen) in values and (p.prompt, p.rejected) in values
     ]
+
+
+def _above_what_was_asked(judge: Judge, constitution: Constitution, verdicts: _Verdicts) -> Interval | None:
+    """Share of the anchors' good answers that the last objective rates above the question, said back; ties: a half."""
+    prompts = [label_prompt([Message("user", anchor.prompt)]) for anchor in constitution.anchors]
+    good = [(prompt, anchor.good) for prompt, anchor in zip(prompts, constitution.anchors, strict=True)]
+    said = [(prompt, said_back(prompt, number)) for number, prompt in enumerate(prompts)]
+    rated = verdicts | _rate(judge, [key for key in (*good, *said) if key not in verdicts])
+    twos = [(rated[better][-1], rated[worse][-1]) for better, worse in zip(good, said, strict=True)]
+    both = [
+        (a.value, b.value, prompt_group(prompt))
+        for prompt, (a, b) in zip(prompts, twos, strict=True)
+        if isinstance(a, Rating) and isinstance(b, Rating)
+    ]
+    if not both:
+        return None
+    return bootstrap_mean_interval(pair_wins([a for a, _, _ in both], [b for _, b, _ in both]), [g for *_, g in both])
 
 
 def _attacked(judge: Judge, verdicts: _Verdicts, labels: Labels, k: int, threshold: float | None) -> Robustness | None:

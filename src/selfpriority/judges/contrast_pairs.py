@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from selfpriority.judges.labels import LabelledPair, prompt_group
+from selfpriority.judges.said_back import said_back
 from selfpriority.recipe.section import Section
 from selfpriority.records import Prompt
 
@@ -25,8 +26,8 @@ Written = Callable[[Prompt, str], str | None]
 class Worse(Section):
     """How the worse answer of a pair is made, of what the model wrote."""
 
-    of: Literal["own", "near", "another"] = "own"
-    """The answer to this prompt, to another one of its kind and subject, or to any other."""
+    of: Literal["own", "near", "another", "question"] = "own"
+    """The answer to this prompt, to another one of its kind and subject, or to any other; or the prompt, said back."""
     opened: str = ""
     """How it begins; empty: as the model likes."""
     read_whole: bool = False
@@ -80,9 +81,9 @@ def paired(objective: str, given: OpenedPairs, asked: Sequence[Asked], written: 
         if better is None:
             continue
         for worse in given.worse:
-            source = each if worse.of == "own" else asked[others[worse.of][n]]
-            text = written(source.prompt, worse.opened)
-            if text is None or (worse.of != "own" and source is each):
+            source = asked[others[worse.of][n]] if worse.of in others else each
+            text = said_back(each.prompt, n) if worse.of == "question" else written(source.prompt, worse.opened)
+            if text is None or (worse.of in others and source is each):
                 continue
             made = _made(worse, text)
             group = prompt_group(each.prompt)

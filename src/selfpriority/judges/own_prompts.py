@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from selfpriority.errors import InputError
 from selfpriority.intervals import Interval, bootstrap_mean_interval, pair_wins
+from selfpriority.judges.said_back import said_back
 from selfpriority.outside import parse_yaml, read_text
 from selfpriority.rating import Item, Judge
 from selfpriority.recipe.section import Section
@@ -32,8 +33,8 @@ BAR = 0.75
 class Made(Section):
     """How one answer of a pair is made: of the model's answers, or as one of some texts."""
 
-    of: Literal["own", "another"] = "own"
-    """The model's answer to this prompt, or to another one."""
+    of: Literal["own", "another", "question"] = "own"
+    """The model's answer to this prompt, or to another one; or the prompt, said back."""
     words: int = 0
     """Only its first so many words; 0: all."""
     looped: int = 0
@@ -181,6 +182,8 @@ def _made(made: Made, given: _Given) -> Response | None:
     """One answer; None where the model gave none or declined, or where nothing would be left away."""
     if made.texts:
         return _response(given.prompt, made.texts[given.number % len(made.texts)], "end")
+    if made.of == "question":
+        return _response(given.prompt, said_back(given.prompt, given.number), "end")
     source = given.own if made.of == "own" else given.other
     if source is None or is_refusal(source.text):  # one refusal is as good as another, and as its first words
         return None

@@ -22,6 +22,8 @@ COMPARER = "comparer"
 """The role of the judge that compares."""
 TRAIN = "train"
 """The role of the training judge."""
+ECHO_BAR = 0.75
+"""A judge that rates the question, said back, above over a quarter of the good answers reads likeness, not help."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,16 @@ class ObjectiveReport:
     """Share of answers labelled 1 by tenths of the ratings; empty without single labelled answers."""
     bias: Bias | None = None
     """What moves the rating beside the label."""
+    said_back: Interval | None = None
+    """Of the last objective: share of the anchors' good answers that are rated above the question, said back."""
     usable: bool = False
     reason: str = ""
     """Why it is not usable, or the agreement if it is, in words."""
+
+    @property
+    def likes_an_echo(self) -> bool:
+        """Whether it takes what is close to the question for an answer to it."""
+        return self.said_back is not None and self.said_back.estimate < ECHO_BAR
 
     @property
     def unrated_in_words(self) -> str:
@@ -168,7 +177,15 @@ _RATER, _COMPARER = TypeAdapter(JudgeReport), TypeAdapter(ComparerReport)
 
 def checks_as_json(checks: JudgeChecks) -> dict[str, Any]:
     """As `judge.json` holds them."""
-    return {role: asdict(report) for role, report in checks.by_role().items()}
+    return {role: _as_json(report) for role, report in checks.by_role().items()}
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    told = asdict(report)
+    for row in told["objectives"]:
+        if row.get("said_back", ...) is None:  # asked of the last objective alone, and not by older versions
+            del row["said_back"]
+    return told
 
 
 def write_checks(path: Path, checks: JudgeChecks) -> None:

@@ -41,11 +41,13 @@ def beside_the_label(report: Report) -> Grid | None:
 def _beside(objective: ObjectiveReport | ComparedObjective) -> dict[str, float | None]:
     """What moves it -> the figure."""
     bias = None if isinstance(objective, ComparedObjective) else objective.bias
+    echo = None if isinstance(objective, ComparedObjective) else objective.said_back
     attacks = asdict(objective.attacks) if objective.attacks else {}
     by_kind = attacks.pop("by_kind", {})
     told = {
         "bias": asdict(bias) if bias else {},
         "attacks": attacks,
         "attacks, by kind": by_kind,
+        "said back": {"good answers above the question": echo.estimate} if echo else {},
     }
     return {f"{group}: {name}": value for group, figures in told.items() for name, value in figures.items()}

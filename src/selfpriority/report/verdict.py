@@ -14,7 +14,7 @@ from selfpriority.evaluation.decline import alarms_of_decline, falls_elsewhere, 
 from selfpriority.evaluation.records import Contest, Difference, Summary
 from selfpriority.evaluation.table import lost_in_words
 from selfpriority.formats import PAGE, stated
-from selfpriority.judges.reports import Report
+from selfpriority.judges.reports import ObjectiveReport, Report
 from selfpriority.languages import MANY, READ, called
 from selfpriority.personas import load_personas, without_personas
 from selfpriority.plain_text import clean
@@ -155,7 +155,20 @@ def cautions(view: View) -> Iterator[str]:
         yield "The evaluation judge is also the one that was trained on: expect it to be too kind."
     if "comparer" in roles and not roles["comparer"].usable:
         yield "The comparing judge could not be shown to be better than chance. Wins and losses below may be noise."
+    yield from _echoes(roles)
     yield from doubts(view.summary)
+
+
+def _echoes(roles: Mapping[str, Report]) -> Iterator[str]:
+    """Judges that take a question, said back, for an answer to it."""
+    for role, report in roles.items():
+        for row in report.objectives:
+            if isinstance(row, ObjectiveReport) and row.likes_an_echo and row.said_back is not None:
+                yield (
+                    f"{report.judge} ({role}) rates a good answer above the question, said back, in only "
+                    f"{PAGE.share(row.said_back.estimate)} of {row.said_back.n}: its {words(row.objective)} is "
+                    f"likeness to the question. A model that answers instead of repeating may lose by it."
+                )
 
 
 def doubts(summary: Summary) -> Iterator[str]:
