@@ -18,16 +18,16 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORD, PICTURE = ROOT / "benchmarks" / "order.json", ROOT / "docs" / "demo.svg"
 SYSTEMS = {
     "spa": "SPA",
+    "no_bar": "no threshold",
     "sum": "plain sum",
-    "sum_eq3": "sum by Eq. 3",
     "swapped": "order swapped",
     "constitution": "system prompt",
 }
 JUDGES = {"demo-eval": "heads on people's labels", "outside": "another model (outside)"}
 OBJECTIVES = ("harmlessness", "helpfulness")
-SPLIT = "untouched"
+SPLIT = "sealed"
 """The held-out prompts of the recipe as it ships; the record holds older ones too."""
-LEFT, PANEL, GAP, TOP, REACH = 118, 150, 14, 62, 1.75
+LEFT, PANEL, GAP, TOP, REACH = 118, 150, 14, 62, 3.0
 RUN, BETWEEN = 6, 15
 """Height of a run's line, and what lies between two systems."""
 STYLE = (

