@@ -223,6 +223,18 @@ def test_headline_claims_nothing_that_was_not_tested_and_corrected(run_folder):
     ]
 
 
+@pytest.mark.parametrize(("right", "is_told"), [(0.02, True), (0.74, True), (0.75, False), (0.98, False)])
+def test_a_judge_that_takes_the_question_for_an_answer_is_a_caution(run_folder, right, is_told):
+    judges = read_json(run_folder / "judge.json")
+    judges["evaluate"]["objectives"][-1]["said_back"] = {"estimate": right, "low": 0.0, "high": 1.0, "n": 48}
+    write_json(run_folder / "judge.json", judges)
+    shown = page(run_folder).text
+    told = "(evaluate) rates a good answer above the question, said back, in only"
+    assert (told in shown) is is_told
+    assert "good answers above the question" in shown  # beside what else moves a judge
+    assert f"{right:.2f}" in shown
+
+
 def test_cautions_name_weak_judges_small_samples_and_more_refusals(run_folder):
     judges = read_json(run_folder / "judge.json")
     judges["evaluate"] |= {"usable": False}
