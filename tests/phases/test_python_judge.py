@@ -40,7 +40,8 @@ def rate(answers, objectives):
 
 def row(words, objectives):
     n = len(words)
-    return None if n < 5 else {name: 1.0 + n * (k + 3) % 10 * 0.9 for k, name in enumerate(objectives)}
+    size = sum(map(len, words))
+    return None if n < 5 else {name: 1.0 + (n, size)[k % 2] % 10 * 0.9 for k, name in enumerate(objectives)}
 """
 OWN: dict[str, Any] = {"method": "python", "judge": "mine.judging:rate", "require_signal": False}
 

@@ -60,11 +60,11 @@ def test_a_judge_in_words_with_a_backend_of_its_own_is_known_by_that(tiny_model:
 KEYS = {
     "probe": (
         {"judge": "demo-train", "method": "probe"},
-        "a6e29e25ffc090e3393833ea8f4d31a3603112821008e0bec12511dd9f904a0a",
+        "9543683daaf87e69d39aa1517d32fb4753367ed81b5aef2d992d99b918f7fc62",
     ),
     "heads by their name alone": (
         {"judge": "demo-train"},
-        "a6e29e25ffc090e3393833ea8f4d31a3603112821008e0bec12511dd9f904a0a",
+        "9543683daaf87e69d39aa1517d32fb4753367ed81b5aef2d992d99b918f7fc62",
     ),
     "expected": ({"judge": "self"}, "8321ecc3238a7b0b9a798313ffa1c662651ab277fff99bab8576a442f55c70a9"),
     "verbal": (
