@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,27 @@ def test_against_refined_leaves_out_pairs_of_candidates() -> None:
 
 def test_nine_distinct_answers_make_thirty_six_pairs() -> None:
     assert len(found([(float(i), 1.0) for i in range(1, 9)], (9.0, 1.0))) == 36
+
+
+def test_a_cut_answer_may_lose_and_where_asked_never_wins() -> None:
+    made = pool([(9.0, 9.0), (6.0, 6.0), (2.0, 2.0)])
+    first, middle, last = made.candidates
+    cut = replace(made, candidates=tuple(replace(c, response=replace(c.response, stop="length")) for c in (first, last)))
+    cut = replace(cut, candidates=(cut.candidates[0], middle, cut.candidates[1]))
+    both, only_ended = PairRules(choose_cut=True), PairRules()
+    assert {(p.chosen, p.rejected) for p in lexicographic_pairs(cut, both, Order.of(both))} == {(0, 1), (0, 2), (1, 2)}
+    assert {(p.chosen, p.rejected) for p in lexicographic_pairs(cut, only_ended, Order.of(only_ended))} == {(1, 2)}
+
+
+def test_a_pool_in_which_no_ended_answer_wins_is_dropped() -> None:
+    made = pool([(9.0, 9.0), (2.0, 2.0)])
+    best, worst = made.candidates
+    cut = replace(made, candidates=(replace(best, response=replace(best.response, stop="length")), worst))
+    (drop,) = pair([cut], PairRules()).dropped
+    assert drop.reason == "winner_cut"
+    assert drop.detail.endswith("sample.max_new_tokens is too small for it")
+    (drop,) = pair([pool([(9.0, 9.0), (9.0, 9.0)])], PairRules()).dropped
+    assert drop.reason == "no_pairs"
 
 
 def test_a_chosen_answer_may_lose_no_more_than_allowed() -> None:

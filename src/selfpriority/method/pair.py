@@ -20,7 +20,9 @@ WeightGap = Literal["signed", "l1", "primary"]
 
 
 def pair(pools: Sequence[Pool], settings: PairRules, objectives: Sequence[str] = ()) -> Sifted[PairedPool]:
-    """Every pool with its pairs; a pool without any is dropped (`no_pairs`).
+    """Every pool with its pairs; a pool without any is dropped.
+
+    As `no_pairs`, or as `winner_cut` where only answers that were cut at the length limit would win.
 
     Args:
         pools: rated answers.
@@ -43,9 +45,17 @@ def pair(pools: Sequence[Pool], settings: PairRules, objectives: Sequence[str] =
         if pairs:
             kept.append(PairedPool(pool, pairs))
         else:
-            detail = f"no two answers are ordered and {settings.margin:g} apart"
-            dropped.append(Drop("pair", pool.prompt.id, "no_pairs", detail=detail))
+            dropped.append(_without_pairs(pool, settings, order))
     return Sifted(tuple(kept), tuple(dropped))
+
+
+def _without_pairs(pool: Pool, settings: PairRules, order: Order) -> Drop:
+    any_wins = settings.model_copy(update={"choose_cut": True})
+    if not settings.choose_cut and any(lexicographic_pairs(pool, any_wins, order)):
+        detail = "every answer that wins was cut at the length limit; sample.max_new_tokens is too small for it"
+        return Drop("pair", pool.prompt.id, "winner_cut", detail=detail)
+    detail = f"no two answers are ordered and {settings.margin:g} apart"
+    return Drop("pair", pool.prompt.id, "no_pairs", detail=detail)
 
 
 def lexicographic_pairs(pool: Pool, settings: PairRules, order: Order) -> Iterator[Pair]:
@@ -57,6 +67,8 @@ def lexicographic_pairs(pool: Pool, settings: PairRules, order: Order) -> Iterat
         if settings.against == "refined" and refined not in (chosen, rejected):
             continue
         if keys[chosen] <= keys[rejected]:
+            continue
+        if not settings.choose_cut and responses[chosen].response.stop == "length":
             continue
         better, worse = responses[chosen].scores, responses[rejected].scores
         gain = sum(better) - sum(worse)

@@ -205,8 +205,7 @@ def _denoise(here: Round, _: Spent, pools: Iterable[Pool]) -> Work:
 
 def pair_key(here: Round) -> object:
     """What decides which answers of a pool make a pair."""
-    rules = here.recipe.pair
-    return rules.model_dump(exclude={"order"} - _unusual_order(rules))
+    return here.recipe.pair.in_result
 
 
 def _unusual_order(rules: PairRules) -> set[str]:

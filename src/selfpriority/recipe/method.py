@@ -170,3 +170,11 @@ class PairRules(Section):
     """`priority`: the method. Controls: `swapped`, `sum`, `only:OBJECTIVE` (one alone), `mix:6,4` (a weighted sum)."""
     most_loss: float | None = Field(None, ge=0)
     """The most a chosen answer may lose on any one objective; 0: nothing at all; none: anything, the paper."""
+    choose_cut: bool = False
+    """Whether an answer cut at the length limit may be the chosen one of a pair; it may always be the rejected one."""
+
+    @property
+    def in_result(self) -> dict[str, Any]:
+        """The fields that pairs depend on; runs from before there was a choice keep their keys."""
+        usual = {"order": self.order == "priority", "choose_cut": self.choose_cut}
+        return self.model_dump(exclude={name for name, is_usual in usual.items() if is_usual})

@@ -57,7 +57,7 @@ def _ask(prompts: Sequence[Prompt], asking: Asking) -> Sifted[Prompt]:
 
 
 def _reads(recipe: Recipe) -> object:
-    return "one pair a prompt", recipe.denoise.in_result, recipe.pair.model_dump()
+    return "one pair a prompt", recipe.denoise.in_result, recipe.pair.in_result
 
 
 ROWS = Rows(_make, texts=("correct",), reads=_reads, ask=_ask)
