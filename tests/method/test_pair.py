@@ -52,7 +52,9 @@ def test_nine_distinct_answers_make_thirty_six_pairs() -> None:
 def test_a_cut_answer_may_lose_and_where_asked_never_wins() -> None:
     made = pool([(9.0, 9.0), (6.0, 6.0), (2.0, 2.0)])
     first, middle, last = made.candidates
-    cut = replace(made, candidates=tuple(replace(c, response=replace(c.response, stop="length")) for c in (first, last)))
+    cut = replace(
+        made, candidates=tuple(replace(c, response=replace(c.response, stop="length")) for c in (first, last))
+    )
     cut = replace(cut, candidates=(cut.candidates[0], middle, cut.candidates[1]))
     both, only_ended = PairRules(choose_cut=True), PairRules()
     assert {(p.chosen, p.rejected) for p in lexicographic_pairs(cut, both, Order.of(both))} == {(0, 1), (0, 2), (1, 2)}

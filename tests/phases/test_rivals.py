@@ -255,6 +255,27 @@ def test_self_rewarding_pairs_the_best_with_the_worst_whatever_the_order() -> No
     assert [(drop.prompt_id, drop.reason) for drop in made.dropped] == [("b", "no_pairs")]
 
 
+def cut(answer: Scored) -> Scored:
+    return replace(answer, response=replace(answer.response, stop="length"))
+
+
+def test_an_answer_that_was_cut_is_not_the_best_of_self_rewarding_unless_asked_for() -> None:
+    asked = Heard(ScriptedModel(ScriptedBackend(kind="scripted")))
+    pools = [
+        pool("a", cut(rated("a", 1, 9, 9)), rated("a", 2, 5, 5), cut(rated("a", 3, 1, 1))),
+        pool("b", *[cut(rated("b", 1, 9, 9)), rated("b", 2, 1, 1)]),
+    ]
+    made = rows_named("self_rewarding").make(pools, means(RECIPE, asked))
+    ((row,),) = made.kept
+    assert [each.response.id for each in row.responses] == ["a/y2", "a/y3"]
+    assert [drop.prompt_id for drop in made.dropped] == ["b"]
+    as_the_paper = Recipe.model_validate({**RECIPE.model_dump(), "pair": {"choose_cut": True}})
+    both = rows_named("self_rewarding").make(pools, means(as_the_paper, asked)).kept
+    assert [[each.response.id for each in row.responses] for (row,) in both] == [["a/y1", "a/y3"], ["b/y1", "b/y2"]]
+    reads = rows_named("self_rewarding").reads
+    assert reads(as_the_paper) == () != reads(RECIPE)  # rows from before keep their keys, and no others
+
+
 class TimedOut(ScriptedModel):
     """Whoever is asked, asks in vain."""
 

@@ -41,7 +41,7 @@ class _Question:
 
 def _make(pools: Sequence[Pool], means: Means) -> Sifted[tuple[Pool, ...]]:
     """Of every prompt a row of answers, and a row of verdicts where they differ."""
-    compared = to_compare(pools)
+    compared = to_compare(pools, means.recipe.pair.choose_cut)
     answers, dropped = compared.kept, list(compared.dropped)
     model = means.model()
     judge = WordsJudge(model, means.constitution, InWords(judge="self", method="verbal"))
@@ -130,6 +130,7 @@ def _reads(recipe: Recipe) -> object:
         sample.top_p,
         recipe.refine.max_new_tokens,
         recipe.seed,
+        *(() if recipe.pair.choose_cut else ("the best of those that ended",)),
     )
 
 

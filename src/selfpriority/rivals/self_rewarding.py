@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from selfpriority.recipe import Recipe
 from selfpriority.records import Drop, Pair, Pool, Sifted
 from selfpriority.rivals.rows import Means, Rows
 
 
-def _best_and_worst(pool: Pool) -> Pool | None:
-    """By the mean of their ratings, of equal ones the first; None where all are alike."""
+def _best_and_worst(pool: Pool, choose_cut: bool) -> Pool | None:
+    """By the mean of their ratings, of equal ones the first; None where all are alike, or none that may win ended."""
     by_sum = sorted(pool.responses, key=lambda answer: -sum(answer.scores))
-    best, worst = by_sum[0], by_sum[-1]
-    return Pool(pool.prompt, (best, worst)) if sum(best.scores) > sum(worst.scores) else None
+    may_win = [answer for answer in by_sum if choose_cut or answer.response.stop == "end"]
+    if not may_win or sum(may_win[0].scores) <= sum(by_sum[-1].scores):
+        return None
+    return Pool(pool.prompt, (may_win[0], by_sum[-1]))
 
 
 def best_against_worst(row: Pool) -> tuple[Pair, ...]:
@@ -25,15 +28,15 @@ def best_against_worst(row: Pool) -> tuple[Pair, ...]:
     return (Pair(0, 1, apart.index(max(apart)), sum(map(abs, apart)), sum(apart)),)
 
 
-def to_compare(pools: Sequence[Pool]) -> Sifted[Pool]:
-    """The best and the worst answer of every pool."""
-    rows = {pool.prompt.id: _best_and_worst(pool) for pool in pools}
+def to_compare(pools: Sequence[Pool], choose_cut: bool) -> Sifted[Pool]:
+    """The best and the worst answer of every pool; the best of those that ended, unless cut ones may be chosen."""
+    rows = {pool.prompt.id: _best_and_worst(pool, choose_cut) for pool in pools}
     dropped = tuple(Drop("rows", prompt, "no_pairs") for prompt, row in rows.items() if row is None)
     return Sifted(tuple(row for row in rows.values() if row is not None), dropped)
 
 
 def _make(pools: Sequence[Pool], means: Means) -> Sifted[tuple[Pool, ...]]:
-    found = to_compare(pools)
+    found = to_compare(pools, means.recipe.pair.choose_cut)
     return Sifted(tuple((row,) for row in found.kept), found.dropped)
 
 
@@ -41,4 +44,9 @@ def _pairs(row: Pool, means: Means) -> tuple[Pair, ...]:
     return best_against_worst(row)
 
 
-ROWS = Rows(_make, pairs=_pairs)
+def _reads(recipe: Recipe) -> object:
+    """Rows from before cut answers could be left out keep their keys."""
+    return () if recipe.pair.choose_cut else "the best of those that ended"
+
+
+ROWS = Rows(_make, reads=_reads, pairs=_pairs)
