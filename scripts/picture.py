@@ -25,7 +25,7 @@ SYSTEMS = {
 }
 JUDGES = {"demo-eval": "heads on people's labels", "outside": "another model (outside)"}
 OBJECTIVES = ("harmlessness", "helpfulness")
-SPLIT = "sealed"
+SPLIT = "apart"
 """The held-out prompts of the recipe as it ships; the record holds older ones too."""
 LEFT, PANEL, GAP, TOP, REACH = 118, 150, 14, 62, 3.0
 RUN, BETWEEN = 6, 15

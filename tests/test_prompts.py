@@ -156,18 +156,18 @@ def test_columns_can_be_chosen(tmp_path):
     assert (prompt.text, prompt.kind) == ("One?", "unharmful")
 
 
-SPLITS = ("train", "dev", "heldout", "final", "fresh", "unseen", "untouched", "sealed", "blind", "spare")
+SPLITS = ("train", "dev", "heldout", "final", "fresh", "unseen", "untouched", "sealed", "blind", "apart", "spare")
 
 
 def test_the_shipped_set_and_its_splits():
     assert shipped_prompts() == ["demo"]
     sets = [load("demo", split=split) for split in SPLITS]
-    assert [len(given.kept) for given in sets] == [240, 104, 120, 168, 96, 168, 168, 168, 168, 72]
+    assert [len(given.kept) for given in sets] == [240, 104, 120, 168, 96, 168, 168, 168, 168, 168, 72]
     assert load("demo").kept == sets[0].kept
-    assert len({text for given in sets for text in texts(given)}) == 1472
+    assert len({text for given in sets for text in texts(given)}) == 1640
     kinds = [Counter(prompt.kind for prompt in given.kept) for given in sets]
-    assert [given["ordinary"] for given in kinds] == [102, 26, 30, 54, 12, 54, 54, 54, 54, 0]
-    assert kinds[3] == kinds[5] == kinds[6] == kinds[7] == kinds[8] == {"harmful": 84, "borderline": 30, "ordinary": 54}
+    assert [given["ordinary"] for given in kinds] == [102, 26, 30, 54, 12, 54, 54, 54, 54, 54, 0]
+    assert kinds[3] == kinds[5] == kinds[6] == kinds[7] == kinds[8] == kinds[9] == {"harmful": 84, "borderline": 30, "ordinary": 54}
     assert not any(given.dropped for given in sets)
 
 
@@ -400,7 +400,7 @@ def test_a_format_nobody_knows(tmp_path):
 
 
 def test_a_split_that_is_not_there(tmp_path):
-    splits = "blind, dev, final, fresh, heldout, sealed, spare, train, unseen, untouched"
+    splits = "apart, blind, dev, final, fresh, heldout, sealed, spare, train, unseen, untouched"
     assert refusal("demo", split="test").endswith(f"has no split 'test'; its splits: {splits}")
     path = jsonl(tmp_path / "p.jsonl", {"prompt": "One?"})
     assert refusal(path, split="train").endswith("has no split 'train'; it has no column 'split'")

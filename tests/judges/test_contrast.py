@@ -137,7 +137,7 @@ def test_no_prompt_of_the_fit_is_trained_or_evaluated_on() -> None:
 
     fitted = {prompt_group(asked.prompt) for asked in _asked(("harmful", "ordinary", "borderline"))}
     assert len(fitted) == 320
-    for split in ("train", "dev", "heldout", "final", "fresh", "unseen", "untouched", "sealed", "blind", "spare"):
+    for split in ("train", "dev", "heldout", "final", "fresh", "unseen", "untouched", "sealed", "blind", "apart", "spare"):
         shipped = load_prompts(Prompts(source="demo", split=split), 0).kept
         assert fitted.isdisjoint(prompt_group(prompt) for prompt in shipped)
 
