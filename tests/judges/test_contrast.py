@@ -28,6 +28,7 @@ from selfpriority.prompts import load_prompts
 from selfpriority.recipe import Prompts
 from selfpriority.records import Message, Prompt
 from tests.test_pipeline import spa, steps, write_recipe
+from tests.test_prompts import SPLITS
 
 DATA = Path(os.environ.get("SELFPRIORITY_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 MEASURED_ON = (
@@ -137,7 +138,7 @@ def test_no_prompt_of_the_fit_is_trained_or_evaluated_on() -> None:
 
     fitted = {prompt_group(asked.prompt) for asked in _asked(("harmful", "ordinary", "borderline"))}
     assert len(fitted) == 320
-    for split in ("train", "dev", "heldout", "final", "fresh", "unseen", "untouched", "sealed", "blind", "apart", "spare"):
+    for split in SPLITS:
         shipped = load_prompts(Prompts(source="demo", split=split), 0).kept
         assert fitted.isdisjoint(prompt_group(prompt) for prompt in shipped)
 
