@@ -56,7 +56,7 @@ def test_a_cut_answer_may_lose_and_where_asked_never_wins() -> None:
         made, candidates=tuple(replace(c, response=replace(c.response, stop="length")) for c in (first, last))
     )
     cut = replace(cut, candidates=(cut.candidates[0], middle, cut.candidates[1]))
-    both, only_ended = PairRules(choose_cut=True), PairRules()
+    both, only_ended = PairRules(), PairRules(choose_cut=False)
     assert {(p.chosen, p.rejected) for p in lexicographic_pairs(cut, both, Order.of(both))} == {(0, 1), (0, 2), (1, 2)}
     assert {(p.chosen, p.rejected) for p in lexicographic_pairs(cut, only_ended, Order.of(only_ended))} == {(1, 2)}
 
@@ -65,7 +65,7 @@ def test_a_pool_in_which_no_ended_answer_wins_is_dropped() -> None:
     made = pool([(9.0, 9.0), (2.0, 2.0)])
     best, worst = made.candidates
     cut = replace(made, candidates=(replace(best, response=replace(best.response, stop="length")), worst))
-    (drop,) = pair([cut], PairRules()).dropped
+    (drop,) = pair([cut], PairRules(choose_cut=False)).dropped
     assert drop.reason == "winner_cut"
     assert drop.detail.endswith("sample.max_new_tokens is too small for it")
     (drop,) = pair([pool([(9.0, 9.0), (9.0, 9.0)])], PairRules()).dropped

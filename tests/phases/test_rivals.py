@@ -259,21 +259,21 @@ def cut(answer: Scored) -> Scored:
     return replace(answer, response=replace(answer.response, stop="length"))
 
 
-def test_an_answer_that_was_cut_is_not_the_best_of_self_rewarding_unless_asked_for() -> None:
+def test_an_answer_that_was_cut_is_not_the_best_of_self_rewarding_where_asked() -> None:
+    only_ended = Recipe.model_validate({**RECIPE.model_dump(), "pair": {"choose_cut": False}})
     asked = Heard(ScriptedModel(ScriptedBackend(kind="scripted")))
     pools = [
         pool("a", cut(rated("a", 1, 9, 9)), rated("a", 2, 5, 5), cut(rated("a", 3, 1, 1))),
         pool("b", *[cut(rated("b", 1, 9, 9)), rated("b", 2, 1, 1)]),
     ]
-    made = rows_named("self_rewarding").make(pools, means(RECIPE, asked))
+    made = rows_named("self_rewarding").make(pools, means(only_ended, asked))
     ((row,),) = made.kept
     assert [each.response.id for each in row.responses] == ["a/y2", "a/y3"]
     assert [drop.prompt_id for drop in made.dropped] == ["b"]
-    as_the_paper = Recipe.model_validate({**RECIPE.model_dump(), "pair": {"choose_cut": True}})
-    both = rows_named("self_rewarding").make(pools, means(as_the_paper, asked)).kept
+    both = rows_named("self_rewarding").make(pools, means(RECIPE, asked)).kept
     assert [[each.response.id for each in row.responses] for (row,) in both] == [["a/y1", "a/y3"], ["b/y1", "b/y2"]]
     reads = rows_named("self_rewarding").reads
-    assert reads(as_the_paper) == () != reads(RECIPE)  # rows from before keep their keys, and no others
+    assert reads(RECIPE) == () != reads(only_ended)  # rows from before keep their keys, and no others
 
 
 class TimedOut(ScriptedModel):

@@ -170,7 +170,7 @@ class PairRules(Section):
     """`priority`: the method. Controls: `swapped`, `sum`, `only:OBJECTIVE` (one alone), `mix:6,4` (a weighted sum)."""
     most_loss: float | None = Field(None, ge=0)
     """The most a chosen answer may lose on any one objective; 0: nothing at all; none: anything, the paper."""
-    choose_cut: bool = False
+    choose_cut: bool = True
     """Whether an answer cut at the length limit may be the chosen one of a pair; it may always be the rejected one."""
 
     @property
