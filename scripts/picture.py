@@ -18,7 +18,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORD, PICTURE = ROOT / "benchmarks" / "order.json", ROOT / "docs" / "demo.svg"
 SYSTEMS = {
     "spa": "SPA",
-    "no_bar": "no threshold",
     "sum": "plain sum",
     "swapped": "order swapped",
     "constitution": "system prompt",
@@ -27,7 +26,7 @@ JUDGES = {"demo-eval": "heads on people's labels", "outside": "another model (ou
 OBJECTIVES = ("harmlessness", "helpfulness")
 SPLIT = "apart"
 """The held-out prompts of the recipe as it ships; the record holds older ones too."""
-LEFT, PANEL, GAP, TOP, REACH = 118, 150, 14, 62, 3.0
+LEFT, PANEL, GAP, TOP, REACH = 118, 150, 14, 62, 1.4
 RUN, BETWEEN = 6, 15
 """Height of a run's line, and what lies between two systems."""
 STYLE = (
