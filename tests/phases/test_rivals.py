@@ -276,6 +276,17 @@ def test_an_answer_that_was_cut_is_not_the_best_of_self_rewarding_where_asked() 
     assert reads(RECIPE) == () != reads(only_ended)  # rows from before keep their keys, and no others
 
 
+def test_rows_of_meta_aligner_from_before_keep_their_keys_and_others_follow_the_pairs() -> None:
+    reads = rows_named("meta_aligner").reads
+    before = {
+        "margin": 1.0, "against": "all", "resolution": 1.0, "threshold": None, "conflicts": "keep", "order": "priority",
+        "most_loss": None,
+    }  # fmt: skip
+    assert reads(RECIPE) == ("one pair a prompt", RECIPE.denoise.in_result, before)
+    only_ended = Recipe.model_validate({**RECIPE.model_dump(), "pair": {"choose_cut": False}})
+    assert reads(only_ended) == ("one pair a prompt", RECIPE.denoise.in_result, {**before, "choose_cut": False})
+
+
 class TimedOut(ScriptedModel):
     """Whoever is asked, asks in vain."""
 

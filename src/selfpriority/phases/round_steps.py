@@ -35,7 +35,7 @@ from selfpriority.plain_fields import plain_fields
 from selfpriority.preferences import PreferenceRow, deciders, preference_rows
 from selfpriority.prompts import row_places
 from selfpriority.rating import Judge
-from selfpriority.recipe import PairRules, Recipe
+from selfpriority.recipe import Recipe
 from selfpriority.records import Candidates, PairedPool, Pool, Prompt, Sifted
 from selfpriority.run import CANDIDATES, PAIRS, POOLS, REFINED, SCORED, Run, key_of
 from selfpriority.run_records import PairCounts, Spent
@@ -183,7 +183,8 @@ def _score(here: Round, spent: Spent, _: Iterable[Candidates]) -> Work:
 
 def _refine_key(here: Round) -> object:
     recipe = here.recipe
-    order = recipe.pair.model_dump(include={"resolution", "threshold", *_unusual_order(recipe.pair)})
+    rules = recipe.pair.in_result
+    order = {name: rules[name] for name in ("resolution", "threshold", "order") if name in rules}
     texts = text_hash("refine_system", "refine_again")
     return here.made_by, recipe.refine.in_result, here.resources.constitution.text, texts, order
 
@@ -206,11 +207,6 @@ def _denoise(here: Round, _: Spent, pools: Iterable[Pool]) -> Work:
 def pair_key(here: Round) -> object:
     """What decides which answers of a pool make a pair."""
     return here.recipe.pair.in_result
-
-
-def _unusual_order(rules: PairRules) -> set[str]:
-    """The field that says so where pairs follow another order; runs from before it was there keep their keys."""
-    return set() if rules.order == "priority" else {"order"}
 
 
 def _pair(here: Round, _: Spent, __: Iterable[Pool]) -> Work:

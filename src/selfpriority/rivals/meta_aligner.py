@@ -57,7 +57,8 @@ def _ask(prompts: Sequence[Prompt], asking: Asking) -> Sifted[Prompt]:
 
 
 def _reads(recipe: Recipe) -> object:
-    return "one pair a prompt", recipe.denoise.in_result, recipe.pair.in_result
+    rules = {**recipe.pair.in_result, "order": recipe.pair.order}  # as it always was: rows from before keep their keys
+    return "one pair a prompt", recipe.denoise.in_result, rules
 
 
 ROWS = Rows(_make, texts=("correct",), reads=_reads, ask=_ask)
